@@ -1,0 +1,147 @@
+"""A dataset as a folder in BEIR layout, read with care and written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rag_ft.dataset.qa_dataset import SPLITS, Passage, QADataset, Qrels, Query
+from rag_ft.errors import InputError, UnknownIdError
+from rag_ft.files import read_json, read_jsonl, read_lines, write_json, write_jsonl, write_text, written_beside
+
+HEADER = "query-id\tcorpus-id\tscore"
+
+
+def read_beir(folder: str | Path) -> QADataset:
+    """Read a BEIR folder: `corpus.jsonl`, `queries.jsonl` and `qrels/*.tsv`.
+
+    Raises:
+        InputError: where a file is missing, a line is broken, an id is repeated, or a qrels line names an
+            id that is not there. The message names the file and the line.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a dataset folder (it needs corpus.jsonl, queries.jsonl and qrels/)")
+    passages = _read_corpus(folder / "corpus.jsonl")
+    queries = _read_queries(folder / "queries.jsonl")
+    files = sorted((folder / "qrels").glob("*.tsv"))
+    if not files:
+        raise InputError(f"{folder / 'qrels'} has no .tsv file: a dataset needs qrels/train.tsv or qrels/test.tsv")
+    order = {name: place for place, name in enumerate(SPLITS)}
+    files.sort(key=lambda file: (order.get(file.stem, len(order)), file.stem))
+    qrels = {file.stem: _read_qrels(file, queries, passages) for file in files}
+    info = folder / "dataset.json"
+    return QADataset(passages, queries, qrels, read_json(info) if info.exists() else {})
+
+
+def write_beir(dataset: QADataset, folder: str | Path, dropped: list[dict[str, Any]] | None = None) -> Path:
+    """Write a BEIR folder beside, then rename it; an older one at that place is replaced.
+
+    Args:
+        dataset: what to write.
+        folder: where.
+        dropped: rows for `dropped.jsonl`: each dropped pair and why.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: choose another folder for the dataset")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "corpus.jsonl").exists():
+        raise InputError(f"{folder} is not empty and holds no dataset: choose another folder, nothing is overwritten")
+    with written_beside(folder) as target:
+        target.mkdir()
+        write_jsonl(target / "corpus.jsonl", (_passage_row(passage) for passage in dataset.passages.values()))
+        write_jsonl(target / "queries.jsonl", (_query_row(query) for query in dataset.queries.values()))
+        (target / "qrels").mkdir()
+        for split in dataset.splits:
+            lines = [
+                f"{query}\t{passage}\t{grade}"
+                for query, relevant in dataset.qrels[split].items()
+                for passage, grade in relevant.items()
+            ]
+            write_text(target / "qrels" / f"{split}.tsv", "\n".join([HEADER, *lines]) + "\n")
+        if dropped is not None:
+            write_jsonl(target / "dropped.jsonl", dropped)
+        if dataset.info:
+            write_json(target / "dataset.json", dataset.info)
+    return folder
+
+
+def _passage_row(passage: Passage) -> dict[str, str]:
+    return {"_id": passage.id, "title": passage.title, "text": passage.text, "doc_id": passage.document}
+
+
+def _query_row(query: Query) -> dict[str, str]:
+    return {"_id": query.id, "text": query.text} | ({"style": query.style} if query.style else {})
+
+
+def _identifier(row: dict[str, Any], file: Path, number: int, seen: Any) -> str:
+    identifier = row.get("_id")
+    if isinstance(identifier, int):
+        identifier = str(identifier)
+    if not isinstance(identifier, str) or not identifier:
+        raise InputError(f"{file}:{number}: no \"_id\": give each line a non-empty text as its \"_id\"")
+    if any(character in identifier for character in "\t\r\n"):
+        raise InputError(f"{file}:{number}: the id {identifier!r} has a tab or a line break: use another id")
+    if identifier in seen:
+        raise InputError(f"{file}:{number}: the id {identifier!r} was used before: ids must be unique")
+    return identifier
+
+
+def _text(row: dict[str, Any], key: str, file: Path, number: int) -> str:
+    value = row.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{file}:{number}: {key!r} is {value!r:.40}, and must be a text")
+    return value
+
+
+def _read_corpus(file: Path) -> dict[str, Passage]:
+    passages: dict[str, Passage] = {}
+    for number, row in read_jsonl(file):
+        identifier = _identifier(row, file, number, passages)
+        document = row.get("doc_id")
+        passages[identifier] = Passage(
+            identifier,
+            _text(row, "text", file, number),
+            _text(row, "title", file, number),
+            str(document) if document is not None else "",
+        )
+    if not passages:
+        raise InputError(f"{file} holds no passage: a dataset needs at least one")
+    return passages
+
+
+def _read_queries(file: Path) -> dict[str, Query]:
+    queries: dict[str, Query] = {}
+    for number, row in read_jsonl(file):
+        identifier = _identifier(row, file, number, queries)
+        text = _text(row, "text", file, number)
+        if not text.strip():
+            raise InputError(f"{file}:{number}: the question {identifier!r} is empty: give it a text or remove it")
+        queries[identifier] = Query(identifier, text, _text(row, "style", file, number))
+    return queries
+
+
+def _read_qrels(file: Path, queries: dict[str, Query], passages: dict[str, Passage]) -> Qrels:
+    qrels: Qrels = {}
+    for number, line in read_lines(file):
+        cells = line.split("\t")
+        if not line.strip() or (number == 1 and cells[0] == "query-id"):
+            continue
+        if len(cells) == 4:  # TREC's own form has an unused second column
+            cells = [cells[0], cells[2], cells[3]]
+        if len(cells) != 3:
+            raise InputError(f"{file}:{number}: {line[:60]!r} has {len(cells)} columns, not 3 ({HEADER!r})")
+        query, passage, score = cells
+        try:
+            grade = int(score)
+        except ValueError:
+            raise InputError(f"{file}:{number}: the score {score!r} is not a whole number") from None
+        if query not in queries:
+            raise UnknownIdError(f"{file}:{number}: the query id {query!r} is not in queries.jsonl")
+        if passage not in passages:
+            raise UnknownIdError(f"{file}:{number}: the passage id {passage!r} is not in corpus.jsonl")
+        if grade > 0:
+            qrels.setdefault(query, {})[passage] = grade
+    return qrels

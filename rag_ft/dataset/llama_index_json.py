@@ -1,0 +1,56 @@
+"""The JSON file of LlamaIndex's former `EmbeddingQAFinetuneDataset`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
+from rag_ft.errors import InputError, UnknownIdError
+from rag_ft.files import read_json, write_json
+
+
+def read_llama_index_json(file: str | Path, split: str = "train") -> QADataset:
+    """Read `{"queries": {id: text}, "corpus": {id: text}, "relevant_docs": {query id: [passage ids]}}`.
+
+    Args:
+        file: the JSON file.
+        split: the split that its questions go to; the format has none.
+
+    Raises:
+        InputError: where the file is not of this form or names an unknown id.
+    """
+    file = Path(file)
+    content = read_json(file)
+    wanted = ("queries", "corpus", "relevant_docs")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in wanted):
+        raise InputError(f"{file} is not an EmbeddingQAFinetuneDataset: it needs the objects {', '.join(wanted)}")
+    for key in ("queries", "corpus"):
+        for identifier, text in content[key].items():
+            if not isinstance(text, str):
+                raise InputError(f"{file}: {key} {identifier!r} is {text!r:.40}, and must be a text")
+    relevant = content["relevant_docs"]
+    for query, passages in relevant.items():
+        if query not in content["queries"]:
+            raise UnknownIdError(f"{file}: relevant_docs names the query {query!r}, which is not in queries")
+        for passage in passages:
+            if passage not in content["corpus"]:
+                raise UnknownIdError(f"{file}: relevant_docs names the passage {passage!r}, which is not in corpus")
+    return QADataset(
+        passages={key: Passage(key, text) for key, text in content["corpus"].items()},
+        queries={key: Query(key, text) for key, text in content["queries"].items()},
+        qrels={split: {query: dict.fromkeys(passages, 1) for query, passages in relevant.items() if passages}},
+    )
+
+
+def write_llama_index_json(dataset: QADataset, file: str | Path, split: str = "train") -> Path:
+    """Write one split as an `EmbeddingQAFinetuneDataset` JSON, with the texts as they are embedded."""
+    file = Path(file)
+    qrels = dataset.require(split)
+    content = {
+        "queries": {query: dataset.queries[query].text for query in qrels},
+        "corpus": dataset.passage_texts,
+        "relevant_docs": {query: list(relevant) for query, relevant in qrels.items()},
+        "mode": "text",
+    }
+    write_json(file, content)
+    return file

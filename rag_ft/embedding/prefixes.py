@@ -1,0 +1,109 @@
+"""The query and passage prefixes of known model families.
+
+Each entry is what the model's own card asks for. A prefix that is left out at inference, or that differs
+between training and use, costs quality silently; that is why the table exists and why a tuned model carries
+its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Prefixes(NamedTuple):
+    """What is put before a query and before a passage, exactly, with any space at the end."""
+
+    query_prefix: str = ""
+    passage_prefix: str = ""
+
+
+BGE_ENGLISH = "Represent this sentence for searching relevant passages: "
+
+FAMILIES: tuple[tuple[str, Prefixes], ...] = (
+    (r"e5-mistral|e5-.*-instruct|multilingual-e5-large-instruct", Prefixes(
+        "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ", "")),
+    (r"(^|[/_-])(multilingual-)?e5-(small|base|large)", Prefixes("query: ", "passage: ")),
+    (r"bge-m3|bge-.*-(multilingual|icl)", Prefixes()),
+    (r"bge-(small|base|large)-en", Prefixes(BGE_ENGLISH, "")),
+    (r"bge-(small|base|large)-zh", Prefixes("为这个句子生成表示以用于检索相关文章：", "")),
+    (r"nomic-embed-text", Prefixes("search_query: ", "search_document: ")),
+    (r"modernbert-embed", Prefixes("search_query: ", "search_document: ")),
+    (r"snowflake-arctic-embed-(l-)?(m-)?v2|arctic-embed-[ml]-v2", Prefixes("query: ", "")),
+    (r"arctic-embed", Prefixes(BGE_ENGLISH, "")),
+    (r"mxbai-embed-large|mxbai-embed-xsmall|mxbai-embed-2d", Prefixes(BGE_ENGLISH, "")),
+    (r"qwen3-embedding", Prefixes(
+        "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:", "")),
+    (r"embeddinggemma", Prefixes("task: search result | query: ", "title: none | text: ")),
+    (r"gte-qwen", Prefixes(
+        "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ", "")),
+    (r"gte-(small|base|large|modernbert|multilingual)", Prefixes()),
+    (r"instructor-(base|large|xl)", Prefixes(
+        "Represent the question for retrieving supporting documents: ", "Represent the document for retrieval: ")),
+    (r"(all|multi-qa|paraphrase)-.*(minilm|mpnet|distilbert|distilroberta|dot)", Prefixes()),
+)  # fmt: skip
+"""(pattern over the lower-case name, prefixes); the first match counts."""
+
+
+def family_prefixes(*names: str) -> Prefixes | None:
+    """The prefixes of the first name that a known family matches; None where none does.
+
+    Example:
+        >>> from rag_ft.embedding.prefixes import family_prefixes
+        >>> family_prefixes("intfloat/e5-small-v2")
+        Prefixes(query_prefix='query: ', passage_prefix='passage: ')
+    """
+    for name in names:
+        for pattern, prefixes in FAMILIES:
+            if re.search(pattern, name.lower()):
+                return prefixes
+    return None
+
+
+def recorded_names(folder: Path) -> list[str]:
+    """The names that a model folder knows itself by: its base model in rag_ft.json, config, card, and path."""
+    names: list[str] = []
+    for file, key in (("rag_ft.json", "base_model"), ("config.json", "_name_or_path")):
+        try:
+            value = json.loads((folder / file).read_text(encoding="utf-8")).get(key)
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(value, str):
+            names.append(value)
+    try:
+        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:4000]
+    except OSError:
+        card = ""
+    names += re.findall(r"^base_model:\s*(\S+)", card, re.MULTILINE)
+    names += re.findall(r"^#\s+(\S.*)$", card, re.MULTILINE)[:1]
+    return [*names, *reversed(folder.resolve().parts[-4:])]
+
+
+def prefixes_for(
+    name: str,
+    saved: dict[str, str] | None = None,
+    query_prefix: str | None = None,
+    passage_prefix: str | None = None,
+) -> Prefixes:
+    """The prefixes to use: given by hand, else saved in the model, else those of its family, else none.
+
+    Args:
+        name: a hub name or a model folder.
+        saved: the prompts in the model (`SentenceTransformer.prompts`).
+        query_prefix: set by hand; an empty text counts.
+        passage_prefix: set by hand; an empty text counts.
+    """
+    saved = saved or {}
+    folder = Path(name)
+    family = family_prefixes(name, *(recorded_names(folder) if folder.is_dir() else ())) or Prefixes()
+    in_model = Prefixes(
+        saved.get("query") or "",
+        next((saved[key] for key in ("document", "passage", "corpus") if saved.get(key)), ""),
+    )
+    known = in_model if any(in_model) else family
+    return Prefixes(
+        known.query_prefix if query_prefix is None else query_prefix,
+        known.passage_prefix if passage_prefix is None else passage_prefix,
+    )

@@ -1,0 +1,54 @@
+"""A model folder that carries its prefixes, its contract and a card."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_ft.embedding.contract import FILE, EmbeddingContract, weights_sha256
+from rag_ft.embedding.loading import LOCAL, LOCAL_NAME
+from rag_ft.embedding.model_card import model_card
+from rag_ft.files import write_json, write_text, written_beside
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+def save_model(
+    model: SentenceTransformer, folder: str | Path, base_model: str, record: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Save a model as safetensors with prompts, `rag_ft.json` and a card; whole or not at all.
+
+    Args:
+        model: with its prompts "query" and "document" set.
+        folder: where; an older model at this place is replaced.
+        base_model: what it was tuned from.
+        record: more entries for `rag_ft.json`: the recipe, the training.
+
+    Returns:
+        The content of `rag_ft.json`.
+    """
+    folder = Path(folder)
+    with written_beside(folder) as target:
+        model.save(str(target), create_model_card=False, safe_serialization=True)
+        contract = EmbeddingContract(
+            weights_sha256=weights_sha256(target),
+            base_model=LOCAL_NAME if base_model == LOCAL else base_model,
+            query_prefix=model.prompts["query"],
+            passage_prefix=model.prompts["document"],
+            dimension=model.get_embedding_dimension() or 0,
+            normalize=True,
+            max_length=int(model.max_seq_length or 0),
+        )
+        content = {
+            "rag_ft": importlib.metadata.version("rag-ft"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "name": folder.resolve().name,
+            **contract.to_dict(),
+            **(record or {}),
+        }
+        write_json(target / FILE, content)
+        write_text(target / "README.md", model_card(content))
+    return content

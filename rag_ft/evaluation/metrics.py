@@ -1,0 +1,105 @@
+"""Retrieval metrics as trec_eval defines them, for all questions at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag_ft.errors import InputError
+
+DEFAULT_METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10", "ndcg@10", "recall@10")
+HEADLINE = "ndcg@10"
+
+
+def metrics_per_query(
+    rankings: Mapping[str, Sequence[str]],
+    qrels: Mapping[str, Mapping[str, int]],
+    metrics: Sequence[str] = DEFAULT_METRICS,
+) -> dict[str, NDArray[np.float64]]:
+    """Score each question's ranking.
+
+    Hit rate: is a relevant passage among the first k. MRR: 1 / rank of the first one. Recall and precision:
+    relevant ones found, as a share of all relevant ones and of k. MAP: mean precision at each relevant one.
+    nDCG: gains are the grades, the discount of rank r is 1 / log2(r + 1), and the ideal ranking is cut at
+    k (Järvelin and Kekäläinen 2002, as in trec_eval's ndcg_cut).
+
+    Args:
+        rankings: query id -> passage ids, best first.
+        qrels: query id -> passage id -> grade; its order is the order of the result.
+        metrics: names like `ndcg@10`.
+
+    Returns:
+        Metric -> one value for each question, shape (questions,).
+
+    Raises:
+        InputError: for a metric that is not known.
+
+    Example:
+        >>> from rag_ft.evaluation.metrics import metrics_per_query
+        >>> metrics_per_query({"q": ["a", "b"]}, {"q": {"b": 1}}, ["mrr@10"])["mrr@10"].tolist()
+        [0.5]
+    """
+    parsed = {name: _parse(name) for name in metrics}
+    deepest = max(depth for _, depth in parsed.values())
+    gains = np.zeros((len(qrels), deepest))
+    ideal = np.zeros((len(qrels), deepest))
+    relevant = np.zeros(len(qrels))
+    for row, (query, grades) in enumerate(qrels.items()):
+        found = [grades.get(passage, 0) for passage in rankings.get(query, ())[:deepest]]
+        best = sorted(grades.values(), reverse=True)[:deepest]
+        gains[row, : len(found)] = found
+        ideal[row, : len(best)] = best
+        relevant[row] = len(grades)
+    return {name: _FORMULAS[kind](gains, ideal, relevant, depth) for name, (kind, depth) in parsed.items()}
+
+
+def _parse(name: str) -> tuple[str, int]:
+    match = re.fullmatch(r"([a-z_]+)@([1-9]\d*)", name)
+    if not match or match[1] not in _FORMULAS:
+        raise InputError(f"unknown metric {name!r}: use one of {', '.join(_FORMULAS)} followed by @ and a number")
+    return match[1], int(match[2])
+
+
+Matrix = NDArray[np.float64]
+
+
+def _hit_rate(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
+    return (gains[:, :depth] > 0).any(axis=1).astype(float)
+
+
+def _mrr(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
+    hits = gains[:, :depth] > 0
+    return np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1), 0.0)
+
+
+def _recall(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
+    return (gains[:, :depth] > 0).sum(axis=1) / np.maximum(relevant, 1)
+
+
+def _precision(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
+    return (gains[:, :depth] > 0).sum(axis=1) / depth
+
+
+def _map(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
+    hits = gains[:, :depth] > 0
+    precision = hits.cumsum(axis=1) / np.arange(1, depth + 1)
+    return (precision * hits).sum(axis=1) / np.maximum(relevant, 1)
+
+
+def _ndcg(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
+    discount = 1 / np.log2(np.arange(2, depth + 2))
+    best = ideal[:, :depth] @ discount
+    return np.divide(gains[:, :depth] @ discount, best, out=np.zeros(len(best)), where=best > 0)
+
+
+_FORMULAS = {
+    "hit_rate": _hit_rate,
+    "mrr": _mrr,
+    "ndcg": _ndcg,
+    "recall": _recall,
+    "precision": _precision,
+    "map": _map,
+}

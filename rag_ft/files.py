@@ -1,0 +1,150 @@
+"""Files that are never half-written: written beside, then renamed; and lines that are read with care."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rag_ft.errors import InputError, OutsideError
+
+MAX_LINE_BYTES = 10_000_000
+"""A line longer than this is no passage and no document: it is refused before it fills the memory."""
+
+
+@contextmanager
+def outside_failures(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OutsideError(f"no space left on the disk while writing {path}: free some and run again") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OutsideError(f"{path} cannot be written ({error.strerror}): choose another --output") from error
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+            raise InputError(f"{path} is in the way ({error.strerror}): choose another --output") from error
+        raise
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` that replaces it when the block ends well, and vanishes when it does not.
+
+    The block may make a file or a folder of it. A folder that stood at `path` before is removed only
+    after the new one is complete.
+    """
+    path = Path(path)
+    with outside_failures(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        target = beside / path.name
+        try:
+            yield target
+            if target.is_dir() and path.is_dir():
+                path.rename(beside / f"{path.name}-before")
+            target.replace(path)
+        finally:
+            with suppress(OSError):
+                shutil.rmtree(beside)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with written_beside(path) as target, target.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line, in a file that appears when it is complete."""
+    with written_beside(path) as target, target.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file, or say which byte is not UTF-8.
+
+    Raises:
+        InputError: where the file is missing, is not UTF-8, or has a line over `MAX_LINE_BYTES`.
+    """
+    return "".join(line for _, line in read_lines(path, keep_ends=True))
+
+
+def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text) of a UTF-8 file; an error names the file and the line."""
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise InputError(
+                        f"{path}:{number}: a line of more than {MAX_LINE_BYTES // 1_000_000} MB: split it or leave the file out"
+                    )
+                if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+                    line = line[3:]
+                try:
+                    text = line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    byte = line[error.start]
+                    raise InputError(
+                        f"{path}:{number}: byte 0x{byte:02x} is not UTF-8: save the file as UTF-8 or leave it out"
+                    ) from None
+                yield number, text if keep_ends else text.rstrip("\r\n")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, and a file is needed") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, or say where it breaks."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg}): mend or remove the file") from None
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) of a file with one JSON object a line; empty lines are skipped."""
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"{path}:{number}: not valid JSON ({error}): mend or remove the line") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}:{number}: {line[:60]!r} is not a JSON object like {{\"_id\": …, \"text\": …}}")
+        yield number, row
+
+
+def sha256_of(*parts: str | bytes) -> str:
+    """A hexadecimal SHA-256 over parts, each preceded by its length so that none runs into the next."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

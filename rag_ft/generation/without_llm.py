@@ -1,0 +1,101 @@
+"""Questions without any model: sentences, headings and key phrases of the passages themselves.
+
+A sentence taken out of its passage (inverse cloze, Lee et al. 2019) is strong training data and a dangerous
+one: it can lift one collection and lower the next, and dev questions made in the same way approve of both.
+So the styles are mixed, dev questions are made in another style than training ones, and training allows
+generated data a smaller share of the weights (`rag_ft.training.recipe`).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rag_ft.dataset.qa_dataset import Passage, Query
+
+SENTENCE = "sentence"
+KEYWORDS = "keywords"
+HEADING = "heading"
+
+SHORTEST, LONGEST = 6, 50
+"""Words of a sentence that can stand for a question."""
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text that are long enough to ask for its passage."""
+    from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer
+
+    found = (sentence.strip() for sentence in split_by_sentence_tokenizer()(text))
+    return [sentence for sentence in found if SHORTEST <= len(sentence.split()) <= LONGEST]
+
+
+def sentence_queries(passage: Passage, count: int, draw: random.Random) -> list[str]:
+    """Some sentences of a passage, copied as they stand; training takes them out of the passage."""
+    found = sentences(passage.text)
+    return draw.sample(found, min(count, len(found)))
+
+
+def heading_queries(passage: Passage) -> list[str]:
+    """The Markdown headings of a passage, each behind its title."""
+    headings = re.findall(r"^#{1,6}\s+(.+?)\s*#*$", passage.text, re.MULTILINE)
+    plain = [re.sub(r"[*_`\[\]]", "", heading).strip() for heading in headings]
+    named = [f"{passage.title}: {heading}" if passage.title else heading for heading in plain if heading]
+    return [name for name in dict.fromkeys(named) if 2 <= len(name.split()) <= 20]
+
+
+WORD = re.compile(r"[^\W\d_][\w'-]+")
+
+
+class KeyPhrases:
+    """The words that tell a passage from the others: by their frequency here against that of the corpus."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.documents = 0
+        self.frequency: Counter[str] = Counter()
+        for text in texts:
+            self.documents += 1
+            self.frequency.update({word.lower() for word in WORD.findall(text)})
+
+    def query(self, text: str, draw: random.Random) -> str | None:
+        """Three to six rare words of a text, in the order of the text; None where it has too few."""
+        import math
+
+        words = [word.lower() for word in WORD.findall(text)]
+        counts = Counter(words)
+        score = {
+            word: count * math.log(self.documents / max(1, self.frequency[word]))
+            for word, count in counts.items()
+            if len(word) > 2
+        }
+        best = sorted(score, key=lambda word: (-score[word], word))[:12]
+        if len(best) < 3:
+            return None
+        chosen = set(draw.sample(best, min(len(best), draw.randint(3, 6))))
+        return " ".join(dict.fromkeys(word for word in words if word in chosen))
+
+
+def questions_without_llm(
+    passages: Sequence[Passage], per_passage: int = 2, seed: int = 0
+) -> list[tuple[Query, str]]:
+    """(query, passage id) pairs for passages: sentences, headings and key phrases.
+
+    Args:
+        passages: what to ask about.
+        per_passage: sentences taken from each passage; key phrases and headings come on top.
+        seed: of the draw; each passage has its own, so that the order of passages does not matter.
+    """
+    phrases = KeyPhrases(passage.text for passage in passages)
+    found: list[tuple[Query, str]] = []
+    for passage in passages:
+        draw = random.Random(f"{seed} {passage.id}")
+        styles = [(SENTENCE, text) for text in sentence_queries(passage, per_passage, draw)]
+        styles += [(HEADING, text) for text in heading_queries(passage)]
+        if keywords := phrases.query(passage.text, draw):
+            styles.append((KEYWORDS, keywords))
+        counts: Counter[str] = Counter()
+        for style, text in styles:
+            counts[style] += 1
+            found.append((Query(f"{passage.id}:{style}{counts[style]}", text, style), passage.id))
+    return found

@@ -1,0 +1,310 @@
+"""QADataset -> model folder: contrastive fine-tuning, with the base model as a candidate."""
+
+from __future__ import annotations
+
+import logging
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.splitting import carve_dev
+from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, load_sentence_transformer
+from rag_ft.embedding.precision import has_fast_bf16
+from rag_ft.embedding.saving import save_model
+from rag_ft.errors import InputError
+from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
+from rag_ft.training.selection import DevQuestions, State, copy_weights, mixed_weights
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a training left behind.
+
+    Attributes:
+        folder: the model folder.
+        share: how much of the tuned weights it has; 0 is the base model, unchanged.
+        dev: nDCG@10 on dev by candidate (`base`, `epoch 1`, ..., `share 0.5`).
+        record: what `rag_ft.json` says.
+    """
+
+    folder: Path
+    share: float
+    dev: dict[str, float]
+    record: dict[str, Any]
+
+    @property
+    def is_base(self) -> bool:
+        """Whether nothing beat the base model on dev, so that it stays."""
+        return self.share == 0.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question and a passage that answers it, as texts."""
+
+    query: str
+    passage: str
+
+
+def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = None) -> list[Pair]:
+    """The pairs of the train split; a question that is a sentence of its passage is mostly taken out of it.
+
+    Args:
+        dataset: with a train split.
+        recipe: its `cloze` and `seed`.
+        max_pairs: a random sample of so many.
+    """
+    draw = random.Random(recipe.seed)
+    pairs = dataset.pairs("train")
+    if max_pairs is not None and max_pairs < len(pairs):
+        pairs = [pairs[place] for place in sorted(draw.sample(range(len(pairs)), max_pairs))]
+    texts = dataset.passage_texts
+    found = []
+    for query_id, passage_id in pairs:
+        query, passage = dataset.queries[query_id].text, texts[passage_id]
+        if query in passage and draw.random() < recipe.cloze:
+            passage = passage.replace(query, " ").strip()
+        if query.strip() and passage.strip():
+            found.append(Pair(query, passage))
+    return found
+
+
+def train_model(
+    dataset: QADataset,
+    output: str | Path,
+    base_model: str = DEFAULT_BASE_MODEL,
+    *,
+    query_prefix: str | None = None,
+    passage_prefix: str | None = None,
+    max_length: int | None = None,
+    max_pairs: int | None = None,
+    max_minutes: float | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    show_progress: bool = False,
+) -> TrainedModel:
+    """Fine-tune a model on the train split, choose on dev, and save it with its prefixes and contract.
+
+    The loss is MultipleNegativesRanking over in-batch negatives: every other passage of the batch is a
+    negative, and no text comes twice in a batch. After each epoch, and for weights between the base's and
+    the tuned ones, dev nDCG@10 is measured; the base model is a candidate too. The test split is not looked at.
+
+    Args:
+        dataset: with a train split; a missing dev split is carved out of it (15 %, by document).
+        output: the model folder; written beside, then renamed.
+        base_model: a hub name, a folder, or `local`.
+        query_prefix: put before a query; the base model's own where None.
+        passage_prefix: put before a passage; the base model's own where None.
+        max_length: tokens to read of a passage; chosen by the passages where None.
+        max_pairs: train on so many pairs at most.
+        max_minutes: fewer epochs, then fewer pairs, so that training fits this time.
+        recipe: replaces the default one (`recipe_for`).
+        seed: of every draw; the same seed gives the same numbers on the same machine.
+        device: a torch device; the best there is where None.
+        show_progress: a progress bar with time left.
+
+    Returns:
+        The trained model's folder, its share of tuned weights, and the dev figures.
+
+    Raises:
+        InputError: where the dataset has no training question or the output is in the way.
+        OutsideError: where the hub cannot be reached or the disk is full.
+    """
+    output = Path(output)
+    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / "rag_ft.json").exists()):
+        raise InputError(f"{output} is in the way and no model of rag_ft: choose another --output, nothing is overwritten")
+    dataset.require("train")
+    dataset = carve_dev(dataset, seed=seed)
+    started = time.monotonic()
+    model = load_sentence_transformer(base_model, query_prefix, passage_prefix, max_length, device)
+    if max_length is None:
+        train_passages = dict.fromkeys(passage for _, passage in dataset.pairs("train"))
+        model.max_seq_length = fitting_max_length(model, [dataset.passage_texts[p] for p in train_passages])
+    if recipe is None:
+        recipe = recipe_for(model, len(dataset.pairs("train")), is_generated(dataset), seed)
+    pairs = training_pairs(dataset, recipe, max_pairs)
+    if not pairs:
+        raise InputError("the train split has no pair of a question and a passage with text in them")
+    if max_minutes is not None:
+        recipe, pairs = _fit_into(max_minutes, model, recipe, pairs)
+    dev = DevQuestions.of(dataset, seed) if dataset.qrels.get("dev") else None
+    logger.info(
+        "training %s on %d pairs: %d epochs of batch %d, %d tokens, learning rate %.1e, %s",
+        base_model, len(pairs), recipe.epochs, recipe.batch_size, model.max_seq_length, recipe.learning_rate,
+        "bf16" if has_fast_bf16(model.device.type) else "fp32",
+    )  # fmt: skip
+    scores: dict[str, float] = {}
+    share = _tuned(model, pairs, recipe, dev, scores, show_progress)
+    record = {
+        "recipe": recipe.to_dict(),
+        "training": {
+            "pairs": len(pairs),
+            "dev_questions": len(dev.query_ids) if dev else 0,
+            "dev_ndcg@10": {name: round(score, 4) for name, score in scores.items()},
+            "share": share,
+            "seconds": round(time.monotonic() - started, 1),
+            "question_styles": question_styles(dataset),
+        },
+    }
+    contract = save_model(model, output, base_model, record)
+    return TrainedModel(output, share, scores, contract)
+
+
+def question_styles(dataset: QADataset) -> dict[str, int]:
+    """How many training questions of each style there are; those of an unknown making count as `given`."""
+    styles: dict[str, int] = {}
+    for query in dataset.qrels["train"]:
+        style = dataset.queries[query].style or "given"
+        styles[style] = styles.get(style, 0) + 1
+    return styles
+
+
+def is_generated(dataset: QADataset) -> bool:
+    """Whether most training questions were generated: a style says how."""
+    styles = question_styles(dataset)
+    return sum(count for style, count in styles.items() if style not in ("given", "human")) * 2 > sum(styles.values())
+
+
+def _tuned(
+    model: SentenceTransformer,
+    pairs: Sequence[Pair],
+    recipe: Recipe,
+    dev: DevQuestions | None,
+    scores: dict[str, float],
+    show_progress: bool,
+) -> float:
+    """Train the model in place, leave the weights in it that dev prefers, and return their share."""
+    base = copy_weights(model)
+    best = (0.0, 0.0, base)  # dev nDCG@10, share, weights
+    if dev is not None:
+        scores["base"] = float(dev.ndcg(model).mean())
+        best = (scores["base"], 0.0, base)
+    tuned: list[tuple[float, State]] = []
+
+    def after_epoch(epoch: int) -> None:
+        score = float(dev.ndcg(model).mean()) if dev is not None else float(epoch)
+        if dev is not None:
+            scores[f"epoch {epoch}"] = score
+        if not tuned or score > tuned[0][0]:
+            tuned[:] = [(score, copy_weights(model))]
+
+    run_trainer(model, pairs, recipe, after_epoch, show_progress)
+    for share in recipe.shares:
+        weights = mixed_weights(base, tuned[0][1], share)
+        if dev is None:
+            best = (0.0, share, weights)
+            break
+        model.load_state_dict(weights)
+        score = tuned[0][0] if share == 1.0 else float(dev.ndcg(model).mean())
+        scores[f"share {share:g}"] = score
+        if score > best[0]:
+            best = (score, share, weights)
+    model.load_state_dict(best[2])
+    return best[1]
+
+
+def run_trainer(
+    model: SentenceTransformer,
+    pairs: Sequence[Pair],
+    recipe: Recipe,
+    after_epoch: Any,
+    show_progress: bool = False,
+    max_steps: int = -1,
+) -> None:
+    """Run the SentenceTransformers Trainer over pairs; `after_epoch(n)` is called after each one."""
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from transformers import TrainerCallback
+
+    from rag_ft.training.progress import ProgressBar, quiet_trainer
+
+    class AfterEpoch(TrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            after_epoch(round(state.epoch))
+            model.train()
+
+    data = Dataset.from_dict({"anchor": [pair.query for pair in pairs], "positive": [pair.passage for pair in pairs]})
+    device = model.device.type
+    with tempfile.TemporaryDirectory(prefix="rag_ft-") as scratch, quiet_trainer(), without_dropout(model, recipe.dropout):
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=scratch,
+            num_train_epochs=recipe.epochs,
+            max_steps=max_steps,
+            per_device_train_batch_size=min(recipe.batch_size, len(pairs)),
+            learning_rate=recipe.learning_rate,
+            warmup_steps=recipe.warmup,
+            seed=recipe.seed,
+            data_seed=recipe.seed,
+            bf16=has_fast_bf16(device),
+            use_cpu=device == "cpu",
+            batch_sampler="no_duplicates",
+            prompts={"anchor": model.prompts["query"], "positive": model.prompts["document"]},
+            eval_strategy="no",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=device == "cuda",
+        )
+        trainer = SentenceTransformerTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            loss=MultipleNegativesRankingLoss(model, scale=recipe.scale),
+            callbacks=[AfterEpoch(), *([ProgressBar("training")] if show_progress else [])],
+        )
+        trainer.train()
+    model.eval()
+
+
+def without_dropout(model: SentenceTransformer, keep: bool) -> Any:
+    """Switch every dropout layer off while the block runs, unless they are to be kept."""
+    from contextlib import contextmanager
+
+    import torch
+
+    @contextmanager
+    def switched() -> Any:
+        layers = [] if keep else [layer for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
+        before = [layer.p for layer in layers]
+        for layer in layers:
+            layer.p = 0.0
+        try:
+            yield
+        finally:
+            for layer, probability in zip(layers, before, strict=True):
+                layer.p = probability
+
+    return switched()
+
+
+def _fit_into(
+    minutes: float, model: SentenceTransformer, recipe: Recipe, pairs: list[Pair]
+) -> tuple[Recipe, list[Pair]]:
+    """Fewer epochs, then fewer pairs, so that the steps fit a time; two steps are run to measure one."""
+    base = copy_weights(model)
+    probe = replace(recipe, learning_rate=0.0)
+    run_trainer(model, pairs, probe, lambda epoch: None, max_steps=1)
+    started = time.monotonic()
+    run_trainer(model, pairs, probe, lambda epoch: None, max_steps=2)
+    per_pair = (time.monotonic() - started) / (2 * min(recipe.batch_size, len(pairs)))
+    model.load_state_dict(base)
+    budget = int(minutes * 60 * 0.8 / max(per_pair, 1e-9))  # a fifth is for dev, loading and saving
+    epochs = max(1, min(recipe.epochs, budget // len(pairs)))
+    if budget < len(pairs):
+        kept = max(budget, min(recipe.batch_size, len(pairs)))
+        pairs = random.Random(recipe.seed).sample(pairs, kept)
+    logger.info("%.2f s for 100 pairs: %d epochs over %d pairs fit %g minutes", per_pair * 100, epochs, len(pairs), minutes)
+    return replace(recipe, epochs=epochs), pairs

@@ -1,0 +1,102 @@
+"""The training recipe in one place: each number with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rag_ft.embedding.loading import longest_input
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+        epochs: passes over the pairs.
+        batch_size: pairs in a batch; each question sees the others' passages as negatives.
+        learning_rate: the peak, after a linear warm-up.
+        warmup: share of the steps.
+        scale: of the cosine in the loss (1 / temperature).
+        dropout: whether the model's own dropout stays on. It is the largest cost on a CPU (half of a step),
+            and short tunings of a trained encoder were no better with it.
+        cloze: share of the pairs whose question is a sentence of its passage that lose this sentence, so
+            that the model cannot learn to look for copies (inverse cloze task, Lee et al. 2019).
+        shares: how much of the tuned weights the shipped model may have; dev chooses one. Weights between
+            base and tuned model keep most of the gain and forget little (WiSE-FT, Wortsman et al. 2022).
+        seed: of shuffling and of the cloze.
+    """
+
+    epochs: int = 3
+    batch_size: int = 64
+    learning_rate: float = 1e-4
+    warmup: float = 0.1
+    scale: float = 20.0
+    dropout: bool = False
+    cloze: float = 0.9
+    shares: tuple[float, ...] = (1.0, 0.75, 0.5)
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain values, as `rag_ft.json` keeps it."""
+        return asdict(self) | {"shares": list(self.shares)}
+
+
+HUMAN_SHARES = (1.0, 0.75, 0.5)
+GENERATED_SHARES = (0.5, 0.25)
+
+
+def recipe_for(model: SentenceTransformer, pairs: int, generated: bool, seed: int = 0) -> Recipe:
+    """The default recipe for a model and an amount of data.
+
+    Args:
+        model: the base model; wider models take smaller steps.
+        pairs: training pairs.
+        generated: whether the questions were generated. Then dev is made like training and approves too
+            much, so that less of the tuned weights is allowed.
+        seed: of the run.
+    """
+    width = model.get_embedding_dimension() or 384
+    return Recipe(
+        epochs=3 if pairs < 20_000 else 1,
+        batch_size=64 if pairs >= 256 else 32,
+        # 1e-4 was measured on a width of 384; 768 and 1,024 take the customary 5e-5 and 3.75e-5.
+        learning_rate=1e-4 * min(1.0, 384 / width),
+        shares=GENERATED_SHARES if generated else HUMAN_SHARES,
+        seed=seed,
+    )
+
+
+TRUNCATION_LIMIT = 0.25
+
+
+def fitting_max_length(model: SentenceTransformer, texts: Sequence[str], sample: int = 500) -> int:
+    """The maximum length for these passages: the model's own, or more where that would cut a quarter of them.
+
+    Cutting costs more than any loss function can win where passages are much longer than the model reads
+    (10-K filings: 9 points of hit rate between 256 and 512 tokens). But a model reads best at the length that
+    it was trained on, so a small cut is left alone.
+
+    Args:
+        model: its tokenizer, own length and positions count.
+        texts: passages as they are embedded.
+        sample: how many of them are counted.
+
+    Returns:
+        Tokens, a multiple of 64 where it is longer than the model's own.
+    """
+    own = int(model.max_seq_length or 512)
+    longest = min(longest_input(model) or own, max(own, 512))
+    if longest <= own or not texts:
+        return own
+    step = max(1, len(texts) // sample)
+    lengths = [len(ids) for ids in model.tokenizer([text[:20_000] for text in texts[::step]])["input_ids"]]
+    cut = sum(max(0, length - own) for length in lengths) / sum(lengths)
+    if cut < TRUNCATION_LIMIT:
+        return own
+    needed = sorted(lengths)[int(len(lengths) * 0.9)]
+    return min(longest, -(-needed // 64) * 64)
