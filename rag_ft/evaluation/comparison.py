@@ -1,0 +1,357 @@
+"""Before and after on the same held-out questions: the comparison, and what it says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.splitting import FEW_DOCUMENTS, split_units
+from rag_ft.evaluation.metrics import DEFAULT_METRICS, HEADLINE, metrics_per_query
+from rag_ft.evaluation.search import Rankings, rank_with_embedding
+from rag_ft.evaluation.significance import Difference, paired_bootstrap
+from rag_ft.evaluation.verdict import Verdict, decide
+from rag_ft.files import read_json, write_json
+from rag_ft.retrieval.bm25 import BM25
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+logger = logging.getLogger(__name__)
+
+BASELINE = "baseline"
+DEPTH = 100
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the questions, and each retriever's figures on them."""
+
+    queries: int
+    models: dict[str, Figures]
+    differences: dict[str, Difference] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The figures of several retrievers on one split, with intervals and a verdict on each candidate.
+
+    Attributes:
+        dataset: its name.
+        split: the split whose questions were asked.
+        queries: how many questions.
+        passages: how many passages were searched.
+        documents: how many documents they come from.
+        names: role (`baseline`, `candidate`, `candidate-2`, ..., `bm25`) -> the model's name.
+        models: role -> metric -> mean.
+        details: role -> what else was seen: agreement with exact search, times.
+        differences: candidate -> metric -> difference to the baseline.
+        slices: `known` and `new` questions apart.
+        verdicts: candidate -> verdict.
+        reasons: candidate -> why.
+        notes: what a reader should know: how few documents, what was resampled, who made the questions.
+        per_query: role -> metric -> one value for each question; not in the JSON.
+        rankings: role -> passages found for each question; not in the JSON.
+    """
+
+    dataset: str
+    split: str
+    queries: int
+    passages: int
+    documents: int
+    names: dict[str, str]
+    models: dict[str, Figures]
+    details: dict[str, Figures]
+    differences: dict[str, dict[str, Difference]]
+    slices: dict[str, Slice]
+    verdicts: dict[str, Verdict]
+    reasons: dict[str, str]
+    notes: tuple[str, ...] = ()
+    per_query: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict, repr=False, compare=False)
+    rankings: dict[str, list[list[str]]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the first candidate."""
+        return next(iter(self.verdicts.values()))
+
+    @property
+    def candidates(self) -> list[str]:
+        """The roles that are judged against the baseline."""
+        return list(self.verdicts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contents of `comparison.json`."""
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "queries": self.queries,
+            "passages": self.passages,
+            "documents": self.documents,
+            "models": {
+                role: {"name": self.names[role], "metrics": figures, **self.details.get(role, {})}
+                for role, figures in self.models.items()
+            },
+            "differences": {
+                role: {metric: _difference_to_dict(value) for metric, value in metrics.items()}
+                for role, metrics in self.differences.items()
+            },
+            "slices": {
+                name: {
+                    "queries": part.queries,
+                    "models": {role: {"metrics": figures} for role, figures in part.models.items()},
+                    "differences": {
+                        role: {HEADLINE: _difference_to_dict(value)} for role, value in part.differences.items()
+                    },
+                }
+                for name, part in self.slices.items()
+            },
+            "verdicts": self.verdicts,
+            "reasons": self.reasons,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Comparison:
+        """A comparison from `comparison.json`; the values of single questions are not in it."""
+        models = values["models"]
+        return cls(
+            **{key: values[key] for key in ("dataset", "split", "queries", "passages", "documents")},
+            names={role: entry["name"] for role, entry in models.items()},
+            models={role: entry["metrics"] for role, entry in models.items()},
+            details={
+                role: {key: value for key, value in entry.items() if key not in ("name", "metrics")}
+                for role, entry in models.items()
+            },
+            differences={
+                role: {metric: _difference_from_dict(value) for metric, value in metrics.items()}
+                for role, metrics in values["differences"].items()
+            },
+            slices={
+                name: Slice(
+                    part["queries"],
+                    {role: entry["metrics"] for role, entry in part["models"].items()},
+                    {role: _difference_from_dict(entry[HEADLINE]) for role, entry in part["differences"].items()},
+                )
+                for name, part in values["slices"].items()
+            },
+            verdicts=values["verdicts"],
+            reasons=values["reasons"],
+            notes=tuple(values["notes"]),
+        )
+
+    def save(self, file: str | Path) -> Path:
+        """Write `comparison.json`."""
+        write_json(Path(file), self.to_dict())
+        return Path(file)
+
+    @classmethod
+    def load(cls, file: str | Path) -> Comparison:
+        """Read `comparison.json`."""
+        return cls.from_dict(read_json(Path(file)))
+
+    def __str__(self) -> str:
+        from rag_ft.evaluation.table import comparison_text
+
+        return comparison_text(self)
+
+
+def compare(
+    dataset: QADataset,
+    baseline: BaseEmbedding,
+    candidates: Sequence[BaseEmbedding] | BaseEmbedding,
+    *,
+    split: str = "test",
+    name: str = "",
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> Comparison:
+    """Compare embeddings on the questions of one split, each through its own Chroma index, and BM25.
+
+    Args:
+        dataset: with questions in the split; the whole corpus is searched.
+        baseline: the embedding in use.
+        candidates: one or several that might replace it.
+        split: whose questions are asked.
+        name: of the dataset, for the report.
+        metrics: names like `ndcg@10`; the headline metric is always among them.
+        seed: of the bootstrap.
+        show_progress: progress bars while passages are embedded.
+
+    Raises:
+        InputError: where the split has no question.
+    """
+    qrels = dataset.require(split)
+    candidates = candidates if isinstance(candidates, Sequence) else [candidates]
+    models = {BASELINE: baseline} | {
+        "candidate" if place == 0 else f"candidate-{place + 1}": model for place, model in enumerate(candidates)
+    }
+    texts = dataset.passage_texts
+    queries = [dataset.queries[query].text for query in qrels]
+    found: dict[str, Rankings] = {
+        role: rank_with_embedding(model, list(texts), list(texts.values()), queries, DEPTH, show_progress)
+        for role, model in models.items()
+    }
+    found["bm25"] = Rankings(BM25(texts).rank(queries, DEPTH), 1.0, 0.0, 0.0)
+    names = {role: display_name(model) for role, model in models.items()} | {"bm25": "bm25"}
+    return judge(dataset, split, {role: value.passages for role, value in found.items()}, names, name, metrics, seed, {
+        role: {
+            "exact_agreement": round(value.exact_agreement, 4),
+            "index_seconds": round(value.index_seconds, 2),
+            "query_milliseconds": round(value.query_milliseconds, 2),
+        }
+        for role, value in found.items()
+        if role != "bm25"
+    })  # fmt: skip
+
+
+def judge(
+    dataset: QADataset,
+    split: str,
+    rankings: Mapping[str, list[list[str]]],
+    names: Mapping[str, str],
+    name: str = "",
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    seed: int = 0,
+    details: Mapping[str, Figures] | None = None,
+) -> Comparison:
+    """Turn rankings into a comparison: metrics, differences, slices and verdicts.
+
+    Args:
+        dataset: whose questions were asked.
+        split: which of them.
+        rankings: role -> the passages found for each question, in the order of the split's qrels.
+        names: role -> the name to show.
+        name: of the dataset.
+        metrics: names like `ndcg@10`.
+        seed: of the bootstrap.
+        details: role -> more figures to keep.
+    """
+    qrels = dataset.require(split)
+    metrics = list(dict.fromkeys([*metrics, HEADLINE]))
+    per_query = {
+        role: metrics_per_query(dict(zip(qrels, lists, strict=True)), qrels, metrics) for role, lists in rankings.items()
+    }
+    groups, resampled = resampling_groups(dataset, split)
+    candidates = [role for role in rankings if role.startswith("candidate")]
+    differences = {
+        role: {
+            metric: paired_bootstrap(per_query[role][metric] - per_query[BASELINE][metric], groups, seed)
+            for metric in metrics
+        }
+        for role in candidates
+    }
+    verdicts: dict[str, Verdict] = {}
+    reasons: dict[str, str] = {}
+    for role in candidates:
+        verdicts[role], reasons[role] = decide(differences[role][HEADLINE], len(qrels))
+    known = dataset.known_queries(split)
+    slices = {
+        label: _slice(np.array([(query in known) == wanted for query in qrels]), per_query, groups, candidates, seed)
+        for label, wanted in (("known", True), ("new", False))
+    }
+    return Comparison(
+        dataset=name,
+        split=split,
+        queries=len(qrels),
+        passages=len(dataset.passages),
+        documents=len(dataset.documents),
+        names=dict(names),
+        models={role: _means(values) for role, values in per_query.items()},
+        details={role: dict(values) for role, values in (details or {}).items()},
+        differences=differences,
+        slices=slices,
+        verdicts=verdicts,
+        reasons=reasons,
+        notes=(*([resampled] if resampled else []), *_about_questions(dataset, split)),
+        per_query=per_query,
+        rankings=dict(rankings),
+    )
+
+
+def resampling_groups(dataset: QADataset, split: str) -> tuple[list[object], str]:
+    """(for each question what it is resampled with, a note where that is not simply its document)."""
+    qrels = dataset.require(split)
+    first = [next(iter(relevant)) for relevant in qrels.values()]
+    asked = {dataset.passages[passage].document for passage in first}
+    if len(asked) >= FEW_DOCUMENTS:
+        return [dataset.passages[passage].document for passage in first], ""
+    units = split_units(dataset) if len(dataset.documents) < FEW_DOCUMENTS else None
+    if units is None:
+        order = {p: (document, place // 5) for document, ids in dataset.documents.items() for place, p in enumerate(ids)}
+        groups: list[object] = [order[passage] for passage in first]
+    else:
+        groups = [units[passage] for passage in first]
+    count = len(asked)
+    documents = "1 document" if count == 1 else f"{count} documents"
+    return groups, (
+        f"The questions come from {documents}: groups of 5 neighbouring passages were resampled instead, "
+        "so that the interval says nothing about other documents."
+    )
+
+
+def display_name(model: BaseEmbedding) -> str:
+    """A model's name for people: the last part of a folder, a hub name as it is."""
+    path = Path(model.model_name)
+    return path.name if path.is_dir() else model.model_name
+
+
+def _means(values: Mapping[str, NDArray[np.float64]]) -> Figures:
+    return {metric: float(scores.mean()) if len(scores) else 0.0 for metric, scores in values.items()}
+
+
+def _slice(
+    chosen: NDArray[np.bool_],
+    per_query: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    groups: Sequence[object],
+    candidates: Sequence[str],
+    seed: int,
+) -> Slice:
+    picked = [group for group, wanted in zip(groups, chosen, strict=True) if wanted]
+    if not picked:
+        return Slice(0, {})
+    parts = {role: {metric: scores[chosen] for metric, scores in values.items()} for role, values in per_query.items()}
+    return Slice(
+        len(picked),
+        {role: _means(values) for role, values in parts.items()},
+        {
+            role: paired_bootstrap(parts[role][HEADLINE] - parts[BASELINE][HEADLINE], picked, seed)
+            for role in candidates
+        },
+    )
+
+
+def _about_questions(dataset: QADataset, split: str) -> list[str]:
+    """What the questions are, where that limits what the figures can claim."""
+    styles: dict[str, int] = {}
+    for query in dataset.qrels[split]:
+        style = dataset.queries[query].style
+        if style:
+            styles[style] = styles.get(style, 0) + 1
+    generated = {style: count for style, count in styles.items() if style != "human"}
+    if not generated:
+        return []
+    kinds = ", ".join(f"{count} {style}" for style, count in sorted(generated.items()))
+    return [
+        f"{sum(generated.values())} of {len(dataset.qrels[split])} questions were generated ({kinds}): they share "
+        "words with their passages more than real ones do, which flatters BM25. Real questions would tell more."
+    ]
+
+
+def _difference_to_dict(difference: Difference) -> dict[str, Any]:
+    finite = [value if np.isfinite(value) else None for value in difference.ci95]
+    return {"mean": difference.mean, "ci95": finite, "p_value": difference.p_value}
+
+
+def _difference_from_dict(values: dict[str, Any]) -> Difference:
+    low, high = values["ci95"]
+    interval = (float("-inf") if low is None else low, float("inf") if high is None else high)
+    return Difference(values["mean"], interval, values["p_value"])
