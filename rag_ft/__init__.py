@@ -1,3 +1,101 @@
-"""rag_ft: fine-tune the embedding model of a LlamaIndex application, and prove that retrieval got better."""
+"""rag_ft: fine-tune the embedding model of a LlamaIndex application, and prove that retrieval got better.
 
-from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
+The public names stand in the order in which the data flows; each is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rag_ft.dataset.beir import read_beir, write_beir
+    from rag_ft.dataset.documents import cut_into_nodes, read_documents
+    from rag_ft.dataset.llama_index_json import read_llama_index_json, write_llama_index_json
+    from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
+    from rag_ft.dataset.reading import load_dataset
+    from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+    from rag_ft.errors import InputError, OutsideError, RagFtError
+    from rag_ft.evaluation.comparison import Comparison, compare
+    from rag_ft.evaluation.report import write_report
+    from rag_ft.generation.generation import generate_qa_dataset
+    from rag_ft.generation.local_llm import LocalLLM
+    from rag_ft.generation.real_questions import RealQuestion, read_questions
+    from rag_ft.index.build import build_index, open_index
+    from rag_ft.pipeline import Run, fine_tune
+    from rag_ft.training.fine_tuning import TrainedModel, train_model
+    from rag_ft.training.recipe import Recipe
+
+_WHERE = {
+    "fine_tune": "pipeline",
+    "Run": "pipeline",
+    "read_documents": "dataset.documents",
+    "cut_into_nodes": "dataset.documents",
+    "generate_qa_dataset": "generation.generation",
+    "LocalLLM": "generation.local_llm",
+    "RealQuestion": "generation.real_questions",
+    "read_questions": "generation.real_questions",
+    "Passage": "dataset.qa_dataset",
+    "Query": "dataset.qa_dataset",
+    "QADataset": "dataset.qa_dataset",
+    "load_dataset": "dataset.reading",
+    "read_beir": "dataset.beir",
+    "write_beir": "dataset.beir",
+    "read_llama_index_json": "dataset.llama_index_json",
+    "write_llama_index_json": "dataset.llama_index_json",
+    "train_model": "training.fine_tuning",
+    "TrainedModel": "training.fine_tuning",
+    "Recipe": "training.recipe",
+    "FineTunedEmbedding": "embedding.fine_tuned",
+    "build_index": "index.build",
+    "open_index": "index.build",
+    "compare": "evaluation.comparison",
+    "Comparison": "evaluation.comparison",
+    "write_report": "evaluation.report",
+    "RagFtError": "errors",
+    "InputError": "errors",
+    "OutsideError": "errors",
+}
+
+__all__ = [  # noqa: RUF022 - in the order of the data
+    "fine_tune",
+    "Run",
+    "read_documents",
+    "cut_into_nodes",
+    "generate_qa_dataset",
+    "LocalLLM",
+    "RealQuestion",
+    "read_questions",
+    "Passage",
+    "Query",
+    "QADataset",
+    "load_dataset",
+    "read_beir",
+    "write_beir",
+    "read_llama_index_json",
+    "write_llama_index_json",
+    "train_model",
+    "TrainedModel",
+    "Recipe",
+    "FineTunedEmbedding",
+    "build_index",
+    "open_index",
+    "compare",
+    "Comparison",
+    "write_report",
+    "RagFtError",
+    "InputError",
+    "OutsideError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'rag_ft' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"rag_ft.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -94,7 +94,8 @@ def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]
                 number += 1
                 if len(line) > MAX_LINE_BYTES:
                     raise InputError(
-                        f"{path}:{number}: a line of more than {MAX_LINE_BYTES // 1_000_000} MB: split it or leave the file out"
+                        f"{path}:{number}: a line of more than {MAX_LINE_BYTES // 1_000_000} MB: "
+                        "split it or leave the file out"
                     )
                 if number == 1 and line.startswith(b"\xef\xbb\xbf"):
                     line = line[3:]
@@ -130,7 +131,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"{path}:{number}: not valid JSON ({error}): mend or remove the line") from None
         if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: {line[:60]!r} is not a JSON object like {{\"_id\": …, \"text\": …}}")
+            raise InputError(f'{path}:{number}: {line[:60]!r} is not a JSON object like {{"_id": …, "text": …}}')
         yield number, row
 
 

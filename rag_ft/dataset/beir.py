@@ -79,7 +79,7 @@ def _identifier(row: dict[str, Any], file: Path, number: int, seen: Any) -> str:
     if isinstance(identifier, int):
         identifier = str(identifier)
     if not isinstance(identifier, str) or not identifier:
-        raise InputError(f"{file}:{number}: no \"_id\": give each line a non-empty text as its \"_id\"")
+        raise InputError(f'{file}:{number}: no "_id": give each line a non-empty text as its "_id"')
     if any(character in identifier for character in "\t\r\n"):
         raise InputError(f"{file}:{number}: the id {identifier!r} has a tab or a line break: use another id")
     if identifier in seen:

@@ -40,7 +40,7 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.8) -> list[
 
     first_with: dict[str, int] = {}
     index = RMinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, num_bands=BANDS)
-    sketches = {}
+    sketches: dict[int, RMinHash] = {}
     for place, text in enumerate(texts):
         plain = re.sub(r"\W+", " ", text.lower()).strip()
         if plain in first_with:

@@ -108,8 +108,8 @@ class FineTunedEmbedding(BaseEmbedding):
         found = weights_sha256(Path(resolve_model(self.model_name)[0]))
         if found != self.weights_sha256:
             raise InputError(
-                f"{self.model_name} holds other weights ({found[:12]}) than were asked for ({self.weights_sha256[:12]}): "
-                "load the model anew with FineTunedEmbedding.load and rebuild the index"
+                f"{self.model_name} holds other weights ({found[:12]}) than were asked for "
+                f"({self.weights_sha256[:12]}): load the model anew with FineTunedEmbedding.load and rebuild the index"
             )
 
     @property

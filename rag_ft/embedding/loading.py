@@ -35,7 +35,9 @@ def local_model_folder() -> Path:
 
     folder = Path(get_model_path())
     if sha256_of_file(folder / "model.safetensors") != LOCAL_SHA256:
-        raise OutsideError(f"{folder / 'model.safetensors'} is not the all-MiniLM-L6-v2 that was verified: reinstall it")
+        raise OutsideError(
+            f"{folder / 'model.safetensors'} is not the all-MiniLM-L6-v2 that was verified: reinstall it"
+        )
     return folder
 
 
@@ -92,7 +94,9 @@ def load_sentence_transformer(
     from sentence_transformers import SentenceTransformer
 
     try:
-        model = SentenceTransformer(path, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True})
+        model = SentenceTransformer(
+            path, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        )
     except RagFtError:
         raise
     except Exception as error:
@@ -122,8 +126,8 @@ def longest_input(model: SentenceTransformer) -> int | None:
     if positions is None:
         return None
     # RoBERTa's positions start behind the padding token's: two fewer than the table has rows.
-    offset = config.pad_token_id + 1 if getattr(config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"} else 0
-    return int(positions) - offset
+    is_roberta = getattr(config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"}
+    return int(positions) - (int(getattr(config, "pad_token_id", 1)) + 1 if is_roberta else 0)
 
 
 def _first_line(error: Exception) -> str:

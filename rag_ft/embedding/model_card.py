@@ -66,11 +66,16 @@ def model_card(record: dict[str, Any]) -> str:
     share = training.get("share")
     summary = ""
     if share == 0:
-        summary = "\n**No tuned weights beat the base model on the dev questions: these are the base model's weights.**\n"
+        summary = (
+            "\n**No tuned weights beat the base model on the dev questions: these are the base model's weights.**\n"
+        )
     elif share is not None and share < 1:
         summary = f"\nThe weights lie between the base model's and the tuned ones (share of the tuned: {share:g}).\n"
     return TEMPLATE.format(
-        **{key: record[key] for key in ("base_model", "name", "dimension", "max_length", "query_prefix", "passage_prefix")},
+        **{
+            key: record[key]
+            for key in ("base_model", "name", "dimension", "max_length", "query_prefix", "passage_prefix")
+        },
         summary=summary,
         training=_training(training, record.get("recipe", {})),
     )

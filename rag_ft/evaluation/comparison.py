@@ -238,7 +238,8 @@ def judge(
     qrels = dataset.require(split)
     metrics = list(dict.fromkeys([*metrics, HEADLINE]))
     per_query = {
-        role: metrics_per_query(dict(zip(qrels, lists, strict=True)), qrels, metrics) for role, lists in rankings.items()
+        role: metrics_per_query(dict(zip(qrels, lists, strict=True)), qrels, metrics)
+        for role, lists in rankings.items()
     }
     groups, resampled = resampling_groups(dataset, split)
     candidates = [role for role in rankings if role.startswith("candidate")]
@@ -286,7 +287,9 @@ def resampling_groups(dataset: QADataset, split: str) -> tuple[list[object], str
         return [dataset.passages[passage].document for passage in first], ""
     units = split_units(dataset) if len(dataset.documents) < FEW_DOCUMENTS else None
     if units is None:
-        order = {p: (document, place // 5) for document, ids in dataset.documents.items() for place, p in enumerate(ids)}
+        order = {
+            p: (document, place // 5) for document, ids in dataset.documents.items() for place, p in enumerate(ids)
+        }
         groups: list[object] = [order[passage] for passage in first]
     else:
         groups = [units[passage] for passage in first]

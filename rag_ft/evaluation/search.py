@@ -47,7 +47,9 @@ def rank_with_embedding(
     """
     started = time.monotonic()
     try:
-        passages = np.asarray(model.get_text_embedding_batch(list(texts), show_progress=show_progress), dtype=np.float32)
+        passages = np.asarray(
+            model.get_text_embedding_batch(list(texts), show_progress=show_progress), dtype=np.float32
+        )
         indexed = time.monotonic()
         vectors = query_vectors(model, queries)
     except (ConnectionError, TimeoutError) as error:

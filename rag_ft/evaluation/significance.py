@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ def paired_bootstrap(
     count = int(member.max()) + 1 if len(member) else 0
     if count < 2:
         return Difference(mean, (float("-inf"), float("inf")) if mean else (0.0, 0.0), 1.0)
-    sums, sizes = np.bincount(member, differences), np.bincount(member).astype(float)
+    sums, sizes = np.bincount(member, differences), np.bincount(member).astype(np.float64)
     error = _standard_error(sums, sizes, mean)
     if error < 1e-12:
         return Difference(mean, (mean, mean), 0.0 if abs(mean) > 1e-12 else 1.0)
@@ -79,7 +80,7 @@ def paired_bootstrap(
     return Difference(mean, (mean - high * error, mean - low * error), min(1.0, p_value))
 
 
-def _standard_error(sums: NDArray[np.float64], sizes: NDArray[np.float64], mean: float) -> float:
+def _standard_error(sums: NDArray[Any], sizes: NDArray[Any], mean: float) -> float:
     """Of a ratio estimate over groups (Cochran 1977, 6.3)."""
     count = len(sums)
     residuals = sums - mean * sizes

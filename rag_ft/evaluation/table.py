@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -24,22 +25,29 @@ COLOURS = {"ship": "bold green", "inconclusive": "bold yellow", "keep-baseline":
 def comparison_table(comparison: Comparison) -> Table:
     """The metrics of each model, the best of a column bold, with the headline difference and its interval."""
     # Names come from data: `Text` takes them as they are, where a plain string would be read as markup.
-    table = Table(box=box.SIMPLE_HEAD, title=Text(subject(comparison)), title_justify="left", title_style="")
-    table.add_column("model", vertical="bottom", overflow="fold", min_width=12)
+    # They stand above the table: in a column of it they would break into pieces at 80 columns.
+    names = [label(comparison, role) for role in roles(comparison) if comparison.names.get(role, role) != role]
+    table = _table(
+        title=Text("\n".join([subject(comparison), *names]), overflow="fold"), title_justify="left", title_style=""
+    )
+    table.add_column("model", vertical="bottom", overflow="fold")
     metrics = metric_names(comparison)
     for metric in metrics:
         # In two lines, so that six metrics fit into 80 columns.
-        table.add_column(metric.replace("_rate", "").replace("@", "\n@"), justify="right", no_wrap=True, vertical="bottom")
-    table.add_column(f"{HEADLINE} difference\n[95 % interval]", vertical="bottom", min_width=16)
+        table.add_column(metric.replace("_rate", "").replace("@", "\n@"), justify="right", no_wrap=True)
+    table.add_column(f"{HEADLINE} difference\n[95 % interval]", no_wrap=True)
     best = {metric: best_score(comparison, metric) for metric in metrics}
     for role in roles(comparison):
         figures = comparison.models[role]
         scores = [f"{figures[metric]:.3f}" for metric in metrics]
         difference = comparison.differences.get(role, {}).get(HEADLINE)
         table.add_row(
-            Text(label(comparison, role, "\n")),
-            *(Text(score, "bold" if score == best[metric] else "") for metric, score in zip(metrics, scores, strict=True)),
-            Text(difference_text(difference, "\n") if difference else ""),
+            Text(role),
+            *(
+                Text(score, "bold" if score == best[metric] else "")
+                for metric, score in zip(metrics, scores, strict=True)
+            ),
+            Text(difference_text(difference)) if difference else "",
         )
     return table
 
@@ -47,12 +55,16 @@ def comparison_table(comparison: Comparison) -> Table:
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the table, the verdict on each candidate, the two kinds of held-out question, and the notes."""
     console.print(comparison_table(comparison))
+    console.print()
     for role, verdict in comparison.verdicts.items():
         # A candidate is named here too where there are several to tell apart.
         who = f"{role}: " if len(comparison.verdicts) > 1 else ""
         console.print(Text.assemble(who, (verdict, COLOURS[verdict]), f": {comparison.reasons[role]}"))
     if any(part.queries for part in comparison.slices.values()):
+        console.print()
         console.print(_slice_table(comparison))
+    if comparison.notes:
+        console.print()
     for note in comparison.notes:
         console.print(Text(f"Note: {note}"))
 
@@ -85,10 +97,10 @@ def roles(comparison: Comparison) -> list[str]:
     return [*first, *(role for role in comparison.models if role not in first)]
 
 
-def label(comparison: Comparison, role: str, between: str = ": ") -> str:
+def label(comparison: Comparison, role: str) -> str:
     """The role and the model's name; the name once where both are the same."""
     name = comparison.names.get(role, role)
-    return role if name == role else f"{role}{between}{name}"
+    return role if name == role else f"{role}: {name}"
 
 
 def metric_names(comparison: Comparison) -> list[str]:
@@ -101,20 +113,25 @@ def best_score(comparison: Comparison, metric: str) -> str:
     return f"{max(figures[metric] for figures in comparison.models.values()):.3f}"
 
 
-def difference_text(difference: Difference, between: str = " ") -> str:
+def difference_text(difference: Difference) -> str:
     """The mean and its interval; an interval that knows no bound is said in words."""
     low, high = difference.ci95
     known = math.isfinite(low) and math.isfinite(high)
-    return f"{difference.mean:+z.3f}{between}" + (f"[{low:+z.3f}, {high:+z.3f}]" if known else "[interval not known]")
+    return f"{difference.mean:+z.3f} " + (f"[{low:+z.3f}, {high:+z.3f}]" if known else "[not known]")
+
+
+def _table(**options: Any) -> Table:
+    """An empty table in one style, with gaps that are narrow enough for 80 columns."""
+    return Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False, **options)
 
 
 def _slice_table(comparison: Comparison) -> Table:
     """The headline metric on the questions about known and about new documents."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(f"{HEADLINE} on", min_width=16, overflow="fold")
+    table = _table()
+    table.add_column(f"{HEADLINE} on", overflow="fold")
     for name in ("questions", "baseline", "candidate"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("difference [95 % interval]", min_width=23)
+    table.add_column("difference\n[95 % interval]", no_wrap=True)
     for name, words in SLICES.items():
         part = comparison.slices.get(name)
         if part is None or not part.queries:

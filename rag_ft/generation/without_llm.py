@@ -24,11 +24,16 @@ SHORTEST, LONGEST = 6, 50
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text that are long enough to ask for its passage."""
+    """The sentences of a text that can ask for its passage: not too short or long, no heading, no address."""
     from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer
 
-    found = (sentence.strip() for sentence in split_by_sentence_tokenizer()(text))
-    return [sentence for sentence in found if SHORTEST <= len(sentence.split()) <= LONGEST]
+    split = split_by_sentence_tokenizer()
+    # An empty line, a heading and a list item end a sentence, whatever stands at their end.
+    blocks = re.split(r"\n\s*\n|^#{1,6}\s.*$|^\s*(?:[-*+]|\d+[.)])\s+|^\|.*$", text, flags=re.MULTILINE)
+    found = (" ".join(sentence.split()) for block in blocks if block.strip() for sentence in split(block))
+    return [
+        sentence for sentence in found if SHORTEST <= len(sentence.split()) <= LONGEST and "://" not in sentence
+    ]
 
 
 def sentence_queries(passage: Passage, count: int, draw: random.Random) -> list[str]:
@@ -48,6 +53,11 @@ def heading_queries(passage: Passage) -> list[str]:
 WORD = re.compile(r"[^\W\d_][\w'-]+")
 
 
+def _words(text: str) -> list[str]:
+    plain = re.sub(r"\S*(?:://|www\.|@)\S*", " ", text)
+    return [word.lower() for word in WORD.findall(plain) if 3 <= len(word) <= 24]
+
+
 class KeyPhrases:
     """The words that tell a passage from the others: by their frequency here against that of the corpus."""
 
@@ -56,18 +66,19 @@ class KeyPhrases:
         self.frequency: Counter[str] = Counter()
         for text in texts:
             self.documents += 1
-            self.frequency.update({word.lower() for word in WORD.findall(text)})
+            self.frequency.update(set(_words(text)))
 
     def query(self, text: str, draw: random.Random) -> str | None:
         """Three to six rare words of a text, in the order of the text; None where it has too few."""
         import math
 
-        words = [word.lower() for word in WORD.findall(text)]
+        words = _words(text)
         counts = Counter(words)
+        # A word that stands once in the whole corpus is more often a slip than a term.
         score = {
             word: count * math.log(self.documents / max(1, self.frequency[word]))
             for word, count in counts.items()
-            if len(word) > 2
+            if count > 1 or self.frequency[word] > 1
         }
         best = sorted(score, key=lambda word: (-score[word], word))[:12]
         if len(best) < 3:
@@ -76,9 +87,7 @@ class KeyPhrases:
         return " ".join(dict.fromkeys(word for word in words if word in chosen))
 
 
-def questions_without_llm(
-    passages: Sequence[Passage], per_passage: int = 2, seed: int = 0
-) -> list[tuple[Query, str]]:
+def questions_without_llm(passages: Sequence[Passage], per_passage: int = 2, seed: int = 0) -> list[tuple[Query, str]]:
     """(query, passage id) pairs for passages: sentences, headings and key phrases.
 
     Args:

@@ -88,9 +88,7 @@ def build_index(
     return index
 
 
-def open_index(
-    embed_model: BaseEmbedding, chroma: str | Path | ClientAPI, name: str = "passages"
-) -> VectorStoreIndex:
+def open_index(embed_model: BaseEmbedding, chroma: str | Path | ClientAPI, name: str = "passages") -> VectorStoreIndex:
     """Open an index that was built with this embedding.
 
     Raises:
@@ -111,7 +109,9 @@ def open_index(
     collection = client.get_collection(wanted, embedding_function=None)
     stored = collection_contract(collection)
     if stored.get("fingerprint") != contract.get("fingerprint"):
-        raise InputError(f"the collection {wanted} was filled by another model ({stored.get('base_model')}): rebuild it")
+        raise InputError(
+            f"the collection {wanted} was filled by another model ({stored.get('base_model')}): rebuild it"
+        )
     return VectorStoreIndex.from_vector_store(ChromaVectorStore(chroma_collection=collection), embed_model=embed_model)
 
 

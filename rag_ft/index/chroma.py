@@ -57,7 +57,9 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
     try:
         return chromadb.PersistentClient(path=str(folder), settings=settings)
     except Exception as error:
-        raise InputError(f"{folder} cannot be opened as a Chroma folder ({_short(error)}): choose another --chroma") from error
+        raise InputError(
+            f"{folder} cannot be opened as a Chroma folder ({_short(error)}): choose another --chroma"
+        ) from error
 
 
 def collection_name(name: str, fingerprint: str) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import carve_dev
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, load_sentence_transformer
@@ -50,10 +53,16 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Pair:
-    """A question and a passage that answers it, as texts."""
+    """A question and a passage that answers it, as texts.
+
+    Attributes:
+        keys: the passages, by groups of near-duplicates, that answer the question: none of them may be its
+            negative.
+    """
 
     query: str
     passage: str
+    keys: frozenset[object] = frozenset()
 
 
 def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = None) -> list[Pair]:
@@ -69,14 +78,27 @@ def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = N
     if max_pairs is not None and max_pairs < len(pairs):
         pairs = [pairs[place] for place in sorted(draw.sample(range(len(pairs)), max_pairs))]
     texts = dataset.passage_texts
+    used = list(dict.fromkeys(passage for _, passage in pairs))
+    group = dict(zip(used, near_duplicate_groups([texts[passage] for passage in used]), strict=True))
     found = []
     for query_id, passage_id in pairs:
         query, passage = dataset.queries[query_id].text, texts[passage_id]
-        if query in passage and draw.random() < recipe.cloze:
-            passage = passage.replace(query, " ").strip()
+        copy = copied_sentence(query, passage)
+        if copy is not None and draw.random() < recipe.cloze:
+            passage = (passage[: copy[0]] + " " + passage[copy[1] :]).strip()
         if query.strip() and passage.strip():
-            found.append(Pair(query, passage))
+            answers = dataset.qrels["train"][query_id]
+            found.append(Pair(query, passage, frozenset(group.get(answer, answer) for answer in answers)))
     return found
+
+
+def copied_sentence(query: str, passage: str) -> tuple[int, int] | None:
+    """(start, end) of a question that stands in its passage word for word, whatever the line breaks."""
+    words = query.split()
+    if not words or len(query) > len(passage) or words[0] not in passage:
+        return None
+    found = re.search(r"\s+".join(map(re.escape, words)), passage)
+    return found.span() if found else None
 
 
 def train_model(
@@ -97,8 +119,9 @@ def train_model(
     """Fine-tune a model on the train split, choose on dev, and save it with its prefixes and contract.
 
     The loss is MultipleNegativesRanking over in-batch negatives: every other passage of the batch is a
-    negative, and no text comes twice in a batch. After each epoch, and for weights between the base's and
-    the tuned ones, dev nDCG@10 is measured; the base model is a candidate too. The test split is not looked at.
+    negative, and no two rows of a batch have a passage, or a near-repeat of one, in common. After each epoch,
+    and for weights between the base's and the tuned ones, dev nDCG@10 is measured; the base model is a candidate
+    too. The test split is not looked at.
 
     Args:
         dataset: with a train split; a missing dev split is carved out of it (15 %, by document).
@@ -123,7 +146,9 @@ def train_model(
     """
     output = Path(output)
     if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / "rag_ft.json").exists()):
-        raise InputError(f"{output} is in the way and no model of rag_ft: choose another --output, nothing is overwritten")
+        raise InputError(
+            f"{output} is in the way and no model of rag_ft: choose another --output, nothing is overwritten"
+        )
     dataset.require("train")
     dataset = carve_dev(dataset, seed=seed)
     started = time.monotonic()
@@ -218,7 +243,7 @@ def run_trainer(
     model: SentenceTransformer,
     pairs: Sequence[Pair],
     recipe: Recipe,
-    after_epoch: Any,
+    after_epoch: Callable[[int], None],
     show_progress: bool = False,
     max_steps: int = -1,
 ) -> None:
@@ -228,6 +253,7 @@ def run_trainer(
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from transformers import TrainerCallback
 
+    from rag_ft.training.batching import apart
     from rag_ft.training.progress import ProgressBar, quiet_trainer
 
     class AfterEpoch(TrainerCallback):
@@ -237,7 +263,11 @@ def run_trainer(
 
     data = Dataset.from_dict({"anchor": [pair.query for pair in pairs], "positive": [pair.passage for pair in pairs]})
     device = model.device.type
-    with tempfile.TemporaryDirectory(prefix="rag_ft-") as scratch, quiet_trainer(), without_dropout(model, recipe.dropout):
+    with (
+        tempfile.TemporaryDirectory(prefix="rag_ft-") as scratch,
+        quiet_trainer(),
+        without_dropout(model, recipe.dropout),
+    ):
         arguments = SentenceTransformerTrainingArguments(
             output_dir=scratch,
             num_train_epochs=recipe.epochs,
@@ -249,7 +279,7 @@ def run_trainer(
             data_seed=recipe.seed,
             bf16=has_fast_bf16(device),
             use_cpu=device == "cpu",
-            batch_sampler="no_duplicates",
+            batch_sampler=apart([pair.keys for pair in pairs]),
             prompts={"anchor": model.prompts["query"], "positive": model.prompts["document"]},
             eval_strategy="no",
             save_strategy="no",
@@ -269,25 +299,20 @@ def run_trainer(
     model.eval()
 
 
-def without_dropout(model: SentenceTransformer, keep: bool) -> Any:
+@contextmanager
+def without_dropout(model: SentenceTransformer, keep: bool) -> Iterator[None]:
     """Switch every dropout layer off while the block runs, unless they are to be kept."""
-    from contextlib import contextmanager
-
     import torch
 
-    @contextmanager
-    def switched() -> Any:
-        layers = [] if keep else [layer for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
-        before = [layer.p for layer in layers]
-        for layer in layers:
-            layer.p = 0.0
-        try:
-            yield
-        finally:
-            for layer, probability in zip(layers, before, strict=True):
-                layer.p = probability
-
-    return switched()
+    layers = [] if keep else [layer for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
+    before = [layer.p for layer in layers]
+    for layer in layers:
+        layer.p = 0.0
+    try:
+        yield
+    finally:
+        for layer, probability in zip(layers, before, strict=True):
+            layer.p = probability
 
 
 def _fit_into(
@@ -306,5 +331,7 @@ def _fit_into(
     if budget < len(pairs):
         kept = max(budget, min(recipe.batch_size, len(pairs)))
         pairs = random.Random(recipe.seed).sample(pairs, kept)
-    logger.info("%.2f s for 100 pairs: %d epochs over %d pairs fit %g minutes", per_pair * 100, epochs, len(pairs), minutes)
+    logger.info(
+        "%.2f s for 100 pairs: %d epochs over %d pairs fit %g minutes", per_pair * 100, epochs, len(pairs), minutes
+    )
     return replace(recipe, epochs=epochs), pairs

@@ -56,7 +56,11 @@ class DevQuestions:
         ids = [passage for passage in dataset.passages if passage in chosen]
         texts = dataset.passage_texts
         return cls(
-            list(qrels), [dataset.queries[query].text for query in qrels], ids, [texts[passage] for passage in ids], qrels
+            list(qrels),
+            [dataset.queries[query].text for query in qrels],
+            ids,
+            [texts[passage] for passage in ids],
+            qrels,
         )
 
     def ndcg(self, model: SentenceTransformer) -> NDArray[np.float64]:

@@ -1,0 +1,20 @@
+"""Where the demo's documents are: in the installed package, or in the examples of a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rag_ft.errors import InputError
+
+
+def acme_folder() -> Path:
+    """The folder with the policies of the fictional company Acme Tidal Works and the questions about them.
+
+    Raises:
+        InputError: where neither the package nor the checkout holds it.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "acme_policies", package.parent / "examples" / "acme_policies"):
+        if (folder / "questions.jsonl").is_file():
+            return folder
+    raise InputError("the demo's documents are missing: install rag_ft again")

