@@ -71,9 +71,8 @@ def search_chroma(
 ) -> tuple[list[list[str]], float]:
     """(the top k of each query from a Chroma index, the share of the exact top 10 in them)."""
     import chromadb
-    from chromadb.config import Settings
 
-    client = chromadb.EphemeralClient(settings=Settings(anonymized_telemetry=False))
+    client = chromadb.EphemeralClient()
     collection = create_collection(client, f"compare-{uuid.uuid4().hex}", {})
     try:
         step = min(client.get_max_batch_size(), 4096)

@@ -28,7 +28,7 @@ def comparison_table(comparison: Comparison) -> Table:
     # They stand above the table: in a column of it they would break into pieces at 80 columns.
     names = [label(comparison, role) for role in roles(comparison) if comparison.names.get(role, role) != role]
     table = _table(
-        title=Text("\n".join([subject(comparison), *names]), overflow="fold"), title_justify="left", title_style=""
+        title=Text("\n".join([subject(comparison), *names, ""]), overflow="fold"), title_justify="left", title_style=""
     )
     table.add_column("model", vertical="bottom", overflow="fold")
     metrics = metric_names(comparison)

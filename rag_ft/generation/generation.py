@@ -63,7 +63,7 @@ def generate_qa_dataset(
     """Make questions about nodes, filter them, and split them into train, dev and test.
 
     Training questions are sentences taken out of their passages, headings, and an LLM's questions; dev and test
-    questions are of another making: the LLM's alone, or without an LLM key phrases and headings. Questions that
+    questions are of another making: the LLM's alone, or key phrases without an LLM. Questions that
     people asked all go to test, and nothing of them is trained on.
 
     Args:
@@ -106,7 +106,7 @@ def generate_qa_dataset(
         )
     kept, filtered = filter_questions(pairs, passages)
     dropped += filtered
-    evaluating = {QUESTION} if use_llm else {KEYWORDS, HEADING}
+    evaluating = {QUESTION} if use_llm else {KEYWORDS}
     training = {SENTENCE, HEADING, QUESTION}
     dataset = _split(passages, kept, questions, training, evaluating, seed)
     if not dataset.qrels.get("train"):

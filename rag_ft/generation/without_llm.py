@@ -43,11 +43,11 @@ def sentence_queries(passage: Passage, count: int, draw: random.Random) -> list[
 
 
 def heading_queries(passage: Passage) -> list[str]:
-    """The Markdown headings of a passage, each behind its title."""
+    """The Markdown headings of a passage that say something by themselves; training takes them out of it too."""
     headings = re.findall(r"^#{1,6}\s+(.+?)\s*#*$", passage.text, re.MULTILINE)
-    plain = [re.sub(r"[*_`\[\]]", "", heading).strip() for heading in headings]
-    named = [f"{passage.title}: {heading}" if passage.title else heading for heading in plain if heading]
-    return [name for name in dict.fromkeys(named) if 2 <= len(name.split()) <= 20]
+    return [
+        heading for heading in dict.fromkeys(headings) if 3 <= len(heading.split()) <= 20 and heading != passage.title
+    ]
 
 
 WORD = re.compile(r"[^\W\d_][\w'-]+")
@@ -92,7 +92,7 @@ def questions_without_llm(passages: Sequence[Passage], per_passage: int = 2, see
 
     Args:
         passages: what to ask about.
-        per_passage: sentences taken from each passage; key phrases and headings come on top.
+        per_passage: sentences taken from each passage, and as many sets of key phrases; headings come on top.
         seed: of the draw; each passage has its own, so that the order of passages does not matter.
     """
     phrases = KeyPhrases(passage.text for passage in passages)
@@ -101,8 +101,8 @@ def questions_without_llm(passages: Sequence[Passage], per_passage: int = 2, see
         draw = random.Random(f"{seed} {passage.id}")
         styles = [(SENTENCE, text) for text in sentence_queries(passage, per_passage, draw)]
         styles += [(HEADING, text) for text in heading_queries(passage)]
-        if keywords := phrases.query(passage.text, draw):
-            styles.append((KEYWORDS, keywords))
+        keywords = (phrases.query(passage.text, draw) for _ in range(per_passage))
+        styles += [(KEYWORDS, text) for text in dict.fromkeys(keywords) if text]
         counts: Counter[str] = Counter()
         for style, text in styles:
             counts[style] += 1

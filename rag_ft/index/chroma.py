@@ -28,9 +28,8 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
         OutsideError: where the server does not answer.
     """
     import chromadb
-    from chromadb.config import Settings
 
-    settings = Settings(anonymized_telemetry=False)
+    # No settings of our own: Chroma refuses a second client on one folder with other settings than the first's.
     if re.match(r"https?://", str(where)):
         url = urlparse(str(where))
         try:
@@ -38,7 +37,6 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
                 host=url.hostname or "",
                 port=url.port or (443 if url.scheme == "https" else 8000),
                 ssl=url.scheme == "https",
-                settings=settings,
             )
             client.heartbeat()
         except Exception as error:
@@ -55,7 +53,7 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
     if not create and not folder.is_dir():
         raise InputError(f"{folder} does not exist: give the folder of a Chroma database")
     try:
-        return chromadb.PersistentClient(path=str(folder), settings=settings)
+        return chromadb.PersistentClient(path=str(folder))
     except Exception as error:
         raise InputError(
             f"{folder} cannot be opened as a Chroma folder ({_short(error)}): choose another --chroma"

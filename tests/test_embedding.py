@@ -1,0 +1,190 @@
+"""The model folder as a LlamaIndex embedding: prefixes, saving, loading, sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+
+from rag_ft import FineTunedEmbedding, InputError
+from rag_ft.embedding.encoding import encode
+from rag_ft.embedding.loading import LOCAL_NAME, load_sentence_transformer, local_model_folder
+from rag_ft.embedding.prefixes import family_prefixes, prefixes_for
+from rag_ft.embedding.saving import save_model
+
+TEXT = "A Kittiwake is an expenses claim."
+
+
+def similarity(first: list[float], second: list[float]) -> float:
+    return float(np.dot(first, second))
+
+
+@pytest.fixture(scope="module")
+def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with both prefixes in it."""
+    folder = tmp_path_factory.mktemp("models") / "prefixed"
+    model = load_sentence_transformer("local", query_prefix="question: ", passage_prefix="passage: ")
+    save_model(model, folder, "local")
+    return folder
+
+
+def test_each_role_gets_its_prefix(prefixed: Path) -> None:
+    embedding = FineTunedEmbedding.load(prefixed, precision="fp32")
+    plain = FineTunedEmbedding.load("local", precision="fp32")
+    assert (embedding.query_prefix, embedding.passage_prefix) == ("question: ", "passage: ")
+    query, passage = embedding.get_query_embedding(TEXT), embedding.get_text_embedding(TEXT)
+    assert similarity(query, plain.get_text_embedding("question: " + TEXT)) > 0.9999
+    assert similarity(passage, plain.get_text_embedding("passage: " + TEXT)) > 0.9999
+    assert similarity(query, passage) < 0.999
+
+
+def test_a_prefix_can_be_set_by_hand_and_an_empty_one_counts(prefixed: Path) -> None:
+    embedding = FineTunedEmbedding.load(prefixed, query_prefix="", passage_prefix="x: ")
+    assert (embedding.query_prefix, embedding.passage_prefix) == ("", "x: ")
+
+
+def test_sync_async_and_batch_give_the_same_vectors(prefixed: Path) -> None:
+    embedding = FineTunedEmbedding.load(prefixed)
+    texts = [TEXT, "short", TEXT * 30]
+    batch = embedding.get_text_embedding_batch(texts)
+    later = asyncio.run(embedding.aget_text_embedding_batch(texts))
+    single = [embedding.get_text_embedding(text) for text in texts]
+    for one, two, three in zip(batch, later, single, strict=True):
+        assert similarity(one, two) > 0.999
+        assert similarity(one, three) > 0.999
+    query = asyncio.run(embedding.aget_query_embedding(TEXT))
+    assert similarity(query, embedding.get_query_embedding(TEXT)) > 0.9999
+    assert similarity(query, embedding.query_embeddings([TEXT])[0]) > 0.999
+
+
+def test_it_survives_to_dict_and_from_dict(prefixed: Path) -> None:
+    embedding = FineTunedEmbedding.load(prefixed)
+    values = json.loads(json.dumps(embedding.to_dict()))
+    again = FineTunedEmbedding.from_dict(values)
+    assert values["class_name"] == FineTunedEmbedding.class_name() == "FineTunedEmbedding"
+    assert again.contract == embedding.contract
+    assert again.get_query_embedding(TEXT) == embedding.get_query_embedding(TEXT)
+
+
+def test_other_weights_than_were_serialised_are_refused(prefixed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(prefixed, folder)
+    values = FineTunedEmbedding.load(folder).to_dict()
+    changed = load_sentence_transformer(str(folder))
+    next(changed.parameters()).data.mul_(1.01)
+    save_model(changed, folder, "local")
+    with pytest.raises(InputError, match="other weights"):
+        FineTunedEmbedding.from_dict(values).get_query_embedding(TEXT)
+
+
+def test_it_can_be_pickled(prefixed: Path) -> None:
+    embedding = FineTunedEmbedding.load(prefixed)
+    again = pickle.loads(pickle.dumps(embedding))
+    assert similarity(again.get_query_embedding(TEXT), embedding.get_query_embedding(TEXT)) > 0.9999
+
+
+def test_llama_index_hears_of_each_embedding(prefixed: Path) -> None:
+    heard: list[str] = []
+
+    class Listener(BaseEventHandler):
+        def handle(self, event: object, **kwargs: object) -> None:
+            heard.append(type(event).__name__)
+
+    dispatcher = get_dispatcher()
+    listener = Listener()
+    dispatcher.add_event_handler(listener)
+    try:
+        FineTunedEmbedding.load(prefixed).get_query_embedding(TEXT)
+    finally:
+        dispatcher.event_handlers.remove(listener)
+    assert "EmbeddingEndEvent" in heard
+
+
+def test_a_cache_that_would_mix_roles_is_refused(prefixed: Path) -> None:
+    from llama_index.core.storage.kvstore import SimpleKVStore
+
+    with pytest.raises(InputError, match="embeddings_cache"):
+        FineTunedEmbedding(model_name=str(prefixed), embeddings_cache=SimpleKVStore())
+
+
+def test_bfloat16_changes_vectors_hardly() -> None:
+    model = load_sentence_transformer("local")
+    texts = [TEXT, TEXT * 20]
+    exact, fast = encode(model, texts, "document", precision="fp32"), encode(model, texts, "document", precision="auto")
+    assert (exact * fast).sum(axis=1).min() > 0.999
+    assert np.allclose(np.linalg.norm(fast, axis=1), 1, atol=1e-5)
+
+
+def test_a_very_long_text_is_cut_and_not_read_whole() -> None:
+    model = load_sentence_transformer("local")
+    assert encode(model, ["word " * 2_000_000], "document").shape == (1, 384)
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "passage"),
+    [
+        ("intfloat/e5-base-v2", "query: ", "passage: "),
+        ("intfloat/multilingual-e5-small", "query: ", "passage: "),
+        ("BAAI/bge-small-en-v1.5", "Represent this sentence for searching relevant passages: ", ""),
+        ("nomic-ai/nomic-embed-text-v1.5", "search_query: ", "search_document: "),
+        ("Snowflake/snowflake-arctic-embed-m-v2.0", "query: ", ""),
+        ("thenlper/gte-small", "", ""),
+        (LOCAL_NAME, "", ""),
+    ],
+)
+def test_known_families_have_their_prefixes(name: str, query: str, passage: str) -> None:
+    assert family_prefixes(name) == (query, passage)
+
+
+def test_a_local_folder_of_a_known_family_keeps_its_prefixes(tmp_path: Path) -> None:
+    by_path = tmp_path / "bge-small-en-v1.5"
+    shutil.copytree(local_model_folder(), by_path)
+    assert prefixes_for(str(by_path)).query_prefix.startswith("Represent this sentence")
+    by_config = tmp_path / "our-model"
+    shutil.copytree(local_model_folder(), by_config)
+    config = json.loads((by_config / "config.json").read_text())
+    (by_config / "config.json").write_text(json.dumps(config | {"_name_or_path": "intfloat/e5-small-v2"}))
+    assert FineTunedEmbedding.load(by_config).query_prefix == "query: "
+
+
+def test_pickled_weights_are_not_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(local_model_folder(), folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="pickle"):
+        FineTunedEmbedding.load(folder)
+
+
+def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(local_model_folder(), folder)
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        FineTunedEmbedding.load(folder)
+
+
+def test_the_card_shows_how_to_use_the_model_without_rag_ft(prefixed: Path) -> None:
+    card = (prefixed / "README.md").read_text(encoding="utf-8")
+    snippets = [part.split("```")[0] for part in card.split("```python\n")[1:]]
+    assert len(snippets) == 3
+    expected = FineTunedEmbedding.load(prefixed, precision="fp32")
+    for snippet in snippets:
+        if "HuggingFaceEmbedding" in snippet and importlib.util.find_spec("llama_index.embeddings.huggingface") is None:
+            pytest.fail("llama-index-embeddings-huggingface is a dependency and is missing")
+        names: dict[str, object] = {"MODEL_FOLDER": str(prefixed)}
+        exec(snippet, names)
+        if "embed_model" in names:
+            model = names["embed_model"]
+            assert similarity(model.get_query_embedding(TEXT), expected.get_query_embedding(TEXT)) > 0.9999  # type: ignore[attr-defined]
+            assert similarity(model.get_text_embedding(TEXT), expected.get_text_embedding(TEXT)) > 0.9999  # type: ignore[attr-defined]
+        if "queries" in names:
+            query = expected.get_query_embedding("How do I claim expenses?")
+            assert similarity(names["queries"][0], query) > 0.9999  # type: ignore[index]

@@ -1,0 +1,123 @@
+"""The whole chain, on the demo's policies: what it leaves, what it does not do twice, and what a kill costs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rag_ft import FineTunedEmbedding, cut_into_nodes, fine_tune, open_index, read_documents, read_questions
+
+OPTIONS = {"use_llm": False, "base_model": "local", "max_length": 64, "max_pairs": 64}
+
+
+@pytest.fixture(scope="module")
+def run_folder(acme: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "acme"
+    fine_tune(acme_nodes(acme), questions=read_questions(acme / "questions.jsonl"), output_dir=folder, **OPTIONS)
+    return folder
+
+
+def acme_nodes(acme: Path) -> list:
+    return cut_into_nodes(read_documents(acme / "documents"))
+
+
+def test_a_run_leaves_what_the_design_says(run_folder: Path) -> None:
+    assert {path.name for path in run_folder.iterdir()} == {
+        "dataset", "model", "chroma", "comparison.json", "report.html", "run.json",
+    }  # fmt: skip
+    comparison = json.loads((run_folder / "comparison.json").read_text())
+    assert list(comparison["models"]) == ["baseline", "candidate", "bm25"]
+    assert set(comparison["slices"]) == {"known", "new"}
+    assert comparison["slices"]["known"]["queries"] > 0
+    assert comparison["slices"]["new"]["queries"] > 0
+    assert comparison["verdicts"]["candidate"] in ("ship", "keep-baseline", "inconclusive")
+
+
+def test_hand_written_questions_are_test_alone(run_folder: Path) -> None:
+    for split in ("train", "dev"):
+        lines = (run_folder / "dataset" / "qrels" / f"{split}.tsv").read_text().splitlines()[1:]
+        assert lines
+        assert not any(line.startswith("q") and line[1:4].isdigit() for line in lines)
+
+
+def test_the_same_call_does_nothing_twice_and_gives_the_index(run_folder: Path, acme: Path) -> None:
+    before = {name: (run_folder / name).stat().st_mtime_ns for name in ("model", "dataset", "comparison.json")}
+    run = fine_tune(acme_nodes(acme), questions=read_questions(acme / "questions.jsonl"), output_dir=run_folder, **OPTIONS)
+    assert before == {name: (run_folder / name).stat().st_mtime_ns for name in before}
+    expected = run.candidate if run.comparison.verdict == "ship" else None
+    assert expected is None or run.embed_model is expected
+    found = run.index.as_retriever(similarity_top_k=1).retrieve("What is a Kittiwake?")
+    assert found
+    opened = open_index(run.embed_model, run_folder / "chroma")
+    assert [node.node_id for node in opened.as_retriever(similarity_top_k=1).retrieve("What is a Kittiwake?")] == [
+        node.node_id for node in found
+    ]
+
+
+def test_a_changed_argument_does_only_what_depends_on_it_anew(run_folder: Path, acme: Path) -> None:
+    dataset = (run_folder / "dataset").stat().st_mtime_ns
+    model = (run_folder / "model").stat().st_mtime_ns
+    options = OPTIONS | {"max_pairs": 48}
+    fine_tune(acme_nodes(acme), questions=read_questions(acme / "questions.jsonl"), output_dir=run_folder, **options)
+    assert (run_folder / "dataset").stat().st_mtime_ns == dataset
+    assert (run_folder / "model").stat().st_mtime_ns != model
+
+
+def test_a_base_model_that_stays_is_what_the_run_gives(acme: Path, tmp_path: Path) -> None:
+    run = fine_tune(acme_nodes(acme), output_dir=tmp_path / "run", **(OPTIONS | {"max_pairs": 2}))
+    if run.comparison.verdict != "ship":
+        assert run.embed_model.model_name == "local"
+        assert run.candidate.model_name == str(tmp_path / "run" / "model")
+    assert isinstance(run.candidate, FineTunedEmbedding)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """What a run made, without times and Chroma's own files."""
+    found = {}
+    for name in ("dataset", "comparison.json", "model/model.safetensors"):
+        path = folder / name
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file():
+                content = file.read_bytes()
+                if file.name == "comparison.json":
+                    values = json.loads(content)
+                    for model in values["models"].values():
+                        model.pop("index_seconds", None), model.pop("query_milliseconds", None)
+                    content = json.dumps(values).encode()
+                found[str(file.relative_to(folder))] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_three_kills_change_nothing(acme: Path, tmp_path: Path) -> None:
+    documents = acme / "documents" / "people"
+
+    def command(output: Path) -> list[str]:
+        options = ["--base-model", "local", "--llm", "none", "--max-length", "64", "--quiet"]
+        return [sys.executable, "-m", "rag_ft.cli", "run", str(documents), "--output", str(output), *options]
+
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    started = time.monotonic()
+    subprocess.run(command(tmp_path / "a" / "run"), check=True, env=environment, capture_output=True)
+    whole = time.monotonic() - started
+    draw = random.Random(7)
+    for _ in range(3):
+        process = subprocess.Popen(
+            command(tmp_path / "b" / "run"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(draw.uniform(1, whole))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(tmp_path / "b" / "run"), check=True, env=environment, capture_output=True)
+    assert digest(tmp_path / "a" / "run") == digest(tmp_path / "b" / "run")

@@ -1,0 +1,137 @@
+"""Fine-tuning on a small set: it learns, repeats itself, keeps the base where that is better, never sees test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_ft import (
+    FineTunedEmbedding,
+    Passage,
+    QADataset,
+    Query,
+    Recipe,
+    cut_into_nodes,
+    generate_qa_dataset,
+    read_documents,
+    read_questions,
+    train_model,
+)
+from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.training.batching import ApartSampler
+from rag_ft.training.fine_tuning import copied_sentence, training_pairs, without_dropout
+from rag_ft.training.recipe import fitting_max_length
+
+QUICK = Recipe(epochs=1, batch_size=16, learning_rate=5e-5, shares=(1.0, 0.5))
+
+
+@pytest.fixture(scope="module")
+def dataset() -> QADataset:
+    """Questions about the demo's policies, made without a model; the hand-written ones are the test."""
+    folder = Path(__file__).parent.parent / "examples" / "acme_policies"
+    nodes = cut_into_nodes(read_documents(folder / "documents"))
+    questions = read_questions(folder / "questions.jsonl")
+    return generate_qa_dataset(nodes, use_llm=False, questions=questions).dataset
+
+
+def train(dataset: QADataset, output: Path, recipe: Recipe = QUICK, **options: object) -> object:
+    return train_model(dataset, output, "local", recipe=recipe, max_length=64, max_pairs=64, **options)  # type: ignore[arg-type]
+
+
+def test_a_model_is_trained_and_saved_with_its_prefixes_and_record(dataset: QADataset, tmp_path: Path) -> None:
+    trained = train_model(
+        dataset, tmp_path / "m", "local", recipe=QUICK, max_length=64, max_pairs=64, query_prefix="q: ", passage_prefix="p: "
+    )
+    assert {"base", "epoch 1", "share 1", "share 0.5"} == set(trained.dev)
+    embedding = FineTunedEmbedding.load(trained.folder)
+    assert (embedding.query_prefix, embedding.passage_prefix, embedding.max_length) == ("q: ", "p: ", 64)
+    assert trained.record["training"]["pairs"] == 64
+    assert trained.record["recipe"]["batch_size"] == 16
+    assert trained.record["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert embedding.contract.weights_sha256 == trained.record["weights_sha256"]
+    assert not list(trained.folder.rglob("*.bin"))
+
+
+def test_one_seed_gives_one_model_and_test_questions_change_nothing(dataset: QADataset, tmp_path: Path) -> None:
+    first = train(dataset, tmp_path / "first")
+    without_test = dataset.with_qrels({key: value for key, value in dataset.qrels.items() if key != "test"})
+    second = train(without_test, tmp_path / "second")
+    assert first.record["weights_sha256"] == second.record["weights_sha256"]  # type: ignore[attr-defined]
+    assert first.dev == second.dev  # type: ignore[attr-defined]
+
+
+def test_the_base_stays_where_nothing_beats_it(dataset: QADataset, tmp_path: Path) -> None:
+    ruinous = replace(QUICK, learning_rate=5e-2, shares=(1.0,))
+    trained = train(dataset, tmp_path / "m", ruinous)
+    assert trained.is_base  # type: ignore[attr-defined]
+    base = load_sentence_transformer("local").state_dict()
+    saved = load_sentence_transformer(str(tmp_path / "m")).state_dict()
+    assert all(torch.equal(base[name], saved[name]) for name in base)
+    assert "No tuned weights beat the base model" in (tmp_path / "m" / "README.md").read_text()
+
+
+def test_a_dev_split_is_carved_where_there_is_none(dataset: QADataset, tmp_path: Path) -> None:
+    trained = train(dataset.with_qrels({"train": dataset.qrels["train"]}), tmp_path / "m")
+    assert trained.record["training"]["dev_questions"] > 10  # type: ignore[attr-defined]
+
+
+def test_training_fits_a_time(dataset: QADataset, tmp_path: Path) -> None:
+    trained = train(dataset, tmp_path / "m", replace(QUICK, epochs=50), max_minutes=0.2)
+    assert trained.record["recipe"]["epochs"] < 50  # type: ignore[attr-defined]
+
+
+def test_dropout_is_off_in_training_and_back_afterwards() -> None:
+    model = load_sentence_transformer("local")
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
+    before = [layer.p for layer in layers]
+    with without_dropout(model, keep=False):
+        assert not any(layer.p for layer in layers)
+    assert [layer.p for layer in layers] == before
+    assert any(before)
+
+
+def test_the_maximum_length_follows_the_passages() -> None:
+    model = load_sentence_transformer("local")
+    assert fitting_max_length(model, ["one short passage"] * 20) == 256
+    assert fitting_max_length(model, ["word " * 700] * 20) == 512
+
+
+def test_a_question_that_is_a_sentence_of_its_passage_is_taken_out() -> None:
+    passage = "Leave is booked\n  in HELM. A Kittiwake is a claim."
+    start, end = copied_sentence("Leave is booked in HELM.", passage) or (0, 0)
+    assert passage[:start] + passage[end:] == " A Kittiwake is a claim."
+    assert copied_sentence("Leave is asked for.", passage) is None
+
+
+def test_near_repeats_of_a_passage_are_no_negatives_of_its_question() -> None:
+    long = "Leave is booked in HELM two weeks before it begins, and the harbourmaster signs it. "
+    passages = {key: Passage(key, text) for key, text in {"a": long * 3, "b": long * 3 + "!", "c": "Badges."}.items()}
+    queries = {key: Query(key, f"question {key}") for key in "abc"}
+    dataset = QADataset(passages, queries, {"train": {key: {key: 1} for key in "abc"}})
+    keys = {pair.query: pair.keys for pair in training_pairs(dataset, QUICK)}
+    assert keys["question a"] & keys["question b"]
+    assert not keys["question a"] & keys["question c"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.frozensets(st.integers(0, 30), min_size=1, max_size=3), min_size=1, max_size=80),
+    st.integers(2, 16),
+    st.integers(0, 3),
+)
+def test_a_batch_never_holds_two_rows_with_a_passage_in_common(
+    keys: list[frozenset[object]], size: int, epoch: int
+) -> None:
+    sampler = ApartSampler(range(len(keys)), batch_size=size, drop_last=False, generator=torch.Generator(), seed=1)
+    sampler.keys = keys
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    for batch in batches:
+        assert len(batch) <= size
+        assert sum(len(keys[row]) for row in batch) == len(frozenset().union(*(keys[row] for row in batch)))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(keys)))
