@@ -173,6 +173,7 @@ def write_report(
         slices={words: comparison.slices[name] for name, words in SLICES.items() if comparison.slices[name].queries},
         definitions={name: DEFINITIONS[name.split("@")[0]] for name in _kinds(comparison)},
         resamples=RESAMPLES,
+        searched=[role for role in roles(comparison) if "exact_agreement" in comparison.details.get(role, {})],
         dots=dots,
         dot_x=dot_x,
         curves=curves,

@@ -1,0 +1,102 @@
+"""nDCG@10 on human test questions, before and after: with human training questions, and without any.
+
+    python examples/benchmarks/quality.py labelled covidqa
+    python examples/benchmarks/quality.py labelled tenk-lyft --test tenk-uber
+    python examples/benchmarks/quality.py unlabelled scifact --max-pairs 1000
+
+Collections are BEIR folders below --data (default: ../shared/data). Each run writes one file into
+examples/benchmarks/results/, with the machine and the versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rag_ft import FineTunedEmbedding, QADataset, compare, generate_qa_dataset, load_dataset, train_model
+from rag_ft.index.nodes import nodes_from_texts
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    packages = ("torch", "sentence-transformers", "transformers", "chromadb", "llama-index-core", "bm25s")
+    processor = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def without_labels(dataset: QADataset, seed: int) -> QADataset:
+    """Questions made of the passages alone; the human ones stay as the test."""
+    documents = {key: passage.document for key, passage in dataset.passages.items()}
+    made = generate_qa_dataset(nodes_from_texts(dataset.passage_texts, documents), use_llm=False, seed=seed).dataset
+    made_qrels = {split: made.qrels.get(split, {}) for split in ("train", "dev")}
+    return QADataset(
+        dataset.passages, made.queries | dataset.queries, made_qrels | {"test": dataset.require("test")}, made.info
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=["labelled", "unlabelled"])
+    parser.add_argument("collection")
+    parser.add_argument("--test", help="the collection whose test split is asked; the same one by default")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--base-model", default="local")
+    parser.add_argument("--max-pairs", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    dataset = load_dataset(arguments.data / arguments.collection)
+    if arguments.kind == "unlabelled":
+        dataset = without_labels(dataset, arguments.seed)
+    test = load_dataset(arguments.data / arguments.test) if arguments.test else dataset
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        trained = train_model(
+            dataset,
+            Path(folder) / "model",
+            arguments.base_model,
+            max_pairs=arguments.max_pairs,
+            seed=arguments.seed,
+            show_progress=True,
+        )
+        seconds = time.monotonic() - started
+        candidate = FineTunedEmbedding.load(trained.folder)
+        baseline = FineTunedEmbedding.load(arguments.base_model, max_length=candidate.max_length)
+        comparison = compare(test, baseline, candidate, name=arguments.test or arguments.collection)
+    print(comparison)
+    result = {
+        "kind": arguments.kind,
+        "train": arguments.collection,
+        "seed": arguments.seed,
+        "training_seconds": round(seconds, 1),
+        "dev_ndcg@10": trained.dev,
+        "recipe": trained.record["recipe"],
+        "training": trained.record["training"],
+        "max_length": trained.record["max_length"],
+        "comparison": comparison.to_dict(),
+        "machine": machine(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    name = f"{arguments.kind}-{arguments.collection}-seed{arguments.seed}.json"
+    (RESULTS / name).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

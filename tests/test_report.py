@@ -1,0 +1,257 @@
+"""The comparison on the terminal and as an HTML file."""
+
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rag_ft import Passage, QADataset, Query
+from rag_ft.errors import InputError
+from rag_ft.evaluation.comparison import Comparison, judge
+from rag_ft.evaluation.report import write_report
+from rag_ft.evaluation.table import comparison_text, print_comparison
+
+ATTACK = "<script>alert('x')</script> & \"quotes\" </td></table>"
+ARABIC = "يحق لكل موظف عشرون يوما من الإجازة."
+TRAINING = {
+    "base_model": "a/base",
+    "recipe": {"epochs": 3, "shares": [0.5, 0.25]},
+    "training": {
+        "pairs": 40,
+        "share": 0.5,
+        "dev_ndcg@10": {"base": 0.5, "share 0.5": 0.625},
+        "question_styles": {"sentence": 12, "human": 28},
+    },
+}
+
+
+class Page(HTMLParser):
+    """What a browser would make of a report: its elements, and its text outside of scripts and styles."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = tag
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside not in ("script", "style"):
+            self.text += data
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+def dataset_of(documents: int = 30) -> QADataset:
+    """Two passages a document and a question on each; training asks about the even documents."""
+    passages = {
+        f"p{d}{side}": Passage(f"p{d}{side}", f"Rule {side} of section {d}.", doc_id=f"section-{d}")
+        for d in range(documents)
+        for side in "ab"
+    }
+    passages["p1a"] = Passage("p1a", ATTACK, doc_id="<b>evil</b>.md")
+    passages["p3a"] = Passage("p3a", ARABIC, doc_id="section-3")
+    qrels: dict[str, dict[str, dict[str, int]]] = {"train": {}, "test": {}}
+    for place, passage in enumerate(passages):
+        side = "train" if passage.endswith("b") and place % 4 == 1 else "test"
+        qrels[side][f"q-{passage}"] = {passage: 1}
+    queries = {f"q-{passage}": Query(f"q-{passage}", f"What does {passage} say?") for passage in passages}
+    return QADataset(passages, queries, qrels)
+
+
+def ranking(dataset: QADataset, relevant: str, rank: int | None) -> list[str]:
+    """All passages, the relevant one at a rank, or not at all."""
+    others = [passage for passage in dataset.passages if passage != relevant]
+    return others if rank is None else [*others[: rank - 1], relevant, *others[rank - 1 :]]
+
+
+def compared(
+    dataset: QADataset, baseline: int | None = 4, candidate: int | None = 1, candidate_name: str = "tuned"
+) -> Comparison:
+    """A comparison in which each model finds every answer at one rank; BM25 never finds it."""
+    ranks = {"baseline": baseline, "candidate": candidate, "bm25": None}
+    wanted = [next(iter(relevant)) for relevant in dataset.qrels["test"].values()]
+    rankings = {role: [ranking(dataset, passage, rank) for passage in wanted] for role, rank in ranks.items()}
+    names = {"baseline": "a/base", "candidate": candidate_name, "bm25": "bm25"}
+    details = {"baseline": {"exact_agreement": 0.998}, "candidate": {"exact_agreement": 1.0}}
+    return judge(dataset, "test", rankings, names, "policies", details=details)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> QADataset:
+    return dataset_of(50)
+
+
+@pytest.fixture(scope="module")
+def comparison(dataset: QADataset) -> Comparison:
+    return compared(dataset)
+
+
+def test_given_a_comparison_when_it_is_printed_then_all_models_the_verdict_and_both_slices_are_there(
+    comparison: Comparison,
+) -> None:
+    lines = str(comparison).splitlines()
+    rows = [line.split()[0] for line in lines if line.split()[1:2] and line.split()[1].count(".") == 1]
+    assert [row for row in rows if row in ("baseline", "candidate", "bm25")] == ["baseline", "candidate", "bm25"]
+    assert any(line.startswith("ship: nDCG@10 rose") for line in lines)
+    assert any(line.startswith("new questions, known documents") for line in lines)
+    assert any(line.startswith("new documents") for line in lines)
+
+
+def test_given_one_kind_of_question_when_printed_then_the_empty_slice_is_left_out(dataset: QADataset) -> None:
+    untrained = dataset.with_qrels({"test": dataset.qrels["test"]})
+    text = str(compared(untrained))
+    assert "new documents" in text
+    assert "known documents" not in text
+
+
+def test_given_80_columns_when_printed_then_no_figure_is_cut(comparison: Comparison) -> None:
+    text = io.StringIO()
+    print_comparison(comparison, Console(file=text, width=80, color_system=None))
+    assert max(len(line) for line in text.getvalue().splitlines()) <= 80
+    assert "…" not in text.getvalue()
+    assert text.getvalue().count(str(comparison.differences["candidate"]["ndcg@10"])) >= 1
+
+
+def test_given_markup_in_a_name_when_printed_then_it_is_shown_as_it_is(dataset: QADataset) -> None:
+    text = comparison_text(compared(dataset, candidate_name="[red]tuned[/red] [/]"))
+    assert "candidate: [red]tuned[/red] [/]" in text
+
+
+def test_given_a_color_terminal_when_printed_then_the_best_is_bold_and_the_verdict_has_colour(
+    comparison: Comparison,
+) -> None:
+    text = io.StringIO()
+    print_comparison(comparison, Console(file=text, width=100, force_terminal=True, color_system="standard"))
+    assert "\x1b[1m1.000\x1b[0m" in text.getvalue()
+    assert "\x1b[1;32mship\x1b[0m" in text.getvalue()
+    assert "\x1b" not in comparison_text(comparison)
+
+
+def test_given_all_there_is_when_reported_then_the_verdict_is_first_and_every_part_follows(
+    comparison: Comparison, dataset: QADataset, tmp_path: Path
+) -> None:
+    page = Page(write_report(comparison, tmp_path / "out" / "report.html", dataset, TRAINING, "my run"))
+    parts = [
+        "Ship it: retrieval got better",
+        "the 95 % interval lies above 0",
+        "All figures",
+        "nDCG@10 of each model",
+        "Hit rate: answered within",
+        "new questions, known documents",
+        "Questions that moved most",
+        "12 sentence, 28 human",
+        "0.625",
+        "How it was measured",
+        "99.8 %",
+    ]
+    places = [page.words.find(part) for part in parts]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert next(tag for tag, _ in page.elements if tag in ("h1", "h2", "table")) == "h1"
+
+
+def test_given_a_report_when_opened_then_nothing_is_loaded_from_anywhere(
+    comparison: Comparison, dataset: QADataset, tmp_path: Path
+) -> None:
+    file = write_report(comparison, tmp_path / "report.html", dataset, TRAINING)
+    page = Page(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert not [tag for tag, _ in page.elements if tag in ("link", "img", "iframe", "object", "embed")]
+    assert not [attributes for _, attributes in page.elements if {"src", "href", "xlink:href"} & set(attributes)]
+    text = file.read_text(encoding="utf-8")
+    assert not any(word in text for word in ("http://", "https://", "url(", "@import"))
+
+
+def test_given_a_passage_with_html_when_reported_then_it_is_text(
+    comparison: Comparison, dataset: QADataset, tmp_path: Path
+) -> None:
+    file = write_report(comparison, tmp_path / "report.html", dataset, {"base_model": ATTACK, **TRAINING}, ATTACK)
+    page = Page(file)
+    assert sum(tag == "script" for tag, _ in page.elements) == 1  # the filter
+    assert sum(tag == "b" for tag, _ in page.elements) == 0
+    assert "<script>alert(" not in file.read_text(encoding="utf-8")
+    assert page.text.count(ATTACK) >= 2
+    assert "<b>evil</b>.md" in page.text
+    assert ARABIC in page.text
+
+
+def test_given_a_lone_surrogate_in_a_document_when_reported_then_the_report_is_written_all_the_same(
+    dataset: QADataset, tmp_path: Path
+) -> None:
+    broken = QADataset(
+        dataset.passages | {"p5a": Passage("p5a", "half \ud83d", doc_id="section-5")}, dataset.queries, dataset.qrels
+    )
+    assert "half ?" in Page(write_report(compared(broken), tmp_path / "report.html", broken)).text
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "expected", "verdict"),
+    [
+        (4, 1, "better 4 → 1", "Ship it"),
+        (None, 2, "better not in top 100 → 2", "Ship it"),
+        (1, 3, "worse 1 → 3", "Keep the baseline"),
+        (2, 2, "where it stood for 75", "Keep the baseline"),
+    ],
+)
+def test_given_ranks_before_and_after_when_reported_then_the_moves_are_named(
+    dataset: QADataset, tmp_path: Path, baseline: int | None, candidate: int, expected: str, verdict: str
+) -> None:
+    words = Page(write_report(compared(dataset, baseline, candidate), tmp_path / "report.html", dataset)).words
+    assert expected in words
+    assert verdict in words
+
+
+def test_given_more_moves_than_fit_when_reported_then_losses_are_not_crowded_out(tmp_path: Path) -> None:
+    large = dataset_of(200)
+    wanted = [next(iter(relevant)) for relevant in large.qrels["test"].values()]
+    lost = 20
+    rankings = {
+        "baseline": [ranking(large, passage, 2 if place < lost else None) for place, passage in enumerate(wanted)],
+        "candidate": [ranking(large, passage, 3 if place < lost else 1) for place, passage in enumerate(wanted)],
+    }
+    comparison = judge(large, "test", rankings, {"baseline": "base", "candidate": "tuned"})
+    words = Page(write_report(comparison, tmp_path / "report.html", large)).words
+    assert words.count("worse 2 → 3") == lost
+    assert words.count("better not in top 100 → 1") == 200 - lost
+    assert "The 200 largest moves are shown." in words
+
+
+def test_given_a_comparison_from_a_file_when_printed_and_reported_then_only_single_questions_are_missing(
+    comparison: Comparison, dataset: QADataset, tmp_path: Path
+) -> None:
+    loaded = Comparison.load(comparison.save(tmp_path / "comparison.json"))
+    assert loaded.to_dict() == comparison.to_dict()
+    assert str(loaded) == str(comparison)
+    page = Page(write_report(loaded, tmp_path / "report.html", dataset, TRAINING))
+    assert "Ship it: retrieval got better" in page.text
+    assert "nDCG@10 of each model" in page.text
+    assert "Questions that moved most" not in page.text
+
+
+def test_given_questions_on_one_document_when_shown_then_an_unknown_interval_is_said_in_words(tmp_path: Path) -> None:
+    small = dataset_of(1).with_qrels({"test": {"q-p0a": {"p0a": 1}}})
+    comparison = compared(small, baseline=None)
+    comparison = Comparison.load(comparison.save(tmp_path / "comparison.json"))
+    words = Page(write_report(comparison, tmp_path / "report.html")).words
+    assert "[not known]" in str(comparison)
+    assert "Not decided" in words
+    assert "95 % interval not known" in words
+    assert "inf" not in str(comparison).split()
+
+
+def test_given_another_dataset_when_reported_then_it_is_refused(comparison: Comparison, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give the dataset of the comparison"):
+        write_report(comparison, tmp_path / "report.html", dataset_of(20))
+    assert not (tmp_path / "report.html").exists()
