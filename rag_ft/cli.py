@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_MODEL = "BAAI/bge-small-en-v1.5"
 NOT_SHIPPED = 3
+INTERRUPTED = 130
+STOPPED = "stopped: what was done is kept, the same command goes on"
+FULL = ("No space left on device", "disk is full")
 
 app = typer.Typer(
     name="rag-ft",
@@ -64,11 +67,10 @@ class Format(StrEnum):
 
 def _begin(quiet: bool) -> bool:
     """Set logging up; whether progress is shown."""
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_level=False, show_time=False)],
-    )
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False, show_time=False)
+    # Some libraries set their own loggers to DEBUG when they are imported.
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.startswith("rag_ft"))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("rag_ft").setLevel(logging.WARNING if quiet else logging.INFO)
     import os
 
@@ -190,11 +192,16 @@ def generate(
 ) -> None:
     """Documents -> dataset: questions, filtered, and split honestly."""
     show_progress = _begin(quiet)
-    from rag_ft.dataset.beir import write_beir
+    from rag_ft.dataset.beir import check_output, write_beir
     from rag_ft.dataset.llama_index_json import write_llama_index_json
     from rag_ft.generation.generation import generate_qa_dataset
     from rag_ft.generation.llms import resolve_llm
 
+    # Before an LLM is paid for anything.
+    if format is Format.BEIR:
+        check_output(output)
+    elif output.is_dir():
+        raise InputError(f"{output} is a folder: --format llama-index writes a file, choose another --output")
     nodes = _nodes(documents, chunk_size, chunk_overlap)
     model = resolve_llm(llm, llm_url)
     made = generate_qa_dataset(
@@ -204,7 +211,7 @@ def generate(
         questions=_real_questions(questions),
         questions_per_passage=questions_per_passage,
         max_passages=max_passages,
-        journal=output.with_name(output.name + ".journal.jsonl") if model is not None else None,
+        journal=Path(f"{output.resolve()}.journal.jsonl") if model is not None else None,
         workers=workers,
         seed=seed,
         show_progress=show_progress,
@@ -282,7 +289,8 @@ def index(
         nodes = nodes_from_texts(dataset.passage_texts, documents)
     else:
         nodes = _nodes(source, chunk_size, chunk_overlap)
-    client = open_chroma(chroma)
+    # A server that is down is found out before a model is loaded; a new folder is made only after that.
+    client = open_chroma(chroma) if "://" in chroma or Path(chroma).expanduser().exists() else chroma
     embedding = FineTunedEmbedding.load(model, device=device)
     built = build_index(nodes, embedding, client, collection, show_progress)
     name = built.vector_store.collection_name or built.vector_store._collection.name
@@ -371,11 +379,13 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except RagFtError as error:
         return _fail(error, error.exit_code)
     except KeyboardInterrupt:
-        return _fail("stopped: what was done is kept, the same command goes on", 130)
+        return _fail(STOPPED, INTERRUPTED)
     except SystemExit as done:
+        if done.code == INTERRUPTED:  # Typer turns Ctrl-C into this, without a word
+            return _fail(STOPPED, INTERRUPTED)
         return done.code if isinstance(done.code, int) else 0
     except Exception as error:
-        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in str(error):
+        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or any(sign in str(error) for sign in FULL):
             return _fail(
                 "no space left on the disk: free some and run again, what was done is kept", OutsideError.exit_code
             )

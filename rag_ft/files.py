@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -48,9 +49,15 @@ def written_beside(path: Path) -> Iterator[Path]:
         target = beside / path.name
         try:
             yield target
+            before = beside / f"{path.name}-before"
             if target.is_dir() and path.is_dir():
-                path.rename(beside / f"{path.name}-before")
-            target.replace(path)
+                path.rename(before)
+            try:
+                target.replace(path)
+            except BaseException:
+                if before.exists() and not path.exists():
+                    before.rename(path)
+                raise
         finally:
             with suppress(OSError):
                 shutil.rmtree(beside)
@@ -116,9 +123,11 @@ def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]
 def read_json(path: Path) -> Any:
     """Read a JSON file, or say where it breaks."""
     try:
-        return json.loads(read_text(path))
+        return _parsed(read_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg}): mend or remove the file") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}): mend or remove the file") from None
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -127,12 +136,24 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            row = _parsed(line)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}:{number}: not valid JSON ({error}): mend or remove the line") from None
         if not isinstance(row, dict):
             raise InputError(f'{path}:{number}: {line[:60]!r} is not a JSON object like {{"_id": …, "text": …}}')
         yield number, row
+
+
+def _parsed(text: str) -> Any:
+    value = json.loads(text)
+    # JSON can spell half of a character pair (\\ud800), which no tokenizer and no file takes.
+    if re.search(r"\\ud[89a-f]", text, re.IGNORECASE):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = str(error.object)[error.start]
+            raise ValueError(f"{half!r} is half of a character pair") from None
+    return value
 
 
 def sha256_of(*parts: str | bytes) -> str:

@@ -51,7 +51,9 @@ def test_hand_written_questions_are_test_alone(run_folder: Path) -> None:
 
 def test_the_same_call_does_nothing_twice_and_gives_the_index(run_folder: Path, acme: Path) -> None:
     before = {name: (run_folder / name).stat().st_mtime_ns for name in ("model", "dataset", "comparison.json")}
-    run = fine_tune(acme_nodes(acme), questions=read_questions(acme / "questions.jsonl"), output_dir=run_folder, **OPTIONS)
+    run = fine_tune(
+        acme_nodes(acme), questions=read_questions(acme / "questions.jsonl"), output_dir=run_folder, **OPTIONS
+    )
     assert before == {name: (run_folder / name).stat().st_mtime_ns for name in before}
     expected = run.candidate if run.comparison.verdict == "ship" else None
     assert expected is None or run.embed_model is expected

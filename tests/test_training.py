@@ -45,7 +45,14 @@ def train(dataset: QADataset, output: Path, recipe: Recipe = QUICK, **options: o
 
 def test_a_model_is_trained_and_saved_with_its_prefixes_and_record(dataset: QADataset, tmp_path: Path) -> None:
     trained = train_model(
-        dataset, tmp_path / "m", "local", recipe=QUICK, max_length=64, max_pairs=64, query_prefix="q: ", passage_prefix="p: "
+        dataset,
+        tmp_path / "m",
+        "local",
+        recipe=QUICK,
+        max_length=64,
+        max_pairs=64,
+        query_prefix="q: ",
+        passage_prefix="p: ",
     )
     assert {"base", "epoch 1", "share 1", "share 0.5"} == set(trained.dev)
     embedding = FineTunedEmbedding.load(trained.folder)

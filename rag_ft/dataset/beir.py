@@ -34,6 +34,16 @@ def read_beir(folder: str | Path) -> QADataset:
     return QADataset(passages, queries, qrels, read_json(info) if info.exists() else {})
 
 
+def check_output(folder: str | Path) -> Path:
+    """Raise an `InputError` where a dataset would overwrite something else."""
+    folder = Path(folder)
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: choose another folder for the dataset")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "corpus.jsonl").exists():
+        raise InputError(f"{folder} is not empty and holds no dataset: choose another folder, nothing is overwritten")
+    return folder
+
+
 def write_beir(dataset: QADataset, folder: str | Path, dropped: list[dict[str, Any]] | None = None) -> Path:
     """Write a BEIR folder beside, then rename it; an older one at that place is replaced.
 
@@ -42,11 +52,7 @@ def write_beir(dataset: QADataset, folder: str | Path, dropped: list[dict[str, A
         folder: where.
         dropped: rows for `dropped.jsonl`: each dropped pair and why.
     """
-    folder = Path(folder)
-    if folder.is_file():
-        raise InputError(f"{folder} is a file: choose another folder for the dataset")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "corpus.jsonl").exists():
-        raise InputError(f"{folder} is not empty and holds no dataset: choose another folder, nothing is overwritten")
+    folder = check_output(folder)
     with written_beside(folder) as target:
         target.mkdir()
         write_jsonl(target / "corpus.jsonl", (_passage_row(passage) for passage in dataset.passages.values()))

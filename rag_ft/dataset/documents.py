@@ -101,7 +101,7 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
         return {}, text
     try:
         values = yaml.safe_load(match[1])
-    except yaml.YAMLError:
+    except Exception:  # a date of month 13 is a ValueError, not a YAMLError
         return {}, text[match.end() :]
     return (values, text[match.end() :]) if isinstance(values, dict) else ({}, text)
 

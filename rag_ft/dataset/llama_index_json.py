@@ -32,6 +32,8 @@ def read_llama_index_json(file: str | Path, split: str = "train") -> QADataset:
     for query, passages in relevant.items():
         if query not in content["queries"]:
             raise UnknownIdError(f"{file}: relevant_docs names the query {query!r}, which is not in queries")
+        if not isinstance(passages, list) or not all(isinstance(passage, str) for passage in passages):
+            raise InputError(f"{file}: relevant_docs {query!r} is {passages!r:.40}, and must be a list of passage ids")
         for passage in passages:
             if passage not in content["corpus"]:
                 raise UnknownIdError(f"{file}: relevant_docs names the passage {passage!r}, which is not in corpus")

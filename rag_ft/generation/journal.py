@@ -35,12 +35,14 @@ class Journal:
             self._recover(file)
 
     def _recover(self, file: Path) -> None:
-        content = file.read_bytes()
+        with outside_failures(file):
+            content = file.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         for line in whole.splitlines():
             try:
                 entry = json.loads(line)
-                self.answers[entry["key"]] = entry["answer"]
+                if isinstance(entry["answer"], str):
+                    self.answers[entry["key"]] = entry["answer"]
             except (ValueError, KeyError, TypeError):
                 continue
         if len(whole) < len(content):
@@ -49,6 +51,8 @@ class Journal:
 
     def record(self, answers: Sequence[tuple[str, str]]) -> None:
         """Make answers durable: they are on the disk when this returns."""
+        # An LLM may break off within a character pair; half of one is nothing that a file takes.
+        answers = [(key, answer.encode("utf-8", "replace").decode()) for key, answer in answers]
         if self.file is not None:
             self._append(self.file, answers)
         self.answers.update(answers)

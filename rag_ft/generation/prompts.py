@@ -28,7 +28,7 @@ PASSAGE_CHARACTERS = 6000
 
 def fenced(passage: str, characters: int = PASSAGE_CHARACTERS) -> str:
     """A passage that cannot close its fence, cut to a length that every model reads."""
-    return re.sub(r"</?\s*passage\s*>", " ", passage, flags=re.IGNORECASE)[:characters]
+    return re.sub(r"<[\s/]*passage\b(?:[^<>]{0,80}>)?", " ", passage, flags=re.IGNORECASE)[:characters]
 
 
 def questions_in(answer: str, count: int) -> list[str]:
@@ -42,7 +42,7 @@ def questions_in(answer: str, count: int) -> list[str]:
     found = []
     for line in answer.splitlines():
         text = (
-            re.sub(r"^\s*(?:[-*•]|\(?\d+[.):]|Q\d*[.:]|Question\s*\d*:)\s*", "", line)
+            re.sub(r"^\s*(?:[-*•]|\(?\d+[.):](?!\d)|Q\d*[.:]|Question\s*\d*:)\s*", "", line.replace("**", ""))
             .strip()
             .strip("\"'“”„«»`")
             .strip()

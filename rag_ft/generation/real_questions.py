@@ -36,10 +36,11 @@ def read_questions(file: str | Path) -> list[RealQuestion]:
     """Read a JSONL file of `{"text": …, "documents": [ids], "evidence": snippet or nothing}`.
 
     Raises:
-        InputError: where a line has no text or no document.
+        InputError: where a line has no text or no document, or an id is repeated.
     """
     file = Path(file)
     questions = []
+    seen: set[str] = set()
     for number, row in read_jsonl(file):
         text, documents = row.get("text"), row.get("documents")
         if isinstance(documents, str):
@@ -48,11 +49,13 @@ def read_questions(file: str | Path) -> list[RealQuestion]:
             raise InputError(f'{file}:{number}: no "text": each line is a question with its documents')
         if not isinstance(documents, list) or not documents:
             raise InputError(f'{file}:{number}: no "documents": name the documents that answer the question')
-        questions.append(
-            RealQuestion(
-                text, [str(name) for name in documents], str(row.get("evidence") or ""), str(row.get("_id") or "")
-            )
-        )
+        identifier, evidence = str(row.get("_id") or ""), row.get("evidence") or ""
+        if identifier and identifier in seen:
+            raise InputError(f"{file}:{number}: the id {identifier!r} was used before: ids must be unique")
+        if not isinstance(evidence, str):
+            raise InputError(f"{file}:{number}: 'evidence' is {evidence!r:.40}, and must be a text")
+        seen.add(identifier)
+        questions.append(RealQuestion(text, [str(name) for name in documents], evidence, identifier))
     if not questions:
         raise InputError(f"{file} holds no question")
     return questions

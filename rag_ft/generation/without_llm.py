@@ -31,9 +31,7 @@ def sentences(text: str) -> list[str]:
     # An empty line, a heading and a list item end a sentence, whatever stands at their end.
     blocks = re.split(r"\n\s*\n|^#{1,6}\s.*$|^\s*(?:[-*+]|\d+[.)])\s+|^\|.*$", text, flags=re.MULTILINE)
     found = (" ".join(sentence.split()) for block in blocks if block.strip() for sentence in split(block))
-    return [
-        sentence for sentence in found if SHORTEST <= len(sentence.split()) <= LONGEST and "://" not in sentence
-    ]
+    return [sentence for sentence in found if SHORTEST <= len(sentence.split()) <= LONGEST and "://" not in sentence]
 
 
 def sentence_queries(passage: Passage, count: int, draw: random.Random) -> list[str]:

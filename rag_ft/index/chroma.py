@@ -33,15 +33,19 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
     if re.match(r"https?://", str(where)):
         url = urlparse(str(where))
         try:
+            port = url.port or (443 if url.scheme == "https" else 8000)
+        except ValueError as error:
+            raise InputError(f"{where} is no address ({error}): --chroma takes a folder or http://HOST:PORT") from None
+        try:
             client = chromadb.HttpClient(
                 host=url.hostname or "",
-                port=url.port or (443 if url.scheme == "https" else 8000),
+                port=port,
                 ssl=url.scheme == "https",
             )
             client.heartbeat()
         except Exception as error:
             raise OutsideError(
-                f"no Chroma server answers at {url.scheme}://{url.hostname}:{url.port or 8000} ({_short(error)}): "
+                f"no Chroma server answers at {url.scheme}://{url.hostname}:{port} ({_short(error)}): "
                 "start it (chroma run) or check the address"
             ) from error
         return client
@@ -55,6 +59,8 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
     try:
         return chromadb.PersistentClient(path=str(folder))
     except Exception as error:
+        if "disk is full" in str(error) or "No space left" in str(error):
+            raise OutsideError(f"no space left on the disk for {folder}: free some and run again") from error
         raise InputError(
             f"{folder} cannot be opened as a Chroma folder ({_short(error)}): choose another --chroma"
         ) from error

@@ -288,6 +288,7 @@ def run_trainer(
             disable_tqdm=True,
             dataloader_pin_memory=device == "cuda",
         )
+        model.model_card_data.generate_widget_examples = False
         trainer = SentenceTransformerTrainer(
             model=model,
             args=arguments,
