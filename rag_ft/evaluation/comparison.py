@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.splitting import FEW_DOCUMENTS, split_units
+from rag_ft.dataset.splitting import FEW_DOCUMENTS, NEIGHBOURS, split_units
+from rag_ft.errors import InputError
 from rag_ft.evaluation.metrics import DEFAULT_METRICS, HEADLINE, metrics_per_query
 from rag_ft.evaluation.search import Rankings, rank_with_embedding
 from rag_ft.evaluation.significance import Difference, paired_bootstrap
@@ -129,6 +130,7 @@ class Comparison:
             details={
                 role: {key: value for key, value in entry.items() if key not in ("name", "metrics")}
                 for role, entry in models.items()
+                if entry.keys() - {"name", "metrics"}
             },
             differences={
                 role: {metric: _difference_from_dict(value) for metric, value in metrics.items()}
@@ -191,6 +193,8 @@ def compare(
     """
     qrels = dataset.require(split)
     candidates = candidates if isinstance(candidates, Sequence) else [candidates]
+    if not candidates:
+        raise InputError("there is no candidate to compare with the baseline: give at least one")
     models = {BASELINE: baseline} | {
         "candidate" if place == 0 else f"candidate-{place + 1}": model for place, model in enumerate(candidates)
     }
@@ -288,7 +292,9 @@ def resampling_groups(dataset: QADataset, split: str) -> tuple[list[object], str
     units = split_units(dataset) if len(dataset.documents) < FEW_DOCUMENTS else None
     if units is None:
         order = {
-            p: (document, place // 5) for document, ids in dataset.documents.items() for place, p in enumerate(ids)
+            p: (document, place // NEIGHBOURS)
+            for document, ids in dataset.documents.items()
+            for place, p in enumerate(ids)
         }
         groups: list[object] = [order[passage] for passage in first]
     else:
@@ -332,6 +338,9 @@ def _slice(
     )
 
 
+MAKING = {"question": "by an LLM", "keywords": "of key phrases", "sentence": "sentences", "heading": "headings"}
+
+
 def _about_questions(dataset: QADataset, split: str) -> list[str]:
     """What the questions are, where that limits what the figures can claim."""
     styles: dict[str, int] = {}
@@ -342,7 +351,7 @@ def _about_questions(dataset: QADataset, split: str) -> list[str]:
     generated = {style: count for style, count in styles.items() if style != "human"}
     if not generated:
         return []
-    kinds = ", ".join(f"{count} {style}" for style, count in sorted(generated.items()))
+    kinds = ", ".join(f"{count} {MAKING.get(style, style)}" for style, count in sorted(generated.items()))
     return [
         f"{sum(generated.values())} of {len(dataset.qrels[split])} questions were generated ({kinds}): they share "
         "words with their passages more than real ones do, which flatters BM25. Real questions would tell more."

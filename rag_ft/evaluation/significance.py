@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
-FEW_GROUPS = 10
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Difference:
     p_value: float
 
     def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.ci95[0]:+.3f}, {self.ci95[1]:+.3f}]"
+        return f"{self.mean:+z.3f} [{self.ci95[0]:+z.3f}, {self.ci95[1]:+z.3f}]"
 
 
 def paired_bootstrap(

@@ -27,6 +27,8 @@ def decide(difference: Difference, questions: int) -> tuple[Verdict, str]:
     low, high = difference.ci95
     if questions < ENOUGH_QUESTIONS:
         return "inconclusive", f"{questions} questions are too few to tell: at least {ENOUGH_QUESTIONS} are needed"
+    if low == float("-inf"):
+        return "inconclusive", "all questions come from one place: questions on more documents would tell"
     if low > 0:
         return "ship", f"nDCG@10 rose by {difference.mean:.3f}, and the 95 % interval lies above 0"
     if difference.mean <= 0:
