@@ -102,11 +102,13 @@ def digest(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_three_kills_change_nothing(acme: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("llm", ["none", "local"])
+def test_three_kills_change_nothing(acme: Path, tmp_path: Path, llm: str) -> None:
     documents = acme / "documents" / "people"
 
     def command(output: Path) -> list[str]:
-        options = ["--base-model", "local", "--llm", "none", "--max-length", "64", "--quiet"]
+        options = ["--base-model", "local", "--llm", llm, "--max-length", "64", "--quiet"]
+        options += ["--max-passages", "40"]
         return [sys.executable, "-m", "rag_ft.cli", "run", str(documents), "--output", str(output), *options]
 
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -123,3 +125,7 @@ def test_three_kills_change_nothing(acme: Path, tmp_path: Path) -> None:
         process.wait()
     subprocess.run(command(tmp_path / "b" / "run"), check=True, env=environment, capture_output=True)
     assert digest(tmp_path / "a" / "run") == digest(tmp_path / "b" / "run")
+    if llm == "local":
+        lines = (tmp_path / "b" / "run" / "journal.jsonl").read_text().splitlines()
+        keys = [json.loads(line)["key"] for line in lines]
+        assert len(keys) == len(set(keys)), "an answer in the journal was asked for again"

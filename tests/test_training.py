@@ -141,4 +141,8 @@ def test_a_batch_never_holds_two_rows_with_a_passage_in_common(
     for batch in batches:
         assert len(batch) <= size
         assert sum(len(keys[row]) for row in batch) == len(frozenset().union(*(keys[row] for row in batch)))
-    assert sorted(row for batch in batches for row in batch) == list(range(len(keys)))
+    seen = [row for batch in batches for row in batch]
+    assert len(seen) == len(set(seen))
+    assert all(len(batch) * 4 >= size for batch in batches[1:])
+    if len(frozenset().union(*keys)) == sum(map(len, keys)):  # no row stands in another's way: only a rest is left out
+        assert len(keys) - len(seen) < max(1, size / 4)

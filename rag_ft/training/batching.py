@@ -13,7 +13,8 @@ class ApartSampler(DefaultBatchSampler):
     """Random batches whose rows share no key: a row's keys are the passages that answer its question.
 
     The text alone does not tell: the same passage without one sentence is another text, and a negative
-    that is none. Rows that do not fit wait for the next batch; those that never fit make a smaller last one.
+    that is none. Rows that do not fit wait for the next batch. A rest of less than a quarter of a batch is left
+    out: it has hardly any negatives. Which rows it holds differs from epoch to epoch.
     """
 
     keys: Sequence[frozenset[object]] = ()
@@ -22,6 +23,7 @@ class ApartSampler(DefaultBatchSampler):
         generator = self.generator or torch.Generator()
         generator.manual_seed(self.seed + self.epoch)
         waiting = torch.randperm(len(self.keys), generator=generator).tolist()
+        first = True
         while waiting:
             batch: list[int] = []
             taken: set[object] = set()
@@ -35,7 +37,9 @@ class ApartSampler(DefaultBatchSampler):
                     batch.append(row)
                 else:
                     left.append(row)
-            yield batch
+            if first or len(batch) * 4 >= self.batch_size:
+                yield batch
+            first = False
             waiting = left
 
     def __len__(self) -> int:

@@ -64,7 +64,7 @@ def recipe_for(model: SentenceTransformer, pairs: int, generated: bool, seed: in
     return Recipe(
         epochs=1 if pairs >= 20_000 else 2 if generated else 3,
         batch_size=64 if pairs >= 256 else 32,
-        # 2e-4 was measured on a width of 384, with 1e-4 a little behind; wider models are usually tuned in smaller steps.
+        # 2e-4 was measured on a width of 384, with 1e-4 a little behind; wider models take smaller steps.
         learning_rate=2e-4 * min(1.0, 384 / width) ** 1.5,
         shares=GENERATED_SHARES if generated else HUMAN_SHARES,
         seed=seed,
