@@ -146,7 +146,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _parsed(text: str) -> Any:
     value = json.loads(text)
-    # JSON can spell half of a character pair (\\ud800), which no tokenizer and no file takes.
+    # JSON can spell half of a character pair (\ud800), which no tokenizer and no file takes.
     if re.search(r"\\ud[89a-f]", text, re.IGNORECASE):
         try:
             json.dumps(value, ensure_ascii=False).encode()

@@ -2,8 +2,8 @@
 
     python examples/benchmarks/killed_run.py ../shared/data/handbook --kills 3 -- --base-model local --llm local
 
-What stands behind `--` goes to `rag-ft run`. Prints and writes to results/ how long it took, how often it was killed and
-in which stage, and how many answers of the LLM the journal holds more than once (none may).
+What stands behind `--` goes to `rag-ft run`. Prints and writes to results/ how long it took, when it was killed and in
+which stage, and how many answers of the LLM the journal holds more than once (none may).
 """
 
 from __future__ import annotations

@@ -93,10 +93,13 @@ def load_sentence_transformer(
     path, called = resolve_model(name)
     from sentence_transformers import SentenceTransformer
 
+    from rag_ft.quiet import quiet_libraries
+
     try:
-        model = SentenceTransformer(
-            path, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
-        )
+        with quiet_libraries():
+            model = SentenceTransformer(
+                path, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            )
     except RagFtError:
         raise
     except Exception as error:

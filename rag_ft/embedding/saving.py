@@ -11,6 +11,7 @@ from rag_ft.embedding.contract import FILE, EmbeddingContract, weights_sha256
 from rag_ft.embedding.loading import LOCAL, LOCAL_NAME
 from rag_ft.embedding.model_card import model_card
 from rag_ft.files import write_json, write_text, written_beside
+from rag_ft.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -31,7 +32,7 @@ def save_model(
         The content of `rag_ft.json`.
     """
     folder = Path(folder)
-    with written_beside(folder) as target:
+    with written_beside(folder) as target, quiet_libraries():
         model.save(str(target), create_model_card=False, safe_serialization=True)
         contract = EmbeddingContract(
             weights_sha256=weights_sha256(target),

@@ -21,6 +21,7 @@ from llama_index.core.prompts import PromptTemplate
 from rag_ft.errors import OutsideError, RagFtError, require_package
 from rag_ft.files import sha256_of_file, written_beside
 from rag_ft.generation.prompts import SMALL_MODEL_PROMPT
+from rag_ft.quiet import quiet_libraries
 
 logger = logging.getLogger(__name__)
 
@@ -140,24 +141,20 @@ class LocalLLM(CustomLLM):
         require_package("gguf", "local", "--llm local")
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging as transformers_logging
 
         where: dict[str, Any] = {"pretrained_model_name_or_path": self.model_name}
         if not self.model_name:
             file = weights_file()
             where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-        verbosity = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(**where, padding_side="left")
-            model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, trust_remote_code=False)
+            with quiet_libraries():
+                tokenizer = AutoTokenizer.from_pretrained(**where, padding_side="left")
+                model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, trust_remote_code=False)
         except RagFtError:
             raise
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
             raise OutsideError(f"the local LLM {self.metadata.model_name} cannot be loaded ({reason})") from error
-        finally:
-            transformers_logging.set_verbosity(verbosity)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         device = "cuda" if torch.cuda.is_available() else "cpu"

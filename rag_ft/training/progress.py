@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
+
+from rag_ft.quiet import quiet_libraries
 
 
 class ProgressBar(TrainerCallback):
@@ -37,14 +38,9 @@ def quiet_trainer() -> Iterator[None]:
     from transformers import trainer as hf_trainer
 
     before = hf_trainer.PrinterCallback.on_log
-    loggers = [logging.getLogger(name) for name in ("transformers", "accelerate", "datasets", "sentence_transformers")]
-    levels = [logger.level for logger in loggers]
     hf_trainer.PrinterCallback.on_log = lambda *args, **kwargs: None
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
     try:
-        yield
+        with quiet_libraries():
+            yield
     finally:
         hf_trainer.PrinterCallback.on_log = before
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.embedding.loading import longest_input
+from rag_ft.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -94,7 +95,8 @@ def fitting_max_length(model: SentenceTransformer, texts: Sequence[str], sample:
     if longest <= own or not texts:
         return own
     step = max(1, len(texts) // sample)
-    lengths = [len(ids) for ids in model.tokenizer([text[:20_000] for text in texts[::step]])["input_ids"]]
+    with quiet_libraries():  # it would warn of texts that are longer than it reads, which is what is asked here
+        lengths = [len(ids) for ids in model.tokenizer([text[:20_000] for text in texts[::step]])["input_ids"]]
     cut = sum(max(0, length - own) for length in lengths) / sum(lengths)
     if cut < TRUNCATION_LIMIT:
         return own

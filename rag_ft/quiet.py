@@ -1,0 +1,29 @@
+"""Silence from the libraries below: their progress bars and warnings are not about the user's work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LOUD = ("transformers", "accelerate", "datasets", "sentence_transformers", "huggingface_hub", "httpx")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No bars of transformers and no log lines below an error, while the block runs."""
+    from transformers.utils import logging as transformers_logging
+
+    loggers = [logging.getLogger(name) for name in LOUD]
+    levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

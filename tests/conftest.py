@@ -1,0 +1,60 @@
+"""What every test shares: no hub, a small dataset, the demo's documents, and the shared corpora where there are any."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+DOCUMENTS = 12
+
+
+def write_lines(file: Path, rows: list[dict]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def beir_folder(tmp_path: Path) -> Path:
+    """A valid BEIR folder: 12 documents of 2 passages, a question on each; train 8, dev 2, test 2."""
+    folder = tmp_path / "dataset"
+    (folder / "qrels").mkdir(parents=True)
+    write_lines(
+        folder / "corpus.jsonl",
+        [
+            {
+                "_id": f"d{document}#{place}",
+                "title": f"Form T-{document}",
+                "text": f"Part {place} of form T-{document} is signed by the master of harbour {document}.",
+                "doc_id": f"d{document}",
+            }
+            for document in range(DOCUMENTS)
+            for place in range(2)
+        ],
+    )
+    write_lines(
+        folder / "queries.jsonl",
+        [{"_id": f"q{document}", "text": f"Who signs T-{document}?"} for document in range(DOCUMENTS)],
+    )
+    for split, documents in (("train", range(8)), ("dev", range(8, 10)), ("test", range(10, 12))):
+        lines = [f"q{document}\td{document}#0\t1" for document in documents]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The corpora of the benchmarks: `RAG_FT_DATA`, or `shared/data` beside the checkout."""
+    folder = Path(os.environ.get("RAG_FT_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing: set RAG_FT_DATA to the folder of the corpora")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def acme() -> Path:
+    """The demo: `documents/` and `questions.jsonl`."""
+    return REPOSITORY / "examples" / "acme_policies"
