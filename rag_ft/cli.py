@@ -341,6 +341,8 @@ def _embedding(name: str, device: str | None, max_length: int | None, at_least: 
     from rag_ft.embedding.loading import longest_input
     from rag_ft.errors import require_package
 
+    if name == "bm25":
+        raise InputError("bm25 stands in every comparison by itself: give an embedding model")
     if name.startswith("openai:"):
         require_package("llama_index.embeddings.openai", "openai", name)
         from llama_index.embeddings.openai import OpenAIEmbedding

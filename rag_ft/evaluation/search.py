@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_ft.errors import OutsideError
+from rag_ft.errors import OutsideError, RagFtError
 from rag_ft.index.chroma import create_collection
 
 if TYPE_CHECKING:
@@ -52,8 +52,11 @@ def rank_with_embedding(
         )
         indexed = time.monotonic()
         vectors = query_vectors(model, queries)
-    except (ConnectionError, TimeoutError) as error:
-        raise OutsideError(f"the embedding {model.model_name} failed ({error!s:.120}): run again") from error
+    except RagFtError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise OutsideError(f"the embedding {model.model_name} failed ({reason}): mend it and run again") from error
     found, agreement = search_chroma(ids, passages, vectors, k)
     done = time.monotonic()
     return Rankings(found, agreement, indexed - started, 1000 * (done - indexed) / max(1, len(queries)))

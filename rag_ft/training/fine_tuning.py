@@ -293,7 +293,7 @@ def run_trainer(
             model=model,
             args=arguments,
             train_dataset=data,
-            loss=MultipleNegativesRankingLoss(model, scale=recipe.scale),
+            loss=MultipleNegativesRankingLoss(model, scale=recipe.scale, directions=("query_to_doc", "doc_to_query")),
             callbacks=[AfterEpoch(), *([ProgressBar("training")] if show_progress else [])],
         )
         trainer.train()
