@@ -112,7 +112,7 @@ def fine_tune(
         "max_passages": max_passages,
         "seed": seed,
     }
-    if not stages.done("dataset", generation):
+    if not stages.done("dataset", generation, "dataset/corpus.jsonl"):
         stages.start("dataset")
         _generate(nodes, llm, use_llm, questions, max_passages, folder, seed, show_progress)
         stages.finish("dataset", generation)
@@ -127,7 +127,7 @@ def fine_tune(
         "max_minutes": max_minutes,
         "seed": seed,
     }
-    if not stages.done("model", training):
+    if not stages.done("model", training, "model/rag_ft.json"):
         stages.start("model")
         train_model(
             dataset, folder / "model", seed=seed, device=device, show_progress=show_progress, **_arguments(training)
@@ -143,7 +143,7 @@ def fine_tune(
         max_length=candidate.max_length,
         device=device,
     )
-    if not stages.done("comparison", {}) or not (folder / "report.html").is_file():
+    if not stages.done("comparison", {}, "report.html"):
         stages.start("comparison")
         comparison = compare(dataset, baseline, candidate, name=folder.name, seed=seed, show_progress=show_progress)
         comparison.save(folder / "comparison.json")
@@ -182,9 +182,10 @@ class Stages:
         if not self.file.exists():
             write_json(self.file, {"stages": {}})
 
-    def done(self, name: str, arguments: dict[str, Any]) -> bool:
-        """Whether a stage need not be done again."""
-        done = not self._fresh and self._stages.get(name) == arguments
+    def done(self, name: str, arguments: dict[str, Any], product: str) -> bool:
+        """Whether a stage need not be done again: it ended with these arguments, and its product is there."""
+        unchanged = not self._fresh and self._stages.get(name) == arguments
+        done = unchanged and (self.file.parent / product).is_file()
         if done:
             logger.info("%s: done before", name)
         return done

@@ -22,6 +22,14 @@ def split_units(dataset: QADataset) -> dict[str, int]:
     A unit is a document, or, below 10 documents, a group of 5 neighbouring passages. Units that share a
     near-duplicate passage are one.
     """
+    return _units(dataset, _near_duplicates(dataset))
+
+
+def _near_duplicates(dataset: QADataset) -> dict[str, int]:
+    return dict(zip(dataset.passages, near_duplicate_groups(list(dataset.passage_texts.values())), strict=True))
+
+
+def _units(dataset: QADataset, groups: dict[str, int]) -> dict[str, int]:
     by_document = len(dataset.documents) >= FEW_DOCUMENTS
     unit_of: dict[str, int] = {}
     units = 0
@@ -30,10 +38,10 @@ def split_units(dataset: QADataset) -> dict[str, int]:
             if place == 0 or (not by_document and place % NEIGHBOURS == 0):
                 units += 1
             unit_of[passage] = units - 1
-    return _joined(unit_of, near_duplicate_groups(list(dataset.passage_texts.values())))
+    return _joined(unit_of, groups)
 
 
-def _joined(unit_of: dict[str, int], groups: list[int]) -> dict[str, int]:
+def _joined(unit_of: dict[str, int], groups: dict[str, int]) -> dict[str, int]:
     """Join the units that share a group of near-duplicates."""
     parent = list(range(max(unit_of.values(), default=-1) + 1))
 
@@ -44,8 +52,8 @@ def _joined(unit_of: dict[str, int], groups: list[int]) -> dict[str, int]:
         return unit
 
     first_unit: dict[int, int] = {}
-    for unit, group in zip(unit_of.values(), groups, strict=True):
-        other = first_unit.setdefault(group, unit)
+    for passage, unit in unit_of.items():
+        other = first_unit.setdefault(groups[passage], unit)
         parent[root(unit)] = root(other)
     return {passage: root(unit) for passage, unit in unit_of.items()}
 
@@ -64,7 +72,7 @@ def split_questions(
         dataset: the passages that the questions are about.
         qrels: all questions with their relevant passages.
         new_documents: share of the units (see `split_units`) that go to test wholly.
-        new_questions: share of the passages of the others whose questions go to test.
+        new_questions: share of the passages of the others whose questions go to test, with their near-duplicates.
         dev: share of the units, of those that training may see, whose questions go to dev.
         seed: of the draw.
 
@@ -72,11 +80,18 @@ def split_questions(
         Split -> qrels. Near-repeated questions stay in one split: a paraphrase of a test question is not
         trained on.
     """
-    units = split_units(dataset)
+    near = _near_duplicates(dataset)
+    units = _units(dataset, near)
     held_out = _drawn(units.values(), new_documents, seed)
     for_dev = _drawn((unit for unit in units.values() if unit not in held_out), dev, seed + 1)
     rest = sorted(p for p, unit in units.items() if unit not in held_out and unit not in for_dev)
-    for_test = set(random.Random(seed + 2).sample(rest, round(len(rest) * new_questions)))
+    # A passage goes to test with its near-duplicates: else its copy in another document would be trained on.
+    first_of: dict[int, str] = {}
+    for passage in rest:
+        first_of.setdefault(near[passage], passage)
+    firsts = sorted(first_of.values())
+    drawn = set(random.Random(seed + 2).sample(firsts, round(len(firsts) * new_questions)))
+    for_test = {passage for passage in rest if first_of[near[passage]] in drawn}
 
     def side(relevant: Iterable[str]) -> str:
         passages = list(relevant)

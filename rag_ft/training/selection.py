@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-POOL = 1000
+POOL = 600
 """Passages that dev questions are searched in: their own, the base's nearest, and a random rest."""
 
 DEPTH = 10

@@ -1,0 +1,227 @@
+"""What is held out stays held out: whole documents, questions, and whatever nearly repeats them."""
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_ft.dataset.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.qa_dataset import Passage, QADataset, Qrels, Query
+from rag_ft.dataset.splitting import carve_dev, split_questions, split_units
+
+WORDS = [first + second for first in "bdfgklmnprstvz" for second in ("ala", "ero", "inu", "ost", "ump", "yke", "ard")]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A dataset whose repeats are known: ids with the same origin nearly repeat each other."""
+
+    dataset: QADataset
+    qrels: Qrels
+    origin: dict[str, int]
+    asked: dict[str, int]
+
+
+def nearly(text: str, draw: random.Random) -> str:
+    """The text itself, or in other letters, with another stop, or with another last word."""
+    return draw.choice([text, text.upper(), text.replace(".", " !"), text[:-5] + draw.choice(WORDS)])
+
+
+def made_of(documents: int, passages: int, repeats: int, seed: int) -> Corpus:
+    """A corpus of so many documents with so many passages at most, and that share of repeats in percent."""
+    draw = random.Random(seed)
+    texts: list[str] = []
+    questions: list[str] = []
+
+    def new_or_near(seen: list[str], words: int, end: str) -> tuple[str, int]:
+        if seen and draw.random() < repeats / 100:
+            origin = draw.randrange(len(seen))
+            return nearly(seen[origin], draw), origin
+        seen.append(" ".join(draw.choices(WORDS, k=words)) + end)
+        return seen[-1], len(seen) - 1
+
+    corpus = Corpus(QADataset({}, {}, {}), {}, {}, {})
+    keys = [(document, place) for document in range(documents) for place in range(draw.randint(1, passages))]
+    draw.shuffle(keys)
+    for document, place in keys:
+        key = f"d{document}#{place}"
+        text, corpus.origin[key] = new_or_near(texts, 60, ".")
+        corpus.dataset.passages[key] = Passage(key, text, doc_id=f"d{document}")
+        for _ in range(draw.randint(1, 2)):
+            query = f"q{len(corpus.qrels)}"
+            text, corpus.asked[query] = new_or_near(questions, 60, "?")
+            corpus.dataset.queries[query] = Query(query, text)
+            corpus.qrels[query] = {key: 1}
+    return corpus
+
+
+CORPORA = st.builds(
+    made_of,
+    documents=st.integers(1, 40),
+    passages=st.integers(1, 6),
+    repeats=st.integers(0, 40),
+    seed=st.integers(0, 10_000),
+)
+
+
+@given(corpus=CORPORA, seed=st.integers(0, 50))
+@settings(max_examples=50, deadline=None)
+def test_nothing_of_a_held_out_document_is_trained_on(corpus: Corpus, seed: int) -> None:
+    splits = split_questions(corpus.dataset, corpus.qrels, new_questions=0.0, seed=seed)
+    dataset = corpus.dataset.with_qrels(splits)
+    held_out = {p for name in dataset.documents_of(splits["test"], "test") for p in dataset.documents[name]}
+    repeats = {corpus.origin[passage] for passage in held_out}
+    for split in ("train", "dev"):
+        for relevant in splits[split].values():
+            assert not held_out & set(relevant)
+            assert not repeats & {corpus.origin[passage] for passage in relevant}
+    assert dataset.known_queries("test") == set()
+
+
+@given(corpus=CORPORA, seed=st.integers(0, 50))
+@settings(max_examples=50, deadline=None)
+def test_no_passage_of_a_test_question_is_trained_on_nor_its_near_repeat(corpus: Corpus, seed: int) -> None:
+    splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
+    tested = {corpus.origin[passage] for relevant in splits["test"].values() for passage in relevant}
+    for split in ("train", "dev"):
+        assert not tested & {corpus.origin[passage] for relevant in splits[split].values() for passage in relevant}
+
+
+@given(corpus=CORPORA, seed=st.integers(0, 50))
+@settings(max_examples=50, deadline=None)
+def test_no_held_out_question_is_trained_on_nor_its_near_repeat(corpus: Corpus, seed: int) -> None:
+    splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
+    asked = {split: {corpus.asked[query] for query in part} for split, part in splits.items()}
+    assert not asked["test"] & (asked["train"] | asked["dev"])
+    assert not asked["dev"] & asked["train"]
+
+
+@given(corpus=CORPORA, seed=st.integers(0, 50))
+@settings(max_examples=25, deadline=None)
+def test_every_question_is_in_one_split_at_most_with_all_its_passages(corpus: Corpus, seed: int) -> None:
+    splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
+    together = [query for part in splits.values() for query in part]
+    assert len(together) == len(set(together))
+    assert all(part[query] == corpus.qrels[query] for part in splits.values() for query in part)
+    if len(set(corpus.asked.values())) == len(corpus.asked):
+        assert set(together) == set(corpus.qrels)
+
+
+@given(
+    corpus=st.builds(
+        made_of,
+        documents=st.integers(30, 45),
+        passages=st.integers(4, 6),
+        repeats=st.integers(0, 3),
+        seed=st.integers(0, 999),
+    ),
+    seed=st.integers(0, 50),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_corpus_of_30_documents_gets_both_kinds_of_test_question(corpus: Corpus, seed: int) -> None:
+    splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
+    known = corpus.dataset.with_qrels(splits).known_queries("test")
+    assert known
+    assert set(splits["test"]) - known
+    assert splits["train"]
+    assert splits["dev"]
+    assert 0.1 < len(splits["test"]) / len(corpus.qrels) < 0.6
+
+
+@given(corpus=CORPORA, seed=st.integers(0, 50))
+@settings(max_examples=15, deadline=None)
+def test_the_same_seed_gives_the_same_split(corpus: Corpus, seed: int) -> None:
+    first = split_questions(corpus.dataset, corpus.qrels, seed=seed)
+    assert first == split_questions(corpus.dataset, corpus.qrels, seed=seed)
+    dataset = corpus.dataset.with_qrels({"train": first["train"]})
+    assert carve_dev(dataset, seed=seed).qrels == carve_dev(dataset, seed=seed).qrels
+
+
+def test_another_seed_gives_another_split() -> None:
+    corpus = made_of(40, 3, 0, seed=1)
+    splits = [split_questions(corpus.dataset, corpus.qrels, seed=seed)["test"] for seed in range(5)]
+    assert len({tuple(part) for part in splits}) == 5
+
+
+def test_a_question_with_passages_on_two_sides_is_held_out() -> None:
+    corpus = made_of(40, 3, 0, seed=1)
+    everywhere = {key: 1 for key in corpus.dataset.passages if key.endswith("#0")}
+    queries = corpus.dataset.queries | {"all": Query("all", "what holds everywhere in this place and beyond it")}
+    splits = split_questions(
+        QADataset(corpus.dataset.passages, queries, {}), corpus.qrels | {"all": everywhere}, seed=0
+    )
+    assert splits["test"]["all"] == everywhere
+
+
+@given(documents=st.integers(10, 40), seed=st.integers(0, 999))
+@settings(max_examples=25, deadline=None)
+def test_dev_is_15_percent_of_the_documents(documents: int, seed: int) -> None:
+    corpus = made_of(documents, 4, 0, seed)
+    carved = carve_dev(corpus.dataset.with_qrels({"train": corpus.qrels}), seed=seed)
+    train, dev = carved.qrels["train"], carved.qrels["dev"]
+    for_dev = carved.documents_of(dev, "dev")
+    assert len(for_dev) == max(1, round(0.15 * documents))
+    assert not for_dev & carved.documents_of(train, "train")
+    assert train | dev == corpus.qrels
+
+
+@given(documents=st.integers(1, 9), seed=st.integers(0, 999))
+@settings(max_examples=25, deadline=None)
+def test_below_10_documents_dev_is_made_of_groups_of_neighbours(documents: int, seed: int) -> None:
+    passages = {
+        f"d{document}#{place}": Passage(
+            f"d{document}#{place}", " ".join(random.Random(f"{document} {place} {seed}").choices(WORDS, k=40)), "",
+            f"d{document}",
+        )
+        for document in range(documents)
+        for place in range(20)
+    }  # fmt: skip
+    queries = {f"q {key}": Query(f"q {key}", f"what is {key}") for key in passages}
+    dataset = QADataset(passages, queries, {"train": {f"q {key}": {key: 1} for key in passages}})
+    carved = carve_dev(dataset, seed=seed)
+    places: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for _, passage in carved.pairs("dev"):
+        document, place = passage.split("#")
+        places[document, int(place) // 5].add(int(place) % 5)
+    assert all(group == {0, 1, 2, 3, 4} for group in places.values())
+    assert len(places) == max(1, round(0.15 * 4 * documents))
+
+
+def test_a_dev_split_that_is_there_stays() -> None:
+    corpus = made_of(20, 2, 0, seed=3)
+    queries = list(corpus.qrels)
+    qrels = {
+        "train": {query: corpus.qrels[query] for query in queries[2:]},
+        "dev": {query: corpus.qrels[query] for query in queries[:2]},
+    }
+    dataset = corpus.dataset.with_qrels(qrels)
+    assert carve_dev(dataset) is dataset
+
+
+def test_one_passage_is_not_taken_from_training() -> None:
+    dataset = QADataset({"p": Passage("p", "text")}, {"q": Query("q", "what")}, {"train": {"q": {"p": 1}}})
+    carved = carve_dev(dataset)
+    assert carved.qrels["train"] == {"q": {"p": 1}}
+    assert not carved.qrels.get("dev")
+
+
+def test_documents_that_share_a_passage_are_one_unit() -> None:
+    passages = {
+        f"d{document}#0": Passage(f"d{document}#0", " ".join(random.Random(document).choices(WORDS, k=40)), "",
+                                  f"d{document}")
+        for document in range(12)
+    }  # fmt: skip
+    passages["d3#1"] = Passage("d3#1", passages["d7#0"].text.upper() + "!", "", "d3")
+    units = split_units(QADataset(passages, {}, {}))
+    assert units["d3#0"] == units["d3#1"] == units["d7#0"]
+    assert len(set(units.values())) == 11
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["", "?!"], ["a", "b"], ["!", "a", "?"]])
+def test_texts_of_nothing_are_grouped_without_a_failure(texts: list[str]) -> None:
+    groups = near_duplicate_groups(texts)
+    assert len(groups) == len(texts)
+    assert all(group <= place for place, group in enumerate(groups))
