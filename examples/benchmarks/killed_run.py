@@ -1,8 +1,8 @@
 """The whole job on a folder of documents, killed with SIGKILL at random moments and started again.
 
-    python examples/benchmarks/killed_run.py ../shared/data/handbook --kills 3 -- --base-model local --llm local
+    python examples/benchmarks/killed_run.py ../shared/data/handbook --options="--base-model local --llm local"
 
-What stands behind `--` goes to `rag-ft run`. Prints and writes to results/ how long it took, when it was killed and in
+`--options` go to `rag-ft run`. Prints and writes to results/ how long it took, when it was killed and in
 which stage, and how many answers of the LLM the journal holds more than once (none may).
 """
 
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--within", type=float, default=600, help="seconds within which a kill comes")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("options", nargs="*", help="of rag-ft run")
+    parser.add_argument("--options", type=shlex.split, default=[], help="of rag-ft run")
     arguments = parser.parse_args()
     output = arguments.output or Path(tempfile.mkdtemp()) / arguments.documents.name
     command = [sys.executable, "-m", "rag_ft.cli", "run", str(arguments.documents), "--output", str(output)]

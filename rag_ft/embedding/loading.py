@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_BASE_MODEL = "BAAI/bge-small-en-v1.5"
+HUB_TIMEOUT = 10
+"""Seconds that the hub has for its first answer."""
+
 LOCAL = "local"
 LOCAL_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 LOCAL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -91,6 +94,8 @@ def load_sentence_transformer(
         OutsideError: where the hub cannot be reached.
     """
     path, called = resolve_model(name)
+    if not Path(path).is_dir():
+        _check_hub(path)
     from sentence_transformers import SentenceTransformer
 
     from rag_ft.quiet import quiet_libraries
@@ -105,10 +110,7 @@ def load_sentence_transformer(
     except Exception as error:
         if Path(path).is_dir():
             raise InputError(f"{path} cannot be loaded as a model ({_first_line(error)}): save it again") from error
-        raise OutsideError(
-            f"{name} cannot be loaded from the hub ({_first_line(error)}): check the name and the network, "
-            "or use --base-model local (pip install 'rag-ft[local]')"
-        ) from error
+        raise _hub_failure(name, error) from error
     prefixes = prefixes_for(called if path != name else path, model.prompts, query_prefix, passage_prefix)
     model.prompts = {"query": prefixes.query_prefix, "document": prefixes.passage_prefix}
     model.default_prompt_name = None
@@ -120,6 +122,25 @@ def load_sentence_transformer(
     elif model.max_seq_length is None:
         model.max_seq_length = min(longest or 512, 8192)
     return model
+
+
+def _check_hub(name: str) -> None:
+    """Ask the hub once for a model that is not in the cache: loading it would try for minutes before it fails."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    if constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(name, timeout=HUB_TIMEOUT)
+    except Exception as error:
+        raise _hub_failure(name, error) from error
+
+
+def _hub_failure(name: str, error: Exception) -> OutsideError:
+    return OutsideError(
+        f"{name} cannot be loaded from the hub ({_first_line(error)}): check the name and the network, "
+        "or use --base-model local (pip install 'rag-ft[local]')"
+    )
 
 
 def longest_input(model: SentenceTransformer) -> int | None:

@@ -1,0 +1,163 @@
+"""A verdict is right as often as it says: simulated comparisons whose truth is known."""
+
+import random
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
+from rag_ft.evaluation.comparison import judge, resampling_groups
+from rag_ft.evaluation.significance import Difference, paired_bootstrap
+from rag_ft.evaluation.verdict import decide
+
+
+def simulated(
+    gain: float, deviation: float, questions: int, documents: int, correlation: float, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Differences of questions whose documents share a part of the noise: the intraclass correlation."""
+    draw = np.random.default_rng(seed)
+    groups = np.arange(questions) % documents
+    shared = draw.normal(0, deviation * correlation**0.5, documents)[groups]
+    return gain + shared + draw.normal(0, deviation * (1 - correlation) ** 0.5, questions), groups
+
+
+def corpus(documents: int, passages: int, tested: int | None = None) -> QADataset:
+    """A corpus with a test question on each passage of the first documents."""
+    draw = random.Random(0)
+    found = {
+        f"d{document}#{place}": Passage(
+            f"d{document}#{place}", " ".join(f"{draw.random():.12f}" for _ in range(8)), "", f"d{document}"
+        )
+        for document in range(documents)
+        for place in range(passages)
+    }
+    asked = [key for key, passage in found.items() if int(passage.doc_id[1:]) < (tested or documents)]
+    queries = {f"q {key}": Query(f"q {key}", f"what is {key}") for key in asked}
+    return QADataset(found, queries, {"test": {f"q {key}": {key: 1} for key in asked}})
+
+
+def rankings(dataset: QADataset, hits: float, seed: int) -> list[list[str]]:
+    """A retriever that puts the right passage first for a share of the questions, and else nowhere."""
+    draw = random.Random(seed)
+    return [[passage] if draw.random() < hits else [] for _, passage in dataset.pairs("test")]
+
+
+@pytest.mark.parametrize(("documents", "passages"), [(60, 2), (12, 10), (3, 40), (1, 100)])
+@pytest.mark.parametrize("hits", [0.0, 0.5, 1.0])
+def test_a_copy_of_itself_is_never_shipped(documents: int, passages: int, hits: float) -> None:
+    dataset = corpus(documents, passages)
+    found = rankings(dataset, hits, seed=1)
+    names = {"baseline": "a", "candidate": "a", "bm25": "bm25"}
+    result = judge(dataset, "test", {"baseline": found, "candidate": found, "bm25": found}, names)
+    assert result.verdict == "keep-baseline"
+    assert result.differences["candidate"]["ndcg@10"] == Difference(0.0, (0.0, 0.0), 1.0)
+
+
+@pytest.mark.parametrize(("documents", "questions"), [(12, 120), (40, 200)])
+@pytest.mark.parametrize("correlation", [0.0, 0.3])
+def test_chance_is_shipped_in_few_of_200_comparisons(documents: int, questions: int, correlation: float) -> None:
+    """The interval's upper end is wrong in 2.5 of 100; 14 of 200 would be seen by chance once in 1,000 times."""
+    shipped = 0
+    for seed in range(200):
+        differences, groups = simulated(0.0, 0.25, questions, documents, correlation, seed)
+        shipped += decide(paired_bootstrap(differences, groups, resamples=1000), questions)[0] == "ship"
+    assert shipped <= 13
+
+
+def test_chance_is_shipped_rarely_where_most_questions_do_not_change() -> None:
+    """nDCG differences are mostly 0, and the others are large and of few values; documents differ in size."""
+    shipped = 0
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        groups = draw.choice(40, 200, p=(weights := draw.dirichlet(np.ones(40) * 2)) / weights.sum())
+        differences = draw.choice([-1, -0.37, 0, 0.37, 1], 200, p=[0.03, 0.12, 0.7, 0.12, 0.03])
+        shipped += decide(paired_bootstrap(differences, groups, resamples=1000), 200)[0] == "ship"
+    assert shipped <= 13
+
+
+def test_a_real_gain_is_shipped_in_most_of_100_comparisons() -> None:
+    shipped = 0
+    for seed in range(100):
+        differences, groups = simulated(0.05, 0.25, questions=400, documents=60, correlation=0.1, seed=seed)
+        shipped += decide(paired_bootstrap(differences, groups, resamples=1000), 400)[0] == "ship"
+    assert shipped >= 75
+
+
+def test_the_interval_holds_the_true_gain_in_about_95_of_100() -> None:
+    held = 0
+    for seed in range(200):
+        differences, groups = simulated(0.03, 0.25, questions=240, documents=30, correlation=0.2, seed=seed)
+        low, high = paired_bootstrap(differences, groups, resamples=1000).ci95
+        held += low <= 0.03 <= high
+    assert 180 <= held <= 200
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    differences, groups = simulated(0.02, 0.25, 100, 20, 0.1, seed=0)
+    assert paired_bootstrap(differences, groups, seed=4) == paired_bootstrap(differences, groups, seed=4)
+    assert paired_bootstrap(differences, groups, seed=4) != paired_bootstrap(differences, groups, seed=5)
+
+
+def test_shared_documents_widen_the_interval() -> None:
+    differences, groups = simulated(0.05, 0.25, 400, 20, 0.3, seed=1)
+    low, high = paired_bootstrap(differences, groups).ci95
+    alone = paired_bootstrap(differences, range(400)).ci95
+    assert high - low > 1.5 * (alone[1] - alone[0])
+
+
+@pytest.mark.parametrize("hits", [0.2, 1.0])
+def test_under_50_questions_nothing_is_concluded(hits: float) -> None:
+    dataset = corpus(49, 1)
+    before, after = rankings(dataset, 0.0, 1), rankings(dataset, hits, 1)
+    result = judge(dataset, "test", {"baseline": before, "candidate": after}, {"baseline": "a", "candidate": "b"})
+    assert result.verdict == "inconclusive"
+    assert "49" in result.reasons["candidate"]
+
+
+def test_one_question_less_or_more_makes_the_limit() -> None:
+    sure = Difference(0.2, (0.1, 0.3), 0.0)
+    assert decide(sure, 49)[0] == "inconclusive"
+    assert decide(sure, 50)[0] == "ship"
+
+
+@pytest.mark.parametrize(
+    ("mean", "interval", "verdict"),
+    [
+        (0.05, (0.01, 0.09), "ship"),
+        (-0.05, (-0.09, -0.01), "keep-baseline"),
+        (-0.01, (-0.05, 0.03), "keep-baseline"),
+        (0.002, (-0.003, 0.007), "keep-baseline"),
+        (0.03, (-0.01, 0.07), "inconclusive"),
+        (0.03, (float("-inf"), float("inf")), "inconclusive"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(mean: float, interval: tuple[float, float], verdict: str) -> None:
+    assert decide(Difference(mean, interval, 0.5), 200)[0] == verdict
+
+
+def test_questions_are_resampled_by_document() -> None:
+    groups, note = resampling_groups(corpus(12, 3), "test")
+    assert len(set(groups)) == 12
+    assert note == ""
+
+
+def test_questions_on_one_document_are_resampled_by_neighbours_and_a_note_says_so() -> None:
+    groups, note = resampling_groups(corpus(1, 60), "test")
+    assert len(set(groups)) == 12
+    assert all(len({groups[place] for place in range(start, start + 5)}) == 1 for start in range(0, 60, 5))
+    assert "1 document:" in note
+    assert "5 neighbouring passages" in note
+
+
+def test_questions_on_few_of_many_documents_are_resampled_by_neighbours_too() -> None:
+    groups, note = resampling_groups(corpus(20, 10, tested=3), "test")
+    assert len(set(groups)) == 6
+    assert "3 documents" in note
+
+
+@pytest.mark.parametrize("differences", [[], [0.5], [0.5] * 60])
+def test_one_group_promises_nothing(differences: list[float]) -> None:
+    found = paired_bootstrap(np.array(differences), ["only"] * len(differences))
+    assert found.p_value == 1.0
+    assert decide(found, 60)[0] != "ship"
