@@ -58,17 +58,18 @@ def made_of(documents: int, passages: int, repeats: int, seed: int) -> Corpus:
     return corpus
 
 
-CORPORA = st.builds(
-    made_of,
-    documents=st.integers(1, 40),
-    passages=st.integers(1, 6),
-    repeats=st.integers(0, 40),
-    seed=st.integers(0, 10_000),
-)
+def corpora(fewest: int = 1) -> st.SearchStrategy[Corpus]:
+    return st.builds(
+        made_of,
+        documents=st.integers(fewest, 40),
+        passages=st.integers(1, 6),
+        repeats=st.integers(0, 40),
+        seed=st.integers(0, 10_000),
+    )
 
 
-@given(corpus=CORPORA, seed=st.integers(0, 50))
-@settings(max_examples=50, deadline=None)
+@given(corpus=corpora(fewest=10), seed=st.integers(0, 50))
+@settings(max_examples=30, deadline=None)
 def test_nothing_of_a_held_out_document_is_trained_on(corpus: Corpus, seed: int) -> None:
     splits = split_questions(corpus.dataset, corpus.qrels, new_questions=0.0, seed=seed)
     dataset = corpus.dataset.with_qrels(splits)
@@ -81,8 +82,8 @@ def test_nothing_of_a_held_out_document_is_trained_on(corpus: Corpus, seed: int)
     assert dataset.known_queries("test") == set()
 
 
-@given(corpus=CORPORA, seed=st.integers(0, 50))
-@settings(max_examples=50, deadline=None)
+@given(corpus=corpora(), seed=st.integers(0, 50))
+@settings(max_examples=30, deadline=None)
 def test_no_passage_of_a_test_question_is_trained_on_nor_its_near_repeat(corpus: Corpus, seed: int) -> None:
     splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
     tested = {corpus.origin[passage] for relevant in splits["test"].values() for passage in relevant}
@@ -90,8 +91,8 @@ def test_no_passage_of_a_test_question_is_trained_on_nor_its_near_repeat(corpus:
         assert not tested & {corpus.origin[passage] for relevant in splits[split].values() for passage in relevant}
 
 
-@given(corpus=CORPORA, seed=st.integers(0, 50))
-@settings(max_examples=50, deadline=None)
+@given(corpus=corpora(), seed=st.integers(0, 50))
+@settings(max_examples=30, deadline=None)
 def test_no_held_out_question_is_trained_on_nor_its_near_repeat(corpus: Corpus, seed: int) -> None:
     splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
     asked = {split: {corpus.asked[query] for query in part} for split, part in splits.items()}
@@ -99,7 +100,7 @@ def test_no_held_out_question_is_trained_on_nor_its_near_repeat(corpus: Corpus, 
     assert not asked["dev"] & asked["train"]
 
 
-@given(corpus=CORPORA, seed=st.integers(0, 50))
+@given(corpus=corpora(), seed=st.integers(0, 50))
 @settings(max_examples=25, deadline=None)
 def test_every_question_is_in_one_split_at_most_with_all_its_passages(corpus: Corpus, seed: int) -> None:
     splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
@@ -131,7 +132,7 @@ def test_a_corpus_of_30_documents_gets_both_kinds_of_test_question(corpus: Corpu
     assert 0.1 < len(splits["test"]) / len(corpus.qrels) < 0.6
 
 
-@given(corpus=CORPORA, seed=st.integers(0, 50))
+@given(corpus=corpora(), seed=st.integers(0, 50))
 @settings(max_examples=15, deadline=None)
 def test_the_same_seed_gives_the_same_split(corpus: Corpus, seed: int) -> None:
     first = split_questions(corpus.dataset, corpus.qrels, seed=seed)

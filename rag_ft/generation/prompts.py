@@ -28,7 +28,8 @@ PASSAGE_CHARACTERS = 6000
 
 def fenced(passage: str, characters: int = PASSAGE_CHARACTERS) -> str:
     """A passage that cannot close its fence, cut to a length that every model reads."""
-    return re.sub(r"<[\s/]*passage\b(?:[^<>]{0,80}>)?", " ", passage, flags=re.IGNORECASE)[:characters]
+    tag = r"<[<\s/]*passage\b(?:[^<>]{0,80}>)?"
+    return re.sub(tag, " ", passage[: 2 * characters], flags=re.IGNORECASE)[:characters]
 
 
 def questions_in(answer: str, count: int) -> list[str]:
