@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rag_ft.errors import InputError
+from rag_ft.index.chroma import open_chroma
+
 COMMANDS = ["demo", "run", "generate", "train", "index", "compare"]
 WRONG, OUTSIDE = 2, 4
 
@@ -115,10 +118,11 @@ def test_documents_of_one_word(refused: Callable[..., str], tmp_path: Path) -> N
     assert "too short" in said
 
 
-def test_a_line_of_20_megabytes(refused: Callable[..., str], documents: Path, tmp_path: Path) -> None:
-    (documents / "export.txt").write_bytes(b"first line\n" + b"x" * 20_000_000)
-    said = refused(WRONG, "generate", documents, "--output", tmp_path / "dataset")
-    assert f"{documents / 'export.txt'}:2: a line of more than 10 MB" in said
+def test_a_line_of_20_megabytes(refused: Callable[..., str], beir_folder: Path, tmp_path: Path) -> None:
+    with (beir_folder / "corpus.jsonl").open("ab") as file:
+        file.write(b'{"_id": "export", "text": "' + b"x" * 20_000_000 + b'"}\n')
+    said = refused(WRONG, "train", beir_folder, "--output", tmp_path / "model", "--base-model", "local")
+    assert f"{beir_folder / 'corpus.jsonl'}:25: a line of more than 10 MB" in said
 
 
 def test_a_document_that_is_not_utf8(refused: Callable[..., str], documents: Path, tmp_path: Path) -> None:
@@ -173,30 +177,32 @@ def test_a_hub_that_is_not_reached(refused: Callable[..., str], beir_folder: Pat
     assert "--base-model local" in said
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "chroma.sqlite3"])
-def test_a_chroma_folder_that_is_none(
-    name: str, refused: Callable[..., str], beir_folder: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "chroma").mkdir()
-    (tmp_path / "chroma" / name).write_text("my notes\n" * 100)
-    said = refused(
-        WRONG, "index", beir_folder, "--model", "local", "--collection", "forms", "--chroma", tmp_path / "chroma"
-    )
-    assert f"{tmp_path / 'chroma'} " in said
-    assert (tmp_path / "chroma" / name).read_text() == "my notes\n" * 100
+def test_a_chroma_folder_that_is_none(refused: Callable[..., str], beir_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chroma" / "chroma.sqlite3"
+    file.parent.mkdir()
+    file.write_text("my notes\n" * 100)
+    said = refused(WRONG, "index", beir_folder, "--model", "local", "--collection", "forms", "--chroma", file.parent)
+    assert f"{file.parent} cannot be opened as a Chroma folder" in said
+    assert file.read_text() == "my notes\n" * 100
 
 
-@pytest.mark.parametrize(
-    ("address", "code", "said"),
-    [
-        ("http://127.0.0.1:9", OUTSIDE, "no Chroma server answers at http://127.0.0.1:9"),
-        ("http://127.0.0.1:port", WRONG, "http://127.0.0.1:port is no address"),
-    ],
-)
-def test_a_chroma_server_that_is_down(
-    address: str, code: int, said: str, refused: Callable[..., str], beir_folder: Path
-) -> None:
-    assert said in refused(code, "index", beir_folder, "--model", "local", "--collection", "forms", "--chroma", address)
+def test_a_folder_of_notes_does_not_become_a_chroma_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("my notes")
+    with pytest.raises(InputError, match="is not empty and no Chroma folder"):
+        open_chroma(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_chroma_server_that_is_down(refused: Callable[..., str], beir_folder: Path) -> None:
+    address = "http://127.0.0.1:9"
+    said = refused(OUTSIDE, "index", beir_folder, "--model", "local", "--collection", "forms", "--chroma", address)
+    assert f"no Chroma server answers at {address}" in said
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:port", "https://127.0.0.1:99999"])
+def test_an_address_with_a_wrong_port(address: str) -> None:
+    with pytest.raises(InputError, match=f"{address} is no address"):
+        open_chroma(address)
 
 
 def test_an_output_that_is_a_file(refused: Callable[..., str], documents: Path, beir_folder: Path) -> None:
