@@ -114,7 +114,11 @@ def fine_tune(
     }
     if not stages.done("dataset", generation, "dataset/corpus.jsonl"):
         stages.start("dataset")
-        _generate(nodes, llm, use_llm, questions, max_passages, folder, seed, show_progress)
+        try:
+            _generate(nodes, llm, use_llm, questions, max_passages, folder, seed, show_progress)
+        except InputError:
+            stages.withdraw()
+            raise
         stages.finish("dataset", generation)
     dataset = read_beir(folder / "dataset")
 
@@ -179,8 +183,6 @@ class Stages:
             )
         self._stages: dict[str, dict[str, Any]] = read_json(self.file)["stages"] if self.file.exists() else {}
         self._fresh = False
-        if not self.file.exists():
-            write_json(self.file, {"stages": {}})
 
     def done(self, name: str, arguments: dict[str, Any], product: str) -> bool:
         """Whether a stage need not be done again: it ended with these arguments, and its product is there."""
@@ -195,6 +197,12 @@ class Stages:
         self._fresh = True
         self._stages.pop(name, None)
         write_json(self.file, {"stages": self._stages})
+
+    def withdraw(self) -> None:
+        """Leave nothing behind of a run that could not begin."""
+        if not self._stages and list(self.file.parent.iterdir()) == [self.file]:
+            self.file.unlink()
+            self.file.parent.rmdir()
 
     def finish(self, name: str, arguments: dict[str, Any]) -> None:
         """A stage is done: from now on it is not done again."""

@@ -464,3 +464,22 @@ def test_questions_without_an_llm_are_the_same_in_any_order_and_stand_in_their_p
     assert {query.style for query, _ in found} == {"sentence", "heading", "keywords"}
     backwards = questions_without_llm(passages[::-1], seed=3)
     assert sorted(found, key=str) == sorted(backwards, key=str)
+
+
+def test_a_generated_question_that_nearly_repeats_a_real_one_is_not_trained_on() -> None:
+    from llama_index.core.schema import TextNode
+
+    from rag_ft import RealQuestion, generate_qa_dataset
+
+    kinds = ["alder", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "willow"]
+    nodes = [
+        TextNode(
+            id_=kind, text=f"## How do I book leave of type {kind}\n\nLeave of type {kind} is booked in HELM by {kind}."
+        )
+        for kind in kinds
+    ]
+    real = [RealQuestion(f"How do I book leave of type {kind}?", [kind]) for kind in kinds]
+    dataset = generate_qa_dataset(nodes, use_llm=False, questions=real).dataset
+    trained = {dataset.queries[query].text for split in ("train", "dev") for query in dataset.qrels.get(split, {})}
+    assert trained
+    assert not any(text.startswith("How do I book") for text in trained)

@@ -161,3 +161,10 @@ def test_one_group_promises_nothing(differences: list[float]) -> None:
     found = paired_bootstrap(np.array(differences), ["only"] * len(differences))
     assert found.p_value == 1.0
     assert decide(found, 60)[0] != "ship"
+
+
+def test_two_groups_that_happen_to_agree_are_no_proof() -> None:
+    gains = np.array([1.0] + [0.0] * 29 + [1.0] + [0.0] * 29)
+    difference = paired_bootstrap(gains, [0] * 30 + [1] * 30)
+    assert difference.ci95[0] < 0 < difference.mean < difference.ci95[1]
+    assert difference.p_value > 0.05

@@ -24,8 +24,9 @@ from rag_ft import (
 )
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.batching import ApartSampler
-from rag_ft.training.fine_tuning import copied_sentence, training_pairs, without_dropout
+from rag_ft.training.pairs import copied_sentence, training_pairs
 from rag_ft.training.recipe import fitting_max_length
+from rag_ft.training.trainer import without_dropout
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=5e-5, shares=(1.0, 0.5))
 

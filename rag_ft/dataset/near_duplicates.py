@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from rag_ft.dataset.groups import joined
+
 PERMUTATIONS = 128
 BANDS = 32
 SHINGLE = 5
@@ -30,29 +32,19 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.8) -> list[
     """
     from rensa import RMinHash, RMinHashLSH
 
-    group = list(range(len(texts)))
-
-    def root(place: int) -> int:
-        while group[place] != place:
-            group[place] = group[group[place]]
-            place = group[place]
-        return place
-
+    edges: list[tuple[int, int]] = []
     first_with: dict[str, int] = {}
     index = RMinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, num_bands=BANDS)
     sketches: dict[int, RMinHash] = {}
     for place, text in enumerate(texts):
         plain = re.sub(r"\W+", " ", text.lower()).strip()
         if plain in first_with:
-            group[place] = first_with[plain]
+            edges.append((first_with[plain], place))
             continue
         first_with[plain] = place
         sketch = RMinHash(num_perm=PERMUTATIONS, seed=0)
         sketch.update([plain[start : start + SHINGLE] for start in range(max(1, len(plain) - SHINGLE + 1))])
-        for other in index.query(sketch):
-            if root(other) != root(place) and sketch.jaccard(sketches[other]) >= threshold:
-                low, high = sorted((root(other), root(place)))
-                group[high] = low
+        edges += [(other, place) for other in index.query(sketch) if sketch.jaccard(sketches[other]) >= threshold]
         index.insert(place, sketch)
         sketches[place] = sketch
-    return [root(place) for place in range(len(texts))]
+    return joined(len(texts), edges)

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable
 
+from rag_ft.dataset.groups import joined
 from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset, Qrels
 
@@ -38,24 +39,10 @@ def _units(dataset: QADataset, groups: dict[str, int]) -> dict[str, int]:
             if place == 0 or (not by_document and place % NEIGHBOURS == 0):
                 units += 1
             unit_of[passage] = units - 1
-    return _joined(unit_of, groups)
-
-
-def _joined(unit_of: dict[str, int], groups: dict[str, int]) -> dict[str, int]:
-    """Join the units that share a group of near-duplicates."""
-    parent = list(range(max(unit_of.values(), default=-1) + 1))
-
-    def root(unit: int) -> int:
-        while parent[unit] != unit:
-            parent[unit] = parent[parent[unit]]
-            unit = parent[unit]
-        return unit
-
+    # Units that share a near-duplicate passage are one.
     first_unit: dict[int, int] = {}
-    for passage, unit in unit_of.items():
-        other = first_unit.setdefault(groups[passage], unit)
-        parent[root(unit)] = root(other)
-    return {passage: root(unit) for passage, unit in unit_of.items()}
+    whole = joined(units, [(first_unit.setdefault(groups[passage], unit), unit) for passage, unit in unit_of.items()])
+    return {passage: whole[unit] for passage, unit in unit_of.items()}
 
 
 def split_questions(

@@ -51,6 +51,8 @@ def paired_bootstrap(
         >>> str(paired_bootstrap(np.full(60, 0.1), range(60)))
         '+0.100 [+0.100, +0.100]'
     """
+    from scipy.stats import t
+
     differences = np.asarray(differences, dtype=float)
     mean = float(differences.mean()) if len(differences) else 0.0
     _, member = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
@@ -60,7 +62,13 @@ def paired_bootstrap(
     sums, sizes = np.bincount(member, differences), np.bincount(member).astype(np.float64)
     error = _standard_error(sums, sizes, mean)
     if error < 1e-12:
-        return Difference(mean, (mean, mean), 0.0 if abs(mean) > 1e-12 else 1.0)
+        if np.ptp(differences) < 1e-12:
+            return Difference(mean, (mean, mean), 0.0 if abs(mean) > 1e-12 else 1.0)
+        # Groups that happen to agree say nothing about their spread: single questions do.
+        half = float(t.ppf(0.975, count - 1) * differences.std(ddof=1) / np.sqrt(len(differences)))
+        return Difference(
+            mean, (mean - half, mean + half), float(2 * t.sf(abs(mean) * t.ppf(0.975, count - 1) / half, count - 1))
+        )
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     totals, numbers = draws @ sums, draws @ sizes
     means = totals / numbers
@@ -70,8 +78,6 @@ def paired_bootstrap(
     pivots = np.divide(means - mean, errors, out=np.zeros_like(means), where=errors > error * 1e-6)
     low, high = np.quantile(pivots, [0.025, 0.975])
     # Studentised pivots of very few groups have wild tails; Student's t is the floor of honesty there.
-    from scipy.stats import t
-
     floor = float(t.ppf(0.975, count - 1))
     low, high = min(float(low), -floor), max(float(high), floor)
     statistic = mean / error

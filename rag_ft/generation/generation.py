@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.documents import passages_from_nodes
+from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Qrels, Query
 from rag_ft.dataset.splitting import split_questions
 from rag_ft.errors import InputError
@@ -190,9 +191,22 @@ def _split(
         for name, part in splits.items()
     }
     if real:
+        splits = {name: _unlike(part, real, queries) for name, part in splits.items()}
         splits["test"] = real
     used = {query for part in splits.values() for query in part}
     return QADataset(passages, {key: query for key, query in queries.items() if key in used}, splits)
+
+
+def _unlike(part: Qrels, real: Qrels, queries: dict[str, Query]) -> Qrels:
+    """The questions of a split that do not nearly repeat a real one, which is the test."""
+    ids = [*real, *part]
+    groups = near_duplicate_groups([queries[query].text for query in ids])
+    asked = set(groups[: len(real)])
+    return {
+        query: part[query]
+        for query, group in zip(ids[len(real) :], groups[len(real) :], strict=True)
+        if group not in asked
+    }
 
 
 def _summary(dropped: Sequence[dict[str, str]]) -> str:

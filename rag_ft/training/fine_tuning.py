@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 import random
-import re
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import carve_dev
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, load_sentence_transformer
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.embedding.saving import save_model
 from rag_ft.errors import InputError
+from rag_ft.training.pairs import Pair, is_generated, question_styles, training_pairs
 from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
 from rag_ft.training.selection import DevQuestions, State, copy_weights, mixed_weights
+from rag_ft.training.trainer import run_trainer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -49,56 +47,6 @@ class TrainedModel:
     def is_base(self) -> bool:
         """Whether nothing beat the base model on dev, so that it stays."""
         return self.share == 0.0
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A question and a passage that answers it, as texts.
-
-    Attributes:
-        keys: the passages, by groups of near-duplicates, that answer the question: none of them may be its
-            negative.
-    """
-
-    query: str
-    passage: str
-    keys: frozenset[object] = frozenset()
-
-
-def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = None) -> list[Pair]:
-    """The pairs of the train split; a question that is a sentence of its passage is mostly taken out of it.
-
-    Args:
-        dataset: with a train split.
-        recipe: its `cloze` and `seed`.
-        max_pairs: a random sample of so many.
-    """
-    draw = random.Random(recipe.seed)
-    pairs = dataset.pairs("train")
-    if max_pairs is not None and max_pairs < len(pairs):
-        pairs = [pairs[place] for place in sorted(draw.sample(range(len(pairs)), max_pairs))]
-    texts = dataset.passage_texts
-    used = list(dict.fromkeys(passage for _, passage in pairs))
-    group = dict(zip(used, near_duplicate_groups([texts[passage] for passage in used]), strict=True))
-    found = []
-    for query_id, passage_id in pairs:
-        query, passage = dataset.queries[query_id].text, texts[passage_id]
-        copy = copied_sentence(query, passage)
-        if copy is not None and draw.random() < recipe.cloze:
-            passage = (passage[: copy[0]] + " " + passage[copy[1] :]).strip()
-        if query.strip() and passage.strip():
-            answers = dataset.qrels["train"][query_id]
-            found.append(Pair(query, passage, frozenset(group.get(answer, answer) for answer in answers)))
-    return found
-
-
-def copied_sentence(query: str, passage: str) -> tuple[int, int] | None:
-    """(start, end) of a question that stands in its passage word for word, whatever the line breaks."""
-    words = query.split()
-    if not words or len(query) > len(passage) or words[0] not in passage:
-        return None
-    found = re.search(r"\s+".join(map(re.escape, words)), passage)
-    return found.span() if found else None
 
 
 def train_model(
@@ -186,21 +134,6 @@ def train_model(
     return TrainedModel(output, share, scores, contract)
 
 
-def question_styles(dataset: QADataset) -> dict[str, int]:
-    """How many training questions of each style there are; those of an unknown making count as `given`."""
-    styles: dict[str, int] = {}
-    for query in dataset.qrels["train"]:
-        style = dataset.queries[query].style or "given"
-        styles[style] = styles.get(style, 0) + 1
-    return styles
-
-
-def is_generated(dataset: QADataset) -> bool:
-    """Whether most training questions were generated: a style says how."""
-    styles = question_styles(dataset)
-    return sum(count for style, count in styles.items() if style not in ("given", "human")) * 2 > sum(styles.values())
-
-
 def _tuned(
     model: SentenceTransformer,
     pairs: Sequence[Pair],
@@ -237,83 +170,6 @@ def _tuned(
             best = (score, share, weights)
     model.load_state_dict(best[2])
     return best[1]
-
-
-def run_trainer(
-    model: SentenceTransformer,
-    pairs: Sequence[Pair],
-    recipe: Recipe,
-    after_epoch: Callable[[int], None],
-    show_progress: bool = False,
-    max_steps: int = -1,
-) -> None:
-    """Run the SentenceTransformers Trainer over pairs; `after_epoch(n)` is called after each one."""
-    from datasets import Dataset
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-    from transformers import TrainerCallback
-
-    from rag_ft.training.batching import apart
-    from rag_ft.training.progress import ProgressBar, quiet_trainer
-
-    class AfterEpoch(TrainerCallback):
-        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            after_epoch(round(state.epoch))
-            model.train()
-
-    data = Dataset.from_dict({"anchor": [pair.query for pair in pairs], "positive": [pair.passage for pair in pairs]})
-    device = model.device.type
-    with (
-        tempfile.TemporaryDirectory(prefix="rag_ft-") as scratch,
-        quiet_trainer(),
-        without_dropout(model, recipe.dropout),
-    ):
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=scratch,
-            num_train_epochs=recipe.epochs,
-            max_steps=max_steps,
-            per_device_train_batch_size=min(recipe.batch_size, len(pairs)),
-            learning_rate=recipe.learning_rate,
-            warmup_steps=recipe.warmup,
-            seed=recipe.seed,
-            data_seed=recipe.seed,
-            bf16=has_fast_bf16(device),
-            use_cpu=device == "cpu",
-            batch_sampler=apart([pair.keys for pair in pairs]),
-            prompts={"anchor": model.prompts["query"], "positive": model.prompts["document"]},
-            eval_strategy="no",
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=device == "cuda",
-        )
-        model.model_card_data.generate_widget_examples = False
-        trainer = SentenceTransformerTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=data,
-            loss=MultipleNegativesRankingLoss(model, scale=recipe.scale, directions=("query_to_doc", "doc_to_query")),
-            callbacks=[AfterEpoch(), *([ProgressBar("training")] if show_progress else [])],
-        )
-        trainer.train()
-    model.eval()
-
-
-@contextmanager
-def without_dropout(model: SentenceTransformer, keep: bool) -> Iterator[None]:
-    """Switch every dropout layer off while the block runs, unless they are to be kept."""
-    import torch
-
-    layers = [] if keep else [layer for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
-    before = [layer.p for layer in layers]
-    for layer in layers:
-        layer.p = 0.0
-    try:
-        yield
-    finally:
-        for layer, probability in zip(layers, before, strict=True):
-            layer.p = probability
 
 
 def _fit_into(
