@@ -64,7 +64,9 @@ def run_trainer(
             disable_tqdm=True,
             dataloader_pin_memory=device == "cuda",
         )
-        model.model_card_data.generate_widget_examples = False
+        # The card is ours: the Trainer need not draw examples for its own, nor ask the hub about the base model.
+        model.model_card_data.widget = [{"text": ""}]
+        model.model_card_data.local_files_only = True
         trainer = SentenceTransformerTrainer(
             model=model,
             args=arguments,
