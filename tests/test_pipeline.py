@@ -100,10 +100,15 @@ def digest(folder: Path) -> dict[str, str]:
     return found
 
 
+def has_lines(file: Path, count: int) -> bool:
+    return file.exists() and file.read_bytes().count(b"\n") >= count
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("llm", ["none", "local"])
 def test_three_kills_change_nothing(acme: Path, tmp_path: Path, llm: str) -> None:
+    """Killed at random moments; with an LLM twice in the middle of its questions."""
     documents = acme / "documents" / "people"
 
     def command(output: Path) -> list[str]:
@@ -116,16 +121,23 @@ def test_three_kills_change_nothing(acme: Path, tmp_path: Path, llm: str) -> Non
     subprocess.run(command(tmp_path / "a" / "run"), check=True, env=environment, capture_output=True)
     whole = time.monotonic() - started
     draw = random.Random(7)
-    for _ in range(3):
+    journal = tmp_path / "b" / "run" / "journal.jsonl"
+    for answers in (8, 24, None) if llm == "local" else (None, None, None):
         process = subprocess.Popen(
             command(tmp_path / "b" / "run"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        time.sleep(draw.uniform(1, whole))
+        if answers is None:
+            time.sleep(draw.uniform(1, whole))
+        else:
+            while not has_lines(journal, answers) and process.poll() is None:
+                time.sleep(0.05)
+            time.sleep(draw.uniform(0, 1))
+            assert not has_lines(journal, 40), "the kill came after the questions"
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(command(tmp_path / "b" / "run"), check=True, env=environment, capture_output=True)
     assert digest(tmp_path / "a" / "run") == digest(tmp_path / "b" / "run")
     if llm == "local":
-        lines = (tmp_path / "b" / "run" / "journal.jsonl").read_text().splitlines()
+        lines = journal.read_text().splitlines()
         keys = [json.loads(line)["key"] for line in lines]
-        assert len(keys) == len(set(keys)), "an answer in the journal was asked for again"
+        assert len(keys) == len(set(keys)) == 40, "an answer in the journal was asked for again"

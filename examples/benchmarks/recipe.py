@@ -1,0 +1,74 @@
+"""Which learning rate? Cross-validation over the training documents; no test question is looked at.
+
+    python examples/benchmarks/recipe.py covidqa scifact --learning-rates 5e-5 1e-4 2e-4
+
+The train and dev questions of a collection are dealt into folds by document; each fold is in turn the dev split of a
+training on the others. Printed and written into examples/benchmarks/results/recipe.json: nDCG@10 of the base model and
+of the tuned weights (share 1, after the best epoch) on each fold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+
+from quality import RESULTS, machine
+
+from rag_ft import QADataset, Recipe, load_dataset, train_model
+from rag_ft.dataset.splitting import split_units
+
+
+def folds(dataset: QADataset, count: int, seed: int) -> list[QADataset]:
+    """The same questions `count` times, each time with other documents as dev; test questions are left out."""
+    questions = dataset.qrels["train"] | dataset.qrels.get("dev", {})
+    unit_of = split_units(dataset)
+    asked = sorted({unit_of[passage] for relevant in questions.values() for passage in relevant})
+    random.Random(seed).shuffle(asked)
+    fold_of = {unit: place % count for place, unit in enumerate(asked)}
+    dealt = []
+    for fold in range(count):
+        dev = {q: grades for q, grades in questions.items() if any(fold_of[unit_of[p]] == fold for p in grades)}
+        train = {q: grades for q, grades in questions.items() if q not in dev}
+        dealt.append(dataset.with_qrels({"train": train, "dev": dev}))
+    return dealt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("collections", nargs="+")
+    parser.add_argument("--learning-rates", nargs="+", type=float, default=[5e-5, 1e-4, 2e-4])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--max-pairs", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    file = RESULTS / "recipe.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    for collection in arguments.collections:
+        dataset = load_dataset(arguments.data / collection)
+        for rate in arguments.learning_rates:
+            recipe = replace(Recipe(seed=arguments.seed), learning_rate=rate, shares=(1.0,))
+            rows = []
+            for part in folds(dataset, arguments.folds, arguments.seed):
+                with tempfile.TemporaryDirectory() as folder:
+                    trained = train_model(
+                        part, Path(folder) / "model", "local", recipe=recipe, max_pairs=arguments.max_pairs
+                    )
+                rows.append(trained.dev)
+            tuned = [row["share 1"] for row in rows]
+            print(
+                f"{collection} {rate:g}: {mean(row['base'] for row in rows):.3f} -> {mean(tuned):.3f} "
+                f"(sd over folds {stdev(tuned):.3f})",
+                flush=True,
+            )
+            results[f"{collection} {rate:g}"] = {"folds": rows, "machine": machine()}
+            file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
