@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rag_ft.dataset.qa_dataset import SPLITS, Passage, QADataset, Qrels, Query
+from rag_ft.dataset.qa_dataset import SPLITS, Passage, QADataset, Qrels, Query, ScoredPair
 from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.files import read_json, read_jsonl, read_lines, write_json, write_jsonl, write_text, written_beside
 
 HEADER = "query-id\tcorpus-id\tscore"
+NEGATIVES = "negatives.jsonl"
+SCORED_PAIRS = "scored_pairs.jsonl"
+OWN_FILES = {"corpus.jsonl", "queries.jsonl", "qrels", "dataset.json", "dropped.jsonl", NEGATIVES, SCORED_PAIRS}
+"""What writing a dataset replaces; whatever else stands in its folder (a README, a person's decisions) stays."""
 
 
 def read_beir(folder: str | Path) -> QADataset:
     """Read a BEIR folder: `corpus.jsonl`, `queries.jsonl` and `qrels/*.tsv`.
+
+    Two files may stand beside them: `negatives.jsonl` (`{"query-id", "corpus-id", "source"}`) and
+    `scored_pairs.jsonl` (`{"query", "passage", "score"}`, the score from 0 to 1).
 
     Raises:
         InputError: where a file is missing, a line is broken, an id is repeated, or a qrels line names an
@@ -31,7 +40,14 @@ def read_beir(folder: str | Path) -> QADataset:
     files.sort(key=lambda file: (order.get(file.stem, len(order)), file.stem))
     qrels = {file.stem: _read_qrels(file, queries, passages) for file in files}
     info = folder / "dataset.json"
-    return QADataset(passages, queries, qrels, read_json(info) if info.exists() else {})
+    return QADataset(
+        passages,
+        queries,
+        qrels,
+        read_json(info) if info.exists() else {},
+        _read_negatives(folder / NEGATIVES, queries, passages),
+        _read_scored_pairs(folder / SCORED_PAIRS),
+    )
 
 
 def check_output(folder: str | Path) -> Path:
@@ -45,7 +61,7 @@ def check_output(folder: str | Path) -> Path:
 
 
 def write_beir(dataset: QADataset, folder: str | Path, dropped: list[dict[str, Any]] | None = None) -> Path:
-    """Write a BEIR folder beside, then rename it; an older one at that place is replaced.
+    """Write a BEIR folder beside, then rename it; an older dataset at that place is replaced, other files stay.
 
     Args:
         dataset: what to write.
@@ -69,7 +85,21 @@ def write_beir(dataset: QADataset, folder: str | Path, dropped: list[dict[str, A
             write_jsonl(target / "dropped.jsonl", dropped)
         if dataset.info:
             write_json(target / "dataset.json", dataset.info)
+        if any(dataset.negatives.values()):
+            write_jsonl(target / NEGATIVES, _negative_rows(dataset))
+        if dataset.scored_pairs:
+            write_jsonl(target / SCORED_PAIRS, (vars(pair) for pair in dataset.scored_pairs))
+        for other in folder.iterdir() if folder.is_dir() else []:
+            if other.name not in OWN_FILES:
+                _copy(other, target / other.name)
     return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _passage_row(passage: Passage) -> dict[str, str]:
@@ -77,7 +107,14 @@ def _passage_row(passage: Passage) -> dict[str, str]:
 
 
 def _query_row(query: Query) -> dict[str, str]:
-    return {"_id": query.id, "text": query.text} | ({"style": query.style} if query.style else {})
+    further = {"style": query.style, "answer": query.answer, "evidence": query.evidence}
+    return {"_id": query.id, "text": query.text} | {key: value for key, value in further.items() if value}
+
+
+def _negative_rows(dataset: QADataset) -> Iterator[dict[str, str]]:
+    for query, passages in dataset.negatives.items():
+        for passage in passages:
+            yield {"query-id": query, "corpus-id": passage, "source": "given"}
 
 
 def _identifier(row: dict[str, Any], file: Path, number: int, seen: Any) -> str:
@@ -125,8 +162,35 @@ def _read_queries(file: Path) -> dict[str, Query]:
         text = _text(row, "text", file, number)
         if not text.strip():
             raise InputError(f"{file}:{number}: the question {identifier!r} is empty: give it a text or remove it")
-        queries[identifier] = Query(identifier, text, _text(row, "style", file, number))
+        # Other people's datasets have lists of answers: they are no fault, and not ours to read.
+        answer, evidence = (value if isinstance(value := row.get(key), str) else "" for key in ("answer", "evidence"))
+        queries[identifier] = Query(identifier, text, _text(row, "style", file, number), answer, evidence)
     return queries
+
+
+def _read_negatives(file: Path, queries: dict[str, Query], passages: dict[str, Passage]) -> dict[str, list[str]]:
+    negatives: dict[str, dict[str, None]] = {}
+    for number, row in read_jsonl(file) if file.exists() else ():
+        query, passage = str(row.get("query-id", "")), str(row.get("corpus-id", ""))
+        if query not in queries:
+            raise UnknownIdError(f"{file}:{number}: the query id {query!r} is not in queries.jsonl")
+        if passage not in passages:
+            raise UnknownIdError(f"{file}:{number}: the passage id {passage!r} is not in corpus.jsonl")
+        negatives.setdefault(query, {})[passage] = None
+    return {query: list(found) for query, found in negatives.items()}
+
+
+def _read_scored_pairs(file: Path) -> list[ScoredPair]:
+    pairs = []
+    for number, row in read_jsonl(file) if file.exists() else ():
+        query, passage = _text(row, "query", file, number), _text(row, "passage", file, number)
+        score = row.get("score")
+        if not query.strip() or not passage.strip():
+            raise InputError(f'{file}:{number}: no "query" or no "passage": a scored pair needs both texts')
+        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+            raise InputError(f"{file}:{number}: the score {score!r:.40} is not a number from 0 to 1")
+        pairs.append(ScoredPair(query, passage, float(score)))
+    return pairs
 
 
 def _read_qrels(file: Path, queries: dict[str, Query], passages: dict[str, Passage]) -> Qrels:

@@ -33,11 +33,24 @@ class Query:
 
     Attributes:
         style: how it was made (`human`, `sentence`, `keywords`, `question`, ...); empty where unknown.
+        answer: what answers it, in its own words; empty where unknown.
+        evidence: the words of the passage that answer it; empty where unknown.
     """
 
     id: str
     text: str
     style: str = ""
+    answer: str = ""
+    evidence: str = ""
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """How well a passage answers a question, as texts: 0 (not at all) to 1."""
+
+    query: str
+    passage: str
+    score: float
 
 
 Qrels = dict[str, dict[str, int]]
@@ -53,6 +66,8 @@ class QADataset:
         queries: query id -> query.
         qrels: split -> query id -> passage id -> grade.
         info: how the dataset was made (`dataset.json`).
+        negatives: query id -> ids of passages that do not answer it, though they look as if.
+        scored_pairs: questions and passages with a score in place of yes or no.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -69,6 +84,8 @@ class QADataset:
     queries: dict[str, Query]
     qrels: dict[str, Qrels]
     info: dict[str, Any] = field(default_factory=dict)
+    negatives: dict[str, list[str]] = field(default_factory=dict)
+    scored_pairs: list[ScoredPair] = field(default_factory=list)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{split} {len(self.qrels[split])}" for split in self.splits) or "none"
@@ -100,6 +117,13 @@ class QADataset:
             passage.id: f"{passage.title}\n{passage.text}" if with_titles and passage.title else passage.text
             for passage in self.passages.values()
         }
+
+    @cached_property
+    def near_duplicates(self) -> dict[str, int]:
+        """Passage id -> its group; passages that nearly repeat each other have one group."""
+        from rag_ft.dataset.near_duplicates import near_duplicate_groups
+
+        return dict(zip(self.passages, near_duplicate_groups(list(self.passage_texts.values())), strict=True))
 
     def require(self, split: str) -> Qrels:
         """The qrels of a split.
@@ -142,4 +166,20 @@ class QADataset:
 
     def with_qrels(self, qrels: Mapping[str, Qrels]) -> QADataset:
         """The same passages and questions under other splits."""
-        return replace(self, qrels=dict(qrels))
+        return self._like(qrels=dict(qrels))
+
+    def with_questions(self, queries: Mapping[str, Query], qrels: Mapping[str, Qrels]) -> QADataset:
+        """The same passages with other questions."""
+        return self._like(queries=dict(queries), qrels=dict(qrels))
+
+    def with_info(self, info: Mapping[str, Any]) -> QADataset:
+        """The same dataset with another account of how it was made."""
+        return self._like(info=dict(info))
+
+    def _like(self, **changes: Any) -> QADataset:
+        changed = replace(self, **changes)
+        # What was derived from the passages alone, and takes long to find, is still true.
+        for name in ("documents", "passage_texts", "near_duplicates"):
+            if name in self.__dict__:
+                changed.__dict__[name] = self.__dict__[name]
+        return changed

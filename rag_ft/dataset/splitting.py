@@ -16,21 +16,19 @@ FEW_DOCUMENTS = 10
 NEIGHBOURS = 5
 """Passages in a group of neighbours."""
 
+BOILERPLATE = 5
+"""A passage that nearly repeats in more documents than this (a disclaimer, a footer) joins no documents: else all of
+them would be one, and none could be held out. Questions on it are not asked (see `boilerplate`)."""
+
 
 def split_units(dataset: QADataset) -> dict[str, int]:
     """Passage id -> the unit that stays on one side of a split, and is resampled as a whole.
 
     A unit is a document, or, below 10 documents, a group of 5 neighbouring passages. Units that share a
-    near-duplicate passage are one.
+    near-duplicate passage are one, unless it is boilerplate.
     """
-    return _units(dataset, _near_duplicates(dataset))
-
-
-def _near_duplicates(dataset: QADataset) -> dict[str, int]:
-    return dict(zip(dataset.passages, near_duplicate_groups(list(dataset.passage_texts.values())), strict=True))
-
-
-def _units(dataset: QADataset, groups: dict[str, int]) -> dict[str, int]:
+    groups = dataset.near_duplicates
+    common = boilerplate(dataset)
     by_document = len(dataset.documents) >= FEW_DOCUMENTS
     unit_of: dict[str, int] = {}
     units = 0
@@ -39,10 +37,24 @@ def _units(dataset: QADataset, groups: dict[str, int]) -> dict[str, int]:
             if place == 0 or (not by_document and place % NEIGHBOURS == 0):
                 units += 1
             unit_of[passage] = units - 1
-    # Units that share a near-duplicate passage are one.
     first_unit: dict[int, int] = {}
-    whole = joined(units, [(first_unit.setdefault(groups[passage], unit), unit) for passage, unit in unit_of.items()])
+    shared = [
+        (first_unit.setdefault(groups[passage], unit), unit)
+        for passage, unit in unit_of.items()
+        if passage not in common
+    ]
+    whole = joined(units, shared)
     return {passage: whole[unit] for passage, unit in unit_of.items()}
+
+
+def boilerplate(dataset: QADataset) -> set[str]:
+    """The passages that nearly repeat in more than 5 documents: nobody asks for one of them in particular."""
+    documents: dict[int, set[str]] = defaultdict(set)
+    for passage, group in dataset.near_duplicates.items():
+        documents[group].add(dataset.passages[passage].document)
+    return {
+        passage for passage, group in dataset.near_duplicates.items() if len(documents[group]) > BOILERPLATE
+    }
 
 
 def split_questions(
@@ -65,10 +77,12 @@ def split_questions(
 
     Returns:
         Split -> qrels. Near-repeated questions stay in one split: a paraphrase of a test question is not
-        trained on.
+        trained on. Questions on boilerplate are left out: its copies stand on all sides.
     """
-    near = _near_duplicates(dataset)
-    units = _units(dataset, near)
+    near = dataset.near_duplicates
+    units = split_units(dataset)
+    common = boilerplate(dataset)
+    qrels = {query: relevant for query, relevant in qrels.items() if common.isdisjoint(relevant)}
     held_out = _drawn(units.values(), new_documents, seed)
     for_dev = _drawn((unit for unit in units.values() if unit not in held_out), dev, seed + 1)
     rest = sorted(p for p, unit in units.items() if unit not in held_out and unit not in for_dev)
@@ -115,7 +129,12 @@ def carve_dev(dataset: QADataset, share: float = 0.15, seed: int = 0) -> QADatas
     units = split_units(dataset)
     asked = sorted({units[passage] for relevant in train.values() for passage in relevant})
     for_dev = _drawn(asked, share, seed)
-    dev = {query: relevant for query, relevant in train.items() if any(units[p] in for_dev for p in relevant)}
+    common = boilerplate(dataset)
+    dev = {
+        query: relevant
+        for query, relevant in train.items()
+        if common.isdisjoint(relevant) and any(units[passage] in for_dev for passage in relevant)
+    }
     left = {query: relevant for query, relevant in train.items() if query not in dev}
     if not left:
         return dataset

@@ -12,6 +12,7 @@ import numpy as np
 
 from rag_ft.errors import OutsideError, RagFtError
 from rag_ft.index.chroma import create_collection
+from rag_ft.retrieval.exact import query_vectors
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -60,13 +61,6 @@ def rank_with_embedding(
     found, agreement = search_chroma(ids, passages, vectors, k)
     done = time.monotonic()
     return Rankings(found, agreement, indexed - started, 1000 * (done - indexed) / max(1, len(queries)))
-
-
-def query_vectors(model: BaseEmbedding, queries: Sequence[str]) -> NDArray[np.float32]:
-    """Query vectors, shape (queries, dimension); many at once where the embedding can."""
-    many = getattr(model, "query_embeddings", None)
-    vectors = many(list(queries)) if many else [model.get_query_embedding(query) for query in queries]
-    return np.asarray(vectors, dtype=np.float32)
 
 
 def search_chroma(

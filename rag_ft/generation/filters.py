@@ -3,69 +3,204 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from rag_ft.dataset.qa_dataset import Passage, Query
-from rag_ft.retrieval.bm25 import BM25
+from rag_ft.dataset.language import is_other_language, word_count
+from rag_ft.dataset.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
+from rag_ft.generation.prompts import STYLES
 
-FEWEST_WORDS, MOST_WORDS = 3, 60
-ROUND_TRIP_DEPTH = 20
-
-REFERS_TO_TEXT = re.compile(
-    r"\b(?:the|this|that|these) (?:given |above |following |provided )?"
-    r"(?:text|passage|paragraph|document|context|excerpt|article|author|sentence|question|answer)s?\b"
-    r"|\baccording to (?:the|this)\b",
-    re.IGNORECASE,
-)
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
 
 Pair = tuple[Query, str]
 """A question and the id of its passage."""
 
+RoundTrip = Literal["bm25", "dense", "both", "either", "none"]
 
-def filter_questions(pairs: Sequence[Pair], passages: dict[str, Passage]) -> tuple[list[Pair], list[dict[str, str]]]:
-    """Keep the questions that find their passage among the first 20 of BM25 and make sense on their own.
+REFERS_TO_TEXT = re.compile(
+    # English
+    r"\b(?:the|this|that|these) (?:given |above |following |provided )?"
+    r"(?:text|passage|paragraph|document|context|excerpt|article|author|sentence|question|answer)s?\b"
+    r"|\baccording to (?:the|this)\b"
+    # German, French, Spanish, Italian, Portuguese, Dutch
+    r"|\b(?:de[rmns]|die|das|diese[rmns]?) (?:obigen? |vorliegenden? |folgenden? )?"
+    r"(?:text(?:es|s)?|abschnitt(?:s|es)?|absatz(?:es)?|dokuments?|passage|auszug(?:s|es)?|artikels?|autors?)\b"
+    r"|\b(?:laut|gemäß) (?:diese[rm]|de[rm]) (?:text|abschnitt|dokument|artikel)\b"
+    r"|\b(?:le|la|ce|cet|cette|du) (?:texte|passage|paragraphe|document|extrait|article|auteur)\b"
+    r"|\b(?:el|la|este|esta|del) (?:texto|pasaje|párrafo|documento|extracto|artículo|autor|autora)\b"
+    r"|\b(?:il|la|questo|questa|del|nel) (?:testo|passaggio|paragrafo|documento|brano|articolo|autore)\b"
+    r"|\b(?:o|a|este|esta|do|no) (?:texto|trecho|parágrafo|documento|artigo|autor)\b"
+    r"|\b(?:de|het|deze|dit) (?:tekst|passage|alinea|document|fragment|artikel|auteur)\b"
+    # Chinese and Japanese
+    r"|(?:这|该|本|上述|以上)(?:篇|段|个|份)?(?:文本|文章|段落|文件|文档|材料|作者)"
+    r"|この(?:文章|文書|テキスト|段落|記事)",
+    re.IGNORECASE,
+)
+
+COPIED_WORDS = 8
+"""A question that takes so many words or more from its passage, one after the other and nothing else, is a copy."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which questions stay.
+
+    Attributes:
+        shortest: words; two characters of a script without spaces count as one.
+        longest: words.
+        round_trip: who must find a question's passage: `bm25`, `dense`, `both`, `either`, or `none`.
+        depth: among so many first passages.
+        embed_model: the embedding of the dense round trip; any LlamaIndex embedding.
+    """
+
+    shortest: int = 3
+    longest: int = 60
+    round_trip: RoundTrip = "bm25"
+    depth: int = 20
+    embed_model: BaseEmbedding | None = None
+
+
+Row = dict[str, str]
+"""A line of `dropped.jsonl`: query, passage, reason, style."""
+
+
+def dropped_row(query: Query, passage: str, reason: str) -> Row:
+    """The row that `dropped.jsonl` has for a question."""
+    return {"query": query.text, "passage": passage, "reason": reason, "style": query.style}
+
+
+def filter_questions(
+    pairs: Sequence[Pair],
+    passages: dict[str, Passage],
+    filters: Filters | None = None,
+    *,
+    groups: dict[str, int] | None = None,
+    show_progress: bool = False,
+) -> tuple[list[Pair], list[Row]]:
+    """Keep the questions that make sense on their own and find their passage.
+
+    The filters, in their order: length; a reference to "the text"; another language than the passage; a copy of the
+    passage's words (of an LLM's questions: sentences taken from the passage are trained on without it); a repeat or
+    near-repeat of an earlier question; and the round trip: a question stays if the passage that it was made for, or a
+    near-duplicate of it, is among the first passages that a retriever finds for it (Dai et al. 2022, Promptagator).
 
     Args:
         pairs: questions with the ids of their passages.
         passages: all passages of the corpus.
+        filters: the settings; the defaults where None.
+        groups: passage id -> its group of near-duplicates (`QADataset.near_duplicates`).
+        show_progress: a progress bar for a dense round trip.
 
     Returns:
         The pairs that stay, and a row for `dropped.jsonl` for each one that does not.
     """
+    filters = filters or Filters()
+    dropped: list[Row] = []
     kept: list[Pair] = []
-    dropped: list[dict[str, str]] = []
-
-    def drop(query: Query, passage: str, reason: str) -> None:
-        dropped.append({"query": query.text, "passage": passage, "reason": reason, "style": query.style})
-
-    seen: set[str] = set()
     for query, passage in pairs:
-        plain = " ".join(re.findall(r"\w+", query.text.lower()))
-        if (reason := _fault(query.text)) or (reason := "repeated" if plain in seen else ""):
-            drop(query, passage, reason)
+        reason = fault(query, passages[passage], filters)
+        if reason:
+            dropped.append(dropped_row(query, passage, reason))
         else:
-            seen.add(plain)
             kept.append((query, passage))
-    if not kept:
-        return kept, dropped
-    ranked = BM25({key: passage.text for key, passage in passages.items()}).rank(
-        [query.text for query, _ in kept], ROUND_TRIP_DEPTH
-    )
-    stay = []
-    for (query, passage), found in zip(kept, ranked, strict=True):
-        if passage in found:
-            stay.append((query, passage))
-        else:
-            drop(query, passage, f"does not find its passage among the first {ROUND_TRIP_DEPTH} of BM25")
-    return stay, dropped
+    kept, repeated = _without_repeats(kept)
+    dropped += repeated
+    if kept and filters.round_trip != "none":
+        kept, lost = _round_trip(kept, passages, filters, groups or {}, show_progress)
+        dropped += lost
+    return kept, dropped
 
 
-def _fault(text: str) -> str:
-    # Chinese and Japanese write without spaces: there characters are counted, two for a word.
-    wide = len(re.findall(r"[\u3040-\u30ff\u3400-\u9fff]", text))
-    words = len(re.findall(r"[^\W_]+", re.sub(r"[\u3040-\u30ff\u3400-\u9fff]", " ", text))) + wide // 2
-    if words < FEWEST_WORDS:
+def fault(query: Query, passage: Passage, filters: Filters) -> str:
+    """Why a question is of no use by itself; empty where it may be."""
+    words = word_count(query.text)
+    if words < filters.shortest and not (query.style == "keywords" and words == 2):
         return "too short"
-    if words > MOST_WORDS:
+    if words > filters.longest:
         return "too long"
-    return "refers to the text" if REFERS_TO_TEXT.search(text) else ""
+    if REFERS_TO_TEXT.search(query.text):
+        return "refers to the text"
+    if query.style in STYLES:
+        if words >= COPIED_WORDS and _plain(query.text) in _plain(passage.text):
+            return "copies the passage"
+        if is_other_language(query.text, passage.text):
+            return "in another language than its passage"
+    return ""
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def _without_repeats(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Row]]:
+    kept: list[Pair] = []
+    dropped: list[Row] = []
+    seen: dict[int, str] = {}
+    groups = near_duplicate_groups([query.text for query, _ in pairs])
+    for (query, passage), group in zip(pairs, groups, strict=True):
+        plain = _plain(query.text)
+        if group in seen:
+            reason = "repeated" if plain == seen[group] else "nearly repeated"
+            dropped.append(dropped_row(query, passage, reason))
+        else:
+            seen[group] = plain
+            kept.append((query, passage))
+    return kept, dropped
+
+
+def _round_trip(
+    pairs: list[Pair],
+    passages: dict[str, Passage],
+    filters: Filters,
+    groups: dict[str, int],
+    show_progress: bool,
+) -> tuple[list[Pair], list[Row]]:
+    texts = QADataset(passages, {}, {}).passage_texts
+    queries = [query.text for query, _ in pairs]
+    wanted = [groups.get(passage, passage) for _, passage in pairs]
+    finders: dict[str, Callable[[], list[list[str]]]] = {
+        "bm25": lambda: _by_bm25(texts, queries, filters.depth),
+        "dense": lambda: _by_embedding(texts, queries, filters, show_progress),
+    }
+    names = [filters.round_trip] if filters.round_trip in finders else list(finders)
+    hits = []
+    for name in names:
+        found = finders[name]()
+        hits.append(
+            [want in {groups.get(key, key) for key in ranked} for want, ranked in zip(wanted, found, strict=True)]
+        )
+    combine = any if filters.round_trip == "either" else all
+    by = {"bm25": "BM25", "dense": "the embedding", "both": "BM25 and the embedding", "either": "BM25 or the embedding"}
+    reason = f"does not find its passage among the first {filters.depth} of {by[filters.round_trip]}"
+    kept: list[Pair] = []
+    dropped: list[Row] = []
+    for (query, passage), *found_by in zip(pairs, *hits, strict=True):
+        if combine(found_by):
+            kept.append((query, passage))
+        else:
+            dropped.append(dropped_row(query, passage, reason))
+    return kept, dropped
+
+
+def _by_bm25(texts: dict[str, str], queries: list[str], depth: int) -> list[list[str]]:
+    from rag_ft.retrieval.bm25 import BM25
+
+    return BM25(texts).rank(queries, depth)
+
+
+def _by_embedding(texts: dict[str, str], queries: list[str], filters: Filters, show_progress: bool) -> list[list[str]]:
+    from rag_ft.errors import InputError
+    from rag_ft.retrieval.exact import ExactSearch
+
+    if filters.embed_model is None:
+        raise InputError(f"the round trip {filters.round_trip!r} needs an embedding: give Filters(embed_model=…)")
+    return ExactSearch(filters.embed_model, texts, show_progress).rank(queries, filters.depth)
+
+
+def summary(dropped: Sequence[Row]) -> Counter[str]:
+    """How many questions were dropped for each reason."""
+    return Counter(row["reason"].split(":")[0] for row in dropped)

@@ -7,9 +7,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
+from rag_ft.errors import OutsideError
 from rag_ft.files import outside_failures, sha256_of
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 def question_key(llm: str, prompt: str) -> str:
@@ -21,22 +25,28 @@ class Journal:
     """An append-only JSONL file of answers, one `{"key": …, "answer": …}` a line.
 
     Answers that are recorded together reach the disk in one write; a line that a kill cut off is dropped
-    when the journal is opened again.
+    when the journal is opened again. Within a `with` block the journal belongs to one process alone.
 
     Args:
         file: the journal; made when the first answer comes. None keeps the answers in memory alone.
+
+    Raises:
+        OutsideError: by the `with` block, where another process writes into the same journal.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
         self.answers: dict[str, str] = {}
         self._stream: IO[bytes] | None = None
-        if file is not None and file.exists():
-            self._recover(file)
+        self._lock: BaseFileLock | None = None
+        self._read()
 
-    def _recover(self, file: Path) -> None:
-        with outside_failures(file):
-            content = file.read_bytes()
+    def _read(self) -> bytes:
+        """Take the whole lines of the file; return them."""
+        if self.file is None or not self.file.exists():
+            return b""
+        with outside_failures(self.file):
+            content = self.file.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         for line in whole.splitlines():
             try:
@@ -45,9 +55,7 @@ class Journal:
                     self.answers[entry["key"]] = entry["answer"]
             except (ValueError, KeyError, TypeError):
                 continue
-        if len(whole) < len(content):
-            with file.open("rb+") as stream:
-                stream.truncate(len(whole))
+        return whole
 
     def record(self, answers: Sequence[tuple[str, str]]) -> None:
         """Make answers durable: they are on the disk when this returns."""
@@ -67,6 +75,27 @@ class Journal:
             os.fsync(self._stream.fileno())
 
     def __enter__(self) -> Journal:
+        if self.file is None:
+            return self
+        from filelock import FileLock, Timeout
+
+        with outside_failures(self.file):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            # The system frees the lock when its process ends, however it ends.
+            self._lock = FileLock(self.file.with_name(f".{self.file.name}.lock"))
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                self._lock = None
+                raise OutsideError(
+                    f"another process is writing its answers into {self.file}: wait until it ends, or choose another "
+                    "--output"
+                ) from None
+            # Another process may have written between the first look and the lock.
+            whole = self._read()
+            if self.file.exists() and len(whole) < self.file.stat().st_size:
+                with self.file.open("rb+") as stream:
+                    stream.truncate(len(whole))
         return self
 
     def __exit__(
@@ -75,3 +104,6 @@ class Journal:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None

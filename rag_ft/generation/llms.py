@@ -51,6 +51,8 @@ def resolve_llm(name: str, url: str | None = None) -> LLM | None:
         if not url:
             raise InputError("--llm openai-like:MODEL needs the server's address: --llm-url http://HOST:PORT/v1")
         arguments |= {"is_chat_model": True, "api_key": os.environ.get("OPENAI_API_KEY", "none")}
+    if "max_retries" in getattr(found, "model_fields", {}):
+        arguments["max_retries"] = 0  # the calls are retried here, where the server's Retry-After and the budget count
     try:
         return found(**arguments)  # type: ignore[no-any-return]
     except RagFtError:

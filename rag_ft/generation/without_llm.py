@@ -8,15 +8,30 @@ generated data a smaller share of the weights (`rag_ft.training.recipe`).
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
+from rag_ft.dataset.language import (
+    HAN,
+    HANGUL,
+    KATAKANA,
+    MARKS,
+    SOUTH_EAST_ASIAN,
+    UNSPACED,
+    corpus_language,
+    language_of,
+    sentences_of,
+    stop_words_of,
+    word_count,
+)
 from rag_ft.dataset.qa_dataset import Passage, Query
 
 SENTENCE = "sentence"
-KEYWORDS = "keywords"
+KEY_PHRASES = "key-phrases"
 HEADING = "heading"
 
 SHORTEST, LONGEST = 6, 50
@@ -24,14 +39,20 @@ SHORTEST, LONGEST = 6, 50
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text that can ask for its passage: not too short or long, no heading, no address."""
-    from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer
+    """The sentences of a text that can ask for its passage: not too short or long, no heading, no address.
 
-    split = split_by_sentence_tokenizer()
+    Example:
+        >>> from rag_ft.generation.without_llm import sentences
+        >>> sentences("# Urlaub\\n\\nUrlaub wird z. B. im Portal HELM beantragt. Alles klar.")
+        ['Urlaub wird z. B. im Portal HELM beantragt.']
+    """
+    language = language_of(text)
     # An empty line, a heading and a list item end a sentence, whatever stands at their end.
     blocks = re.split(r"\n\s*\n|^#{1,6}\s.*$|^\s*(?:[-*+]|\d+[.)])\s+|^\|.*$", text, flags=re.MULTILINE)
-    found = (" ".join(sentence.split()) for block in blocks if block.strip() for sentence in split(block))
-    return [sentence for sentence in found if SHORTEST <= len(sentence.split()) <= LONGEST and "://" not in sentence]
+    found = (
+        " ".join(sentence.split()) for block in blocks if block.strip() for sentence in sentences_of(block, language)
+    )
+    return [sentence for sentence in found if SHORTEST <= word_count(sentence) <= LONGEST and "://" not in sentence]
 
 
 def sentence_queries(passage: Passage, count: int, draw: random.Random) -> list[str]:
@@ -44,33 +65,51 @@ def heading_queries(passage: Passage) -> list[str]:
     """The Markdown headings of a passage that say something by themselves; training takes them out of it too."""
     headings = re.findall(r"^#{1,6}\s+(.+?)\s*#*$", passage.text, re.MULTILINE)
     return [
-        heading for heading in dict.fromkeys(headings) if 3 <= len(heading.split()) <= 20 and heading != passage.title
+        heading for heading in dict.fromkeys(headings) if 3 <= word_count(heading) <= 20 and heading != passage.title
     ]
 
 
-WORD = re.compile(r"[^\W\d_][\w'-]+")
+# Hiragana is left out: it writes the endings and particles of Japanese, seldom a term.
+RUN = re.compile(f"[{HAN}]+|[{KATAKANA}]+|[{SOUTH_EAST_ASIAN}]+")
+SHORT = re.compile(f"[{HANGUL}]|{RUN.pattern}")
+"""Scripts in which two characters make a word."""
 
-
-def _words(text: str) -> list[str]:
-    plain = re.sub(r"\S*(?:://|www\.|@)\S*", " ", text)
-    return [word.lower() for word in WORD.findall(plain) if 3 <= len(word) <= 24]
+WORD = re.compile(rf"{RUN.pattern}|(?:(?![{UNSPACED}])[^\W\d_])(?:(?![{UNSPACED}])[\w{MARKS}'-])+")
+LONGEST_WORD = 32
+LINK = 0.3
+"""Neighbours in a run belong to one term where so many of the rarer one's occurrences stand beside the other."""
 
 
 class KeyPhrases:
-    """The words that tell a passage from the others: by their frequency here against that of the corpus."""
+    """The words that tell a passage from the others: by their frequency here against that of the corpus.
+
+    Where there are no spaces between words, a term is a run of characters that the corpus repeats together.
+
+    Args:
+        texts: those of the whole corpus.
+
+    Example:
+        >>> import random
+        >>> from rag_ft.generation.without_llm import KeyPhrases
+        >>> texts = ["年假申请交人事处。", "病假申请交班组长。", "提交年假证明：人事处审查。", "病假证明：班组长审查。"]
+        >>> KeyPhrases(texts).query(texts[0], random.Random(0))
+        '年假 申请 人事处'
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self.documents = 0
-        self.frequency: Counter[str] = Counter()
-        for text in texts:
-            self.documents += 1
-            self.frequency.update(set(_words(text)))
+        texts = list(texts)
+        self.documents = len(texts)
+        self._stop_words = set(stop_words_of(corpus_language(texts)))
+        self._characters: Counter[str] = Counter()
+        self._pairs: Counter[str] = Counter()
+        for run in (run for text in texts for run in RUN.findall(text)):
+            self._characters.update(run)
+            self._pairs.update(map("".join, pairwise(run)))
+        self.frequency = Counter(word for text in texts for word in set(self._words(text)))
 
     def query(self, text: str, draw: random.Random) -> str | None:
         """Three to six rare words of a text, in the order of the text; None where it has too few."""
-        import math
-
-        words = _words(text)
+        words = self._words(text)
         counts = Counter(words)
         # A word that stands once in the whole corpus is more often a slip than a term.
         score = {
@@ -83,6 +122,24 @@ class KeyPhrases:
             return None
         chosen = set(draw.sample(best, min(len(best), draw.randint(3, 6))))
         return " ".join(dict.fromkeys(word for word in words if word in chosen))
+
+    def _words(self, text: str) -> list[str]:
+        plain = re.sub(r"\S*(?:://|www\.|@)\S*", " ", text)
+        words = (term for word in WORD.findall(plain) for term in (self._terms(word) if RUN.match(word) else [word]))
+        long_enough = (word.lower() for word in words if (2 if SHORT.match(word) else 3) <= len(word) <= LONGEST_WORD)
+        return [word for word in long_enough if word not in self._stop_words]
+
+    def _terms(self, run: str) -> list[str]:
+        """Cut a run of characters where neighbours are seldom together in the corpus."""
+        term, terms = run[0], []
+        for pair in map("".join, pairwise(run)):
+            together = self._pairs[pair]
+            if together > 1 and together >= LINK * min(self._characters[character] for character in pair):
+                term += pair[1]
+            else:
+                terms.append(term)
+                term = pair[1]
+        return [*terms, term]
 
 
 def questions_without_llm(passages: Sequence[Passage], per_passage: int = 2, seed: int = 0) -> list[tuple[Query, str]]:
@@ -100,7 +157,7 @@ def questions_without_llm(passages: Sequence[Passage], per_passage: int = 2, see
         styles = [(SENTENCE, text) for text in sentence_queries(passage, per_passage, draw)]
         styles += [(HEADING, text) for text in heading_queries(passage)]
         keywords = (phrases.query(passage.text, draw) for _ in range(per_passage))
-        styles += [(KEYWORDS, text) for text in dict.fromkeys(keywords) if text]
+        styles += [(KEY_PHRASES, text) for text in dict.fromkeys(keywords) if text]
         counts: Counter[str] = Counter()
         for style, text in styles:
             counts[style] += 1

@@ -2,47 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from rag_ft.dataset.language import NAMES, WORD, corpus_language, segmented, stop_words_of
+
+CHUNK = 1000
+"""Queries that are ranked at once: what memory is needed for them beside their results stays small."""
+
 
 class BM25:
-    """BM25 over passages (Lucene's variant, bm25s), with English stemming.
+    """BM25 over passages (Lucene's variant, bm25s), with the stemmer and the stop words of their language.
+
+    Languages without spaces between words, and Korean, are matched by pairs of characters instead.
 
     Args:
         passages: passage id -> text as it is embedded.
+        language: ISO 639-1 code; None takes the most frequent language of the passages, and English where it cannot
+            be told.
 
     Example:
         >>> from rag_ft.retrieval.bm25 import BM25
         >>> BM25({"a": "badges and doors", "b": "leave and holidays"}).rank(["which door badge"], k=1)
         [['a']]
+        >>> BM25({"a": "Die Ausweise öffnen Türen.", "b": "Der Urlaub ist frei."}, "de").rank(["offene Tür"], k=1)
+        [['a']]
     """
 
-    def __init__(self, passages: Mapping[str, str]) -> None:
+    def __init__(self, passages: Mapping[str, str], language: str | None = None) -> None:
         import bm25s
-        import Stemmer
 
+        texts = list(passages.values())
         self.ids = list(passages)
-        self._stemmer = Stemmer.Stemmer("english")
-        self._index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
-        self._index.index(self._tokens(list(passages.values())), show_progress=False)
+        self.language = language or corpus_language(texts) or "en"
+        self._stemmer, self._stop_words = _stemmer(self.language), stop_words_of(self.language)
+        tokens = self._tokens(texts)
+        self._index: Any = None
+        if any(tokens.ids):
+            self._index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+            self._index.index(tokens, show_progress=False)
 
-    def _tokens(self, texts: Sequence[str]) -> object:
+    def _tokens(self, texts: Iterable[str]) -> Any:
         import bm25s
 
         # Single letters and digits count too: "Form T-9" is the name of a form.
         return bm25s.tokenize(
-            list(texts), stopwords="en", stemmer=self._stemmer, token_pattern=r"(?u)\b\w+\b", show_progress=False
+            (segmented(text) for text in texts),
+            stopwords=self._stop_words,
+            stemmer=self._stemmer,
+            token_pattern=WORD,
+            show_progress=False,
         )
 
     def rank(self, queries: Sequence[str], k: int) -> list[list[str]]:
         """The ids of the best k passages of each query; those without a common word are left out."""
-        if not queries:
-            return []
-        k = min(k, len(self.ids))
-        places, scores = self._index.retrieve(self._tokens(queries), k=k, show_progress=False, n_threads=0)
-        return [
-            [self.ids[place] for place in row[np.asarray(values) > 0]]
-            for row, values in zip(places, scores, strict=True)
-        ]
+        if self._index is None:
+            return [[] for _ in queries]
+        ranked: list[list[str]] = []
+        for start in range(0, len(queries), CHUNK):
+            tokens = self._tokens(queries[start : start + CHUNK])
+            places, scores = self._index.retrieve(tokens, k=min(k, len(self.ids)), show_progress=False, n_threads=0)
+            ranked += [
+                [self.ids[place] for place in row[np.asarray(values) > 0]]
+                for row, values in zip(places, scores, strict=True)
+            ]
+        return ranked
+
+
+def _stemmer(language: str) -> Any:
+    import Stemmer
+
+    name = NAMES.get(language)
+    return Stemmer.Stemmer(name) if name in Stemmer.algorithms() else None

@@ -1,0 +1,133 @@
+"""What the columns of a table of questions hold, told by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rag_ft.errors import InputError
+
+ROLES = ("query", "positive", "negative", "score", "document", "evidence", "answer", "id")
+
+# Names of one line are equally good: two of them in one table are a question for a person. An earlier line wins.
+QUERY = (
+    "query question anchor query_text question_text user_query user_question user_input search_query search_term "
+    "search sentence1 sentence_1",
+    "prompt",
+)
+POSITIVE = (
+    "positive positives pos positive_passage positive_passages positive_context positive_contexts positive_ctx "
+    "positive_ctxs positive_text positive_document positive_documents positive_doc",
+    "context contexts passage passages passage_text chunk chunk_text sentence2 sentence_2 reference_context "
+    "reference_contexts relevant_passage relevant_passages gold_context clicked_passage document_text",
+)
+TEXT = ("text content",)
+DOCUMENT = (
+    "document documents doc docs doc_id doc_ids docid document_id document_ids clicked clicked_document "
+    "clicked_documents clicked_doc clicked_doc_id clicked_url clicked_id",
+    "source sources url urls link file file_name filename path file_path",
+)
+PASSAGE_ID = ("passage_id passage_ids pid node_id chunk_id corpus_id",)
+SCORE = (
+    "score scores label labels similarity similarity_score rating ratings stars feedback clicks click click_count "
+    "relevance relevant is_relevant grade",
+)
+ANSWER = ("answer answers ground_truth reference_answer expected_answer response",)
+EVIDENCE = ("evidence snippet quote highlight",)
+ID = ("id query_id qid question_id",)
+NUMBERED = {
+    "positive": re.compile(r"pos(?:itive)?_?\d+"),
+    "negative": re.compile(r"(?:hard_)?neg(?:ative)?s?(?:_(?:passage|context|ctx|text|document|doc)s?)?_?\d*"),
+}
+FLAGS = {"0", "1", "true", "false", "yes", "no"}
+LONG = 10
+"""Words: a cell under "document" with so many is the document's text, not its name."""
+
+
+def find_columns(
+    path: Path, columns: Sequence[str], head: Sequence[Mapping[str, Any]], fields: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Role -> the columns that hold it; a role that no column has is left out.
+
+    Args:
+        path: for the error message.
+        columns: of the table.
+        head: its first rows: a "document" column may hold names or texts, "clicked" may hold names or yes and no.
+        fields: role -> column, where a person says it.
+
+    Raises:
+        InputError: where no column is the question, or none is what answers it, or two could be.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from rag_ft.dataset.columns import find_columns
+        >>> find_columns(Path("log.csv"), ["Question", "Context", "neg_1", "neg_2", "url"], [], {})
+        {'query': ['Question'], 'positive': ['Context'], 'negative': ['neg_1', 'neg_2'], 'document': ['url']}
+    """
+    names = ", ".join(repr(str(column)[:30]) for column in columns[:8]) + (", …" if len(columns) > 8 else "")
+    mend = f'(columns: {names or "none"}): rename them, or say fields={{"query": "…", "positive": "…"}}'
+    for role, column in fields.items():
+        if role not in ROLES:
+            raise InputError(f"{path}: fields names {role!r}, and may name {', '.join(ROLES)}")
+        if column not in columns:
+            raise InputError(f"{path} has no column {column!r} {mend}")
+    found = {role: [column] for role, column in fields.items()}
+
+    def free(tier: str) -> list[str]:
+        taken = {column for several in found.values() for column in several}
+        return [column for column in columns if column not in taken and plain_name(column) in tier.split()]
+
+    def choose(role: str, tiers: Iterable[str]) -> None:
+        for tier in tiers if role not in found else ():
+            if matching := free(tier):
+                if len(matching) > 1:
+                    raise InputError(f"{path}: {' and '.join(map(repr, matching[:3]))} may both be its {role} {mend}")
+                found[role] = matching
+                return
+
+    for role, pattern in NUMBERED.items():
+        matching = [column for column in columns if pattern.fullmatch(plain_name(column))]
+        if matching and role not in found:
+            found[role] = matching
+    if "score" not in found:
+        choose("score", ["clicked"] if _all(head, free("clicked"), _is_flag) else SCORE)
+    choose("query", QUERY)
+    choose("evidence", EVIDENCE)
+    choose("positive", POSITIVE)
+    # "text" is the passage beside a question, and the question where nothing else is.
+    choose("query", TEXT)
+    choose("positive", TEXT)
+    if _all(head, free(DOCUMENT[0]), _is_long):
+        choose("positive", DOCUMENT[:1])
+    choose("document", (*DOCUMENT, *PASSAGE_ID) if "positive" in found else (*PASSAGE_ID, *DOCUMENT))
+    choose("id", ID)
+    if "positive" not in found and "document" not in found:
+        choose("positive", ["answer"])
+    choose("answer", ANSWER)
+    if "query" not in found:
+        raise InputError(f"{path}: no column is the question {mend}")
+    if "positive" not in found and "document" not in found:
+        raise InputError(f"{path}: no column is the passage or document that answers the question {mend}")
+    return {role: found[role] for role in ROLES if role in found}
+
+
+def plain_name(column: str) -> str:
+    """A column's name without case, spaces and signs: "Query-ID " is query_id."""
+    return re.sub(r"[\W_]+", "_", column.casefold()).strip("_")
+
+
+def _all(head: Sequence[Mapping[str, Any]], columns: Sequence[str], holds: Callable[[Any], bool]) -> bool:
+    values = [value for column in columns for row in head if (value := row.get(column)) not in (None, "", [])]
+    return bool(values) and all(holds(value) for value in values)
+
+
+def _is_flag(value: Any) -> bool:
+    return str(value).strip().lower() in FLAGS
+
+
+def _is_long(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_long(item) for item in value)
+    return isinstance(value, str) and len(value.split()) >= LONG

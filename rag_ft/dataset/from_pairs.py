@@ -1,0 +1,154 @@
+"""Labelled pairs -> dataset: their texts become the corpus, or are found in the corpus that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+
+from rag_ft.dataset.labelled_pairs import LabelledPair, one_line
+from rag_ft.dataset.locating import Locator
+from rag_ft.dataset.qa_dataset import Passage, QADataset, Qrels, Query, ScoredPair
+from rag_ft.errors import InputError
+
+
+def dataset_from_pairs(
+    pairs: Iterable[LabelledPair], passages: Mapping[str, Passage] | None = None, split: str = "train"
+) -> tuple[QADataset, list[dict[str, str]]]:
+    """Pairs -> dataset, and what had to be left out of it.
+
+    Args:
+        pairs: of `read_labelled_pairs`.
+        passages: the corpus, in which each text is found (see `Locator`). Without it the texts are the corpus, each
+            once, in the document that its row names.
+        split: of the questions whose file has no splits.
+
+    Returns:
+        The dataset with its negatives and scored pairs, and a row for `dropped.jsonl` (query, passage, reason,
+        style) for each text that stands nowhere in the corpus and each question that nothing answers.
+
+    Example:
+        >>> from rag_ft.dataset.from_pairs import dataset_from_pairs
+        >>> from rag_ft.dataset.labelled_pairs import LabelledPair
+        >>> dataset, dropped = dataset_from_pairs([LabelledPair("How?", ("So.",), ("Not so.",))])
+        >>> dataset.qrels, dataset.negatives, dropped
+        ({'train': {'q0': {'p0': 1}}}, {'q0': ['p1']}, [])
+    """
+    corpus: _GivenCorpus | _OwnTexts = _OwnTexts() if passages is None else _GivenCorpus(passages)
+    pairs = list(pairs)
+    dropped: list[dict[str, str]] = []
+    queries = _queries(pairs, split)
+    qrels: dict[str, Qrels] = {}
+    negatives: dict[str, dict[str, None]] = {}
+    scores: dict[tuple[str, str], float] = {}
+
+    def drop(query: str, passage: str, reason: str) -> None:
+        dropped.append({"query": query, "passage": passage, "reason": reason, "style": ""})
+
+    for pair in pairs:
+        query = queries[_key(pair, split)]
+        found = {}
+        for text, documents, positive in _texts(pair):
+            ids, reason = corpus.find(text, documents) if text else corpus.inside(pair)
+            if not ids:
+                drop(pair.query, text, reason)
+            # A text that is scored 0 is a negative, and so is a document that is.
+            found |= dict.fromkeys(ids, positive and pair.score != 0)
+            if pair.score is not None and text and (positive or pair.score == 0):
+                for passage in ids:
+                    scores[query.id, passage] = max(pair.score, scores.get((query.id, passage), 0.0))
+        for passage, positive in found.items():
+            if not positive:
+                negatives.setdefault(query.id, {})[passage] = None
+            elif pair.is_relevant:
+                qrels.setdefault(pair.split or split, {}).setdefault(query.id, {})[passage] = 1
+    answered = {query: relevant for part in qrels.values() for query, relevant in part.items()}
+    told = {row["query"] for row in dropped} | {query for query, _ in scores}
+    for query in queries.values():
+        for passage in [passage for passage in negatives.get(query.id, ()) if passage in answered.get(query.id, ())]:
+            del negatives[query.id][passage]
+            drop(query.text, passage, "it is marked both as relevant and as not relevant")
+        if query.id not in answered and query.id not in told and query.text not in told:
+            drop(query.text, "", "no passage answers it")
+    dataset = QADataset(
+        dict(corpus.passages),
+        {query.id: query for query in queries.values() if query.id in answered},
+        qrels,
+        negatives={query: list(found) for query, found in negatives.items() if found and query in answered},
+    )
+    texts, asked = dataset.passage_texts, {query.id: query.text for query in queries.values()}
+    scored = [ScoredPair(asked[query], texts[passage], score) for (query, passage), score in scores.items()]
+    return replace(dataset, scored_pairs=scored), dropped
+
+
+def _key(pair: LabelledPair, split: str) -> tuple[str, str]:
+    return one_line(pair.query), pair.split or split
+
+
+def _queries(pairs: Sequence[LabelledPair], split: str) -> dict[tuple[str, str], Query]:
+    """(question, split) -> query: with the id of its pair where that is free, else with a number."""
+    given = {pair.id for pair in pairs}
+    numbers = (number for place in count() if (number := f"q{place}") not in given)
+    queries: dict[tuple[str, str], Query] = {}
+    taken: set[str] = set()
+    for pair in pairs:
+        key = _key(pair, split)
+        if (before := queries.get(key)) is None:
+            identifier = pair.id if pair.id and pair.id not in taken else next(numbers)
+            taken.add(identifier)
+            queries[key] = Query(identifier, pair.query, "", pair.answer, pair.evidence)
+        else:
+            queries[key] = replace(
+                before, answer=before.answer or pair.answer, evidence=before.evidence or pair.evidence
+            )
+    return queries
+
+
+def _texts(pair: LabelledPair) -> Iterable[tuple[str, Sequence[str], bool]]:
+    """(text, documents, whether it is a positive); an empty text stands for the documents themselves."""
+    for place, text in enumerate(pair.positives):
+        aligned = len(pair.documents) == len(pair.positives)
+        yield text, pair.documents[place : place + 1] if aligned else pair.documents, True
+    for text in pair.negatives:
+        # A negative beside a positive does not stand in the positive's document.
+        yield text, () if pair.positives else pair.documents, False
+    if not pair.positives and not pair.negatives:
+        yield "", pair.documents, True
+
+
+class _OwnTexts:
+    """The texts of the pairs are the corpus."""
+
+    def __init__(self) -> None:
+        self.passages: dict[str, Passage] = {}
+        self._id_of: dict[str, str] = {}
+
+    def find(self, text: str, documents: Sequence[str]) -> tuple[list[str], str]:
+        identifier = self._id_of.setdefault(one_line(text), f"p{len(self._id_of)}")
+        document = documents[0] if len(documents) == 1 else ""
+        before = self.passages.setdefault(identifier, Passage(identifier, text, "", document))
+        if document and not before.doc_id:
+            self.passages[identifier] = replace(before, doc_id=document)
+        return [identifier], ""
+
+    def inside(self, pair: LabelledPair) -> tuple[list[str], str]:
+        # Questions and answers with the page that they stand on: the answer is all the text that there is.
+        text = pair.evidence or pair.answer
+        return self.find(text, pair.documents) if text else ([], "it names a document, and no corpus holds its text")
+
+
+class _GivenCorpus:
+    """The texts of the pairs are looked for in a corpus."""
+
+    def __init__(self, passages: Mapping[str, Passage]) -> None:
+        self.passages = passages
+        self._locator = Locator(passages)
+
+    def find(self, text: str, documents: Sequence[str]) -> tuple[list[str], str]:
+        return self._locator.find(text, documents), "its passage is not in the corpus"
+
+    def inside(self, pair: LabelledPair) -> tuple[list[str], str]:
+        try:
+            return self._locator.inside(pair.documents, pair.evidence), ""
+        except InputError as error:
+            return [], f"its document is not in the corpus: {error}"

@@ -1,0 +1,279 @@
+"""Questions with the passages that answer them, in the forms that people have: pairs, triplets, scores, clicks."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from rag_ft.dataset.beir import read_beir
+from rag_ft.dataset.columns import find_columns, plain_name
+from rag_ft.dataset.llama_index_json import read_llama_index_json
+from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.tables import is_json_list, read_table, saved_splits
+from rag_ft.errors import InputError
+
+RELEVANT = 0.5
+"""A passage with a lower score is neither a positive nor a negative: it teaches as a scored pair alone."""
+
+COUNTS = {"clicks", "click", "click_count", "relevance", "grade"}
+"""Scores without a top of their own: they are measured against the best of their question."""
+
+WORD_SCORES = dict.fromkeys(["yes", "y", "true", "relevant", "positive", "up", "good"], 1.0) | dict.fromkeys(
+    ["no", "n", "false", "not relevant", "not_relevant", "irrelevant", "negative", "down", "bad"], 0.0
+)
+
+DEV_NAMES = {"validation", "valid", "val", "eval"}
+HEAD = 100
+"""Rows that are looked at to tell what a column holds."""
+
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """A question with what people said about passages for it.
+
+    Attributes:
+        query: the question.
+        positives: texts of passages that answer it, or, with a score under .5, that do so a little.
+        negatives: texts of passages that do not.
+        score: of the positives, from 0 to 1; 0 where the passages are negatives, None where nobody scored.
+        documents: ids or names of documents or passages, where the row names some; one for all positives, or one
+            for each.
+        evidence: a snippet of a document that answers it.
+        id: of the question; empty where the row has none.
+        answer: in its own words.
+        split: that it was found in; empty where the file has no splits.
+    """
+
+    query: str
+    positives: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
+    score: float | None = None
+    documents: tuple[str, ...] = ()
+    evidence: str = ""
+    id: str = ""
+    answer: str = ""
+    split: str = ""
+
+    @property
+    def is_relevant(self) -> bool:
+        """Whether its positives, or its documents, count as the answer."""
+        return self.score is None or self.score >= RELEVANT
+
+
+def read_labelled_pairs(path: str | Path, *, fields: Mapping[str, str] | None = None) -> list[LabelledPair]:
+    """Read question-passage pairs, triplets, scored pairs, or a log of clicks or ratings.
+
+    Columns are found by their usual names, whatever their case: `query`, `question`, `anchor`, `sentence1`;
+    `positive`, `context`, `passage`, `sentence2`, `answer`; `negative`, `hard_negatives`, `neg_1`; `score`, `label`,
+    `rating`, `clicks`; `document`, `doc_id`, `source`, `url`; `evidence`; `id`. A cell may hold a list (in CSV as
+    JSON). Rows of one question are merged where they say the same about it (score, document, evidence).
+
+    Scores end as 0 to 1. Labels of 0 and 1, and scores that are 0 to 1 already, stay; "yes" and "not relevant" and
+    their like are 1 and 0. Ratings and similarities beyond 1 are divided by the largest of the file (4 of 5 stars:
+    .8); clicks, relevance and grades, which have no top, by the largest of their question. A passage with score 0
+    is a negative, one under .5 neither positive nor negative.
+
+    Args:
+        path: a CSV, TSV, JSONL, JSON (a list of objects, or LlamaIndex's `EmbeddingQAFinetuneDataset`) or Parquet
+            file, a folder of `datasets.save_to_disk`, or a BEIR folder.
+        fields: what stands in which column, where their names are others: `{"query": "frage", "positive":
+            "stelle"}`; also negative, score, document, evidence, answer, id.
+
+    Raises:
+        InputError: where the columns cannot be told apart, or a row is broken; the message names file and line.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from rag_ft.dataset.labelled_pairs import read_labelled_pairs
+        >>> file = Path(tempfile.mkdtemp()) / "log.csv"
+        >>> _ = file.write_text("frage;stelle;clicks\\nHow?;So.;4\\nHow?;Not so.;0\\n")
+        >>> for pair in read_labelled_pairs(file, fields={"query": "frage", "positive": "stelle"}):
+        ...     print(pair.query, pair.positives, pair.negatives, pair.score)
+        How? ('So.',) () 1.0
+        How? () ('Not so.',) 0.0
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give a file or folder of questions with their passages")
+    if (path / "corpus.jsonl").is_file():
+        return _of_dataset(read_beir(path))
+    if path.suffix.lower() == ".json" and path.is_file() and not is_json_list(path):
+        return _of_dataset(read_llama_index_json(path, ""))
+    pairs = [
+        replace(pair, split="dev" if split.lower() in DEV_NAMES else split)
+        for split, part in (saved_splits(path) or {"": path}).items()
+        for pair in _read_rows(part, fields or {})
+    ]
+    if not pairs:
+        raise InputError(f"{path} holds no question")
+    return pairs
+
+
+def _of_dataset(dataset: QADataset) -> list[LabelledPair]:
+    def texts(ids: Iterable[str]) -> tuple[str, ...]:
+        found = (dataset.passages[key] for key in ids)
+        return tuple(passage.text or passage.title for passage in found)
+
+    return [
+        LabelledPair(
+            query.text,
+            texts(relevant),
+            texts(dataset.negatives.get(query.id, ())),
+            documents=tuple(dataset.passages[key].document for key in relevant),
+            evidence=query.evidence,
+            id=query.id,
+            answer=query.answer,
+            split=split,
+        )
+        for split, qrels in dataset.qrels.items()
+        for query, relevant in ((dataset.queries[key], relevant) for key, relevant in qrels.items())
+    ]
+
+
+def _read_rows(path: Path, fields: Mapping[str, str]) -> list[LabelledPair]:
+    table = read_table(path)
+    rows = iter(table.rows)
+    head = list(islice(rows, HEAD))
+    if not head:
+        return []
+    columns = find_columns(path, table.columns, [row for _, row in head], fields)
+    read = []
+    question_of: dict[str, str] = {}
+    for place, row in chain(head, rows):
+        pair = _pair(place, row, columns)
+        if pair.id and question_of.setdefault(pair.id, one_line(pair.query)) != one_line(pair.query):
+            raise InputError(f"{place}: the id {pair.id!r} stands for two questions: ids must be unique")
+        read.append(pair)
+    if "score" in columns:
+        read = _scaled(read, plain_name(columns["score"][0]) in COUNTS)
+    return _merged(read)
+
+
+def one_line(text: str) -> str:
+    """A text with single spaces: what is equal whatever the line breaks."""
+    return " ".join(text.split())
+
+
+def _pair(place: str, row: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> LabelledPair:
+    def cells(role: str) -> tuple[str, ...]:
+        names = role in ("document", "id")
+        return tuple(
+            text for column in columns.get(role, ()) for text in _texts(place, column, row.get(column), names)
+        )
+
+    (query,) = (row.get(column) for column in columns["query"])
+    if not isinstance(query, str) or not query.strip():
+        raise InputError(f"{place}: the question under {columns['query'][0]!r} is {query!r:.40}, and must be a text")
+    positives, documents = cells("positive"), cells("document")
+    if not positives and not documents:
+        empty = [column for role in ("positive", "document") for column in columns.get(role, ())]
+        raise InputError(f"{place}: nothing under {' or '.join(map(repr, empty))}: fill it, or leave the row out")
+    identifier = next(iter(cells("id")), "")
+    if any(sign in identifier for sign in "\t\r\n"):
+        raise InputError(f"{place}: the id {identifier!r:.40} has a tab or a line break: use another id")
+    scores = [_score(place, column, row.get(column)) for column in columns.get("score", ())]
+    answers = [row.get(column) for column in columns.get("answer", ())]
+    return LabelledPair(
+        query.strip(),
+        positives,
+        cells("negative"),
+        scores[0] if scores else None,
+        documents,
+        next(iter(cells("evidence")), ""),
+        identifier,
+        next((answer.strip() for answer in answers if isinstance(answer, str)), ""),
+    )
+
+
+def _texts(place: str, column: str, value: Any, names: bool) -> Iterator[str]:
+    """The texts of a cell: one, a list, a list as JSON, or objects that hold a text; names may be numbers."""
+    if value is None or value == "":
+        return
+    if isinstance(value, str):
+        items = _listed(place, column, value)
+        yield from (item.strip() for item in ([value] if items is None else items) if item.strip())
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(place, column, item, names)
+    elif isinstance(value, dict) and isinstance(value.get("text"), str):
+        yield from _texts(place, column, value["text"], names)
+    elif names and isinstance(value, int) and not isinstance(value, bool):
+        yield str(value)
+    else:
+        raise InputError(f"{place}: {column!r} is {value!r:.40}, and must be a text or a list of texts")
+
+
+def _listed(place: str, column: str, cell: str) -> list[str] | None:
+    """The texts of a cell that is a JSON list of texts; None for any other cell ("[1] shows" is a text)."""
+    text = cell.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        # As Python prints a list: to take it for one long text would be a quiet mistake.
+        if text.startswith("['"):
+            raise InputError(
+                f'{place}: {column!r} is a list, but not in JSON ({text[:30]!r}): write ["…", "…"]'
+            ) from None
+        return None
+    return items if isinstance(items, list) and all(isinstance(item, str) for item in items) else None
+
+
+def _score(place: str, column: str, value: Any) -> float:
+    said = value
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in WORD_SCORES:
+            return WORD_SCORES[word]
+        # A decimal comma, as many countries write it.
+        said = word.replace(",", ".") if re.fullmatch(r"\d+,\d+", word) else word
+    try:
+        score = float(said)
+    except (TypeError, ValueError, OverflowError):
+        score = math.nan
+    if not math.isfinite(score) or score < 0:
+        raise InputError(f"{place}: the score under {column!r} is {value!r:.40}, and must be a number from 0 up")
+    return score
+
+
+def _scaled(pairs: Sequence[LabelledPair], by_question: bool) -> list[LabelledPair]:
+    """Scores as 0 to 1; the passages of a row with score 0 are negatives."""
+    top: dict[str, float] = {}
+    keys = [one_line(pair.query) if by_question else "" for pair in pairs]
+    scores = [pair.score or 0.0 for pair in pairs]
+    for key, score in zip(keys, scores, strict=True):
+        top[key] = max(top.get(key, 0.0), score)
+    beyond = max(top.values(), default=0.0) > 1
+    scaled = []
+    for pair, key, score in zip(pairs, keys, scores, strict=True):
+        if score == 0:
+            pair = replace(pair, positives=(), negatives=(*pair.positives, *pair.negatives))
+        scaled.append(replace(pair, score=score / top[key] if beyond and top[key] else score))
+    return scaled
+
+
+def _merged(pairs: Iterable[LabelledPair]) -> list[LabelledPair]:
+    """Rows that say the same about one question are one."""
+    merged: dict[tuple[object, ...], LabelledPair] = {}
+    for pair in pairs:
+        only_names = not (pair.positives or pair.negatives or pair.evidence)
+        key = (one_line(pair.query), pair.score, pair.evidence, only_names or pair.documents)
+        if (before := merged.get(key)) is not None:
+            pair = replace(
+                before,
+                positives=tuple(dict.fromkeys(before.positives + pair.positives)),
+                negatives=tuple(dict.fromkeys(before.negatives + pair.negatives)),
+                documents=tuple(dict.fromkeys(before.documents + pair.documents)) if only_names else pair.documents,
+                id=before.id or pair.id,
+                answer=before.answer or pair.answer,
+            )
+        merged[key] = pair
+    return list(merged.values())

@@ -1,0 +1,187 @@
+"""Rows of a file that other people made: CSV, TSV, JSONL, JSON, Parquet, or a folder of the `datasets` library."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag_ft.errors import InputError
+from rag_ft.files import MAX_LINE_BYTES, read_json, read_jsonl, read_lines
+
+DELIMITERS = {".csv": ",;\t", ".tsv": "\t"}
+JSON_LINES = (".jsonl", ".ndjson")
+TABLE_SUFFIXES = {*DELIMITERS, *JSON_LINES, ".parquet"}
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, and rows that are read as they are asked for.
+
+    Attributes:
+        columns: their names as they stand in the file.
+        rows: (where the row stands, column -> cell); the place begins an error message.
+    """
+
+    columns: list[str]
+    rows: Iterable[tuple[str, dict[str, Any]]]
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Whether a folder was written by `datasets.save_to_disk`."""
+    return (path / "state.json").is_file() or bool(saved_splits(path))
+
+
+def saved_splits(path: Path) -> dict[str, Path]:
+    """Split -> folder, of a folder that `DatasetDict.save_to_disk` wrote; empty for any other."""
+    if not (path / "dataset_dict.json").is_file():
+        return {}
+    return {child.name: child for child in sorted(path.iterdir()) if (child / "state.json").is_file()}
+
+
+def is_json_list(file: Path) -> bool:
+    """Whether a JSON file begins as a list."""
+    return next((line for _, line in read_lines(file) if line.strip()), "").lstrip().startswith("[")
+
+
+def read_table(path: str | Path) -> Table:
+    """Open a table of any of the forms.
+
+    Args:
+        path: a `.csv` (comma, semicolon or tab), `.tsv`, `.jsonl`, `.json` (a list of objects) or `.parquet` file,
+            or a folder of `Dataset.save_to_disk`. Nothing in it is run, nothing is fetched.
+
+    Raises:
+        InputError: where it is none of these, or broken; the message names the file and the line. Of a row that
+            is broken it comes when the row is reached.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _saved_dataset(path)
+    suffix = path.suffix.lower()
+    if suffix in DELIMITERS:
+        return _csv(path, DELIMITERS[suffix])
+    if suffix in JSON_LINES:
+        return _of_objects([(f"{path}:{number}", row) for number, row in read_jsonl(path)])
+    if suffix == ".json":
+        return _of_objects(list(_json(path)))
+    if suffix == ".parquet":
+        return _parquet(path)
+    raise InputError(f"{path} is no table: .csv, .tsv, .jsonl, .json, .parquet and `datasets` folders are read")
+
+
+def _of_objects(rows: list[tuple[str, dict[str, Any]]]) -> Table:
+    return Table(list(dict.fromkeys(str(column) for _, row in rows for column in row)), rows)
+
+
+def _json(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    content = read_json(file)
+    if not isinstance(content, list):
+        raise InputError(f"{file} is not a JSON list of objects: write [{{…}}, {{…}}], or one object a line as .jsonl")
+    for number, row in enumerate(content, 1):
+        if not isinstance(row, dict):
+            raise InputError(f"{file}: item {number} is {row!r:.40}, and must be an object")
+        yield f"{file}: item {number}", row
+
+
+def _csv(file: Path, delimiters: str) -> Table:
+    # The limit of a cell is one for the whole process: it is only ever raised.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
+    headers = {delimiter: _header(file, delimiter) for delimiter in delimiters}
+    delimiter = max(headers, key=lambda one: len(headers[one]))
+    columns = headers[delimiter]
+    if not columns:
+        raise InputError(f"{file}:1: no header: the first line of a table names its columns")
+    named = [column for column in columns if column]
+    repeated = next((column for column in named if named.count(column) > 1), None)
+    if repeated is not None:
+        raise InputError(f"{file}:1: two columns are named {repeated!r}: rename one")
+    return Table(named, _csv_rows(file, delimiter, columns))
+
+
+def _header(file: Path, delimiter: str) -> list[str]:
+    for _, cells in _records(file, delimiter):
+        return [cell.strip() for cell in cells]
+    return []
+
+
+def _csv_rows(file: Path, delimiter: str, columns: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    records = _records(file, delimiter)
+    next(records)
+    for number, cells in records:
+        if len(cells) != len(columns):
+            raise InputError(
+                f"{file}:{number}: {len(cells)} cells under {len(columns)} columns: a cell with {delimiter!r} or a "
+                'line break stands in quotes, and a quote in it is doubled ("")'
+            )
+        yield f"{file}:{number}", {column: cell for column, cell in zip(columns, cells, strict=True) if column}
+
+
+def _records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """(number of its first line, cells) of each record that is not empty."""
+    reader = csv.reader((line for _, line in read_lines(file, keep_ends=True)), delimiter=delimiter, strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{file}:{number}: not valid CSV ({error}): mend the quotes of the row") from None
+        if any(cell.strip() for cell in cells):
+            yield number, cells
+
+
+def _parquet(file: Path) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    if not file.exists():
+        raise InputError(f"{file} does not exist: check the path")
+
+    def broken(error: Exception) -> InputError:
+        return InputError(f"{file} cannot be read as Parquet ({_first_line(error)}): write it anew")
+
+    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
+        number = 0
+        try:
+            for batch in content.iter_batches(batch_size=BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{file}: row {number}", row
+        except (pyarrow.ArrowException, OSError) as error:
+            raise broken(error) from None
+
+    try:
+        content = pyarrow.parquet.ParquetFile(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise broken(error) from None
+    return Table(list(content.schema_arrow.names), rows())
+
+
+def _saved_dataset(folder: Path) -> Table:
+    if not (folder / "state.json").is_file():
+        raise InputError(f"{folder} is no folder of `Dataset.save_to_disk` (it needs state.json)")
+    import datasets
+
+    try:
+        # As Arrow: an image or a sound in another column is never decoded.
+        content = datasets.load_from_disk(str(folder)).with_format("arrow")
+    except Exception as error:
+        raise InputError(f"{folder} cannot be read as a saved dataset ({_first_line(error)}): save it anew") from None
+
+    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
+        number = 0
+        for batch in content.iter(batch_size=BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{folder}: row {number}", row
+
+    return Table(list(content.column_names), rows())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

@@ -1,0 +1,126 @@
+"""Questions of all makings -> one dataset with its splits; real ones go to test first."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Sequence, Set
+
+from rag_ft.dataset.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.qa_dataset import QADataset, Qrels, Query
+from rag_ft.dataset.splitting import split_questions
+from rag_ft.errors import InputError
+from rag_ft.generation.filters import Pair, Row, dropped_row
+from rag_ft.generation.real_questions import HUMAN, Locator, RealQuestion
+
+logger = logging.getLogger(__name__)
+
+REAL_TEST = 500
+"""Real questions that all go to test; of more than these the rest train and choose, and so many at least test."""
+
+ENOUGH_REAL_DEV = 50
+MOST_LOST = 0.05
+"""A larger share of real questions whose passage is nowhere means that they belong to another corpus."""
+
+NEW_DOCUMENTS, NEW_QUESTIONS = 0.2, 0.15
+
+Real = list[tuple[Query, dict[str, int]]]
+"""Questions that people asked, with the passages that answer them."""
+
+
+def make_real(questions: Sequence[RealQuestion], corpus: QADataset) -> tuple[Real, list[Row]]:
+    """Find the passages of real questions.
+
+    Raises:
+        InputError: where more than one in twenty names a document or passage that is not in the corpus.
+    """
+    locator = Locator(corpus.passages)
+    found: Real = []
+    dropped: list[Row] = []
+    first: InputError | None = None
+    for place, question in enumerate(questions):
+        query = Query(question.id or f"human{place}", question.text, HUMAN)
+        try:
+            relevant = locator.locate(question)
+        except InputError as error:
+            first = first or error
+            dropped.append(dropped_row(query, "", str(error)))
+            continue
+        found.append((query, relevant))
+    if first is not None and len(dropped) > MOST_LOST * len(questions):
+        raise first
+    if dropped:
+        logger.warning("%d of %d real questions were left out: %s", len(dropped), len(questions), first)
+    return found, dropped
+
+
+def assemble(
+    corpus: QADataset,
+    pairs: Sequence[Pair],
+    real: Real,
+    training: Set[str],
+    evaluating: Set[str],
+    seed: int,
+) -> tuple[QADataset, list[Row]]:
+    """Split questions, and leave out what would leak or is of the wrong making for its split.
+
+    All near-duplicates of a question's passage count as relevant too.
+
+    Args:
+        corpus: the passages.
+        pairs: generated questions that passed the filters.
+        real: questions that people asked.
+        training: styles that are trained on.
+        evaluating: styles of generated dev and test questions.
+        seed: of the draw.
+
+    Returns:
+        The dataset with its splits, and a row for each question that could go nowhere.
+    """
+    members: dict[int, list[str]] = defaultdict(list)
+    for passage, group in corpus.near_duplicates.items():
+        members[group].append(passage)
+    queries = {query.id: query for query, _ in pairs} | {query.id: query for query, _ in real}
+    qrels: Qrels = {query.id: dict.fromkeys(members[corpus.near_duplicates[passage]], 1) for query, passage in pairs}
+    real_qrels: Qrels = {query.id: relevant for query, relevant in real}
+    dataset = corpus.with_questions(queries, {})
+    wanted = {"train": training, "dev": evaluating, "test": evaluating}
+    if len(real) > REAL_TEST:
+        share = 1 - math.sqrt(1 - min(0.8, max(0.32, REAL_TEST / len(real))))
+        splits = split_questions(dataset, qrels | real_qrels, share, share, seed=seed)
+        enough = sum(query in real_qrels for query in splits["dev"]) >= ENOUGH_REAL_DEV
+        wanted = {
+            "train": {*training, HUMAN},
+            "dev": {HUMAN} if enough else {*evaluating, HUMAN},
+            "test": {HUMAN},
+        }
+    else:
+        # With real questions to test on, questions about known documents need not be taken from training.
+        splits = split_questions(dataset, qrels, NEW_DOCUMENTS, 0.0 if real else NEW_QUESTIONS, seed=seed)
+        if real:
+            splits = {name: _unlike(part, real_qrels, queries) for name, part in splits.items()} | {"test": real_qrels}
+            wanted["test"] = {HUMAN}
+    kept = {
+        name: {query: relevant for query, relevant in part.items() if queries[query].style in wanted[name]}
+        for name, part in splits.items()
+    }
+    used = {query for part in kept.values() for query in part}
+    dropped = [
+        dropped_row(query, passage, "of another making than its split, or too like a question of another split")
+        for query, passage in pairs
+        if query.id not in used
+    ]
+    return corpus.with_questions({key: query for key, query in queries.items() if key in used}, kept), dropped
+
+
+def _unlike(part: Qrels, real: Qrels, queries: dict[str, Query]) -> Qrels:
+    """The questions of a split that do not nearly repeat a real one, which is the test."""
+    ids = [*real, *part]
+    groups = near_duplicate_groups([queries[query].text for query in ids])
+    asked = set(groups[: len(real)])
+    return {
+        query: part[query]
+        for query, group in zip(ids[len(real) :], groups[len(real) :], strict=True)
+        if group not in asked
+    }

@@ -1,0 +1,73 @@
+"""The optional judge: an LLM that is shown each generated question with its passage and may drop it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_ft.dataset.qa_dataset import Passage
+from rag_ft.generation.asking import Asking, llm_identity
+from rag_ft.generation.calling import Call, answer_calls
+from rag_ft.generation.filters import Pair, Row, dropped_row
+from rag_ft.generation.journal import Journal, question_key
+from rag_ft.generation.prompts import JUDGE_PROMPT, fenced, verdict_in
+
+if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
+
+
+async def judge_questions(
+    pairs: Sequence[Pair],
+    passages: dict[str, Passage],
+    judge: LLM,
+    styles: Set[str],
+    asking: Asking,
+    threads: bool,
+    show_progress: bool,
+) -> tuple[list[Pair], list[Row], int]:
+    """Ask a judge about each question of these styles.
+
+    A question that the judge says nothing usable about stays: the other filters have let it pass.
+
+    Returns:
+        The pairs that stay, a row for `dropped.jsonl` for each one that does not, and the number of requests.
+
+    Raises:
+        OutsideError: where the judge fails again and again; its answers are in the journal.
+    """
+    identity = llm_identity(judge)
+    calls: dict[str, Call] = {}
+    for query, passage in pairs:
+        if query.style in styles:
+            text = JUDGE_PROMPT.format(passage=fenced(passages[passage].text), question=fenced(query.text))
+            calls[query.id] = Call(question_key(identity, text), text, _is_verdict, _is_anything)
+    with Journal(Path(asking.journal) if asking.journal else None) as journal:
+        result = await answer_calls(
+            judge,
+            list(calls.values()),
+            journal,
+            workers=asking.workers,
+            requests_per_minute=asking.requests_per_minute,
+            threads=threads,
+            show_progress=show_progress,
+            description="judge",
+        )
+    kept: list[Pair] = []
+    dropped: list[Row] = []
+    for query, passage in pairs:
+        answer = result.answers.get(calls[query.id].key, "") if query.id in calls else ""
+        keep, reason = verdict_in(answer) or (True, "")
+        if keep:
+            kept.append((query, passage))
+        else:
+            dropped.append(dropped_row(query, passage, f"the judge: {reason or 'no'}"))
+    return kept, dropped, result.requests
+
+
+def _is_verdict(answer: str) -> bool:
+    return verdict_in(answer) is not None
+
+
+def _is_anything(answer: str) -> bool:
+    return True

@@ -1,0 +1,269 @@
+"""Prompts -> answers through the OpenAI Batch API: half the price, within a day, and a restart goes on with it.
+
+Source: the Batch API reference, platform.openai.com/docs/api-reference/batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from rag_ft.errors import InputError, OutsideError, require_package
+from rag_ft.files import read_json, write_json
+from rag_ft.generation.calling import ASKED, Answers, Call, NoUsableAnswerError
+from rag_ft.generation.journal import Journal
+from rag_ft.generation.prompts import REMINDER
+
+if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
+    from openai import OpenAI
+
+logger = logging.getLogger(__name__)
+
+MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
+"""Of one batch; the API takes 50,000 requests and 200 MB."""
+
+ROUNDS = 3
+"""Failed lines are sent again in a further batch, so often in all."""
+
+FIRST_POLL, LONGEST_POLL = 5.0, 60.0
+"""Seconds between two looks at a batch: more as it takes longer."""
+
+ENDED = {"completed", "failed", "expired", "cancelled"}
+
+
+def answer_in_batches(
+    llm: LLM,
+    calls: Sequence[Call],
+    journal: Journal,
+    *,
+    poll_seconds: float | None = None,
+    show_progress: bool = False,
+) -> Answers:
+    """Answer calls through the Batch API, those in the journal from there.
+
+    Each batch bears the name of this journal's job and is written down beside the journal as soon as the server has
+    given it an id: a run that was stopped goes on waiting for it and pays nothing twice. Lines that failed, that
+    expired, or whose answer is not what was asked for go into a further batch, three times in all.
+
+    Args:
+        llm: LlamaIndex's `OpenAI` or `OpenAILike`: its model, key, address and settings are used.
+        calls: what to ask; calls with one key are asked once.
+        journal: open, and in a file.
+        poll_seconds: between two looks at a batch; 5, growing to 60, where None.
+        show_progress: a progress bar.
+
+    Raises:
+        InputError: where the LLM is not OpenAI's, or the journal has no file.
+        OutsideError: where the server refuses a batch or cannot be reached; the same call goes on.
+    """
+    require_package("openai", "openai", "the Batch API")
+    if journal.file is None:
+        raise InputError("the Batch API needs a journal in a file: a batch may take a day, and a stopped run goes on")
+    distinct = {call.key: call for call in calls}
+    result = Answers()
+    job = BatchJob(_client(llm), journal.file)
+    settings = _settings(llm)
+
+    def collect(lenient: bool) -> None:
+        for lines in job.results(poll_seconds, show_progress):
+            taken = [found for line in lines if (found := _taken(line, distinct, result.failures, lenient))]
+            journal.record([(key, answer) for key, answer in taken if key not in journal.answers])
+
+    # What an earlier run has sent is waited for before anything is sent again.
+    collect(lenient=False)
+    for turn in range(ROUNDS):
+        left = [call for key, call in distinct.items() if key not in journal.answers]
+        if not left:
+            break
+        if turn:
+            logger.info("batch: %d lines failed and are sent again", len(left))
+        for part in _parts(left, settings, again=turn > 0):
+            job.send(part)
+            result.requests += len(part)
+        collect(lenient=turn + 1 >= ASKED)
+    result.answers = {key: journal.answers[key] for key in distinct if key in journal.answers}
+    result.failures = {key: reason for key, reason in result.failures.items() if key not in result.answers}
+    if distinct and not result.answers:
+        reason = next(iter(result.failures.values()), "no line came back")
+        raise OutsideError(f"all {len(distinct)} lines of the batch failed ({reason}): mend it and run again")
+    return result
+
+
+Line = dict[str, Any]
+
+
+class BatchJob:
+    """The batches of one journal: sent, waited for, and collected.
+
+    Args:
+        client: the OpenAI client.
+        journal: the file beside which the ids are kept (`NAME.batches.json`).
+    """
+
+    def __init__(self, client: OpenAI, journal: Path) -> None:
+        self.client = client
+        self.file = journal.with_name(f"{journal.name}.batches.json")
+        known = read_json(self.file) if self.file.exists() else {}
+        self.name: str = known.get("job") or uuid.uuid4().hex
+        self.open: list[str] = known.get("open", [])
+        self.collected: list[str] = known.get("collected", [])
+        if known:
+            self._find_unnoted()
+
+    def _find_unnoted(self) -> None:
+        """A run that was killed between the server's yes and our note of it has left a batch that bears our name."""
+        with _outside("the Batch API"):
+            for batch in self.client.batches.list(limit=100).data:
+                ours = (batch.metadata or {}).get("rag_ft") == self.name
+                if ours and batch.id not in self.open and batch.id not in self.collected:
+                    self.open.append(batch.id)
+
+    def _note(self) -> None:
+        write_json(self.file, {"job": self.name, "open": self.open, "collected": self.collected})
+
+    def send(self, lines: Sequence[Line]) -> None:
+        """Upload the lines and start a batch of them; its id is on the disk when this returns."""
+        content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+        self._note()
+        with _outside("the Batch API"):
+            uploaded = self.client.files.create(file=("rag_ft.jsonl", content), purpose="batch")
+            # Not repeated by the client: the server may have begun it although its answer was lost.
+            started = self.client.with_options(max_retries=0).batches.create(
+                input_file_id=uploaded.id,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                metadata={"rag_ft": self.name},
+            )
+        self.open.append(started.id)
+        self._note()
+        logger.info("batch %s: %d requests", started.id, len(lines))
+
+    def results(self, poll_seconds: float | None, show_progress: bool) -> Iterator[list[Line]]:
+        """The lines of each open batch when it has ended; it is collected when the next one is asked for."""
+        for identifier in list(self.open):
+            with _outside("the Batch API"):
+                batch = self._wait(identifier, poll_seconds, show_progress)
+                files = [file for file in (batch.output_file_id, batch.error_file_id) if file]
+                texts = [self.client.files.content(file).text for file in files]
+            if not texts and batch.status in ("failed", "cancelled"):
+                self._collected(identifier)
+                errors = getattr(batch.errors, "data", None) or []
+                reason = errors[0].message if errors else "no reason given"
+                raise OutsideError(f"the batch {identifier} {batch.status} ({str(reason)[:200]}): run again")
+            lines = []
+            for text in texts:
+                for line in text.splitlines():
+                    with contextlib.suppress(ValueError):
+                        lines.append(json.loads(line))
+            yield [line for line in lines if isinstance(line, dict)]
+            self._collected(identifier)
+
+    def _wait(self, identifier: str, poll_seconds: float | None, show_progress: bool) -> Any:
+        pause = poll_seconds or FIRST_POLL
+        with tqdm(desc=f"batch {identifier[:20]}", unit="request", disable=not show_progress) as bar:
+            while True:
+                batch = self.client.batches.retrieve(identifier)
+                if counts := batch.request_counts:
+                    bar.total = counts.total
+                    bar.n = counts.completed + counts.failed
+                    bar.refresh()
+                if batch.status in ENDED:
+                    return batch
+                time.sleep(pause)
+                pause = pause if poll_seconds else min(LONGEST_POLL, pause * 1.3)
+
+    def _collected(self, identifier: str) -> None:
+        self.open.remove(identifier)
+        self.collected.append(identifier)
+        self._note()
+
+
+def _parts(calls: Sequence[Call], settings: dict[str, Any], again: bool) -> Iterator[list[Line]]:
+    """The lines of the request files: each within the limits of one batch."""
+    part: list[Line] = []
+    size = 0
+    for call in calls:
+        prompt = call.prompt + (REMINDER if again else "")
+        line = {
+            "custom_id": call.key,
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": settings | {"messages": [{"role": "user", "content": prompt}]},
+        }
+        length = len(json.dumps(line, ensure_ascii=False).encode()) + 1
+        if part and (len(part) == MOST_REQUESTS or size + length > MOST_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(line)
+        size += length
+    if part:
+        yield part
+
+
+def _taken(line: Line, calls: dict[str, Call], failures: dict[str, str], lenient: bool) -> tuple[str, str] | None:
+    """(key, answer) of one line of a result file; a line without a usable answer is put among the failures."""
+    call = calls.get(str(line.get("custom_id")))
+    if call is None:
+        return None
+    response = line.get("response") or {}
+    body = response.get("body") or {}
+    try:
+        answer = str(body["choices"][0]["message"]["content"])
+    except (KeyError, IndexError, TypeError):
+        error = line.get("error") or (body.get("error") if isinstance(body, dict) else None) or {}
+        reason = error.get("message") or error.get("code") or f"status {response.get('status_code')}"
+        failures[call.key] = f"the LLM failed: {str(reason)[:120]}"
+        return None
+    if call.strict(answer) or (lenient and call.lenient(answer)):
+        return call.key, answer
+    failures[call.key] = str(NoUsableAnswerError(answer))
+    return None
+
+
+def _client(llm: LLM) -> OpenAI:
+    from openai import OpenAI, OpenAIError
+
+    key = getattr(llm, "api_key", None)
+    if key is None or "openai" not in type(llm).__module__ or "azure" in type(llm).__module__:
+        raise InputError(
+            f"--batch works with OpenAI's Batch API, not with {llm.class_name()}: give --llm openai:MODEL, or leave "
+            "--batch out"
+        )
+    try:
+        return OpenAI(api_key=key or None, base_url=getattr(llm, "api_base", None), max_retries=5)
+    except OpenAIError:
+        raise InputError("--batch needs a key: set OPENAI_API_KEY in the environment") from None
+
+
+def _settings(llm: LLM) -> dict[str, Any]:
+    """What LlamaIndex's LLM would send beside the messages."""
+    own = getattr(llm, "_get_model_kwargs", None)
+    settings: dict[str, Any] = dict(own()) if own else {"model": llm.metadata.model_name}
+    settings.pop("stream", None)
+    return settings
+
+
+@contextlib.contextmanager
+def _outside(what: str) -> Iterator[None]:
+    """Turn the client's errors into one clear line; keys never stand in it."""
+    import openai
+
+    try:
+        yield
+    except openai.APIStatusError as error:
+        raise OutsideError(
+            f"{what} answered {error.status_code}: what was done is kept, the same command goes on"
+        ) from error
+    except openai.APIError as error:
+        raise OutsideError(
+            f"{what} cannot be reached ({type(error).__name__}): what was done is kept, the same command goes on"
+        ) from error

@@ -1,0 +1,54 @@
+"""Exact search over the vectors of an embedding: for filters and checks, not for serving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from numpy.typing import NDArray
+
+QUERIES_AT_ONCE = 256
+
+
+class ExactSearch:
+    """Passages under an embedding, searched exactly.
+
+    Args:
+        embed_model: any LlamaIndex embedding.
+        passages: passage id -> text as it is embedded.
+        show_progress: a progress bar while the passages are embedded.
+    """
+
+    def __init__(self, embed_model: BaseEmbedding, passages: Mapping[str, str], show_progress: bool = False) -> None:
+        self.ids = list(passages)
+        self._embed_model = embed_model
+        vectors = embed_model.get_text_embedding_batch(list(passages.values()), show_progress=show_progress)
+        self._vectors = _unit(np.asarray(vectors, dtype=np.float32))
+
+    def rank(self, queries: Sequence[str], k: int) -> list[list[str]]:
+        """The ids of the best k passages of each query by cosine similarity, best first."""
+        k = min(k, len(self.ids))
+        vectors = _unit(query_vectors(self._embed_model, queries))
+        found: list[list[str]] = []
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            scores = vectors[start : start + QUERIES_AT_ONCE] @ self._vectors.T
+            top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+            order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
+            found += [[self.ids[place] for place in row] for row in np.take_along_axis(top, order, axis=1)]
+        return found
+
+
+def query_vectors(embed_model: BaseEmbedding, queries: Sequence[str]) -> NDArray[np.float32]:
+    """Query vectors, shape (queries, dimension); many at once where the embedding can."""
+    many = getattr(embed_model, "query_embeddings", None)
+    vectors = many(list(queries)) if many else [embed_model.get_query_embedding(query) for query in queries]
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-12)
