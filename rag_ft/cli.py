@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
+from rich.table import Table
 
 from rag_ft.errors import InputError, OutsideError, RagFtError
 
@@ -50,12 +52,25 @@ MaxPassages = Annotated[int | None, typer.Option(min=1, help="Ask the LLM about 
 Questions = Annotated[
     Path | None, typer.Option(help="JSONL of real questions with their documents; they become the test.")
 ]
+MaxCost = Annotated[
+    float, typer.Option(min=0, help="Dollars for the LLM, by the estimate, above which a person is asked first.")
+]
 ChunkSize = Annotated[int, typer.Option(min=16, help="Tokens in a passage at most.")]
 ChunkOverlap = Annotated[int, typer.Option(min=0, help="Tokens that neighbouring passages share.")]
 Device = Annotated[str | None, typer.Option(help="A torch device; the best there is when not given.")]
 Seed = Annotated[int, typer.Option(help="Of every draw.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results and errors.")]
 RequireImprovement = Annotated[bool, typer.Option(help="Exit with 3 when the verdict is not 'ship'.")]
+
+
+class RoundTripBy(StrEnum):
+    """Which retriever a generated question must pass."""
+
+    BM25 = "bm25"
+    DENSE = "dense"
+    BOTH = "both"
+    EITHER = "either"
+    NONE = "none"
 
 
 class Format(StrEnum):
@@ -123,6 +138,7 @@ def run(
     llm_url: LlmUrl = None,
     questions: Questions = None,
     max_passages: MaxPassages = None,
+    max_cost: MaxCost = 5.0,
     query_prefix: QueryPrefix = None,
     passage_prefix: PassagePrefix = None,
     max_length: MaxLength = None,
@@ -159,6 +175,7 @@ def run(
         max_pairs=max_pairs,
         max_minutes=max_minutes,
         max_passages=max_passages,
+        approve=_approval(max_cost),
         chroma=chroma,
         collection=collection,
         seed=seed,
@@ -179,9 +196,26 @@ def generate(
     llm: Llm = "none",
     llm_url: LlmUrl = None,
     questions: Questions = None,
-    questions_per_passage: Annotated[int, typer.Option(min=1, help="Asked of the LLM.")] = 1,
+    questions_per_passage: Annotated[int, typer.Option(min=1, help="Asked of the LLM, in one call.")] = 2,
+    style: Annotated[
+        list[str] | None,
+        typer.Option(help="question, keywords, situation, reworded, or words of your own; may be given several times."),
+    ] = None,
+    answers: Annotated[bool, typer.Option(help="Ask for an answer and its evidence with each question.")] = False,
+    prompt: Annotated[
+        Path | None, typer.Option(help="A file with a prompt: {passage}, {count}, {styles}, {language}.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="An LLM that may drop questions, named as --llm is.")] = None,
+    round_trip: Annotated[
+        RoundTripBy, typer.Option(help="Who must find a question's passage for the question to stay.")
+    ] = RoundTripBy.BM25,
+    round_trip_depth: Annotated[int, typer.Option(min=1, help="Among so many first passages.")] = 20,
+    base_model: BaseModel = DEFAULT_BASE_MODEL,
     max_passages: MaxPassages = None,
     workers: Annotated[int, typer.Option(min=1, help="LLM calls in flight.")] = 8,
+    requests_per_minute: Annotated[float | None, typer.Option(min=1, help="Never send more to the LLM.")] = None,
+    max_cost: MaxCost = 5.0,
+    batch: Annotated[bool, typer.Option("--batch", help="Go through the OpenAI Batch API: half the price.")] = False,
     chunk_size: ChunkSize = 256,
     chunk_overlap: ChunkOverlap = 0,
     format: Annotated[
@@ -194,33 +228,83 @@ def generate(
     show_progress = _begin(quiet)
     from rag_ft.dataset.beir import check_output, write_beir
     from rag_ft.dataset.llama_index_json import write_llama_index_json
+    from rag_ft.dataset.review import Review
+    from rag_ft.generation.filters import Filters
     from rag_ft.generation.generation import generate_qa_dataset
     from rag_ft.generation.llms import resolve_llm
+    from rag_ft.generation.prompts import STYLES, read_prompt
 
     # Before an LLM is paid for anything.
     if format is Format.BEIR:
         check_output(output)
     elif output.is_dir():
         raise InputError(f"{output} is a folder: --format llama-index writes a file, choose another --output")
+    template = read_prompt(prompt) if prompt is not None else None
     nodes = _nodes(documents, chunk_size, chunk_overlap)
     model = resolve_llm(llm, llm_url)
+    dense = round_trip not in (RoundTripBy.BM25, RoundTripBy.NONE)
     made = generate_qa_dataset(
         nodes,
         model,
         use_llm=model is not None,
         questions=_real_questions(questions),
+        filters=Filters(
+            round_trip=round_trip.value,
+            depth=round_trip_depth,
+            embed_model=_embedding(base_model, None, None) if dense else None,
+        ),
         questions_per_passage=questions_per_passage,
+        styles=style or tuple(STYLES),
+        answers=answers,
+        prompt=template,
+        judge=resolve_llm(judge, llm_url) if judge is not None else None,
         max_passages=max_passages,
-        journal=Path(f"{output.resolve()}.journal.jsonl") if model is not None else None,
+        journal=Path(f"{output.resolve()}.journal.jsonl") if model is not None or judge is not None else None,
         workers=workers,
+        requests_per_minute=requests_per_minute,
+        approve=_approval(max_cost),
+        batch=batch,
         seed=seed,
         show_progress=show_progress,
     )
-    if format is Format.BEIR:
-        write_beir(made.dataset, output, made.dropped)
-    else:
+    if format is Format.LLAMA_INDEX:
         write_llama_index_json(made.dataset, output)
-    out.print(f"{escape(str(output))}: {escape(repr(made.dataset))}, {len(made.dropped)} dropped", highlight=False)
+        dataset, dropped = made.dataset, made.dropped
+    else:
+        # What a person has rejected stays rejected, also when questions are generated again.
+        dataset, rejected = Review.load(output).apply(made.dataset)
+        dropped = made.dropped + rejected
+        write_beir(dataset, output, dropped)
+    if dropped and not quiet:
+        out.print(_dropped_table(dropped))
+    out.print(f"{escape(str(output))}: {escape(repr(dataset))}, {len(dropped)} dropped", highlight=False)
+
+
+def _approval(max_cost: float) -> Callable[[Any], bool]:
+    """Whether an LLM may be asked: yes up to a cost, above it a person at the terminal says so."""
+
+    def approve(estimate: Any) -> bool:
+        if estimate.dollars is None or estimate.dollars <= max_cost:
+            return True
+        if not sys.stdin.isatty():
+            raise InputError(f"{estimate} is above --max-cost {max_cost:g}: give a higher one, or fewer --max-passages")
+        return typer.confirm(f"{estimate}: go on?", err=True)
+
+    return approve
+
+
+def _dropped_table(dropped: Sequence[dict[str, str]]) -> Table:
+    """How many questions were dropped for which reason, of which style."""
+    from rag_ft.generation.filters import summary
+
+    table = Table(title="dropped questions", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("reason")
+    table.add_column("questions", justify="right")
+    table.add_column("styles", style="dim")
+    for reason, count in summary(dropped).most_common():
+        styles = Counter(row["style"] for row in dropped if row["reason"].startswith(reason) and row["style"])
+        table.add_row(escape(reason), f"{count:,}", escape(", ".join(f"{n} {name}" for name, n in styles.most_common())))
+    return table
 
 
 @app.command()
@@ -333,6 +417,62 @@ def compare(
     if html is not None:
         write_report(comparison, html, questions)
     _exit_by_verdict(comparison, require_improvement)
+
+
+@app.command()
+def inspect(
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder, or a file of question-passage pairs.")],
+    split: Annotated[str | None, typer.Option(help="Whose questions are shown; all when not given.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Questions of each style to show.")] = 3,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Look before you train: counts, lengths, styles, overlap, samples, and what is wrong with a dataset."""
+    _begin(quiet)
+    from rag_ft.dataset.inspection import inspect_dataset
+    from rag_ft.dataset.inspection_table import print_inspection
+    from rag_ft.dataset.reading import load_dataset
+    from rag_ft.files import write_json
+
+    found = inspect_dataset(load_dataset(dataset, split or "train"), split, samples=samples, seed=seed)
+    print_inspection(found, out)
+    if json is not None:
+        write_json(json, found.to_dict())
+
+
+@app.command()
+def review(
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder.")],
+    export_file: Annotated[
+        Path | None, typer.Option("--export", help="Write the questions here, for a person: .csv, .tsv or .jsonl.")
+    ] = None,
+    import_file: Annotated[
+        Path | None, typer.Option("--import", help="Read the file back: 'no' under keep rejects, another text edits.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Questions go out to a person, and come back without the bad ones; what was decided is kept."""
+    _begin(quiet)
+    from rag_ft.dataset.inspection_table import shown
+    from rag_ft.dataset.reading import load_dataset
+    from rag_ft.dataset.review import export_questions, review_folder
+
+    if (export_file is None) == (import_file is None):
+        raise InputError("give either --export FILE or --import FILE")
+    if export_file is not None:
+        questions = load_dataset(dataset)
+        export_questions(questions, export_file)
+        out.print(f"{escape(str(export_file))}: {sum(map(len, questions.qrels.values())):,} questions", highlight=False)
+    if import_file is not None:
+        decided = review_folder(dataset, import_file)
+        for key in decided.rejected if not quiet else ():
+            out.print(f"[red]rejected[/]  {shown(key[0])}", highlight=False)
+        for (before, _), after in decided.edited.items() if not quiet else ():
+            out.print(f"[yellow]edited[/]    {shown(before)}\n       -> {shown(after)}", highlight=False)
+        out.print(
+            f"{escape(str(dataset))}: {len(decided.rejected)} rejected, {len(decided.edited)} edited", highlight=False
+        )
 
 
 def _embedding(name: str, device: str | None, max_length: int | None, at_least: int = 0) -> BaseEmbedding:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.beir import read_beir, write_beir
-from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.errors import InputError
 from rag_ft.evaluation.comparison import Comparison, compare
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
     from rag_ft.generation.real_questions import RealQuestion
 
 logger = logging.getLogger(__name__)
+
+HOW_FAST = {"journal", "workers", "requests_per_minute", "batch", "approve"}
+"""Settings of `Asking` that change no question."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ def fine_tune(
     max_length: int | None = None,
     max_pairs: int | None = None,
     max_minutes: float | None = None,
-    max_passages: int | None = None,
     chroma: str | Path | None = None,
     collection: str = "passages",
     seed: int = 0,
     device: str | None = None,
     show_progress: bool = False,
+    **asking: Any,
 ) -> Run:
     """Fine-tune an embedding model on nodes, and prove on held-out questions whether retrieval got better.
 
@@ -82,12 +84,12 @@ def fine_tune(
         max_length: tokens to read of a passage; chosen by the passages where None.
         max_pairs: train on so many pairs at most.
         max_minutes: make training fit this time.
-        max_passages: ask the LLM about so many passages at most.
         chroma: a folder or `http://host:port` for the index; the run folder's `chroma/` where None.
         collection: the readable part of the collection's name.
         seed: of every draw.
         device: a torch device; the best there is where None.
         show_progress: progress bars with time left.
+        **asking: how the LLM is asked; see `rag_ft.generation.asking.Asking` (`max_passages`, `styles`, `workers`, ...).
 
     Raises:
         InputError: where the input is wrong.
@@ -99,6 +101,7 @@ def fine_tune(
     """
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.evaluation.report import write_report
+    from rag_ft.generation.generation import generate_qa_dataset
     from rag_ft.index.build import build_index
     from rag_ft.training.fine_tuning import train_model
 
@@ -109,13 +112,23 @@ def fine_tune(
         "nodes": _fingerprint(nodes),
         "questions": sha256_of(*(repr(question) for question in questions)),
         "llm": _llm_identity(llm) if use_llm else "none",
-        "max_passages": max_passages,
+        # Neither how fast an LLM is asked nor who pays changes what it answers.
+        **{name: _plain(value) for name, value in sorted(asking.items()) if name not in HOW_FAST},
         "seed": seed,
     }
     if not stages.done("dataset", generation, "dataset/corpus.jsonl"):
         stages.start("dataset")
         try:
-            _generate(nodes, llm, use_llm, questions, max_passages, folder, seed, show_progress)
+            made = generate_qa_dataset(
+                nodes,
+                llm,
+                use_llm=use_llm,
+                questions=questions,
+                seed=seed,
+                show_progress=show_progress,
+                **({"journal": folder / "journal.jsonl"} | asking),
+            )
+            write_beir(made.dataset, folder / "dataset", made.dropped)
         except InputError:
             stages.withdraw()
             raise
@@ -210,34 +223,17 @@ class Stages:
         write_json(self.file, {"stages": self._stages})
 
 
-def _generate(
-    nodes: Sequence[BaseNode],
-    llm: LLM | None,
-    use_llm: bool,
-    questions: Sequence[RealQuestion],
-    max_passages: int | None,
-    folder: Path,
-    seed: int,
-    show_progress: bool,
-) -> QADataset:
-    from rag_ft.generation.generation import generate_qa_dataset
-
-    made = generate_qa_dataset(
-        nodes,
-        llm,
-        use_llm=use_llm,
-        questions=questions,
-        max_passages=max_passages,
-        journal=folder / "journal.jsonl",
-        seed=seed,
-        show_progress=show_progress,
-    )
-    write_beir(made.dataset, folder / "dataset", made.dropped)
-    return made.dataset
-
-
 def _arguments(training: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in training.items() if key != "seed"}
+
+
+def _plain(value: Any) -> Any:
+    """A setting as `run.json` keeps it; of an LLM the name alone, never its key."""
+    if hasattr(value, "metadata") and hasattr(value, "class_name"):
+        return _llm_identity(value)
+    if hasattr(value, "template"):
+        return value.template
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _llm_identity(llm: LLM | None) -> str:

@@ -242,6 +242,7 @@ def kill_at_random(server: tuple[State, str], folder: Path, kills: int, count: i
         process.wait()
     journaled = [json.loads(line)["key"] for line in journal.read_text().splitlines() if line.endswith("}")]
     assert len(set(journaled)) == len(journaled) > 0
+    time.sleep(3 * state.latency)  # until the server has counted what was in flight at the last kill
     before = state.stats()["requests"]
     process = start(address, journal, output, count)
     assert process.wait(timeout=120) == 0, process.stderr.read()  # type: ignore[union-attr]

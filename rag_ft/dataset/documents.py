@@ -152,8 +152,8 @@ def cut_into_nodes(
         >>> from llama_index.core import Document
         >>> from rag_ft import cut_into_nodes
         >>> nodes = cut_into_nodes([Document(text="年假须提前申请。特殊假期填写表格。" * 9, id_="年假")], chunk_size=64)
-        >>> [node.node_id for node in nodes][:2], {node.text[-3:] for node in nodes}
-        (['年假#0', '年假#1'], {'请。', '格。'})
+        >>> [(node.node_id, node.text[-3:]) for node in nodes][:2]
+        [('年假#0', '申请。'), ('年假#1', '表格。')]
     """
     from llama_index.core.node_parser.text.sentence import CHUNKING_REGEX, SentenceSplitter
 

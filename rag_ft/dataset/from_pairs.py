@@ -42,34 +42,34 @@ def dataset_from_pairs(
     negatives: dict[str, dict[str, None]] = {}
     scores: dict[tuple[str, str], float] = {}
 
-    def drop(query: str, passage: str, reason: str) -> None:
-        dropped.append({"query": query, "passage": passage, "reason": reason, "style": ""})
+    told: set[str] = set()
+
+    def drop(query: Query, passage: str, reason: str) -> None:
+        told.add(query.id)
+        dropped.append({"query": query.text, "passage": passage, "reason": reason, "style": query.style})
 
     for pair in pairs:
         query = queries[_key(pair, split)]
-        found = {}
         for text, documents, positive in _texts(pair):
             ids, reason = corpus.find(text, documents) if text else corpus.inside(pair)
             if not ids:
-                drop(pair.query, text, reason)
-            # A text that is scored 0 is a negative, and so is a document that is.
-            found |= dict.fromkeys(ids, positive and pair.score != 0)
-            if pair.score is not None and text and (positive or pair.score == 0):
-                for passage in ids:
+                drop(query, text, reason)
+            for passage in ids:
+                # A document that is scored 0 is a negative too; one with another score says little of its passages.
+                if not positive or pair.score == 0:
+                    negatives.setdefault(query.id, {})[passage] = None
+                elif pair.is_relevant:
+                    qrels.setdefault(pair.split or split, {}).setdefault(query.id, {})[passage] = 1
+                if pair.score is not None and text and (positive or pair.score == 0):
                     scores[query.id, passage] = max(pair.score, scores.get((query.id, passage), 0.0))
-        for passage, positive in found.items():
-            if not positive:
-                negatives.setdefault(query.id, {})[passage] = None
-            elif pair.is_relevant:
-                qrels.setdefault(pair.split or split, {}).setdefault(query.id, {})[passage] = 1
     answered = {query: relevant for part in qrels.values() for query, relevant in part.items()}
-    told = {row["query"] for row in dropped} | {query for query, _ in scores}
+    told |= {query for query, _ in scores}
     for query in queries.values():
         for passage in [passage for passage in negatives.get(query.id, ()) if passage in answered.get(query.id, ())]:
             del negatives[query.id][passage]
-            drop(query.text, passage, "it is marked both as relevant and as not relevant")
-        if query.id not in answered and query.id not in told and query.text not in told:
-            drop(query.text, "", "no passage answers it")
+            drop(query, passage, "it is marked both as relevant and as not relevant")
+        if query.id not in answered and query.id not in told:
+            drop(query, "", "no passage answers it")
     dataset = QADataset(
         dict(corpus.passages),
         {query.id: query for query in queries.values() if query.id in answered},
@@ -149,6 +149,6 @@ class _GivenCorpus:
 
     def inside(self, pair: LabelledPair) -> tuple[list[str], str]:
         try:
-            return self._locator.inside(pair.documents, pair.evidence), ""
+            return self._locator.inside(pair.documents, pair.evidence, pair.query), ""
         except InputError as error:
-            return [], f"its document is not in the corpus: {error}"
+            return [], str(error)

@@ -164,9 +164,7 @@ def one_line(text: str) -> str:
 def _pair(place: str, row: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> LabelledPair:
     def cells(role: str) -> tuple[str, ...]:
         names = role in ("document", "id")
-        return tuple(
-            text for column in columns.get(role, ()) for text in _texts(place, column, row.get(column), names)
-        )
+        return tuple(text for column in columns.get(role, ()) for text in _texts(place, column, row.get(column), names))
 
     (query,) = (row.get(column) for column in columns["query"])
     if not isinstance(query, str) or not query.strip():

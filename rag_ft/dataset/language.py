@@ -50,14 +50,14 @@ HANGUL = "\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3"
 MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
 """Signs above and below letters that are part of a word, though `\\w` does not know them."""
 
-WORD = rf"[\w{MARKS}]+"
+WORD = rf"[\w{MARKS}{SOUTH_EAST_ASIAN}]+"
 """A word between spaces and punctuation, as a regular expression."""
 
 _UNSPACED = re.compile(f"[{UNSPACED}]+")
 _IN_PAIRS = re.compile(f"[{UNSPACED}{HANGUL}]+")
 _WORD = re.compile(WORD)
 _PIECE = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
-_ADDRESS = re.compile(r"\S*(?:://|www\.|@)\S*")
+_ADDRESS = re.compile(r"(?<!\S)\S*(?:://|www\.|@)\S*")
 
 
 # Which language
@@ -106,7 +106,8 @@ def is_other_language(question: str, passage: str) -> bool:
         [True, False]
     """
     known = passage.lower()
-    words = set(_WORD.findall(known))
+    words = set(_pieces(known))
+    question = _ADDRESS.sub(" ", question)
     new = [piece for piece in _pieces(question.lower()) if piece not in (known if _UNSPACED.match(piece) else words)]
     asked, fresh, given = _scripts(_pieces(question)), _scripts(new), _scripts(_pieces(passage))
     if not asked or not given:
@@ -126,13 +127,14 @@ def is_other_language(question: str, passage: str) -> bool:
 def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    # One of our own: the module's functions share one, and whoever restricts its languages restricts them for all.
+    # One of our own: py3langid's functions share one, and whoever restricts its languages restricts them for all.
+    # Asking it changes nothing in it, so that threads can share ours; two that come first load it twice at worst.
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages([label for label in identifier.labels if len(label) == 2])
     return identifier
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _languages(text: str) -> dict[str, float]:
     """Language -> probability; empty where there is no letter."""
     text = _ADDRESS.sub(" ", text)
@@ -175,14 +177,12 @@ _END = re.compile(f"[。！？｡؟۔।॥։።។៕။][。！？｡!?]*[{CLO
 _GREEK_END = re.compile(r"[;\u037e]\s+")
 # A quotation goes on where Japanese says と or って after it.
 _CHINESE_END = re.compile(
-    f"(?:[。！？；｡…]|[!?](?!\\S))[。！？；｡…!?]*[{CLOSING}]*+(?!(?<=[{CLOSING}])(?:と|って))\\s*|\\n\\s*\\n\\s*"
+    f"(?:[。！？；｡…]|[!?](?!\\S))[。！？；｡…!?]*[{CLOSING}]*+(?!(?<=[{CLOSING}])(?:と|って))\\s*"
 )
-_THAI_END = re.compile(
-    f"[។៕။!?…]+[{CLOSING}]*\\s+|(?<=[{SOUTH_EAST_ASIAN}])\\s+(?=[{SOUTH_EAST_ASIAN}])|\\n\\s*\\n\\s*"
-)
+_THAI_END = re.compile(f"[។៕။!?…]+[{CLOSING}]*\\s+|(?<=[{SOUTH_EAST_ASIAN}])[^\\S\\n]+(?=[{SOUTH_EAST_ASIAN}])")
 _UNSPACED_END = {"zh": _CHINESE_END, "ja": _CHINESE_END} | dict.fromkeys(("th", "lo", "km", "my"), _THAI_END)
-# z. B., i. d. R., p. ej.; Art. 5, pág. 5, ust. 2
-_ABBREVIATION = re.compile(r"\b[^\W\d_]\.\s+(?=[^\W\d_]{1,2}\.)|\b[^\W\d_]{1,4}\.[^\S\n]+(?=\d+(?![\d.]))")
+# z. B., i. d. R., p. ej., z. B. § 2; Art. 5, pág. 5, ust. 2
+_ABBREVIATION = re.compile(r"\b[^\W\d_]\.\s+(?=§|[^\W\d_]{1,2}\.)|\b[^\W\d_]{1,4}\.[^\S\n]+(?=\d+(?![\d.]))")
 
 
 def sentences_of(text: str, language: str | None = None) -> list[str]:
@@ -214,7 +214,7 @@ def sentences_of(text: str, language: str | None = None) -> list[str]:
             starts |= {match.end() for match in _GREEK_END.finditer(text)}
         if language not in ("", "en"):
             starts -= {match.end() for match in _ABBREVIATION.finditer(text)}
-            # No sentence begins with a small letter (Georgian letters have no capital at the start of a sentence).
+            # No sentence begins with a small letter that has a title case; Georgian letters have none.
             starts = {start for start in starts if text[start : start + 1] == text[start : start + 1].title()}
     cuts = sorted(starts | {0, len(text)})
     return [text[start:end] for start, end in pairwise(cuts)]

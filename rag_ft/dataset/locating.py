@@ -8,8 +8,9 @@ from difflib import SequenceMatcher
 from functools import cached_property
 from typing import Protocol
 
+from rag_ft.dataset.language import words_of
 from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.dataset.word_index import WordIndex, words
+from rag_ft.dataset.word_index import WordIndex
 from rag_ft.errors import InputError, UnknownIdError
 
 FEW = 200
@@ -76,8 +77,8 @@ class Locator:
         """The passages that answer a question, each with grade 1.
 
         Args:
-            question: its `positives` are looked for where it has some, inside its documents where they are known;
-                else the passages of its documents that hold its evidence, or all of them without evidence.
+            question: its `positives` are looked for where it has some, in its documents first; else the passages of
+                its documents that hold its evidence, or all of them without evidence.
 
         Raises:
             UnknownIdError: where a question without positives names no document of the corpus.
@@ -87,7 +88,8 @@ class Locator:
             found = {key: 1 for text in question.positives for key in self.find(text, question.documents)}
             if not found:
                 raise InputError(
-                    f"the question {question.text[:60]!r}: its passage {question.positives[0][:60]!r} is not in the corpus"
+                    f"its passage is not in the corpus: that of the question {question.text[:60]!r} "
+                    f"({question.positives[0][:60]!r})"
                 )
             return found
         return dict.fromkeys(self.inside(question.documents, question.evidence, question.text), 1)
@@ -95,22 +97,26 @@ class Locator:
     def inside(self, documents: Sequence[str], evidence: str = "", question: str = "") -> list[str]:
         """The ids of the passages of some documents; with evidence, those that hold it.
 
+        Args:
+            documents: ids of documents or passages.
+            evidence: a snippet of one of them.
+            question: for the error message.
+
         Raises:
             UnknownIdError: where none of them is a document or passage of the corpus.
             InputError: where the evidence stands in none of them.
         """
-        asks = f"the question {question[:60]!r} " if question else "the row "
         places = self._known(documents)
         if not places:
-            named = f"names {documents[0]!r}, which is no document here" if documents else "names no document"
-            raise UnknownIdError(asks + named)
+            named = f"{documents[0]!r}, which is no document here" if documents else "none"
+            raise UnknownIdError(f"its document is not in the corpus: the question {question[:60]!r} names {named}")
         if not evidence.strip():
             return [self._passages[place].id for place in places]
         found = self._find(evidence, places)
         if not found:
             raise InputError(
-                f"{asks}has evidence that is not in {documents[0]!r} ({evidence[:60]!r}): "
-                "copy it from the document as it stands there"
+                f"its evidence is not in its document: the question {question[:60]!r} has {evidence[:60]!r}, "
+                f"which stands nowhere in {documents[0]!r}; copy it from there"
             )
         return found
 
@@ -119,9 +125,10 @@ class Locator:
 
         Args:
             text: a passage, or a part of one or several.
-            documents: ids of documents or passages; only there, where the corpus has one of them.
+            documents: ids of documents or passages, where it is looked for first.
         """
-        return self._find(text, self._known(documents) or None)
+        places = self._known(documents)
+        return (self._find(text, places) if places else []) or self._find(text, None)
 
     def _known(self, documents: Sequence[str]) -> list[int]:
         places: dict[int, None] = {}
@@ -133,7 +140,7 @@ class Locator:
         return sorted(places)
 
     def _find(self, text: str, among: list[int] | None) -> list[str]:
-        wanted, asked = _plain(text), words(text)
+        wanted, asked = _plain(text), words_of(text)
         if not asked:
             return []
         # The words at its ends may be parts of words there.
@@ -188,7 +195,7 @@ class Locator:
 
     def _words_of(self, place: int) -> list[str]:
         if place not in self._words:
-            self._words[place] = words(self._passages[place].text)
+            self._words[place] = words_of(self._passages[place].text)
         return self._words[place]
 
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from rag_ft.dataset.beir import read_beir
+from rag_ft.dataset.from_pairs import dataset_from_pairs
+from rag_ft.dataset.labelled_pairs import read_labelled_pairs
 from rag_ft.dataset.llama_index_json import read_llama_index_json
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.tables import TABLE_SUFFIXES, is_json_list, is_saved_dataset
 from rag_ft.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def is_dataset(path: str | Path) -> bool:
-    """Whether a path looks like a dataset (a BEIR folder or a JSON file) and not like documents."""
+    """Whether a path looks like a dataset (a BEIR folder, a folder of `datasets`, a table) and not like documents."""
     path = Path(path)
-    return (path / "corpus.jsonl").is_file() or (path.is_file() and path.suffix == ".json")
+    if path.is_file():
+        return path.suffix.lower() in {".json", *TABLE_SUFFIXES}
+    return (path / "corpus.jsonl").is_file() or is_saved_dataset(path)
 
 
-def load_dataset(path: str | Path, split: str = "train") -> QADataset:
-    """Read a dataset: a BEIR folder, or a JSON file of `EmbeddingQAFinetuneDataset`.
+def load_dataset(path: str | Path, split: str = "train", *, fields: Mapping[str, str] | None = None) -> QADataset:
+    """Read a dataset: a BEIR folder, LlamaIndex's JSON, or pairs in any form of `read_labelled_pairs`.
 
     Args:
         path: the folder or file.
-        split: the split that a JSON file's questions go to; a BEIR folder has its own splits.
+        split: the split that the questions go to; a BEIR folder and a `DatasetDict` have their own splits.
+        fields: which column holds what, where a table's names do not tell (see `read_labelled_pairs`).
 
     Raises:
         InputError: where there is no dataset, or it is broken.
@@ -29,4 +39,13 @@ def load_dataset(path: str | Path, split: str = "train") -> QADataset:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist: give a dataset folder (corpus.jsonl, queries.jsonl, qrels/)")
-    return read_llama_index_json(path, split) if path.is_file() else read_beir(path)
+    if path.is_dir() and not is_saved_dataset(path):
+        return read_beir(path)
+    if path.is_file() and path.suffix.lower() not in TABLE_SUFFIXES and not is_json_list(path):
+        return read_llama_index_json(path, split)
+    dataset, dropped = dataset_from_pairs(read_labelled_pairs(path, fields=fields), split=split)
+    if not dataset.qrels and not dataset.scored_pairs:
+        raise InputError(f"{path} has no question that a passage answers (the first: {dropped[0]['reason']})")
+    if dropped:
+        logger.warning("%s: left out %d (the first: %s)", path, len(dropped), dropped[0]["reason"])
+    return dataset

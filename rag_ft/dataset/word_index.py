@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from rag_ft.dataset.language import words_of
+
 if TYPE_CHECKING:
     import numpy as np
 
-WORD = re.compile(r"[^\W\u3040-\u30ff\u3400-\u9fff]+|[\u3040-\u30ff\u3400-\u9fff]")
-"""A word; Chinese and Japanese write without spaces, so there each character is one."""
-
 RAREST = 32
 """Words of a text that are looked up: the rare ones tell it from the others."""
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in their order, without case.
-
-    Example:
-        >>> from rag_ft.dataset.word_index import words
-        >>> words("Form T-9: 休暇")
-        ['form', 't', '9', '休', '暇']
-    """
-    return WORD.findall(text.casefold())
 
 
 class WordIndex:
     """The texts that hold each word, for tens of thousands of texts in a few arrays.
 
     Args:
-        texts: in the order of their places.
+        texts: in the order of their places; their words are those of `words_of`.
 
     Example:
         >>> from rag_ft.dataset.word_index import WordIndex
@@ -49,7 +36,7 @@ class WordIndex:
         self._numbers: dict[str, int] = {}
         numbers, sizes = array("i"), array("i")
         for text in texts:
-            distinct = set(words(text))
+            distinct = set(words_of(text))
             numbers.extend(self._numbers.setdefault(word, len(self._numbers)) for word in distinct)
             sizes.append(len(distinct))
         self._size = len(sizes)

@@ -165,19 +165,24 @@ async def _in_flight(
     failed: list[Call] = []
     outages = unusable = 0  # in a row
     answered = False
-    done: asyncio.Queue[tuple[Call, str | BaseException]] = asyncio.Queue()
+    done: asyncio.Queue[tuple[Call, str | BaseException, asyncio.Event]] = asyncio.Queue()
 
     async def work() -> None:
         for call in waiting:
+            outcome: str | BaseException
             try:
-                done.put_nowait((call, await _accepted(ask, call, answered)))
+                outcome = await _accepted(ask, call, answered)
             except asyncio.CancelledError as error:
                 # An HTTP client may cancel a request of its own accord; only our own end is the end.
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise
-                done.put_nowait((call, error))
+                outcome = error
             except Exception as error:
-                done.put_nowait((call, error))
+                outcome = error
+            # The next call waits until this answer is on the disk: a kill loses what is in flight, and no more.
+            durable = asyncio.Event()
+            done.put_nowait((call, outcome, durable))
+            await durable.wait()
 
     tasks = [asyncio.create_task(work()) for _ in range(min(workers, len(calls)))]
     try:
@@ -188,7 +193,7 @@ async def _in_flight(
                 came.append(done.get_nowait())
             left -= len(came)
             good: list[tuple[str, str]] = []
-            for call, outcome in came:
+            for call, outcome, _ in came:
                 if isinstance(outcome, str):
                     good.append((call.key, outcome))
                     outages, unusable, answered = 0, 0, True
@@ -196,8 +201,10 @@ async def _in_flight(
                     outages, unusable = (outages + 1, unusable) if _is_outage(outcome) else (outages, unusable + 1)
                     failed.append(call)
                     result.failures[call.key] = _reason(outcome)
-            # Several answers share one write to the disk, and the calls in flight go on meanwhile.
+            # Several answers share one write to the disk, and the other calls go on meanwhile.
             await asyncio.to_thread(journal.record, good)
+            for _, _, durable in came:
+                durable.set()
             bar.update(len(good))
             if not last_round and (outages >= GIVE_UP_AFTER or unusable >= GIVE_UP_AFTER_UNUSABLE):
                 raise OutsideError(
@@ -209,7 +216,7 @@ async def _in_flight(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         rest = [done.get_nowait() for _ in range(done.qsize())]
-        journal.record([(call.key, outcome) for call, outcome in rest if isinstance(outcome, str)])
+        journal.record([(call.key, outcome) for call, outcome, _ in rest if isinstance(outcome, str)])
     return failed
 
 

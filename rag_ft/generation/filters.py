@@ -117,7 +117,7 @@ def filter_questions(
 
 def fault(query: Query, passage: Passage, filters: Filters) -> str:
     """Why a question is of no use by itself; empty where it may be."""
-    words = word_count(query.text)
+    words = word_count(re.sub(r"[\W_]+", " ", query.text))
     if words < filters.shortest and not (query.style == "keywords" and words == 2):
         return "too short"
     if words > filters.longest:

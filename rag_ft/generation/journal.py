@@ -59,6 +59,8 @@ class Journal:
 
     def record(self, answers: Sequence[tuple[str, str]]) -> None:
         """Make answers durable: they are on the disk when this returns."""
+        if not answers:
+            return
         # An LLM may break off within a character pair; half of one is nothing that a file takes.
         answers = [(key, answer.encode("utf-8", "replace").decode()) for key, answer in answers]
         if self.file is not None:

@@ -6,9 +6,13 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
+
+from rag_ft.errors import InputError
+from rag_ft.files import read_text
 
 STYLES: dict[str, str] = {
     "question": "a direct question",
@@ -82,6 +86,18 @@ def fenced(passage: str, characters: int = PASSAGE_CHARACTERS) -> str:
     """A passage that cannot close its fence, cut to a length that every model reads."""
     tag = r"<[<\s/]*(?:passage|query)\b(?:[^<>]{0,80}>)?"
     return re.sub(tag, " ", passage[: 2 * characters], flags=re.IGNORECASE)[:characters]
+
+
+def read_prompt(file: Path) -> PromptTemplate:
+    """A prompt of one's own from a text file.
+
+    Raises:
+        InputError: where the file is missing or has no `{passage}`.
+    """
+    template = PromptTemplate(read_text(file))
+    if "passage" not in template.template_vars:
+        raise InputError(f"{file} has no {{passage}}: a prompt needs it, and may use {{count}}, {{styles}}, {{language}}")
+    return template
 
 
 def wants_json(prompt: BasePromptTemplate) -> bool:

@@ -1,14 +1,17 @@
-"""Questions that people asked, with the documents that answer them."""
+"""Questions that people asked, with the documents or passages that answer them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 
+from rag_ft.dataset.columns import QUERY, plain_name
+from rag_ft.dataset.labelled_pairs import RELEVANT, LabelledPair, one_line, read_labelled_pairs
+from rag_ft.dataset.locating import Locator as Locator
 from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.errors import InputError, UnknownIdError
+from rag_ft.dataset.tables import JSON_LINES, TABLE_SUFFIXES
+from rag_ft.errors import InputError
 from rag_ft.files import read_jsonl
 
 HUMAN = "human"
@@ -20,25 +23,48 @@ class RealQuestion:
 
     Attributes:
         text: the question.
-        documents: ids of the documents that answer it.
+        documents: ids of the documents, or of the passages, that answer it; may be empty where it has positives.
         evidence: a snippet of the document that answers it; the passage that holds it is the relevant one. All
             passages of the documents are where it is empty.
         id: its own id; a number is given where it is empty.
+        positives: texts of passages that answer it; they are looked for in the corpus.
+        negatives: texts of passages that do not.
+        answer: in its own words.
     """
 
     text: str
-    documents: Sequence[str]
+    documents: Sequence[str] = ()
     evidence: str = ""
     id: str = ""
+    positives: Sequence[str] = ()
+    negatives: Sequence[str] = ()
+    answer: str = ""
 
 
-def read_questions(file: str | Path) -> list[RealQuestion]:
-    """Read a JSONL file of `{"text": …, "documents": [ids], "evidence": snippet or nothing}`.
+def read_questions(file: str | Path, *, fields: Mapping[str, str] | None = None) -> list[RealQuestion]:
+    """Read questions that people asked, with the documents or passages that answer them.
+
+    Args:
+        file: JSONL of `{"text": …, "documents": [ids], "evidence": snippet or nothing}`, or any form of
+            `read_labelled_pairs`: pairs, triplets, scores, clicks; as CSV, JSON, Parquet, BEIR and others. Of a score
+            or of clicks, what is under .5 is no answer.
+        fields: which column holds what, where a table's names do not tell (see `read_labelled_pairs`).
 
     Raises:
-        InputError: where a line has no text or no document, or an id is repeated.
+        InputError: where a line has no question, or nothing that answers it, or an id is repeated.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from rag_ft import read_questions
+        >>> file = Path(tempfile.mkdtemp()) / "asked.csv"
+        >>> _ = file.write_text("question,passage\\nHow is leave booked?,Leave is booked in HELM.\\n")
+        >>> [(question.text, question.positives) for question in read_questions(file)]
+        [('How is leave booked?', ('Leave is booked in HELM.',))]
     """
     file = Path(file)
+    if fields or not _has_documents(file):
+        return _of_pairs(file, read_labelled_pairs(file, fields=fields))
     questions = []
     seen: set[str] = set()
     for number, row in read_jsonl(file):
@@ -61,26 +87,55 @@ def read_questions(file: str | Path) -> list[RealQuestion]:
     return questions
 
 
+def _has_documents(file: Path) -> bool:
+    """Whether a file has JSON lines with a question as "text" and its "documents"."""
+    if file.is_dir() or file.suffix.lower() in {".json", *TABLE_SUFFIXES} - set(JSON_LINES):
+        return False
+    _, first = next(read_jsonl(file), (0, {}))
+    return "documents" in first and not any(plain_name(key) in " ".join(QUERY).split() for key in first)
+
+
+def _of_pairs(file: Path, pairs: Sequence[LabelledPair]) -> list[RealQuestion]:
+    """One question for all that was said about it; one whose passages are all under .5 is left out."""
+    about: dict[str, list[LabelledPair]] = {}
+    for pair in pairs:
+        about.setdefault(one_line(pair.query), []).append(pair)
+    questions = []
+    taken: set[str] = set()
+    for said in about.values():
+        relevant = [pair for pair in said if pair.is_relevant]
+        if not relevant:
+            continue
+        positives = _distinct(text for pair in relevant for text in pair.positives)
+        evidence = _distinct(pair.evidence for pair in relevant if pair.evidence)
+        identifier = next((pair.id for pair in said if pair.id and pair.id not in taken), "")
+        taken.add(identifier)
+        questions.append(
+            RealQuestion(
+                said[0].query,
+                _distinct(name for pair in relevant for name in pair.documents),
+                evidence[0] if len(evidence) == 1 else "",
+                identifier,
+                # Several snippets are looked for as what they are: texts that answer the question.
+                positives + evidence if len(evidence) > 1 else positives,
+                _distinct(text for pair in said for text in pair.negatives if text not in positives),
+                next((pair.answer for pair in relevant if pair.answer), ""),
+            )
+        )
+    if not questions:
+        raise InputError(f"{file} holds no question that a passage answers: every score is under {RELEVANT}")
+    return questions
+
+
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
+
+
 def locate(question: RealQuestion, passages: dict[str, Passage]) -> dict[str, int]:
-    """The passages that answer a question, each with grade 1.
+    """The passages that answer a question, each with grade 1; for many questions keep a `Locator`.
 
     Raises:
-        UnknownIdError: where a document is not in the corpus.
+        UnknownIdError: where no document of a question without positives is in the corpus.
+        InputError: where its evidence or its positives stand nowhere.
     """
-    inside = [passage for passage in passages.values() if passage.document in set(question.documents)]
-    if not inside:
-        raise UnknownIdError(
-            f"the question {question.text[:60]!r} names {question.documents[0]!r}, which is no document here"
-        )
-    if not question.evidence:
-        return {passage.id: 1 for passage in inside}
-    exact = [passage for passage in inside if question.evidence in passage.text]
-    if exact:
-        return {passage.id: 1 for passage in exact}
-
-    # The evidence was cut in two: the passage with the longer part of it.
-    def shared(passage: Passage) -> int:
-        matcher = SequenceMatcher(None, passage.text, question.evidence, autojunk=False)
-        return matcher.find_longest_match().size
-
-    return {max(inside, key=shared).id: 1}
+    return Locator(passages).locate(question)

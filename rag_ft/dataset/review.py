@@ -1,0 +1,314 @@
+"""Questions that a person looks through in a spreadsheet, and what the person decided about them."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rag_ft.dataset.beir import read_beir, write_beir
+from rag_ft.dataset.labelled_pairs import one_line
+from rag_ft.dataset.qa_dataset import QADataset, Query
+from rag_ft.dataset.tables import DELIMITERS, JSON_LINES, read_table
+from rag_ft.errors import InputError, UnknownIdError
+from rag_ft.files import read_jsonl, write_jsonl, written_beside
+
+REVIEWED = "reviewed.jsonl"
+COLUMNS = ("id", "split", "style", "question", "passage_id", "document", "passage", "keep", "note")
+REJECTED, EDITED = "rejected", "edited"
+REASON = "rejected by a person"
+
+NO = {"no", "n", "0", "false", "reject", "rejected", "x"}
+YES = {"", "yes", "y", "1", "true", "keep", "kept", "ok"}
+
+FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+"""What a spreadsheet runs; with the apostrophes before it, so that taking one off again is exact."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """What a person decided: which questions are rejected, and which have another text.
+
+    A decision is about a question as it was made: its first text and its passage. So it holds when the same
+    question is made again.
+
+    Attributes:
+        decisions: (first text, passage id) -> the new text; None where the question is rejected.
+
+    Example:
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset.review import Review
+        >>> dataset = QADataset({"p": Passage("p", "So.")}, {"q": Query("q", "How")}, {"test": {"q": {"p": 1}}})
+        >>> changed, dropped = Review({("How", "p"): "How?"}).apply(dataset)
+        >>> changed.queries["q"].text
+        'How?'
+    """
+
+    decisions: dict[tuple[str, str], str | None] = field(default_factory=dict)
+
+    @property
+    def rejected(self) -> list[tuple[str, str]]:
+        """(text, passage id) of each question that is rejected."""
+        return [key for key, text in self.decisions.items() if text is None]
+
+    @property
+    def edited(self) -> dict[tuple[str, str], str]:
+        """(first text, passage id) -> new text."""
+        return {key: text for key, text in self.decisions.items() if text is not None}
+
+    def apply(self, dataset: QADataset) -> tuple[QADataset, list[dict[str, str]]]:
+        """Take the rejected questions out of a dataset, and give the edited ones their new text.
+
+        Returns:
+            The dataset, in which edited questions keep their ids, and a row for `dropped.jsonl` (query, passage,
+            reason, style) for each question that is gone.
+        """
+        passages_of: dict[str, dict[str, None]] = {}
+        for qrels in dataset.qrels.values():
+            for identifier, relevant in qrels.items():
+                passages_of.setdefault(identifier, {}).update(dict.fromkeys(relevant))
+        queries: dict[str, Query] = {}
+        dropped = []
+        for query in dataset.queries.values():
+            keys = ((query.text, passage) for passage in passages_of.get(query.id, ()))
+            decided = next((key for key in keys if key in self.decisions), None)
+            text = query.text if decided is None else self.decisions[decided]
+            if text is not None:
+                queries[query.id] = replace(query, text=text)
+            elif decided is not None:
+                passage = decided[1]
+                dropped.append({"query": query.text, "passage": passage, "reason": REASON, "style": query.style})
+        changed = replace(
+            dataset,
+            queries=queries,
+            qrels={split: _only(queries, qrels) for split, qrels in dataset.qrels.items()},
+            negatives=_only(queries, dataset.negatives),
+        )
+        return changed, dropped
+
+    def merged(self, later: Review) -> Review:
+        """These decisions and later ones, which were made about the texts that these left behind.
+
+        A question that was edited and is now rejected is rejected under its first text too.
+        """
+        decisions = dict(self.decisions)
+        first = {(text, key[1]): key for key, text in self.edited.items()}
+        for key, text in later.decisions.items():
+            origin = first.get(key, key)
+            if text == origin[0]:
+                decisions.pop(origin, None)
+            else:
+                decisions[origin] = text
+        return Review(decisions)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Review:
+        """Read `reviewed.jsonl` of a dataset folder; no decisions where there is none.
+
+        Raises:
+            InputError: where a line is broken.
+        """
+        file = Path(folder) / REVIEWED
+        decisions: dict[tuple[str, str], str | None] = {}
+        for number, row in read_jsonl(file) if file.exists() else ():
+            query, passage, decision, text = (row.get(key) for key in ("query", "passage", "decision", "text"))
+            if not isinstance(query, str) or not isinstance(passage, str) or decision not in (REJECTED, EDITED):
+                raise InputError(
+                    f'{file}:{number}: no decision: a line has "query", "passage", and as "decision" '
+                    f'"{REJECTED}" or "{EDITED}"; mend or remove it'
+                )
+            if decision == EDITED and (not isinstance(text, str) or not text.strip()):
+                raise InputError(f'{file}:{number}: an edited question without "text": write it, or remove the line')
+            decisions[query, passage] = text if decision == EDITED else None
+        return cls(decisions)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the decisions to `reviewed.jsonl` of a dataset folder, after those that are there."""
+        file = Path(folder) / REVIEWED
+        decisions = Review.load(folder).merged(self).decisions
+        write_jsonl(
+            file,
+            (
+                {"query": query, "passage": passage, "decision": EDITED if text else REJECTED, "text": text or ""}
+                for (query, passage), text in decisions.items()
+            ),
+        )
+        return file
+
+
+def export_questions(dataset: QADataset, file: str | Path) -> Path:
+    """Write the questions of all splits for a person to look through, one row each with its first passage.
+
+    The person writes "no" under `keep` to reject a question, or mends its text under `question`.
+
+    Args:
+        dataset: any.
+        file: `.csv` or `.tsv` for a spreadsheet (a cell that it would run as a formula gets an apostrophe before
+            it), or `.jsonl`.
+
+    Raises:
+        InputError: where the file has another suffix.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset.review import export_questions, import_review
+        >>> dataset = QADataset({"p": Passage("p", "So.")}, {"q": Query("q", "How?")}, {"test": {"q": {"p": 1}}})
+        >>> file = export_questions(dataset, Path(tempfile.mkdtemp()) / "questions.jsonl")
+        >>> _ = file.write_text(file.read_text().replace('"keep": ""', '"keep": "no"'))
+        >>> import_review(dataset, file).rejected
+        [('How?', 'p')]
+    """
+    file = Path(file)
+    suffix = file.suffix.lower()
+    if suffix in JSON_LINES:
+        write_jsonl(file, _rows(dataset))
+    elif suffix in DELIMITERS:
+        # With a byte-order mark a spreadsheet knows that it is UTF-8.
+        with written_beside(file) as target, target.open("w", encoding="utf-8-sig", newline="") as stream:
+            writer = csv.writer(stream, delimiter=DELIMITERS[suffix][0])
+            writer.writerow(COLUMNS)
+            writer.writerows([as_cell(row[column]) for column in COLUMNS] for row in _rows(dataset))
+    else:
+        raise InputError(f"{file}: questions are written as .csv, .tsv or .jsonl")
+    return file
+
+
+def import_review(dataset: QADataset, file: str | Path, before: Review | None = None) -> Review:
+    """Read what a person decided in a file of `export_questions`.
+
+    "no", "n", "0", "false", "reject" or "x" under `keep` rejects; another text under `question` edits; everything
+    else stays, also questions whose row is gone. White space at the ends and between words is no edit.
+
+    Args:
+        dataset: whose questions were exported.
+        file: `.csv`, `.tsv` or `.jsonl`; columns may be added and moved.
+        before: earlier decisions. What they rejected or edited, and the file still shows as it was, is passed over:
+            a person may go on working on one file and import it again, and so may a second person.
+
+    Raises:
+        UnknownIdError: where an id is not in the dataset.
+        InputError: where a column is missing, an id stands twice, a question is empty, or `keep` means nothing.
+    """
+    file = Path(file)
+    if file.suffix.lower() not in {*DELIMITERS, *JSON_LINES}:
+        raise InputError(f"{file}: a review is read from .csv, .tsv or .jsonl")
+    table = read_table(file)
+    for column in ("id", "question", "keep"):
+        if column not in table.columns:
+            raise InputError(f"{file} has no column {column!r}: export the questions again and fill that file in")
+    unescape = from_cell if file.suffix.lower() in DELIMITERS else str
+    first_passage = {query: next(iter(relevant)) for _, query, relevant in _asked(dataset)}
+    earlier = {(one_line(text), passage) for text, passage in (before or Review()).decisions}
+    gone = {passage for _, passage in (before or Review()).rejected}
+    decisions: dict[tuple[str, str], str | None] = {}
+    seen: set[str] = set()
+    for place, row in table.rows:
+        identifier, text = (_cell(place, row, column, unescape) for column in ("id", "question"))
+        keep = str(row.get("keep") if row.get("keep") is not None else "").strip().lower()
+        if keep not in NO | YES:
+            raise InputError(
+                f"{place}: keep is {row['keep']!r:.40}: write yes or nothing, or no to reject the question"
+            )
+        if identifier in seen:
+            raise InputError(f"{place}: the id {identifier!r} stands twice: remove one of the rows")
+        seen.add(identifier)
+        if identifier not in first_passage:
+            passage = _cell(place, row, "passage_id", unescape)
+            if (one_line(text), passage) in earlier or (keep in NO and passage in gone):
+                continue
+            raise UnknownIdError(f"{place}: the id {identifier!r} is no question of the dataset: export them again")
+        if keep not in NO and not text.strip():
+            raise InputError(f"{place}: the question {identifier!r} is empty: write no under keep to reject it")
+        query = dataset.queries[identifier]
+        key = (query.text, first_passage[identifier])
+        if keep in NO:
+            decisions[key] = None
+        elif one_line(text) != one_line(query.text) and (one_line(text), key[1]) not in earlier:
+            decisions[key] = text.strip()
+    return Review(decisions)
+
+
+def review_folder(folder: str | Path, file: str | Path) -> Review:
+    """Import a review into a dataset folder: questions, qrels and `dropped.jsonl` change, `reviewed.jsonl` is kept.
+
+    Args:
+        folder: a BEIR folder, written anew in place.
+        file: as of `import_review`.
+
+    Returns:
+        What this file decided; empty where all of it was decided before.
+
+    Raises:
+        InputError: where the file is wrong (see `import_review`), or rejects every question; nothing is changed.
+    """
+    folder = Path(folder)
+    dataset = read_beir(folder)
+    review = import_review(dataset, file, Review.load(folder))
+    changed, rows = review.apply(dataset)
+    if not changed.splits:
+        raise InputError(f"{file} rejects every question of {folder}: remove the dataset instead")
+    before = folder / "dropped.jsonl"
+    dropped = [row for _, row in read_jsonl(before)] if before.exists() else []
+    # The decisions first: of a run that is killed in between, the import can be done again.
+    review.save(folder)
+    write_beir(changed, folder, dropped + rows)
+    return review
+
+
+def as_cell(text: str) -> str:
+    """A text as a cell that no spreadsheet takes for a formula.
+
+    Example:
+        >>> from rag_ft.dataset.review import as_cell, from_cell
+        >>> as_cell("=1+1"), from_cell("'=1+1"), as_cell("it's")
+        ("'=1+1", '=1+1', "it's")
+    """
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """The text of a cell of `as_cell`."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+def _cell(place: str, row: Mapping[str, Any], column: str, unescape: Callable[[str], str]) -> str:
+    value = row.get(column)
+    if value is not None and not isinstance(value, str | int):
+        raise InputError(f"{place}: {column} is {value!r:.40}, and must be a text")
+    return unescape("" if value is None else str(value))
+
+
+def _asked(dataset: QADataset) -> Iterator[tuple[str, str, dict[str, int]]]:
+    """(split, query id, relevant passages); a question in two splits stands in the first."""
+    seen: set[str] = set()
+    for split in dataset.splits:
+        for query, relevant in dataset.qrels[split].items():
+            if query not in seen and relevant:
+                seen.add(query)
+                yield split, query, relevant
+
+
+def _rows(dataset: QADataset) -> Iterator[dict[str, str]]:
+    for split, identifier, relevant in _asked(dataset):
+        query, passage = dataset.queries[identifier], dataset.passages[next(iter(relevant))]
+        yield {
+            "id": query.id,
+            "split": split,
+            "style": query.style,
+            "question": query.text,
+            "passage_id": passage.id,
+            "document": passage.document,
+            "passage": dataset.passage_texts[passage.id],
+            "keep": "",
+            "note": "",
+        }
+
+
+def _only(queries: Iterable[str], about: Mapping[str, Any]) -> dict[str, Any]:
+    kept = set(queries)
+    return {query: found for query, found in about.items() if query in kept}

@@ -1,0 +1,62 @@
+"""Answers that are on the disk before they count."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_ft.errors import InputError
+from rag_ft.generation.journal import Journal, question_key
+
+def test_a_torn_last_line_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    with Journal(file) as journal:
+        journal.record([("a", "Who?"), ("b", "Où?\nWhen?")])
+    whole = file.read_bytes()
+    for cut in range(1, len(whole.splitlines()[-1]) + 1):
+        file.write_bytes(whole[:-cut])
+        with Journal(file) as journal:
+            assert journal.answers == {"a": "Who?"}
+            journal.record([("c", "Again?")])
+        assert Journal(file).answers == {"a": "Who?", "c": "Again?"}
+
+
+@given(batches=st.lists(st.lists(st.tuples(st.text("ab", max_size=2), st.text(max_size=20)), max_size=3), max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_what_was_recorded_is_there_after_reopening(
+    batches: list[list[tuple[str, str]]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("journal") / "deep" / "journal.jsonl"
+    expected: dict[str, str] = {}
+    for batch in batches:
+        with Journal(file) as journal:
+            assert journal.answers == expected
+            journal.record(batch)
+            expected.update(batch)
+            assert journal.answers == expected
+            assert Journal(file).answers == expected
+
+
+def test_an_answer_with_half_a_character_is_kept_without_it(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        journal.record([("a", "Who? \ud83d")])
+        assert journal.answers == {"a": "Who? ?"}
+    assert Journal(tmp_path / "journal.jsonl").answers == {"a": "Who? ?"}
+
+
+def test_lines_that_are_no_answers_are_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    file.write_bytes(b'{"key": "a", "answer": null}\n[]\n\xff\xfe\n{"key": ["b"], "answer": "x"}\n{}\n'
+                     b'{"key": "c", "answer": "Who?"}\n')  # fmt: skip
+    assert Journal(file).answers == {"c": "Who?"}
+
+
+def test_a_journal_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="in the way"):
+        Journal(tmp_path)
+
+
+def test_the_key_tells_model_and_prompt_apart() -> None:
+    assert question_key("ab", "c") != question_key("a", "bc")
+    assert question_key("a", "b") == question_key("a", "b")

@@ -1,0 +1,102 @@
+"""The whole way from nodes to training pairs leaks nothing: drawn corpora full of repeats, near-repeats and boilerplate."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from test_splitting import WORDS, nearly
+
+from rag_ft import QADataset, RealQuestion, generate_qa_dataset
+from rag_ft.dataset.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.splitting import boilerplate, split_units
+from rag_ft.training.pairs import training_pairs
+from rag_ft.training.recipe import Recipe
+
+FOOTER = "This page is confidential and may not be given to anybody outside of the harbour without a written permit."
+
+
+def drawn_nodes(documents: int, repeats: int, footer: bool, seed: int) -> list[TextNode]:
+    """Documents of four passages; so many percent of the passages, and of the documents, repeat an earlier one."""
+    draw = random.Random(seed)
+    seen: list[str] = []
+    nodes: list[TextNode] = []
+    for document in range(documents):
+        whole = document > 0 and draw.random() < repeats / 200
+        texts = [node.text for node in nodes if node.ref_doc_id == f"d{draw.randrange(document)}"] if whole else []
+        while len(texts) < 4:
+            if seen and draw.random() < repeats / 100:
+                texts.append(nearly(draw.choice(seen), draw))
+            else:
+                sentences = [" ".join(draw.choices(WORDS, k=12)).capitalize() + "." for _ in range(4)]
+                seen.append(" ".join(sentences))
+                texts.append(seen[-1])
+        if footer:
+            texts.append(FOOTER + f" Page {document}.")
+        for place, text in enumerate(texts):
+            source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=f"d{document}")}
+            nodes.append(TextNode(id_=f"d{document}#{place}", text=text, relationships=source))
+    return nodes
+
+
+def check(dataset: QADataset) -> None:
+    """No training pair has anything to do with what is held out."""
+    near = dataset.near_duplicates
+    trained = {passage for name in ("train", "dev") for q in dataset.qrels.get(name, {}).values() for passage in q}
+    trained_documents = {dataset.passages[passage].document for passage in trained}
+    held_out = {p.id for p in dataset.passages.values() if p.document not in trained_documents}
+    tested = {passage for relevant in dataset.qrels["test"].values() for passage in relevant}
+    groups_of_new = {near[p] for p in held_out & tested}
+    assert not groups_of_new & {near[passage] for passage in trained}
+    # The batches' negatives are the positives of other rows, so the same holds for every negative.
+    recipe = Recipe(cloze=0.0)
+    texts = dataset.passage_texts
+    new_texts = [texts[passage] for passage in sorted(held_out & tested)]
+    pair_texts = [pair.passage for pair in training_pairs(dataset, recipe)]
+    groups = near_duplicate_groups(new_texts + pair_texts)
+    assert not set(groups[: len(new_texts)]) & set(groups[len(new_texts) :])
+    # Nor is a held-out question trained on, nor what nearly repeats it.
+    sides = [[dataset.queries[q].text for q in dataset.qrels[name]] for name in ("test", "train")]
+    groups = near_duplicate_groups(sides[0] + sides[1])
+    assert not set(groups[: len(sides[0])]) & set(groups[len(sides[0]) :])
+
+
+drawn = st.builds(
+    drawn_nodes,
+    documents=st.integers(12, 30),
+    repeats=st.integers(0, 50),
+    footer=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+
+
+@given(nodes=drawn, seed=st.integers(0, 20))
+@settings(max_examples=25, deadline=None)
+def test_nothing_leaks_into_training(nodes: list[TextNode], seed: int) -> None:
+    check(generate_qa_dataset(nodes, use_llm=False, seed=seed).dataset)
+
+
+@given(nodes=drawn, seed=st.integers(0, 20), asked=st.integers(1, 40))
+@settings(max_examples=25, deadline=None)
+def test_real_questions_are_tested_on_and_nothing_of_them_is_trained_on(
+    nodes: list[TextNode], seed: int, asked: int
+) -> None:
+    draw = random.Random(seed)
+    chosen = draw.sample(nodes, min(asked, len(nodes)))
+    # Some of them are sentences of the passages, as generated questions are.
+    questions = [RealQuestion(node.text.split(". ")[0] + ".", [node.ref_doc_id or ""]) for node in chosen]
+    dataset = generate_qa_dataset(nodes, use_llm=False, questions=questions, seed=seed).dataset
+    assert {query.style for query in map(dataset.queries.__getitem__, dataset.qrels["test"])} == {"human"}
+    sides = [[dataset.queries[q].text for q in dataset.qrels[name]] for name in ("test", "train")]
+    groups = near_duplicate_groups(sides[0] + sides[1])
+    assert not set(groups[: len(sides[0])]) & set(groups[len(sides[0]) :])
+
+
+def test_a_footer_joins_no_documents_and_is_never_asked_about() -> None:
+    nodes = drawn_nodes(30, 0, footer=True, seed=1)
+    dataset = generate_qa_dataset(nodes, use_llm=False).dataset
+    footers = {node.node_id for node in nodes if node.text.startswith("This page")}
+    assert boilerplate(dataset) == footers
+    assert len(set(split_units(dataset).values())) == 30
+    assert not footers & {p for part in dataset.qrels.values() for relevant in part.values() for p in relevant}
+    assert dataset.known_queries("test") != set(dataset.qrels["test"])
