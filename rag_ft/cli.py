@@ -303,7 +303,8 @@ def _dropped_table(dropped: Sequence[dict[str, str]]) -> Table:
     table.add_column("styles", style="dim")
     for reason, count in summary(dropped).most_common():
         styles = Counter(row["style"] for row in dropped if row["reason"].startswith(reason) and row["style"])
-        table.add_row(escape(reason), f"{count:,}", escape(", ".join(f"{n} {name}" for name, n in styles.most_common())))
+        named = ", ".join(f"{number} {name}" for name, number in styles.most_common())
+        table.add_row(escape(reason), f"{count:,}", escape(named))
     return table
 
 

@@ -89,7 +89,7 @@ def fine_tune(
         seed: of every draw.
         device: a torch device; the best there is where None.
         show_progress: progress bars with time left.
-        **asking: how the LLM is asked; see `rag_ft.generation.asking.Asking` (`max_passages`, `styles`, `workers`, ...).
+        **asking: how the LLM is asked; see `rag_ft.generation.asking.Asking` (`max_passages`, `styles`, ...).
 
     Raises:
         InputError: where the input is wrong.

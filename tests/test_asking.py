@@ -23,6 +23,7 @@ from rag_ft.files import sha256_of
 from rag_ft.generation.asking import questions_from_llm
 from rag_ft.generation.prompts import STYLES
 
+
 def about(count: int) -> list[Passage]:
     return [Passage(f"p{n}", f"Form T-{n} is signed by the master of harbour {n}.") for n in range(count)]
 

@@ -18,8 +18,7 @@ from openai_server import State, answer_to, serve
 from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.errors import InputError, OutsideError
 from rag_ft.generation import calling
-from rag_ft.generation.asking import LLMQuestions, ask_questions, questions_from_llm
-from rag_ft.generation.asking import Asking
+from rag_ft.generation.asking import Asking, LLMQuestions, ask_questions, questions_from_llm
 from rag_ft.generation.journal import Journal
 from rag_ft.generation.llms import resolve_llm
 
@@ -41,7 +40,9 @@ def clerk(address: str) -> LLM:
 
 
 def about(count: int) -> list[Passage]:
-    return [Passage(f"p{n}", f"Form number {n} is signed by the master of harbour {n} in winter.") for n in range(count)]
+    return [
+        Passage(f"p{n}", f"Form number {n} is signed by the master of harbour {n} in winter.") for n in range(count)
+    ]
 
 
 def expected(count: int, **asking: object) -> list[tuple[str, str]]:
@@ -193,7 +194,7 @@ def test_the_estimate_comes_before_the_first_call(server: tuple[State, str], tmp
 
     journal = tmp_path / "journal.jsonl"
     questions_from_llm(about(10), clerk(address), journal=journal)
-    with pytest.raises(InputError, match="nothing was asked: 20 calls to clerk, about .* tokens in"):
+    with pytest.raises(InputError, match=r"nothing was asked: 20 calls to clerk, about .* tokens in"):
         questions_from_llm(about(30), clerk(address), journal=journal, approve=refuse)
     assert len(seen) == 1
     assert state.stats()["requests"] == 10

@@ -19,6 +19,7 @@ from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.generation.real_questions import RealQuestion, locate, read_questions
 from rag_ft.generation.without_llm import questions_without_llm, sentences
 
+
 @pytest.mark.parametrize(
     ("text", "values", "rest"),
     [

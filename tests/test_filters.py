@@ -49,7 +49,9 @@ def test_no_question_at_all_is_no_failure() -> None:
 
 
 def test_a_question_that_finds_a_copy_of_its_passage_stays() -> None:
-    passages = {f"copy{n}": Passage(f"copy{n}", "A badge opens the doors of the laboratory at night.") for n in range(30)}
+    passages = {
+        f"copy{n}": Passage(f"copy{n}", "A badge opens the doors of the laboratory at night.") for n in range(30)
+    }
     query = Query("q", "What opens the doors at night?", "question")
     assert sum(len(filter_questions([(query, key)], passages, Filters(depth=1))[0]) for key in passages) == 1
     groups = dict.fromkeys(passages, 0)
@@ -92,3 +94,17 @@ def test_a_dense_round_trip_without_an_embedding_is_refused() -> None:
 def test_sentences_of_the_passage_are_no_copies() -> None:
     pairs = [(Query("q", "A badge opens the doors of the laboratory at night.", "sentence"), "badge")]
     assert filter_questions(pairs, PASSAGES)[0] == pairs
+
+
+def test_a_sentence_must_find_its_passage_without_itself() -> None:
+    passages = PASSAGES | {
+        "near": Passage("near", "The crane lifts cargo from the quay. Cargo waits on the quay for the crane at dawn."),
+        "far": Passage("far", "The mayor likes tulips. Lunch is served at noon in the canteen beside the gate."),
+    }
+    pairs = [
+        (Query("tells", "The crane lifts cargo from the quay.", "sentence"), "near"),
+        (Query("tells nothing", "The mayor likes tulips.", "sentence"), "far"),
+    ]
+    kept, dropped = filter_questions(pairs, passages)
+    assert [query.id for query, _ in kept] == ["tells"]
+    assert [row["reason"] for row in dropped] == ["does not find its passage among the first 20 of BM25"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rag_ft.errors import InputError
 from rag_ft.generation.journal import Journal, question_key
 
+
 def test_a_torn_last_line_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
     file = tmp_path / "journal.jsonl"
     with Journal(file) as journal:

@@ -1,4 +1,4 @@
-"""The whole way from nodes to training pairs leaks nothing: drawn corpora full of repeats, near-repeats and boilerplate."""
+"""Nothing leaks on the whole way from nodes to training pairs: corpora full of repeats, near-repeats and boilerplate."""
 
 import random
 

@@ -49,9 +49,7 @@ def test_a_batch_brings_what_single_calls_bring(server: tuple[State, str], tmp_p
 
 
 @pytest.mark.parametrize("endings", [["partial"], ["expired"], ["partial", "expired"], ["expired", "partial"]])
-def test_failed_and_expired_lines_are_sent_again(
-    server: tuple[State, str], endings: list[str], tmp_path: Path
-) -> None:
+def test_failed_and_expired_lines_are_sent_again(server: tuple[State, str], endings: list[str], tmp_path: Path) -> None:
     state, address = server
     state.batch_endings = list(endings)
     found = questions_from_llm(about(30), clerk(address), journal=tmp_path / "journal.jsonl", batch=True)
@@ -135,7 +133,7 @@ def test_a_batch_that_the_server_refuses_is_one_clear_line(server: tuple[State, 
     state, address = server
     state.batch_endings = ["failed"]
     journal = tmp_path / "journal.jsonl"
-    with pytest.raises(OutsideError, match="the batch batch_1 failed .Enqueued tokens.: run again"):
+    with pytest.raises(OutsideError, match=r"the batch batch_1 failed \(Enqueued tokens\): run again"):
         questions_from_llm(about(5), clerk(address), journal=journal, batch=True)
     found = questions_from_llm(about(5), clerk(address), journal=journal, batch=True)
     assert texts(found) == expected(5)
@@ -150,6 +148,6 @@ def test_only_openai_has_batches(tmp_path: Path) -> None:
 
 def test_a_server_that_is_down_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *rest: 0.01)
-    with pytest.raises(OutsideError, match="the Batch API cannot be reached .APIConnectionError.") as failure:
+    with pytest.raises(OutsideError, match=r"the Batch API cannot be reached \(APIConnectionError\)") as failure:
         questions_from_llm(about(2), clerk("http://127.0.0.1:9/v1"), journal=tmp_path / "journal.jsonl", batch=True)
     assert "\n" not in str(failure.value)

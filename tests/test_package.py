@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "generation": {"dataset", "generation", "retrieval", "embedding"},
     "embedding": {"embedding"},
     "index": {"index", "embedding"},
-    "retrieval": {"retrieval", "index", "embedding"},
+    "retrieval": {"retrieval", "dataset", "index", "embedding"},
     "evaluation": {"evaluation", "dataset", "index", "retrieval"},
     "training": {"training", "dataset", "embedding", "evaluation"},
 }

@@ -19,6 +19,7 @@ from rag_ft.generation.prompts import (
     verdict_in,
 )
 
+
 @pytest.mark.parametrize(
     ("answer", "questions"),
     [
@@ -106,7 +107,9 @@ def test_what_can_be_saved_of_broken_json_is_saved(answer: str) -> None:
     assert [question.text for question in found] == ["When is leave booked?"]
 
 
-@pytest.mark.parametrize("answer", ["", "I cannot help with that.", '{"questions": [{"style": "question", "ques', "[[[[{"])
+@pytest.mark.parametrize(
+    "answer", ["", "I cannot help with that.", '{"questions": [{"style": "question", "ques', "[[[[{"]
+)
 def test_of_rubbish_nothing_is_saved(answer: str) -> None:
     assert questions_in_json(answer, STYLED, PASSAGE) is None
     assert questions_leniently(answer, STYLED, PASSAGE) == []

@@ -22,9 +22,10 @@ from rag_ft import (
     read_questions,
     train_model,
 )
+from rag_ft.dataset.cloze import copied_span
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.batching import ApartSampler
-from rag_ft.training.pairs import copied_sentence, training_pairs
+from rag_ft.training.pairs import training_pairs
 from rag_ft.training.recipe import fitting_max_length
 from rag_ft.training.trainer import without_dropout
 
@@ -111,9 +112,9 @@ def test_the_maximum_length_follows_the_passages() -> None:
 
 def test_a_question_that_is_a_sentence_of_its_passage_is_taken_out() -> None:
     passage = "Leave is booked\n  in HELM. A Kittiwake is a claim."
-    start, end = copied_sentence("Leave is booked in HELM.", passage) or (0, 0)
+    start, end = copied_span("Leave is booked in HELM.", passage) or (0, 0)
     assert passage[:start] + passage[end:] == " A Kittiwake is a claim."
-    assert copied_sentence("Leave is asked for.", passage) is None
+    assert copied_span("Leave is asked for.", passage) is None
 
 
 def test_near_repeats_of_a_passage_are_no_negatives_of_its_question() -> None:

@@ -36,8 +36,8 @@ TOKENS_PER_WORD = 1.3
 ASKING = frozenset(
     words_of(
         "about am any anyone can could did do does doing done from get give given got had has have having he her his "
-        "how i its many may me might much must my need our she should so some tell than them those us use used want was "
-        "we were what when where which who whom whose why would you your"
+        "how i its many may me might much must my need our she should so some tell than them those us use used want "
+        "was we were what when where which who whom whose why would you your"
     )
 )
 """English words that ask, and are not in every list of stop words."""
@@ -291,8 +291,8 @@ def _too_easy(asked: Iterable[_Asked]) -> Iterator[str]:
         found = _distribution(values)
         if found is not None and found.median > EASY:
             yield (
-                f"questions of style {style!r} are easy ({found.median:.0%} of their words stand in the passage, in the "
-                "median): a search for words finds those too; have an LLM or people ask in other words"
+                f"questions of style {style!r} are easy (median {found.median:.0%} of their words are in the passage): "
+                "a search for words finds those too; have an LLM or people ask in other words"
             )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rag_ft.dataset.cloze import without_copy
 from rag_ft.dataset.language import is_other_language, word_count
 from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
@@ -159,46 +160,86 @@ def _round_trip(
     groups: dict[str, int],
     show_progress: bool,
 ) -> tuple[list[Pair], list[Row]]:
-    texts = QADataset(passages, {}, {}).passage_texts
-    queries = [query.text for query, _ in pairs]
-    wanted = [groups.get(passage, passage) for _, passage in pairs]
-    finders: dict[str, Callable[[], list[list[str]]]] = {
-        "bm25": lambda: _by_bm25(texts, queries, filters.depth),
-        "dense": lambda: _by_embedding(texts, queries, filters, show_progress),
-    }
-    names = [filters.round_trip] if filters.round_trip in finders else list(finders)
-    hits = []
-    for name in names:
-        found = finders[name]()
-        hits.append(
-            [want in {groups.get(key, key) for key in ranked} for want, ranked in zip(wanted, found, strict=True)]
-        )
+    names = [filters.round_trip] if filters.round_trip in ("bm25", "dense") else ["bm25", "dense"]
+    found_by = [_finds(name, pairs, passages, filters, groups, show_progress) for name in names]
     combine = any if filters.round_trip == "either" else all
     by = {"bm25": "BM25", "dense": "the embedding", "both": "BM25 and the embedding", "either": "BM25 or the embedding"}
     reason = f"does not find its passage among the first {filters.depth} of {by[filters.round_trip]}"
     kept: list[Pair] = []
     dropped: list[Row] = []
-    for (query, passage), *found_by in zip(pairs, *hits, strict=True):
-        if combine(found_by):
+    for (query, passage), *found in zip(pairs, *found_by, strict=True):
+        if combine(found):
             kept.append((query, passage))
         else:
             dropped.append(dropped_row(query, passage, reason))
     return kept, dropped
 
 
-def _by_bm25(texts: dict[str, str], queries: list[str], depth: int) -> list[list[str]]:
+def _finds(
+    retriever: str,
+    pairs: Sequence[Pair],
+    passages: dict[str, Passage],
+    filters: Filters,
+    groups: dict[str, int],
+    show_progress: bool,
+) -> list[bool]:
+    """Whether each question finds its passage, or a near-duplicate of it.
+
+    Whoever looks for a sentence finds the passage that it was taken from, and learns nothing. So such a passage
+    takes part a second time without the sentence, and that is what must be found.
+    """
+    texts = QADataset(passages, {}, {}).passage_texts
+    owner = {key: groups.get(key, key) for key in texts}
+    without: dict[int, str] = {}
+    for place, (query, passage) in enumerate(pairs):
+        rest = without_copy(query.text, texts[passage]) if query.style not in STYLES else None
+        if rest:
+            without[place] = f"{passage}\0{place}"
+            texts[without[place]] = rest
+            owner[without[place]] = owner[passage]
+    queries = [query.text for query, _ in pairs]
+    # Passages that take part several times must not push others off the list.
+    length = filters.depth * (2 + (len(texts) - len(passages)) // len(passages)) if without else filters.depth
+    ranked = (_by_bm25 if retriever == "bm25" else _by_embedding)(texts, queries, length, filters, show_progress)
+    return [
+        _is_among_first(keys, owner, owner[passage], without.get(place), filters.depth)
+        for place, ((_, passage), keys) in enumerate(zip(pairs, ranked, strict=True))
+    ]
+
+
+def _is_among_first(
+    ranked: Sequence[str], owner: Mapping[str, Hashable], wanted: Hashable, without: str | None, depth: int
+) -> bool:
+    """Whether the wanted passage is among the first distinct ones; only without its sentence where there is one."""
+    before: set[Hashable] = set()
+    for key in ranked:
+        if owner[key] == wanted:
+            if without is None or key == without:
+                return True
+            continue
+        before.add(owner[key])
+        if len(before) == depth:
+            return False
+    return False
+
+
+def _by_bm25(
+    texts: dict[str, str], queries: list[str], length: int, filters: Filters, show_progress: bool
+) -> list[list[str]]:
     from rag_ft.retrieval.bm25 import BM25
 
-    return BM25(texts).rank(queries, depth)
+    return BM25(texts).rank(queries, length)
 
 
-def _by_embedding(texts: dict[str, str], queries: list[str], filters: Filters, show_progress: bool) -> list[list[str]]:
+def _by_embedding(
+    texts: dict[str, str], queries: list[str], length: int, filters: Filters, show_progress: bool
+) -> list[list[str]]:
     from rag_ft.errors import InputError
     from rag_ft.retrieval.exact import ExactSearch
 
     if filters.embed_model is None:
         raise InputError(f"the round trip {filters.round_trip!r} needs an embedding: give Filters(embed_model=…)")
-    return ExactSearch(filters.embed_model, texts, show_progress).rank(queries, filters.depth)
+    return ExactSearch(filters.embed_model, texts, show_progress).rank(queries, length)
 
 
 def summary(dropped: Sequence[Row]) -> Counter[str]:

@@ -96,7 +96,9 @@ def read_prompt(file: Path) -> PromptTemplate:
     """
     template = PromptTemplate(read_text(file))
     if "passage" not in template.template_vars:
-        raise InputError(f"{file} has no {{passage}}: a prompt needs it, and may use {{count}}, {{styles}}, {{language}}")
+        raise InputError(
+            f"{file} has no {{passage}}: a prompt needs it, and may use {{count}}, {{styles}}, {{language}}"
+        )
     return template
 
 

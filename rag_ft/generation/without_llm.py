@@ -75,7 +75,7 @@ SHORT = re.compile(f"[{HANGUL}]|{RUN.pattern}")
 """Scripts in which two characters make a word."""
 
 WORD = re.compile(rf"{RUN.pattern}|(?:(?![{UNSPACED}])[^\W\d_])(?:(?![{UNSPACED}])[\w{MARKS}'-])+")
-LONGEST_WORD = 32
+LONGEST_WORD = 24
 LINK = 0.3
 """Neighbours in a run belong to one term where so many of the rarer one's occurrences stand beside the other."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import dataclass
 
+from rag_ft.dataset.cloze import without_copy
 from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.training.recipe import Recipe
@@ -41,24 +41,20 @@ def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = N
     used = list(dict.fromkeys(passage for _, passage in pairs))
     group = dict(zip(used, near_duplicate_groups([texts[passage] for passage in used]), strict=True))
     found = []
+    seen: set[tuple[str, int]] = set()
     for query_id, passage_id in pairs:
+        # Of passages that nearly repeat each other one is enough.
+        if (query_id, group[passage_id]) in seen:
+            continue
+        seen.add((query_id, group[passage_id]))
         query, passage = dataset.queries[query_id].text, texts[passage_id]
-        copy = copied_sentence(query, passage)
-        if copy is not None and draw.random() < recipe.cloze:
-            passage = (passage[: copy[0]] + " " + passage[copy[1] :]).strip()
+        rest = without_copy(query, passage)
+        if rest is not None and draw.random() < recipe.cloze:
+            passage = rest
         if query.strip() and passage.strip():
             answers = dataset.qrels["train"][query_id]
             found.append(Pair(query, passage, frozenset(group.get(answer, answer) for answer in answers)))
     return found
-
-
-def copied_sentence(query: str, passage: str) -> tuple[int, int] | None:
-    """(start, end) of a question that stands in its passage word for word, whatever the line breaks."""
-    words = query.split()
-    if not words or len(query) > len(passage) or words[0] not in passage:
-        return None
-    found = re.search(r"\s+".join(map(re.escape, words)), passage)
-    return found.span() if found else None
 
 
 def question_styles(dataset: QADataset) -> dict[str, int]:

@@ -1,0 +1,145 @@
+"""Tuning without a human question: what each making and each filter of questions brings on human test questions.
+
+    python examples/benchmarks/unlabelled.py covidqa scifact --making none --round-trip bm25
+    python examples/benchmarks/unlabelled.py covidqa --making mixed --new-documents
+
+Questions are made of the passages (`none`: sentences and headings; `local`: the local LLM's; `mixed`: both), filtered,
+and trained on; the collection's human test questions measure, for several shares of the tuned weights. All documents
+take part in training ("known documents"), or with --new-documents those without a test question. --passages takes the
+relevant passages and a random rest of so many, for comparisons that need not take long. One line for each run is added
+to examples/benchmarks/results/unlabelled.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+from quality import RESULTS, machine
+
+from rag_ft import LocalLLM, QADataset, load_dataset
+from rag_ft.dataset.splitting import boilerplate
+from rag_ft.embedding.encoding import encode
+from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
+from rag_ft.generation.asking import questions_from_llm
+from rag_ft.generation.filters import Filters, Pair, filter_questions, summary
+from rag_ft.generation.without_llm import KEY_PHRASES, questions_without_llm
+from rag_ft.training.pairs import training_pairs
+from rag_ft.training.recipe import recipe_for
+from rag_ft.training.selection import copy_weights, mixed_weights
+from rag_ft.training.trainer import run_trainer
+
+SHARES = (0.2, 0.35, 0.5, 0.75, 1.0)
+
+
+def subset(dataset: QADataset, passages: int | None) -> QADataset:
+    """The passages that answer test questions, and a random rest of so many."""
+    test = dataset.require("test")
+    if passages is None:
+        return QADataset(dataset.passages, dataset.queries, {"test": test})
+    relevant = {passage for grades in test.values() for passage in grades}
+    rest = [passage for passage in dataset.passages if passage not in relevant]
+    keep = relevant | set(random.Random(5).sample(rest, min(len(rest), passages)))
+    return QADataset({key: p for key, p in dataset.passages.items() if key in keep}, dataset.queries, {"test": test})
+
+
+def questions(corpus: QADataset, making: str, journal: Path, per_passage: int, seed: int) -> list[Pair]:
+    """Unfiltered questions of a making."""
+    passages = list(corpus.passages.values())
+    pairs: list[Pair] = []
+    if making != "local":
+        found = questions_without_llm(passages, per_passage, seed)
+        pairs += [pair for pair in found if pair[0].style != KEY_PHRASES]
+    if making != "none":
+        asked = questions_from_llm(passages, LocalLLM(), journal=journal, seed=seed, questions_per_passage=1)
+        pairs += asked.pairs
+    return pairs
+
+
+def ndcg(model: object, dataset: QADataset) -> float:
+    """nDCG@10 on the test questions, by exact search."""
+    test = dataset.require("test")
+    ids = list(dataset.passage_texts)
+    queries = encode(model, [dataset.queries[query].text for query in test], "query")
+    passages = encode(model, list(dataset.passage_texts.values()), "document")
+    top = np.argsort(-(queries @ passages.T), axis=1, kind="stable")[:, :10]
+    rankings = {query: [ids[place] for place in row] for query, row in zip(test, top, strict=True)}
+    return float(metrics_per_query(rankings, test, [HEADLINE])[HEADLINE].mean())
+
+
+def run(collection: str, arguments: argparse.Namespace) -> dict[str, object]:
+    dataset = subset(load_dataset(arguments.data / collection), arguments.passages)
+    corpus = dataset
+    if arguments.new_documents:
+        tested = dataset.documents_of(dataset.qrels["test"], "test")
+        rest = {key: p for key, p in dataset.passages.items() if p.document not in tested}
+        corpus = QADataset(rest, dataset.queries, {})
+    journal = arguments.journals / f"{collection}.jsonl"
+    pairs = questions(corpus, arguments.making, journal, arguments.sentences, arguments.seed)
+    common = boilerplate(corpus)
+    filters = Filters(
+        round_trip=arguments.round_trip,
+        depth=arguments.depth,
+        embed_model=FineTunedEmbedding.load("local") if arguments.round_trip in ("dense", "both", "either") else None,
+    )
+    if arguments.round_trip == "off":
+        kept, dropped = pairs, []
+    else:
+        answerable = [pair for pair in pairs if pair[1] not in common]
+        kept, dropped = filter_questions(answerable, corpus.passages, filters, groups=corpus.near_duplicates)
+    train = corpus.with_questions(
+        {query.id: query for query, _ in kept}, {"train": {query.id: {passage: 1} for query, passage in kept}}
+    )
+    model = load_sentence_transformer("local")
+    base = copy_weights(model)
+    before = ndcg(model, dataset)
+    recipe = recipe_for(model, len(kept), generated=True, seed=arguments.seed)
+    data = training_pairs(train, recipe, arguments.max_pairs)
+    started = time.monotonic()
+    run_trainer(model, data, recipe, lambda epoch: None)
+    seconds = time.monotonic() - started
+    tuned = copy_weights(model)
+    after = {}
+    for share in SHARES:
+        model.load_state_dict(mixed_weights(base, tuned, share))
+        after[str(share)] = round(ndcg(model, dataset), 4)
+    settings = {name: str(value) for name, value in vars(arguments).items() if name not in ("data", "journals")}
+    return {
+        "collection": collection, "settings": settings, "passages": len(dataset.passages), "made": len(pairs),
+        "kept": len(kept), "trained_on": len(data), "dropped": dict(summary(dropped)), "base": round(before, 4),
+        "by_share": after, "training_seconds": round(seconds), "machine": machine(),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("collections", nargs="+")
+    parser.add_argument("--making", choices=["none", "local", "mixed"], default="none")
+    parser.add_argument("--round-trip", choices=["off", "none", "bm25", "dense", "both", "either"], default="bm25")
+    parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--sentences", type=int, default=1, help="taken from each passage")
+    parser.add_argument("--max-pairs", type=int)
+    parser.add_argument("--passages", type=int, help="a random rest of so many passages")
+    parser.add_argument("--new-documents", action="store_true")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument(
+        "--journals", type=Path, default=Path("/tmp/rag_ft-journals"), help="of the local LLM's answers"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    for collection in arguments.collections:
+        result = run(collection, arguments)
+        print(json.dumps({name: value for name, value in result.items() if name != "machine"}), flush=True)
+        with (RESULTS / "unlabelled.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()
