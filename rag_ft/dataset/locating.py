@@ -19,7 +19,7 @@ FEW = 200
 FEWEST_WORDS = 5
 """A text of fewer words ("see above") stands in many passages: in the whole corpus only an equal passage counts."""
 
-CANDIDATES, COMPARED = 50, 10
+CANDIDATES = 50
 RUN = 3
 """Words that follow each other: shorter runs are shared by any two texts."""
 
@@ -48,8 +48,8 @@ class Locator:
     """Finds the passages of texts and of snippets; the corpus is gone through once, not for each question.
 
     A text is found, in this order: where it equals a passage, whatever the white space; where it stands inside
-    passages; where whole passages stand inside it and make up half of it; where at least half of its words are
-    shared with one passage, in runs of three words or more (it was cut in two, or changed a little).
+    passages; where passages share at least half of its words, in runs of three or more (it was changed a little, or
+    cut in other places). Such a passage holds half of the text, or the text holds half of the passage.
 
     Args:
         passages: the corpus.
@@ -148,10 +148,10 @@ class Locator:
         found = [place for place in places if wanted in (self._text(place), self._titled(place))]
         if not found and (among is not None or len(asked) >= FEWEST_WORDS):
             found = [place for place in places if wanted in self._text(place)]
-        if not found:
-            depth = CANDIDATES if among is None else len(self._passages)
-            places = self._candidates(among, lambda: self._index.sharing_most(asked, depth))
-            found = self._within(wanted, places) or self._nearest(asked, places)
+            if not found:
+                depth = CANDIDATES if among is None else len(self._passages)
+                places = self._candidates(among, lambda: self._index.sharing_most(asked, depth))
+                found = self._covering(asked, places)
         return [self._passages[place].id for place in found]
 
     def _candidates(self, among: list[int] | None, look_up: Callable[[], list[int]]) -> list[int]:
@@ -163,22 +163,32 @@ class Locator:
         inside = set(among)
         return [place for place in found if place in inside]
 
-    def _within(self, wanted: str, places: Sequence[int]) -> list[int]:
-        """The passages that stand whole inside a longer text, where they make up half of it."""
-        inside = [
-            place for place in places if self._text(place) in wanted and len(self._words_of(place)) >= FEWEST_WORDS
-        ]
-        length = sum(len(self._text(place)) for place in inside)
-        return sorted(inside) if length * 2 >= len(wanted) else []
-
-    def _nearest(self, asked: list[str], places: Sequence[int]) -> list[int]:
-        """The passage that shares most words with a text, where it shares at least half of them."""
+    def _covering(self, asked: list[str], places: Sequence[int]) -> list[int]:
+        """The passages that share most words with a text, where they hold at least half of it together."""
         bag = Counter(asked)
-        common = {place: (bag & Counter(self._words_of(place))).total() for place in places}
-        hopeful = sorted((place for place in places if common[place] * 2 >= len(asked)), key=lambda p: -common[p])
-        shared = {place: _shared(asked, self._words_of(place)) for place in hopeful[:COMPARED]}
-        best = max(shared, key=lambda place: shared[place], default=None)
-        return [best] if best is not None and shared[best] * 2 >= len(asked) else []
+        matcher: SequenceMatcher[str] = SequenceMatcher(autojunk=False)
+        matcher.set_seq2(asked)
+        shared: dict[int, set[int]] = {}
+        for place in places:
+            words = self._words_of(place)
+            least = min(len(asked), len(words))
+            if least >= FEWEST_WORDS and (bag & Counter(words)).total() * 2 >= least:
+                matcher.set_seq1(words)
+                shared[place] = {
+                    position
+                    for block in matcher.get_matching_blocks()
+                    if block.size >= RUN or block.size * 2 >= len(asked)
+                    for position in range(block.b, block.b + block.size)
+                }
+        covered: set[int] = set()
+        found = []
+        for place in sorted(shared, key=lambda place: -len(shared[place])):
+            # A passage that repeats what another one covers, as forms of one pattern do, adds nothing.
+            new = shared[place] - covered
+            if new and len(new) * 2 >= min(len(asked), len(self._words_of(place))):
+                covered |= new
+                found.append(place)
+        return sorted(found) if len(covered) * 2 >= len(asked) else []
 
     @cached_property
     def _index(self) -> WordIndex:
@@ -201,9 +211,3 @@ class Locator:
 
 def _plain(text: str) -> str:
     return " ".join(text.split())
-
-
-def _shared(asked: list[str], passage: list[str]) -> int:
-    """Words that two texts share in runs; a run that is half of the text counts, however short."""
-    blocks = SequenceMatcher(None, passage, asked, autojunk=False).get_matching_blocks()
-    return sum(block.size for block in blocks if block.size >= RUN or block.size * 2 >= len(asked))

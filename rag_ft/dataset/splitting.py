@@ -52,9 +52,7 @@ def boilerplate(dataset: QADataset) -> set[str]:
     documents: dict[int, set[str]] = defaultdict(set)
     for passage, group in dataset.near_duplicates.items():
         documents[group].add(dataset.passages[passage].document)
-    return {
-        passage for passage, group in dataset.near_duplicates.items() if len(documents[group]) > BOILERPLATE
-    }
+    return {passage for passage, group in dataset.near_duplicates.items() if len(documents[group]) > BOILERPLATE}
 
 
 def split_questions(

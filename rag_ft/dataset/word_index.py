@@ -11,7 +11,7 @@ from rag_ft.dataset.language import words_of
 if TYPE_CHECKING:
     import numpy as np
 
-RAREST = 32
+RAREST = 64
 """Words of a text that are looked up: the rare ones tell it from the others."""
 
 
@@ -61,9 +61,8 @@ class WordIndex:
             return []
         found, *others = self._rarest(wanted)
         for other in others:
-            if not len(found):
-                break
-            found = np.intersect1d(found, other, assume_unique=True)
+            # Both are in order, and what is left of the rarest word is short: looked up, not merged.
+            found = found[other[np.minimum(np.searchsorted(other, found), len(other) - 1)] == found]
         return [int(place) for place in found]
 
     def sharing_most(self, wanted: Sequence[str], count: int) -> list[int]:

@@ -108,4 +108,6 @@ class Journal:
             self._stream = None
         if self._lock is not None:
             self._lock.release()
+            if self.file is not None and not self.file.exists():  # nothing was answered: nothing is left behind
+                Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock = None
