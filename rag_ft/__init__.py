@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rag_ft.dataset.beir import read_beir, write_beir
     from rag_ft.dataset.documents import cut_into_nodes, read_documents
+    from rag_ft.dataset.from_pairs import dataset_from_pairs
+    from rag_ft.dataset.inspection import Inspection, inspect_dataset
+    from rag_ft.dataset.labelled_pairs import LabelledPair, read_labelled_pairs
     from rag_ft.dataset.llama_index_json import read_llama_index_json, write_llama_index_json
-    from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
+    from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
     from rag_ft.dataset.reading import load_dataset
+    from rag_ft.dataset.review import Review, export_questions, import_review
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.errors import InputError, OutsideError, RagFtError
     from rag_ft.evaluation.comparison import Comparison, compare
     from rag_ft.evaluation.report import write_report
-    from rag_ft.generation.generation import generate_qa_dataset
+    from rag_ft.generation.asking import questions_from_llm
+    from rag_ft.generation.estimate import Estimate
+    from rag_ft.generation.filters import Filters, filter_questions
+    from rag_ft.generation.generation import agenerate_qa_dataset, generate_qa_dataset
     from rag_ft.generation.local_llm import LocalLLM
     from rag_ft.generation.real_questions import RealQuestion, read_questions
     from rag_ft.index.build import build_index, open_index
@@ -32,13 +39,27 @@ _WHERE = {
     "read_documents": "dataset.documents",
     "cut_into_nodes": "dataset.documents",
     "generate_qa_dataset": "generation.generation",
+    "agenerate_qa_dataset": "generation.generation",
+    "questions_from_llm": "generation.asking",
+    "Estimate": "generation.estimate",
+    "Filters": "generation.filters",
+    "filter_questions": "generation.filters",
     "LocalLLM": "generation.local_llm",
     "RealQuestion": "generation.real_questions",
     "read_questions": "generation.real_questions",
     "Passage": "dataset.qa_dataset",
     "Query": "dataset.qa_dataset",
     "QADataset": "dataset.qa_dataset",
+    "ScoredPair": "dataset.qa_dataset",
     "load_dataset": "dataset.reading",
+    "LabelledPair": "dataset.labelled_pairs",
+    "read_labelled_pairs": "dataset.labelled_pairs",
+    "dataset_from_pairs": "dataset.from_pairs",
+    "inspect_dataset": "dataset.inspection",
+    "Inspection": "dataset.inspection",
+    "Review": "dataset.review",
+    "export_questions": "dataset.review",
+    "import_review": "dataset.review",
     "read_beir": "dataset.beir",
     "write_beir": "dataset.beir",
     "read_llama_index_json": "dataset.llama_index_json",
@@ -63,13 +84,27 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "read_documents",
     "cut_into_nodes",
     "generate_qa_dataset",
+    "agenerate_qa_dataset",
+    "questions_from_llm",
+    "Estimate",
+    "Filters",
+    "filter_questions",
     "LocalLLM",
     "RealQuestion",
     "read_questions",
     "Passage",
     "Query",
     "QADataset",
+    "ScoredPair",
     "load_dataset",
+    "LabelledPair",
+    "read_labelled_pairs",
+    "dataset_from_pairs",
+    "inspect_dataset",
+    "Inspection",
+    "Review",
+    "export_questions",
+    "import_review",
     "read_beir",
     "write_beir",
     "read_llama_index_json",

@@ -50,7 +50,11 @@ MaxPairs = Annotated[int | None, typer.Option(min=2, help="Train on so many pair
 MaxMinutes = Annotated[float | None, typer.Option(min=0.1, help="Make training fit this time.")]
 MaxPassages = Annotated[int | None, typer.Option(min=1, help="Ask the LLM about so many passages at most.")]
 Questions = Annotated[
-    Path | None, typer.Option(help="JSONL of real questions with their documents; they become the test.")
+    Path | None, typer.Option(help="Real questions with their documents or passages; they become the test.")
+]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option("--field", help="Which column holds what, like query=frage; may be given several times."),
 ]
 MaxCost = Annotated[
     float, typer.Option(min=0, help="Dollars for the LLM, by the estimate, above which a person is asked first.")
@@ -102,10 +106,18 @@ def _nodes(documents: Path, chunk_size: int, chunk_overlap: int) -> list[TextNod
     return cut_into_nodes(read_documents(documents), chunk_size, chunk_overlap)
 
 
-def _real_questions(file: Path | None) -> list[Any]:
+def _real_questions(file: Path | None, field: list[str] | None) -> list[Any]:
     from rag_ft.generation.real_questions import read_questions
 
-    return read_questions(file) if file is not None else []
+    return read_questions(file, fields=_fields(field)) if file is not None else []
+
+
+def _fields(field: list[str] | None) -> dict[str, str] | None:
+    """What `--field` says: what a column holds -> its name."""
+    for item in field or ():
+        if "=" not in item:
+            raise InputError(f"--field {item!r}: give what the column holds and its name, like --field query=frage")
+    return dict(item.split("=", 1) for item in field) if field else None
 
 
 @app.command()
@@ -137,6 +149,7 @@ def run(
     llm: Llm = "none",
     llm_url: LlmUrl = None,
     questions: Questions = None,
+    field: Fields = None,
     max_passages: MaxPassages = None,
     max_cost: MaxCost = 5.0,
     query_prefix: QueryPrefix = None,
@@ -166,7 +179,7 @@ def run(
         nodes,
         model,
         use_llm=model is not None,
-        questions=_real_questions(questions),
+        questions=_real_questions(questions, field),
         base_model=base_model,
         output_dir=output,
         query_prefix=query_prefix,
@@ -196,6 +209,7 @@ def generate(
     llm: Llm = "none",
     llm_url: LlmUrl = None,
     questions: Questions = None,
+    field: Fields = None,
     questions_per_passage: Annotated[int, typer.Option(min=1, help="Asked of the LLM, in one call.")] = 2,
     style: Annotated[
         list[str] | None,
@@ -247,7 +261,7 @@ def generate(
         nodes,
         model,
         use_llm=model is not None,
-        questions=_real_questions(questions),
+        questions=_real_questions(questions, field),
         filters=Filters(
             round_trip=round_trip.value,
             depth=round_trip_depth,
@@ -310,9 +324,12 @@ def _dropped_table(dropped: Sequence[dict[str, str]]) -> Table:
 
 @app.command()
 def train(
-    dataset: Annotated[Path, typer.Argument(help="A dataset folder, or an EmbeddingQAFinetuneDataset JSON.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="A dataset folder, LlamaIndex's JSON, or a table of pairs (CSV, JSONL, Parquet).")
+    ],
     output: Annotated[Path, typer.Option(help="The model folder.")],
     base_model: BaseModel = DEFAULT_BASE_MODEL,
+    field: Fields = None,
     query_prefix: QueryPrefix = None,
     passage_prefix: PassagePrefix = None,
     max_length: MaxLength = None,
@@ -328,7 +345,7 @@ def train(
     from rag_ft.training.fine_tuning import train_model
 
     trained = train_model(
-        load_dataset(dataset),
+        load_dataset(dataset, fields=_fields(field)),
         output,
         base_model,
         query_prefix=query_prefix,
@@ -384,10 +401,13 @@ def index(
 
 @app.command()
 def compare(
-    dataset: Annotated[Path, typer.Argument(help="A dataset folder, or an EmbeddingQAFinetuneDataset JSON.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="A dataset folder, LlamaIndex's JSON, or a table of pairs (CSV, JSONL, Parquet).")
+    ],
     baseline: Annotated[str, typer.Option(help="A model folder, a hub name, 'local', or openai:NAME.")],
     candidate: Annotated[list[str], typer.Option(help="The same; may be given several times.")],
     split: Annotated[str, typer.Option(help="Whose questions are asked.")] = "test",
+    field: Fields = None,
     max_length: Annotated[
         int | None, typer.Option(min=8, help="Tokens read of a passage on every side; else the longest candidate's.")
     ] = None,
@@ -404,7 +424,7 @@ def compare(
     from rag_ft.evaluation.comparison import compare as compare_models
     from rag_ft.evaluation.report import write_report
 
-    questions = load_dataset(dataset, split)
+    questions = load_dataset(dataset, split, fields=_fields(field))
     questions.require(split)
     candidates = [_embedding(name, device, max_length) for name in candidate]
     reach = max((getattr(model, "max_length", None) or 0 for model in candidates), default=0)
@@ -424,6 +444,7 @@ def compare(
 def inspect(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder, or a file of question-passage pairs.")],
     split: Annotated[str | None, typer.Option(help="Whose questions are shown; all when not given.")] = None,
+    field: Fields = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     samples: Annotated[int, typer.Option(min=0, help="Questions of each style to show.")] = 3,
     seed: Seed = 0,
@@ -436,7 +457,9 @@ def inspect(
     from rag_ft.dataset.reading import load_dataset
     from rag_ft.files import write_json
 
-    found = inspect_dataset(load_dataset(dataset, split or "train"), split, samples=samples, seed=seed)
+    found = inspect_dataset(
+        load_dataset(dataset, split or "train", fields=_fields(field)), split, samples=samples, seed=seed
+    )
     print_inspection(found, out)
     if json is not None:
         write_json(json, found.to_dict())
@@ -528,7 +551,9 @@ def _exit_code(command: Callable[[], Any]) -> int:
             return _fail(STOPPED, INTERRUPTED)
         return done.code if isinstance(done.code, int) else 0
     except Exception as error:
-        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or any(sign in str(error) for sign in FULL):
+        if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)) or any(
+            sign in str(error) for sign in FULL
+        ):
             return _fail(
                 "no space left on the disk: free some and run again, what was done is kept", OutsideError.exit_code
             )

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.beir import read_beir, write_beir
+from rag_ft.dataset.review import Review
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.errors import InputError
 from rag_ft.evaluation.comparison import Comparison, compare
-from rag_ft.files import read_json, sha256_of, write_json
+from rag_ft.files import read_json, sha256_of, sha256_of_file, write_json
 
 if TYPE_CHECKING:
     from llama_index.core import VectorStoreIndex
@@ -128,7 +129,9 @@ def fine_tune(
                 show_progress=show_progress,
                 **({"journal": folder / "journal.jsonl"} | asking),
             )
-            write_beir(made.dataset, folder / "dataset", made.dropped)
+            # What a person has rejected stays rejected, also when questions are made again.
+            questioned, rejected = Review.load(folder / "dataset").apply(made.dataset)
+            write_beir(questioned, folder / "dataset", made.dropped + rejected)
         except InputError:
             stages.withdraw()
             raise
@@ -136,6 +139,7 @@ def fine_tune(
     dataset = read_beir(folder / "dataset")
 
     training = {
+        "questions": _questions_of(folder / "dataset"),
         "base_model": base_model,
         "query_prefix": query_prefix,
         "passage_prefix": passage_prefix,
@@ -224,7 +228,14 @@ class Stages:
 
 
 def _arguments(training: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in training.items() if key != "seed"}
+    return {key: value for key, value in training.items() if key not in ("seed", "questions")}
+
+
+def _questions_of(dataset: Path) -> str:
+    """What a person may have changed since the questions were made (`rag-ft review`)."""
+    return sha256_of(
+        *(sha256_of_file(file) for file in [dataset / "queries.jsonl", *sorted(dataset.glob("qrels/*.tsv"))])
+    )
 
 
 def _plain(value: Any) -> Any:

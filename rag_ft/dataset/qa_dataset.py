@@ -168,9 +168,14 @@ class QADataset:
         """The same passages and questions under other splits."""
         return self._like(qrels=dict(qrels))
 
-    def with_questions(self, queries: Mapping[str, Query], qrels: Mapping[str, Qrels]) -> QADataset:
+    def with_questions(
+        self,
+        queries: Mapping[str, Query],
+        qrels: Mapping[str, Qrels],
+        negatives: Mapping[str, list[str]] | None = None,
+    ) -> QADataset:
         """The same passages with other questions."""
-        return self._like(queries=dict(queries), qrels=dict(qrels))
+        return self._like(queries=dict(queries), qrels=dict(qrels), negatives=dict(negatives or {}))
 
     def with_info(self, info: Mapping[str, Any]) -> QADataset:
         """The same dataset with another account of how it was made."""

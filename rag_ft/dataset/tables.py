@@ -136,8 +136,8 @@ def _records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _parquet(file: Path) -> Table:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
 
     if not file.exists():
         raise InputError(f"{file} does not exist: check the path")

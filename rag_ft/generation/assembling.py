@@ -6,6 +6,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Sequence, Set
+from dataclasses import dataclass
 
 from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset, Qrels, Query
@@ -25,29 +26,37 @@ MOST_LOST = 0.05
 
 NEW_DOCUMENTS, NEW_QUESTIONS = 0.2, 0.15
 
-Real = list[tuple[Query, dict[str, int]]]
-"""Questions that people asked, with the passages that answer them."""
+
+@dataclass(frozen=True)
+class Located:
+    """A question that people asked, with the passages that answer it and those that were said not to."""
+
+    query: Query
+    relevant: dict[str, int]
+    negatives: list[str]
 
 
-def make_real(questions: Sequence[RealQuestion], corpus: QADataset) -> tuple[Real, list[Row]]:
+def make_real(questions: Sequence[RealQuestion], corpus: QADataset) -> tuple[list[Located], list[Row]]:
     """Find the passages of real questions.
 
     Raises:
         InputError: where more than one in twenty names a document or passage that is not in the corpus.
     """
     locator = Locator(corpus.passages)
-    found: Real = []
+    found: list[Located] = []
     dropped: list[Row] = []
     first: InputError | None = None
     for place, question in enumerate(questions):
-        query = Query(question.id or f"human{place}", question.text, HUMAN)
+        query = Query(question.id or f"human{place}", question.text, HUMAN, question.answer, question.evidence)
         try:
             relevant = locator.locate(question)
         except InputError as error:
             first = first or error
             dropped.append(dropped_row(query, "", str(error)))
             continue
-        found.append((query, relevant))
+        answers = {corpus.near_duplicates[passage] for passage in relevant}
+        negatives = {key: None for text in question.negatives for key in locator.find(text)}
+        found.append(Located(query, relevant, [key for key in negatives if corpus.near_duplicates[key] not in answers]))
     if first is not None and len(dropped) > MOST_LOST * len(questions):
         raise first
     if dropped:
@@ -58,7 +67,7 @@ def make_real(questions: Sequence[RealQuestion], corpus: QADataset) -> tuple[Rea
 def assemble(
     corpus: QADataset,
     pairs: Sequence[Pair],
-    real: Real,
+    real: Sequence[Located],
     training: Set[str],
     evaluating: Set[str],
     seed: int,
@@ -81,9 +90,9 @@ def assemble(
     members: dict[int, list[str]] = defaultdict(list)
     for passage, group in corpus.near_duplicates.items():
         members[group].append(passage)
-    queries = {query.id: query for query, _ in pairs} | {query.id: query for query, _ in real}
+    queries = {query.id: query for query, _ in pairs} | {found.query.id: found.query for found in real}
     qrels: Qrels = {query.id: dict.fromkeys(members[corpus.near_duplicates[passage]], 1) for query, passage in pairs}
-    real_qrels: Qrels = {query.id: relevant for query, relevant in real}
+    real_qrels: Qrels = {found.query.id: found.relevant for found in real}
     dataset = corpus.with_questions(queries, {})
     wanted = {"train": training, "dev": evaluating, "test": evaluating}
     if len(real) > REAL_TEST:
@@ -111,7 +120,10 @@ def assemble(
         for query, passage in pairs
         if query.id not in used
     ]
-    return corpus.with_questions({key: query for key, query in queries.items() if key in used}, kept), dropped
+    negatives = {found.query.id: found.negatives for found in real if found.negatives and found.query.id in used}
+    return corpus.with_questions(
+        {key: query for key, query in queries.items() if key in used}, kept, negatives
+    ), dropped
 
 
 def _unlike(part: Qrels, real: Qrels, queries: dict[str, Query]) -> Qrels:
