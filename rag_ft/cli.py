@@ -40,6 +40,9 @@ app = typer.Typer(
 )
 out = Console()
 
+Dataset = Annotated[
+    Path, typer.Argument(help="A dataset folder, LlamaIndex's JSON, or a table of pairs (CSV, JSONL, Parquet).")
+]
 BaseModel = Annotated[str, typer.Option(help="A hub name, a model folder, or 'local' (all-MiniLM-L6-v2 from pip).")]
 Llm = Annotated[str, typer.Option(help="Who writes questions: 'none', 'local', or PROVIDER:MODEL.")]
 LlmUrl = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server, for openai-like:MODEL.")]
@@ -324,9 +327,7 @@ def _dropped_table(dropped: Sequence[dict[str, str]]) -> Table:
 
 @app.command()
 def train(
-    dataset: Annotated[
-        Path, typer.Argument(help="A dataset folder, LlamaIndex's JSON, or a table of pairs (CSV, JSONL, Parquet).")
-    ],
+    dataset: Dataset,
     output: Annotated[Path, typer.Option(help="The model folder.")],
     base_model: BaseModel = DEFAULT_BASE_MODEL,
     field: Fields = None,
@@ -401,9 +402,7 @@ def index(
 
 @app.command()
 def compare(
-    dataset: Annotated[
-        Path, typer.Argument(help="A dataset folder, LlamaIndex's JSON, or a table of pairs (CSV, JSONL, Parquet).")
-    ],
+    dataset: Dataset,
     baseline: Annotated[str, typer.Option(help="A model folder, a hub name, 'local', or openai:NAME.")],
     candidate: Annotated[list[str], typer.Option(help="The same; may be given several times.")],
     split: Annotated[str, typer.Option(help="Whose questions are asked.")] = "test",

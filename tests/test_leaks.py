@@ -1,4 +1,4 @@
-"""Nothing leaks on the whole way from nodes to training pairs: corpora full of repeats, near-repeats and boilerplate."""
+"""Nothing leaks on the way from nodes to training pairs: corpora full of repeats, near-repeats and boilerplate."""
 
 import random
 
