@@ -35,7 +35,7 @@ from rag_ft.training.recipe import recipe_for
 from rag_ft.training.selection import copy_weights, mixed_weights
 from rag_ft.training.trainer import run_trainer
 
-SHARES = (0.2, 0.35, 0.5, 0.75, 1.0)
+SHARES = (0.2, 0.35, 0.5, 1.0)
 
 
 def subset(dataset: QADataset, passages: int | None) -> QADataset:
