@@ -24,6 +24,9 @@ ENOUGH_REAL_DEV = 50
 MOST_LOST = 0.05
 """A larger share of real questions whose passage is nowhere means that they belong to another corpus."""
 
+OTHER_MAKING = "its split is measured by questions of another making"
+LIKE_ANOTHER = "too like a question of another split"
+
 NEW_DOCUMENTS, NEW_QUESTIONS = 0.2, 0.15
 
 
@@ -94,29 +97,26 @@ def assemble(
     qrels: Qrels = {query.id: dict.fromkeys(members[corpus.near_duplicates[passage]], 1) for query, passage in pairs}
     real_qrels: Qrels = {found.query.id: found.relevant for found in real}
     dataset = corpus.with_questions(queries, {})
-    wanted = {"train": training, "dev": evaluating, "test": evaluating}
+    wanted = {"train": training, "dev": evaluating, "test": {HUMAN} if real else evaluating}
     if len(real) > REAL_TEST:
         share = 1 - math.sqrt(1 - min(0.8, max(0.32, REAL_TEST / len(real))))
         splits = split_questions(dataset, qrels | real_qrels, share, share, seed=seed)
         enough = sum(query in real_qrels for query in splits["dev"]) >= ENOUGH_REAL_DEV
-        wanted = {
-            "train": {*training, HUMAN},
-            "dev": {HUMAN} if enough else {*evaluating, HUMAN},
-            "test": {HUMAN},
-        }
+        wanted |= {"train": {*training, HUMAN}, "dev": {HUMAN} if enough else {*evaluating, HUMAN}}
+        placed = splits
     else:
         # With real questions to test on, questions about known documents need not be taken from training.
         splits = split_questions(dataset, qrels, NEW_DOCUMENTS, 0.0 if real else NEW_QUESTIONS, seed=seed)
-        if real:
-            splits = {name: _unlike(part, real_qrels, queries) for name, part in splits.items()} | {"test": real_qrels}
-            wanted["test"] = {HUMAN}
+        splits = {name: _unlike(part, real_qrels, queries) for name, part in splits.items()} if real else splits
+        placed = splits | {"test": real_qrels} if real else splits
     kept = {
         name: {query: relevant for query, relevant in part.items() if queries[query].style in wanted[name]}
-        for name, part in splits.items()
+        for name, part in placed.items()
     }
     used = {query for part in kept.values() for query in part}
+    unlike = {query for part in splits.values() for query in part}
     dropped = [
-        dropped_row(query, passage, "of another making than its split, or too like a question of another split")
+        dropped_row(query, passage, OTHER_MAKING if query.id in unlike else LIKE_ANOTHER)
         for query, passage in pairs
         if query.id not in used
     ]
