@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from openai_server import State, serve
 from test_calling import about, clerk, expected, texts
+from typer.testing import CliRunner
 
+from rag_ft import load_dataset
+from rag_ft.cli import app
 from rag_ft.errors import InputError, OutsideError
 from rag_ft.generation import openai_batch
 from rag_ft.generation.asking import questions_from_llm
@@ -151,3 +154,17 @@ def test_a_server_that_is_down_is_one_clear_line(tmp_path: Path, monkeypatch: py
     with pytest.raises(OutsideError, match=r"the Batch API cannot be reached \(APIConnectionError\)") as failure:
         questions_from_llm(about(2), clerk("http://127.0.0.1:9/v1"), journal=tmp_path / "journal.jsonl", batch=True)
     assert "\n" not in str(failure.value)
+
+
+def test_the_command_line_goes_through_the_batch_api(server: tuple[State, str], acme: Path, tmp_path: Path) -> None:
+    state, address = server
+    state.batch_endings = ["partial"]
+    arguments = ["generate", str(acme / "documents" / "people"), "--output", str(tmp_path / "data"), "--batch", "-q"]
+    done = CliRunner().invoke(app, [*arguments, "--llm", "openai-like:clerk", "--llm-url", address])
+    assert done.exit_code == 0, done.output
+    assert len(state.batches) == 2
+    assert set(load_dataset(tmp_path / "data").info["styles"]) >= {"question", "keywords", "situation", "reworded"}
+    before = requested(state)
+    again = CliRunner().invoke(app, [*arguments, "--llm", "openai-like:clerk", "--llm-url", address])
+    assert again.exit_code == 0
+    assert requested(state) == before
