@@ -223,6 +223,7 @@ def generate(
         Path | None, typer.Option(help="A file with a prompt: {passage}, {count}, {styles}, {language}.")
     ] = None,
     judge: Annotated[str | None, typer.Option(help="An LLM that may drop questions, named as --llm is.")] = None,
+    judge_url: Annotated[str | None, typer.Option(help="Address of the judge's server, as --llm-url.")] = None,
     round_trip: Annotated[
         RoundTripBy, typer.Option(help="Who must find a question's passage for the question to stay.")
     ] = RoundTripBy.BM25,
@@ -274,7 +275,7 @@ def generate(
         styles=style or tuple(STYLES),
         answers=answers,
         prompt=template,
-        judge=resolve_llm(judge, llm_url) if judge is not None else None,
+        judge=resolve_llm(judge, judge_url) if judge is not None else None,
         max_passages=max_passages,
         journal=Path(f"{output.resolve()}.journal.jsonl") if model is not None or judge is not None else None,
         workers=workers,

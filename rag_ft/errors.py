@@ -23,6 +23,28 @@ class UnknownIdError(InputError):
     """A qrels line names a query or passage that is not there."""
 
 
+def without_secrets(text: str) -> str:
+    """A text of somebody else's error without keys: those of the environment, and whatever looks like one.
+
+    Example:
+        >>> from rag_ft.errors import without_secrets
+        >>> without_secrets("Incorrect API key provided: sk-abcdef1234567890abcd at http://me:pass@host/v1?key=AIzaSy1")
+        'Incorrect API key provided: *** at http://***@host/v1?key=***'
+    """
+    import os
+    import re
+
+    for name, value in os.environ.items():
+        if len(value) >= 8 and re.search(r"KEY|TOKEN|SECRET|PASSWORD", name, re.IGNORECASE):
+            text = text.replace(value, "***")
+    text = re.sub(r"://[^/@\s]+@", "://***@", text)
+    text = re.sub(r"\b(?:sk|gsk|pk|hf|xai)[-_][\w*.-]{6,}", "***", text)
+    named = r"(?i)\b(key|token|secret|password|authorization|bearer)((?: provided)?\s*[=:]\s*|\s+(?=\S*\d))"
+    text = re.sub(named + r"[\"']?[^\s\"'&,)]+", r"\1\2***", text)
+    # A run of letters and digits that is no word.
+    return re.sub(r"(?<!\w)(?=\w*\d)(?=\w*[A-Za-z])\w{16,}", "***", text)
+
+
 def require_package(module: str, extra: str, purpose: str) -> None:
     """Raise an `InputError` that names the `pip install` where an optional package is missing."""
     import importlib.util

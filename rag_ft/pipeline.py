@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,8 @@ def fine_tune(
         run = fine_tune(nodes, llm=llm, base_model="BAAI/bge-small-en-v1.5", output_dir="runs/acme")
         Settings.embed_model = run.embed_model
     """
+    from llama_index.core import Settings
+
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.evaluation.report import write_report
     from rag_ft.generation.generation import generate_qa_dataset
@@ -112,7 +114,7 @@ def fine_tune(
     generation = {
         "nodes": _fingerprint(nodes),
         "questions": sha256_of(*(repr(question) for question in questions)),
-        "llm": _llm_identity(llm) if use_llm else "none",
+        "llm": _plain(llm or Settings.llm) if use_llm else "none",
         # Neither how fast an LLM is asked nor who pays changes what it answers.
         **{name: _plain(value) for name, value in sorted(asking.items()) if name not in HOW_FAST},
         "seed": seed,
@@ -239,19 +241,18 @@ def _questions_of(dataset: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A setting as `run.json` keeps it; of an LLM the name alone, never its key."""
+    """A setting as `run.json` keeps it; of a model its name alone, never its key."""
+    from rag_ft.generation.asking import llm_identity
+
     if hasattr(value, "metadata") and hasattr(value, "class_name"):
-        return _llm_identity(value)
-    if hasattr(value, "template"):
-        return value.template
+        return llm_identity(value)
+    if hasattr(value, "template_vars"):
+        return value.format(**{name: f"{{{name}}}" for name in value.template_vars})
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if hasattr(value, "model_name"):
+        return str(value.model_name)
     return list(value) if isinstance(value, tuple) else value
-
-
-def _llm_identity(llm: LLM | None) -> str:
-    from llama_index.core import Settings
-
-    model = llm or Settings.llm
-    return f"{model.class_name()} {model.metadata.model_name}"
 
 
 def _fingerprint(nodes: Sequence[BaseNode]) -> str:

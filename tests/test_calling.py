@@ -207,6 +207,81 @@ def test_it_runs_within_a_running_loop(server: tuple[State, str]) -> None:
     assert texts(asyncio.run(notebook())) == expected(3)
 
 
+def test_an_error_of_an_unknown_kind_ends_no_run() -> None:
+    from test_asking import Clerk
+
+    class Blocked(Clerk):
+        def answer(self, prompt: str) -> str:
+            if any(f"number {n} " in prompt for n in range(3, 20)):
+                self.answered.append(prompt)
+                raise ValueError("response blocked by safety")
+            return super().answer(prompt)
+
+    blocked = Blocked()
+    found = questions_from_llm(about(30), blocked, workers=1)
+    assert len({passage for _, passage in found.pairs}) == 13
+    assert {row["reason"] for row in found.dropped} == {"the LLM failed: response blocked by safety"}
+    assert len(blocked.answered) <= 13 + 17 * 2 * 2
+
+
+def test_a_server_that_is_down_for_the_rest_is_no_success(server: tuple[State, str], tmp_path: Path) -> None:
+    from test_asking import Clerk, Down
+
+    class Gone(Down):
+        @classmethod
+        def class_name(cls) -> str:
+            return Clerk.class_name()
+
+    journal = tmp_path / "journal.jsonl"
+    questions_from_llm(about(30), Clerk(), journal=journal)
+    with pytest.raises(OutsideError, match="all 9 calls failed"):
+        questions_from_llm(about(39), Gone(), journal=journal)
+
+
+@pytest.mark.timeout(60)
+def test_a_panic_in_a_library_ends_the_run_and_does_not_hang_it() -> None:
+    from test_asking import Clerk
+
+    class PanicError(BaseException):
+        """As Rust code under Python raises it."""
+
+    class Panicking(Clerk):
+        def answer(self, prompt: str) -> str:
+            if "number 3 " in prompt:
+                raise PanicError
+            return super().answer(prompt)
+
+    with pytest.raises(PanicError):
+        questions_from_llm(about(8), Panicking(), workers=2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("styles", ()), ("styles", "question"), ("workers", 0), ("questions_per_passage", 0), ("requests_per_minute", -1)],
+)
+def test_a_setting_that_cannot_be_meant_is_named(setting: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"{setting} is "):
+        Asking(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_the_judge_is_in_the_estimate_too(server: tuple[State, str]) -> None:
+    from test_asking import Clerk, Signer, forms
+
+    from rag_ft import generate_qa_dataset
+
+    class Judge(Clerk):
+        model: str = "judge"
+
+        def answer(self, prompt: str) -> str:
+            super().answer(prompt)
+            return '{"keep": true}'
+
+    judge = Judge()
+    with pytest.raises(InputError, match=r"nothing was asked: .* calls to judge"):
+        generate_qa_dataset(forms(60), Signer(), judge=judge, approve=lambda expected: expected.model != "judge")
+    assert judge.answered == []
+
+
 # Kills
 
 RUN = """

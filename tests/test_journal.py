@@ -1,5 +1,7 @@
 """Answers that are on the disk before they count."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,34 @@ def test_a_journal_that_is_a_folder_is_refused(tmp_path: Path) -> None:
 def test_the_key_tells_model_and_prompt_apart() -> None:
     assert question_key("ab", "c") != question_key("a", "bc")
     assert question_key("a", "b") == question_key("a", "b")
+
+
+def test_a_disk_that_takes_a_part_is_no_disk(tmp_path: Path) -> None:
+    """An unbuffered write may take a part and say nothing; a limit on the size of a file stands for a full disk."""
+    file = tmp_path / "journal.jsonl"
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from rag_ft.errors import OutsideError\n"
+        "from rag_ft.generation.journal import Journal\n"
+        "with Journal(Path(sys.argv[1])) as journal:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
+        "    try:\n"
+        "        journal.record([(f'key{n}', 'Who signs the form?') for n in range(20)])\n"
+        "    except OutsideError as error:\n"
+        "        print(len(journal.answers), error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("0 no space left on the disk")
+    with Journal(file) as journal:  # whole lines are kept, the torn one is not
+        assert 0 < len(journal.answers) < 20
+        journal.record([("more", "When?")])
+    assert Journal(file).answers["more"] == "When?"
+
+
+def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("remember the milk")
+    with pytest.raises(InputError, match=r"notes\.txt is no journal of answers"):
+        Journal(file)
+    assert file.read_text() == "remember the milk"

@@ -1,7 +1,9 @@
 """Nothing leaks on the way from nodes to training pairs: corpora full of repeats, near-repeats and boilerplate."""
 
 import random
+from collections import Counter
 
+import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
@@ -111,3 +113,38 @@ def test_a_footer_joins_no_documents_and_is_never_asked_about() -> None:
     assert len(set(split_units(dataset).values())) == 30
     assert not footers & {p for part in dataset.qrels.values() for relevant in part.values() for p in relevant}
     assert dataset.known_queries("test") != set(dataset.qrels["test"])
+
+
+def test_many_real_questions_on_whole_documents_with_a_footer_are_split() -> None:
+    nodes = drawn_nodes(60, 0, footer=True, seed=1)
+    draw = random.Random(3)
+    questions = [RealQuestion(" ".join(draw.choices(WORDS, k=9)) + "?", [f"d{n % 60}"]) for n in range(800)]
+    found = generate_qa_dataset(nodes, use_llm=False, questions=questions)
+    styles = {
+        split: Counter(found.dataset.queries[q].style for q in part) for split, part in found.dataset.qrels.items()
+    }
+    assert set(styles["test"]) == {"human"}
+    assert styles["test"]["human"] >= 450
+    assert styles["train"]["human"] > 0
+    lost = [row for row in found.dropped if row["style"] == "human"]
+    assert sum(count["human"] for count in styles.values()) + len(lost) == 800
+    footers = {node.node_id for node in nodes if node.text.startswith("This page")}
+    assert not footers & {p for part in found.dataset.qrels.values() for relevant in part.values() for p in relevant}
+
+
+def test_ids_of_real_questions_do_not_collide() -> None:
+    nodes = drawn_nodes(20, 0, footer=False, seed=1)
+    questions = [RealQuestion("Who is asked first here?", ["d1"], id="human0"), RealQuestion("And who then?", ["d2"])]
+    dataset = generate_qa_dataset(nodes, use_llm=False, questions=questions).dataset
+    assert {dataset.queries[query].text for query in dataset.qrels["test"]} == {q.text for q in questions}
+    twice = [RealQuestion("Who?", ["d1"], id="a"), RealQuestion("When?", ["d2"], id="a")]
+    with pytest.raises(InputError, match="two real questions have the id 'a'"):
+        generate_qa_dataset(nodes, use_llm=False, questions=twice)
+
+
+def test_a_copy_of_a_real_questions_passage_answers_it_too() -> None:
+    nodes = drawn_nodes(20, 0, footer=False, seed=1)
+    nodes.append(TextNode(id_="copy", text=nodes[5].text.upper()))
+    questions = [RealQuestion("Who is asked first here?", positives=(nodes[5].text,))]
+    dataset = generate_qa_dataset(nodes, use_llm=False, questions=questions).dataset
+    assert dataset.qrels["test"]["human0"] == {nodes[5].node_id: 1, "copy": 1}

@@ -1,6 +1,8 @@
 """The OpenAI Batch API over real HTTP: partial failures, expiry, restarts, and nothing paid twice."""
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from rag_ft import load_dataset
 from rag_ft.cli import app
 from rag_ft.errors import InputError, OutsideError
 from rag_ft.generation import openai_batch
-from rag_ft.generation.asking import questions_from_llm
+from rag_ft.generation.asking import Asking, ask_questions, questions_from_llm
+from rag_ft.generation.journal import Journal
 from rag_ft.generation.local_llm import LocalLLM
 
 pytest.importorskip("openai", reason="pip install 'rag-ft[openai]'")
@@ -77,15 +80,12 @@ def test_a_restart_goes_on_with_the_batch_that_runs(
     state.batch_seconds = 10**6
     journal = tmp_path / "journal.jsonl"
 
-    class Killed(BaseException):
-        pass
-
-    def killed(seconds: float) -> None:
-        raise Killed
+    def killed(*rest: object) -> None:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(openai_batch.time, "sleep", killed)
-        with pytest.raises(Killed):
+        patch.setattr(openai_batch.BatchJob, "_wait", killed)
+        with pytest.raises(KeyboardInterrupt):
             questions_from_llm(about(30), clerk(address), journal=journal, batch=True)
     noted = json.loads((tmp_path / "journal.jsonl.batches.json").read_text())
     assert noted["open"] == ["batch_1"]
@@ -140,6 +140,50 @@ def test_a_batch_that_the_server_refuses_is_one_clear_line(server: tuple[State, 
         questions_from_llm(about(5), clerk(address), journal=journal, batch=True)
     found = questions_from_llm(about(5), clerk(address), journal=journal, batch=True)
     assert texts(found) == expected(5)
+
+
+def test_an_interrupt_does_not_wait_for_the_batch(server: tuple[State, str], tmp_path: Path) -> None:
+    state, address = server
+    state.batch_seconds = 10**6
+    journal = tmp_path / "journal.jsonl"
+
+    async def interrupted() -> None:
+        asking = Asking(journal=journal, batch=True)
+        running = asyncio.create_task(
+            ask_questions(about(30), clerk(address), asking, seed=0, threads=True, show_progress=False)
+        )
+        while not state.batches:
+            await asyncio.sleep(0.05)
+        running.cancel()
+        await running
+
+    started = time.monotonic()
+    with pytest.raises((asyncio.CancelledError, OutsideError)):
+        asyncio.run(interrupted())
+    assert time.monotonic() - started < 10
+    with Journal(journal):
+        pass  # nobody holds it any longer
+    state.batches["batch_1"]["_ready"] = 0
+    assert texts(questions_from_llm(about(30), clerk(address), journal=journal, batch=True)) == expected(30)
+    assert requested(state) == 30
+
+
+def test_lines_of_a_plan_that_changed_are_not_paid_for_again(
+    server: tuple[State, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, address = server
+    journal = tmp_path / "journal.jsonl"
+
+    def killed(*rest: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(openai_batch.BatchJob, "_wait", killed)
+        with pytest.raises(KeyboardInterrupt):
+            questions_from_llm(about(30), clerk(address), journal=journal, batch=True)
+    questions_from_llm(about(5), clerk(address), journal=journal, batch=True)
+    assert texts(questions_from_llm(about(30), clerk(address), journal=journal, batch=True)) == expected(30)
+    assert requested(state) == 30
 
 
 def test_only_openai_has_batches(tmp_path: Path) -> None:

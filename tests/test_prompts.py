@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -148,6 +149,7 @@ def test_styles_come_about_equally_often_and_follow_from_the_passage_alone() -> 
     [
         ('{"keep": true}', (True, "")),
         ('```\n{"keep": false, "reason": "too vague"}\n```', (False, "too vague")),
+        ('My verdict: {"keep": false}', (False, "")),
         ('{"keep": "yes"}', None),
         ("yes", None),
         ("[1]", None),
@@ -155,3 +157,16 @@ def test_styles_come_about_equally_often_and_follow_from_the_passage_alone() -> 
 )
 def test_a_judge_says_yes_no_or_nothing(answer: str, verdict: tuple[bool, str] | None) -> None:
     assert verdict_in(answer) == verdict
+
+
+def test_a_long_broken_answer_is_read_in_no_time() -> None:
+    started = time.monotonic()
+    for answer in ("```json" + "\n" * 50_000 + "{", "[" * 50_000, "{" * 50_000, '"question": "' * 5_000, "\\" * 50_000):
+        questions_in_json(answer, STYLED, PASSAGE)
+        questions_leniently(answer, STYLED, PASSAGE)
+    assert time.monotonic() - started < 10
+
+
+def test_half_a_character_in_json_becomes_a_question_mark() -> None:
+    (question,) = questions_in_json('{"questions": ["Who \\ud83d signs?"]}', STYLED, PASSAGE) or []
+    assert question.text == "Who ? signs?"

@@ -201,6 +201,11 @@ def passages_from_nodes(nodes: Sequence[BaseNode]) -> dict[str, Passage]:
         text = node.get_content(metadata_mode=MetadataMode.NONE)
         if not text.strip():
             continue
+        for name in (node.node_id, node.ref_doc_id or ""):
+            if any(sign in name for sign in "\t\r\n"):
+                raise InputError(f"the id {name!r} of a node has a tab or a line break: use another id")
+        # A parser may leave half of a character pair, which no tokenizer and no file takes.
+        text, embedded = (part.encode("utf-8", "replace").decode() for part in (text, embedded))
         if node.node_id in passages:
             raise InputError(f"two nodes have the id {node.node_id!r}: ids must be unique")
         title = str(node.metadata.get("title", "")) if has_titles else ""

@@ -1,8 +1,40 @@
-"""What belongs together directly or through others: connected components."""
+"""What belongs together directly or through others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+
+class Groups:
+    """Numbers below `count`, joined two by two (union-find).
+
+    Example:
+        >>> from rag_ft.dataset.groups import Groups
+        >>> groups = Groups(4)
+        >>> groups.join(0, 2), groups.join(2, 3)
+        (None, None)
+        >>> groups.numbers()
+        [0, 1, 0, 0]
+    """
+
+    def __init__(self, count: int) -> None:
+        self._parent = list(range(count))
+
+    def of(self, number: int) -> int:
+        """The group of a number: the smallest number in it."""
+        while self._parent[number] != number:
+            self._parent[number] = self._parent[self._parent[number]]
+            number = self._parent[number]
+        return number
+
+    def join(self, one: int, other: int) -> None:
+        """Make one group of those of two numbers."""
+        small, large = sorted((self.of(one), self.of(other)))
+        self._parent[large] = small
+
+    def numbers(self) -> list[int]:
+        """The group of every number."""
+        return [self.of(number) for number in range(len(self._parent))]
 
 
 def joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
@@ -13,13 +45,7 @@ def joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
         >>> joined(4, [(0, 2), (2, 3)])
         [0, 1, 0, 0]
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    edges = list(pairs)
-    rows, columns = [one for one, _ in edges], [other for _, other in edges]
-    _, component = connected_components(
-        coo_array(([1] * len(edges), (rows, columns)), shape=(count, count)), directed=False
-    )
-    smallest: dict[int, int] = {}
-    return [smallest.setdefault(int(label), place) for place, label in enumerate(component)]
+    groups = Groups(count)
+    for one, other in pairs:
+        groups.join(one, other)
+    return groups.numbers()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
-from rag_ft.dataset.groups import joined
+from rag_ft.dataset.groups import Groups
 
 PERMUTATIONS = 128
 BANDS = 32
 SHINGLE = 5
+
+MOST_COMPARED = 32
+"""Texts of one group that further texts are compared with."""
 
 
 def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.8) -> list[int]:
@@ -32,19 +36,26 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.8) -> list[
     """
     from rensa import RMinHash, RMinHashLSH
 
-    edges: list[tuple[int, int]] = []
+    groups = Groups(len(texts))
     first_with: dict[str, int] = {}
     index = RMinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, num_bands=BANDS)
     sketches: dict[int, RMinHash] = {}
+    compared: Counter[int] = Counter()
     for place, text in enumerate(texts):
         plain = re.sub(r"\W+", " ", text.lower()).strip()
         if plain in first_with:
-            edges.append((first_with[plain], place))
+            groups.join(first_with[plain], place)
             continue
         first_with[plain] = place
         sketch = RMinHash(num_perm=PERMUTATIONS, seed=0)
         sketch.update([plain[start : start + SHINGLE] for start in range(max(1, len(plain) - SHINGLE + 1))])
-        edges += [(other, place) for other in index.query(sketch) if sketch.jaccard(sketches[other]) >= threshold]
-        index.insert(place, sketch)
-        sketches[place] = sketch
-    return joined(len(texts), edges)
+        for other in index.query(sketch):
+            if groups.of(other) != groups.of(place) and sketch.jaccard(sketches[other]) >= threshold:
+                groups.join(other, place)
+        group = groups.of(place)
+        # Of a template that thousands of texts fill in, some stand for all: else each is compared with each.
+        if compared[group] < MOST_COMPARED:
+            compared[group] += 1
+            index.insert(place, sketch)
+            sketches[place] = sketch
+    return groups.numbers()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import random
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_ft.dataset.language import language_of
 from rag_ft.dataset.qa_dataset import Passage, Query
 from rag_ft.errors import InputError
+from rag_ft.files import sha256_of
 from rag_ft.generation.calling import Answers, Call, answer_calls
 from rag_ft.generation.estimate import Estimate, estimate
 from rag_ft.generation.journal import Journal, question_key
@@ -36,6 +37,7 @@ from rag_ft.generation.prompts import (
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from llama_index.core.prompts import BasePromptTemplate
+    from llama_index.core.rate_limiter import BaseRateLimiter
 
     from rag_ft.generation.filters import Pair, Row
 
@@ -78,6 +80,27 @@ class Asking:
     batch: bool = False
     judge: LLM | None = None
     approve: Callable[[Estimate], bool] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            InputError: with the setting and its value.
+        """
+        if isinstance(self.styles, str) or not self.styles:
+            raise InputError(f"styles is {self.styles!r}: give a list of at least one, like ['question', 'keywords']")
+        for name in ("questions_per_passage", "workers", "max_passages", "requests_per_minute"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value!r}: give 1 or more")
+
+    @cached_property
+    def limiter(self) -> BaseRateLimiter | None:
+        """The budget of requests, one for the questions and the judge."""
+        from llama_index.core.rate_limiter import SlidingWindowRateLimiter
+
+        budget = self.requests_per_minute
+        return SlidingWindowRateLimiter(requests_per_minute=budget) if budget else None
 
 
 @dataclass(frozen=True)
@@ -122,20 +145,40 @@ async def ask_questions(
     """`questions_from_llm` within a running event loop; `threads` as in `answer_calls`."""
     chosen = _sample(passages, llm, asking, seed)
     plan = plan_questions(chosen, llm, asking)
-    result = await _answers(llm, plan, asking, threads, show_progress)
+    result = await answer_all(
+        llm,
+        [asked.call for asked in plan],
+        asking,
+        questions=asking.questions_per_passage,
+        threads=threads,
+        show_progress=show_progress,
+    )
     pairs, dropped = collect_questions(plan, result)
     styles = {style for call in plan for style in call.styles}
     return LLMQuestions(pairs, dropped, result.requests, styles)
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, from a notebook's running loop too."""
+    """Run a coroutine to its end, from a notebook's running loop too; an interrupt cancels it."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+
+    async def known() -> T:
+        if (task := asyncio.current_task()) is not None:
+            running.append((asyncio.get_running_loop(), task))
+        return await coroutine
+
     with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
+        future = pool.submit(contextvars.copy_context().run, asyncio.run, known())
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            for loop, task in running:
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 @dataclass(frozen=True)
@@ -184,7 +227,7 @@ def plan_questions(passages: Sequence[Passage], llm: LLM, asking: Asking) -> lis
             shown["language"] = f"the language of the text ({code})" if code else "the language of the text"
         asked = template.format(**{name: value for name, value in shown.items() if name in variables})
         key = question_key(identity, asked)
-        call = Call(key, asked)
+        call = Call(key, asked, _has_line, _has_line)
         if json:
             call = Call(
                 key,
@@ -203,44 +246,71 @@ def _sample(passages: Sequence[Passage], llm: LLM, asking: Asking, seed: int) ->
     if most is None or most >= len(passages):
         return passages
     logger.info("the LLM is asked about %d of %d passages", most, len(passages))
-    return [passages[place] for place in sorted(random.Random(seed).sample(range(len(passages)), most))]
+    # By their texts: a document that comes or goes changes little of the sample, and the journal holds.
+    drawn = set(sorted(range(len(passages)), key=lambda place: sha256_of(str(seed), passages[place].text))[:most])
+    return [passage for place, passage in enumerate(passages) if place in drawn]
 
 
-async def _answers(
-    llm: LLM, plan: Sequence[PassageCall], asking: Asking, threads: bool, show_progress: bool
+async def answer_all(
+    llm: LLM,
+    calls: Sequence[Call],
+    asking: Asking,
+    *,
+    questions: int,
+    threads: bool,
+    show_progress: bool,
+    description: str = "questions",
 ) -> Answers:
+    """Answer calls as `asking` says: after the estimate was approved, in flight or through the Batch API.
+
+    Args:
+        llm: who is asked.
+        calls: what.
+        asking: journal, workers, budget, batch and approval.
+        questions: asked for by each call, for the estimate.
+        threads: as in `answer_calls`.
+        show_progress: a progress bar.
+        description: of the progress bar.
+    """
     with Journal(Path(asking.journal) if asking.journal else None) as journal:
-        left = {asked.call.key: asked.call for asked in plan if asked.call.key not in journal.answers}
+        left = {call.key: call.prompt for call in calls if call.key not in journal.answers}
         if left:
-            expected = estimate(
-                llm,
-                [call.prompt for call in left.values()],
-                asking.questions_per_passage,
-                asking.answers,
-                asking.batch,
-            )
-            logger.info("%s", expected)
+            expected = estimate(llm, list(left.values()), questions, asking.answers, asking.batch)
+            logger.info("%s: %s", description, expected)
             if asking.approve is not None and not asking.approve(expected):
                 raise InputError(f"nothing was asked: {expected}")
-        calls = [asked.call for asked in plan]
         if asking.batch:
-            from rag_ft.generation.openai_batch import answer_in_batches
-
-            return await asyncio.to_thread(answer_in_batches, llm, calls, journal, show_progress=show_progress)
+            return await _in_batches(llm, calls, journal, show_progress)
         return await answer_calls(
             llm,
             calls,
             journal,
             workers=asking.workers,
-            requests_per_minute=asking.requests_per_minute,
+            limiter=asking.limiter,
             threads=threads,
             show_progress=show_progress,
+            description=description,
         )
+
+
+async def _in_batches(llm: LLM, calls: Sequence[Call], journal: Journal, show_progress: bool) -> Answers:
+    from rag_ft.generation.openai_batch import answer_in_batches
+
+    stop = threading.Event()
+    waiting = asyncio.create_task(
+        asyncio.to_thread(answer_in_batches, llm, calls, journal, stop=stop, show_progress=show_progress)
+    )
+    try:
+        return await asyncio.shield(waiting)
+    finally:  # whoever interrupts does not wait for the batch, and the journal is not closed under it
+        stop.set()
+        await asyncio.wait([waiting])
 
 
 def llm_identity(llm: LLM) -> str:
     """What an answer belongs to; the address counts too: two servers may give different models one name."""
-    return f"{llm.class_name()} {llm.metadata.model_name} {getattr(llm, 'api_base', '') or ''}"
+    address = getattr(llm, "api_base", None) or getattr(llm, "base_url", None) or ""
+    return f"{llm.class_name()} {llm.metadata.model_name} {address}"
 
 
 def collect_questions(plan: Sequence[PassageCall], result: Answers) -> tuple[list[Pair], list[Row]]:
@@ -261,6 +331,10 @@ def collect_questions(plan: Sequence[PassageCall], result: Answers) -> tuple[lis
 
 def _is_json(answer: str, styles: Sequence[str], passage: str) -> bool:
     return questions_in_json(answer, styles, passage) is not None
+
+
+def _has_line(answer: str) -> bool:
+    return bool(questions_in(answer, 1))
 
 
 def _has_question(answer: str, styles: Sequence[str], passage: str) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from itertools import count
 
 from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset, Qrels, Query
-from rag_ft.dataset.splitting import split_questions
+from rag_ft.dataset.splitting import boilerplate, split_questions
 from rag_ft.errors import InputError
 from rag_ft.generation.filters import Pair, Row, dropped_row
 from rag_ft.generation.real_questions import HUMAN, Locator, RealQuestion
@@ -18,7 +18,10 @@ from rag_ft.generation.real_questions import HUMAN, Locator, RealQuestion
 logger = logging.getLogger(__name__)
 
 REAL_TEST = 500
-"""Real questions that all go to test; of more than these the rest train and choose, and so many at least test."""
+"""Real questions that all go to test; of more about so many, or a third of them, and the rest train and choose."""
+
+SHARES = (0.18, 0.25, 0.35, 0.45, 0.55, 0.65)
+"""Of the documents, and of the passages of the others, whose real questions may go to test."""
 
 ENOUGH_REAL_DEV = 50
 MOST_LOST = 0.05
@@ -49,10 +52,20 @@ def make_real(questions: Sequence[RealQuestion], corpus: QADataset) -> tuple[lis
     found: list[Located] = []
     dropped: list[Row] = []
     first: InputError | None = None
-    for place, question in enumerate(questions):
-        query = Query(question.id or f"human{place}", question.text, HUMAN, question.answer, question.evidence)
+    common = boilerplate(corpus)
+    members = _members(corpus)
+    named = [question.id for question in questions if question.id]
+    if len(set(named)) < len(named):
+        twice = next(name for name, times in Counter(named).items() if times > 1)
+        raise InputError(f"two real questions have the id {twice!r}: ids must be unique")
+    free = (name for number in count() if (name := f"human{number}") not in set(named))
+    for question in questions:
+        query = Query(question.id or next(free), question.text, HUMAN, question.answer, question.evidence)
         try:
-            relevant = locator.locate(question)
+            located = locator.locate(question)
+            # Of a whole document that answers it, the boilerplate does not.
+            relevant = {key: grade for key, grade in located.items() if key not in common} or located
+            relevant |= {key: 1 for passage in list(relevant) for key in members[corpus.near_duplicates[passage]]}
         except InputError as error:
             first = first or error
             dropped.append(dropped_row(query, "", str(error)))
@@ -90,17 +103,18 @@ def assemble(
     Returns:
         The dataset with its splits, and a row for each question that could go nowhere.
     """
-    members: dict[int, list[str]] = defaultdict(list)
-    for passage, group in corpus.near_duplicates.items():
-        members[group].append(passage)
+    members = _members(corpus)
     queries = {query.id: query for query, _ in pairs} | {found.query.id: found.query for found in real}
     qrels: Qrels = {query.id: dict.fromkeys(members[corpus.near_duplicates[passage]], 1) for query, passage in pairs}
     real_qrels: Qrels = {found.query.id: found.relevant for found in real}
     dataset = corpus.with_questions(queries, {})
     wanted = {"train": training, "dev": evaluating, "test": {HUMAN} if real else evaluating}
     if len(real) > REAL_TEST:
-        share = 1 - math.sqrt(1 - min(0.8, max(0.32, REAL_TEST / len(real))))
-        splits = split_questions(dataset, qrels | real_qrels, share, share, seed=seed)
+        # Shares are of documents and passages, and questions cluster: the least share that holds enough of them.
+        for share in SHARES:
+            splits = split_questions(dataset, qrels | real_qrels, share, share, seed=seed)
+            if sum(query in real_qrels for query in splits["test"]) >= REAL_TEST:
+                break
         enough = sum(query in real_qrels for query in splits["dev"]) >= ENOUGH_REAL_DEV
         wanted |= {"train": {*training, HUMAN}, "dev": {HUMAN} if enough else {*evaluating, HUMAN}}
         placed = splits
@@ -120,10 +134,18 @@ def assemble(
         for query, passage in pairs
         if query.id not in used
     ]
+    dropped += [dropped_row(found.query, "", LIKE_ANOTHER) for found in real if found.query.id not in used]
     negatives = {found.query.id: found.negatives for found in real if found.negatives and found.query.id in used}
     return corpus.with_questions(
         {key: query for key, query in queries.items() if key in used}, kept, negatives
     ), dropped
+
+
+def _members(corpus: QADataset) -> dict[int, list[str]]:
+    members: dict[int, list[str]] = defaultdict(list)
+    for passage, group in corpus.near_duplicates.items():
+        members[group].append(passage)
+    return members
 
 
 def _unlike(part: Qrels, real: Qrels, queries: dict[str, Query]) -> Qrels:

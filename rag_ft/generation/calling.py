@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from rag_ft.errors import OutsideError, RagFtError
+from rag_ft.errors import OutsideError, RagFtError, without_secrets
 from rag_ft.generation.journal import Journal
 from rag_ft.generation.prompts import REMINDER
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
+    from llama_index.core.rate_limiter import BaseRateLimiter
     from tenacity import RetryCallState
 
 logger = logging.getLogger(__name__)
@@ -25,17 +27,23 @@ logger = logging.getLogger(__name__)
 GIVE_UP_AFTER, GIVE_UP_AFTER_UNUSABLE = 10, 50
 """So many calls in a row that failed, or got no usable answer, mean that it is the LLM, not a few odd passages."""
 
-ATTEMPTS, FIRST_ATTEMPTS = 6, 3
-"""Tries of one call; fewer as long as no call has been answered, so that a server that is down is told soon."""
+ATTEMPTS, FIRST_ATTEMPTS, OVERLOADED_ATTEMPTS, UNKNOWN_ATTEMPTS = 6, 3, 8, 2
+"""Tries of one call whose connection or server fails; fewer as long as no call has been answered, so that a server
+that is down is told soon; more of one that says that it is overloaded; and of one that fails in an unknown way."""
 
 ASKED = 2
 """An answer that is not what the prompt asked for is asked for again so often, in all."""
 
 LONGEST_WAIT = 60.0
-"""Seconds that a server's `Retry-After` is believed."""
+"""Seconds that a server's `Retry-After` is believed, and the longest pause without one."""
 
 MENDABLE = {408, 409, 425, 429}
 """HTTP statuses below 500 that another try can mend."""
+
+OVERLOADED = {429, 503, 529}
+
+TRANSPORT = {"openai", "anthropic", "httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp", "grpc", "ssl"}
+"""Packages whose errors, where they have no HTTP status, are about the connection."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,8 @@ class Answers:
     answers: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     requests: int = 0
+    outages: set[str] = field(default_factory=set)
+    """Keys whose failure says something about the LLM or its server, and not about one passage."""
 
 
 async def answer_calls(
@@ -76,7 +86,7 @@ async def answer_calls(
     journal: Journal,
     *,
     workers: int = 8,
-    requests_per_minute: float | None = None,
+    limiter: BaseRateLimiter | None = None,
     threads: bool = False,
     show_progress: bool = False,
     description: str = "questions",
@@ -92,9 +102,9 @@ async def answer_calls(
         calls: what to ask; calls with one key are asked once.
         journal: open; what it holds is not asked again.
         workers: requests in flight.
-        requests_per_minute: never send more in any minute.
+        limiter: LlamaIndex's, asked before each request; one for all that is sent to a server.
         threads: call the LLM's synchronous method, each in a thread: for an LLM whose asynchronous client may belong
-            to another event loop. LLMs without a method of their own that is asynchronous are called so anyway.
+            to another event loop, or whose asynchronous method blocks. A `CustomLLM` is called so anyway.
         show_progress: a progress bar with rate and time left.
         description: of the progress bar.
 
@@ -116,14 +126,15 @@ async def answer_calls(
         if hasattr(llm, "complete_many"):
             await _in_batches(llm, distinct, {call.key for call in left}, journal, result, bar)
         elif left:
-            with _asking(llm, workers, requests_per_minute, threads, result) as ask:
+            with _asking(llm, workers, limiter, threads, result) as ask:
                 failed = await _in_flight(ask, left, workers, journal, result, bar)
                 # An overloaded server, or an LLM in a bad minute, may have come to itself since.
                 if failed and len(failed) < len(left):
                     logger.info("%s: %d calls failed and are tried once more", description, len(failed))
                     result.failures.clear()
                     failed = await _in_flight(ask, failed, max(1, workers // 4), journal, result, bar, last_round=True)
-            if failed and len(failed) == len(distinct):
+            outage = bool(failed) and all(call.key in result.outages for call in failed)
+            if failed and (len(failed) == len(distinct) or (outage and len(failed) == len(left))):
                 reason = result.failures[failed[-1].key]
                 raise OutsideError(f"all {len(failed)} calls failed ({reason}): mend it and run again")
     result.answers = {call.key: journal.answers[call.key] for call in distinct if call.key in journal.answers}
@@ -172,12 +183,10 @@ async def _in_flight(
             outcome: str | BaseException
             try:
                 outcome = await _accepted(ask, call, answered)
-            except asyncio.CancelledError as error:
+            except BaseException as error:
                 # An HTTP client may cancel a request of its own accord; only our own end is the end.
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise
-                outcome = error
-            except Exception as error:
                 outcome = error
             # The next call waits until this answer is on the disk: a kill loses what is in flight, and no more.
             durable = asyncio.Event()
@@ -197,16 +206,22 @@ async def _in_flight(
                 if isinstance(outcome, str):
                     good.append((call.key, outcome))
                     outages, unusable, answered = 0, 0, True
+                elif not isinstance(outcome, (Exception, asyncio.CancelledError)):
+                    raise outcome
                 else:
-                    outages, unusable = (outages + 1, unusable) if _is_outage(outcome) else (outages, unusable + 1)
+                    if _is_outage(outcome):
+                        outages += 1
+                        result.outages.add(call.key)
+                    else:
+                        unusable += 1
                     failed.append(call)
                     result.failures[call.key] = _reason(outcome)
             # Several answers share one write to the disk, and the other calls go on meanwhile.
-            await asyncio.to_thread(journal.record, good)
+            await _to_the_end(journal.record, good)
             for _, _, durable in came:
                 durable.set()
             bar.update(len(good))
-            if not last_round and (outages >= GIVE_UP_AFTER or unusable >= GIVE_UP_AFTER_UNUSABLE):
+            if outages >= GIVE_UP_AFTER or (unusable >= GIVE_UP_AFTER_UNUSABLE and not last_round):
                 raise OutsideError(
                     f"{max(outages, unusable)} calls in a row failed ({result.failures[failed[-1].key]}): what was "
                     "answered is kept, the same command goes on"
@@ -218,6 +233,15 @@ async def _in_flight(
         rest = [done.get_nowait() for _ in range(done.qsize())]
         journal.record([(call.key, outcome) for call, outcome, _ in rest if isinstance(outcome, str)])
     return failed
+
+
+async def _to_the_end(write: Callable[[list[tuple[str, str]]], None], answers: list[tuple[str, str]]) -> None:
+    """Write in a thread; a cancellation waits for it, since the journal is closed after that."""
+    writing = asyncio.create_task(asyncio.to_thread(write, answers))
+    try:
+        await asyncio.shield(writing)
+    finally:
+        await asyncio.wait([writing])
 
 
 async def _accepted(ask: Ask, call: Call, answered: bool) -> str:
@@ -245,13 +269,13 @@ class NoUsableAnswerError(Exception):
 
 
 @contextmanager
-def _asking(llm: LLM, workers: int, requests_per_minute: float | None, threads: bool, result: Answers) -> Iterator[Ask]:
+def _asking(llm: LLM, workers: int, limiter: BaseRateLimiter | None, threads: bool, result: Answers) -> Iterator[Ask]:
     """How one prompt becomes one answer: through the budget, with retries."""
     from llama_index.core.llms import CustomLLM
-    from llama_index.core.rate_limiter import SlidingWindowRateLimiter
     from tenacity import AsyncRetrying, retry_if_exception
 
-    limiter = SlidingWindowRateLimiter(requests_per_minute=requests_per_minute) if requests_per_minute else None
+    if getattr(llm, "max_retries", 0):  # its own tries would neither be counted nor wait for the budget
+        llm = llm.model_copy(update={"max_retries": 0})
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="rag_ft-llm")
     # A CustomLLM's asynchronous method is its synchronous one, and would hold all others up.
     in_threads = threads or isinstance(llm, CustomLLM)
@@ -265,9 +289,12 @@ def _asking(llm: LLM, workers: int, requests_per_minute: float | None, threads: 
         return str((await asyncio.get_running_loop().run_in_executor(pool, llm.complete, prompt)).text)
 
     async def ask(prompt: str, answered: bool) -> str:
-        attempts = ATTEMPTS if answered else FIRST_ATTEMPTS
+        def stop(state: RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            return state.attempt_number >= _attempts(error, answered)
+
         retrying = AsyncRetrying(
-            stop=lambda state: state.attempt_number >= attempts,
+            stop=stop,
             wait=_pause,
             retry=retry_if_exception(_is_mendable),
             reraise=True,
@@ -292,7 +319,24 @@ def _pause(state: RetryCallState) -> float:
         asked = _seconds(headers.get("retry-after"))
     if asked > 0:
         return min(asked, LONGEST_WAIT)
-    return float(wait_random_exponential(multiplier=0.5, max=20)(state))
+    # The windows of rate limits are a minute long.
+    first, longest = (2.0, LONGEST_WAIT) if error is not None and _status(error) in OVERLOADED else (0.5, 20.0)
+    return float(wait_random_exponential(multiplier=first, max=longest)(state))
+
+
+def _attempts(error: BaseException | None, answered: bool) -> int:
+    if error is not None and _status(error) in OVERLOADED:
+        return OVERLOADED_ATTEMPTS
+    if error is not None and _status(error) is None and not _is_connection(error):
+        return UNKNOWN_ATTEMPTS
+    return ATTEMPTS if answered else FIRST_ATTEMPTS
+
+
+def _is_connection(error: BaseException) -> bool:
+    """Whether an error is about the way to the server; a body that was cut off is no JSON."""
+    if isinstance(error, (OSError, TimeoutError, json.JSONDecodeError)):
+        return True
+    return any(kind.__module__.split(".")[0] in TRANSPORT for kind in type(error).__mro__)
 
 
 def _seconds(value: str | None) -> float:
@@ -321,7 +365,10 @@ def _is_mendable(error: BaseException) -> bool:
 
 def _is_outage(error: BaseException) -> bool:
     """Whether an error says something about the LLM or its server, and not about one passage."""
-    return not isinstance(error, NoUsableAnswerError) and _status(error) not in (400, 413, 422)
+    status = _status(error)
+    if status is None:
+        return isinstance(error, OutsideError) or _is_connection(error)
+    return status not in (400, 413, 422)
 
 
 def _status(error: BaseException) -> int | None:
@@ -331,10 +378,7 @@ def _status(error: BaseException) -> int | None:
 
 def _reason(error: BaseException) -> str:
     """One short line on what went wrong; an error's text may hold a key, or a part of it."""
-    import re
-
     text = str(error).strip() or type(error).__name__
     if isinstance(error, NoUsableAnswerError):
         return text
-    line = re.sub(r"\b(?:sk|key|Bearer)[-_ ][\w*.-]{6,}", "***", text.splitlines()[0])
-    return f"the LLM failed: {line[:120].rstrip('. ')}"
+    return f"the LLM failed: {without_secrets(text.splitlines()[0])[:120].rstrip('. ')}"

@@ -12,7 +12,8 @@ from rag_ft.dataset.cloze import without_copy
 from rag_ft.dataset.language import is_other_language, word_count
 from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.generation.prompts import STYLES
+from rag_ft.generation.real_questions import HUMAN
+from rag_ft.generation.without_llm import HEADING, KEY_PHRASES, SENTENCE
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -26,7 +27,7 @@ REFERS_TO_TEXT = re.compile(
     # English
     r"\b(?:the|this|that|these) (?:given |above |following |provided )?"
     r"(?:text|passage|paragraph|document|context|excerpt|article|author|sentence|question|answer)s?\b"
-    r"|\baccording to (?:the|this)\b"
+    r"|\baccording to (?:the|this) (?:above|given|handbook|manual)\b"
     # German, French, Spanish, Italian, Portuguese, Dutch
     r"|\b(?:de[rmns]|die|das|diese[rmns]?) (?:obigen? |vorliegenden? |folgenden? )?"
     r"(?:text(?:es|s)?|abschnitt(?:s|es)?|absatz(?:es)?|dokuments?|passage|auszug(?:s|es)?|artikels?|autors?)\b"
@@ -41,6 +42,9 @@ REFERS_TO_TEXT = re.compile(
     r"|この(?:文章|文書|テキスト|段落|記事)",
     re.IGNORECASE,
 )
+
+WITHOUT_LLM = {SENTENCE, HEADING, KEY_PHRASES, HUMAN}
+"""Styles of questions that no LLM wrote."""
 
 COPIED_WORDS = 8
 """A question that takes so many words or more from its passage, one after the other and nothing else, is a copy."""
@@ -125,7 +129,7 @@ def fault(query: Query, passage: Passage, filters: Filters) -> str:
         return "too long"
     if REFERS_TO_TEXT.search(query.text):
         return "refers to the text"
-    if query.style in STYLES:
+    if query.style not in WITHOUT_LLM:
         if words >= COPIED_WORDS and _plain(query.text) in _plain(passage.text):
             return "copies the passage"
         if is_other_language(query.text, passage.text):
@@ -192,7 +196,7 @@ def _finds(
     owner = {key: groups.get(key, key) for key in texts}
     without: dict[int, str] = {}
     for place, (query, passage) in enumerate(pairs):
-        rest = without_copy(query.text, texts[passage]) if query.style not in STYLES else None
+        rest = without_copy(query.text, texts[passage]) if query.style in WITHOUT_LLM else None
         if rest:
             without[place] = f"{passage}\0{place}"
             texts[without[place]] = rest

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
-from rag_ft.errors import OutsideError
+from rag_ft.errors import InputError, OutsideError
 from rag_ft.files import outside_failures, sha256_of
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Journal:
                     self.answers[entry["key"]] = entry["answer"]
             except (ValueError, KeyError, TypeError):
                 continue
+        if content and not self.answers and not content.startswith(b'{"key": '):
+            raise InputError(f"{self.file} is no journal of answers: choose another file, nothing is overwritten")
         return whole
 
     def record(self, answers: Sequence[tuple[str, str]]) -> None:
@@ -73,7 +76,9 @@ class Journal:
             if self._stream is None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 self._stream = file.open("ab", buffering=0)
-            self._stream.write("".join(lines).encode())
+            data = memoryview("".join(lines).encode())
+            while data:  # a disk that fills up takes a part, and says so only the next time
+                data = data[self._stream.write(data) :]
             os.fsync(self._stream.fileno())
 
     def __enter__(self) -> Journal:
@@ -107,7 +112,8 @@ class Journal:
             self._stream.close()
             self._stream = None
         if self._lock is not None:
-            self._lock.release()
             if self.file is not None and not self.file.exists():  # nothing was answered: nothing is left behind
-                Path(self._lock.lock_file).unlink(missing_ok=True)
+                with suppress(OSError):
+                    Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
             self._lock = None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.generation.asking import Asking, llm_identity
-from rag_ft.generation.calling import Call, answer_calls
+from rag_ft.generation.asking import Asking, answer_all, llm_identity
+from rag_ft.generation.calling import Call
 from rag_ft.generation.filters import Pair, Row, dropped_row
-from rag_ft.generation.journal import Journal, question_key
+from rag_ft.generation.journal import question_key
 from rag_ft.generation.prompts import JUDGE_PROMPT, fenced, verdict_in
 
 if TYPE_CHECKING:
@@ -42,17 +42,15 @@ async def judge_questions(
         if query.style in styles:
             text = JUDGE_PROMPT.format(passage=fenced(passages[passage].text), question=fenced(query.text))
             calls[query.id] = Call(question_key(identity, text), text, _is_verdict, _is_anything)
-    with Journal(Path(asking.journal) if asking.journal else None) as journal:
-        result = await answer_calls(
-            judge,
-            list(calls.values()),
-            journal,
-            workers=asking.workers,
-            requests_per_minute=asking.requests_per_minute,
-            threads=threads,
-            show_progress=show_progress,
-            description="judge",
-        )
+    result = await answer_all(
+        judge,
+        list(calls.values()),
+        replace(asking, answers=False),
+        questions=1,
+        threads=threads,
+        show_progress=show_progress,
+        description="judge",
+    )
     kept: list[Pair] = []
     dropped: list[Row] = []
     for query, passage in pairs:

@@ -8,19 +8,20 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import time
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from rag_ft.errors import InputError, OutsideError, require_package
+from rag_ft.errors import InputError, OutsideError, require_package, without_secrets
 from rag_ft.files import read_json, write_json
 from rag_ft.generation.calling import ASKED, Answers, Call, NoUsableAnswerError
 from rag_ft.generation.journal import Journal
-from rag_ft.generation.prompts import REMINDER
+from rag_ft.generation.prompts import REMINDER, is_json
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -34,6 +35,9 @@ MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
 ROUNDS = 3
 """Failed lines are sent again in a further batch, so often in all."""
 
+LISTED = 2000
+"""Batches of the account, the newest first, among which one that was started and not noted is looked for."""
+
 FIRST_POLL, LONGEST_POLL = 5.0, 60.0
 """Seconds between two looks at a batch: more as it takes longer."""
 
@@ -45,6 +49,7 @@ def answer_in_batches(
     calls: Sequence[Call],
     journal: Journal,
     *,
+    stop: threading.Event | None = None,
     poll_seconds: float | None = None,
     show_progress: bool = False,
 ) -> Answers:
@@ -58,6 +63,7 @@ def answer_in_batches(
         llm: LlamaIndex's `OpenAI` or `OpenAILike`: its model, key, address and settings are used.
         calls: what to ask; calls with one key are asked once.
         journal: open, and in a file.
+        stop: set by another thread, it ends the waiting; the batches run on, and the next call goes on with them.
         poll_seconds: between two looks at a batch; 5, growing to 60, where None.
         show_progress: a progress bar.
 
@@ -70,13 +76,13 @@ def answer_in_batches(
         raise InputError("the Batch API needs a journal in a file: a batch may take a day, and a stopped run goes on")
     distinct = {call.key: call for call in calls}
     result = Answers()
-    job = BatchJob(_client(llm), journal.file)
+    job = BatchJob(_client(llm), journal.file, stop or threading.Event())
     settings = _settings(llm)
 
     def collect(lenient: bool) -> None:
         for lines in job.results(poll_seconds, show_progress):
             taken = [found for line in lines if (found := _taken(line, distinct, result.failures, lenient))]
-            journal.record([(key, answer) for key, answer in taken if key not in journal.answers])
+            journal.record([(key, answer) for key, answer in dict(taken).items() if key not in journal.answers])
 
     # What an earlier run has sent is waited for before anything is sent again.
     collect(lenient=False)
@@ -107,10 +113,12 @@ class BatchJob:
     Args:
         client: the OpenAI client.
         journal: the file beside which the ids are kept (`NAME.batches.json`).
+        stop: ends the waiting.
     """
 
-    def __init__(self, client: OpenAI, journal: Path) -> None:
+    def __init__(self, client: OpenAI, journal: Path, stop: threading.Event) -> None:
         self.client = client
+        self.stop = stop
         self.file = journal.with_name(f"{journal.name}.batches.json")
         known = read_json(self.file) if self.file.exists() else {}
         self.name: str = known.get("job") or uuid.uuid4().hex
@@ -122,7 +130,7 @@ class BatchJob:
     def _find_unnoted(self) -> None:
         """A run that was killed between the server's yes and our note of it has left a batch that bears our name."""
         with _outside("the Batch API"):
-            for batch in self.client.batches.list(limit=100).data:
+            for batch in islice(self.client.batches.list(limit=100), LISTED):
                 ours = (batch.metadata or {}).get("rag_ft") == self.name
                 if ours and batch.id not in self.open and batch.id not in self.collected:
                     self.open.append(batch.id)
@@ -178,7 +186,8 @@ class BatchJob:
                     bar.refresh()
                 if batch.status in ENDED:
                     return batch
-                time.sleep(pause)
+                if self.stop.wait(pause):
+                    raise OutsideError(f"stopped: the batch {identifier} runs on, the same command goes on with it")
                 pause = pause if poll_seconds else min(LONGEST_POLL, pause * 1.3)
 
     def _collected(self, identifier: str) -> None:
@@ -211,17 +220,21 @@ def _parts(calls: Sequence[Call], settings: dict[str, Any], again: bool) -> Iter
 
 def _taken(line: Line, calls: dict[str, Call], failures: dict[str, str], lenient: bool) -> tuple[str, str] | None:
     """(key, answer) of one line of a result file; a line without a usable answer is put among the failures."""
-    call = calls.get(str(line.get("custom_id")))
-    if call is None:
-        return None
+    key = str(line.get("custom_id"))
+    call = calls.get(key)
     response = line.get("response") or {}
     body = response.get("body") or {}
     try:
-        answer = str(body["choices"][0]["message"]["content"])
+        answer = body["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
+        answer = None
+    if call is None:
+        # Of a plan that has changed since, and is paid for: it is kept, and may be wanted again.
+        return (key, answer) if isinstance(answer, str) and is_json(answer) else None
+    if not isinstance(answer, str):
         error = line.get("error") or (body.get("error") if isinstance(body, dict) else None) or {}
         reason = error.get("message") or error.get("code") or f"status {response.get('status_code')}"
-        failures[call.key] = f"the LLM failed: {str(reason)[:120]}"
+        failures[call.key] = f"the LLM failed: {without_secrets(str(reason))[:120]}"
         return None
     if call.strict(answer) or (lenient and call.lenient(answer)):
         return call.key, answer

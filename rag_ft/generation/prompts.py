@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +144,7 @@ def questions_leniently(answer: str, styles: Sequence[str], passage: str) -> lis
     """What can be saved of an answer that is no valid JSON: JSON within other text, whole items of a torn one,
     lines that end with a question mark."""
     text = _bare(answer)
-    decoder = json.JSONDecoder()
-    for start in [found.start() for found in re.finditer(r"[\[{]", text)][:50]:
-        try:
-            value, _ = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
+    for value in _values_in(text):
         if found := _questions(value, styles, passage):
             return found
     torn = re.findall(r'"(?:question|query)"\s*:\s*"((?:[^"\\]|\\.){3,400})"', text)
@@ -190,25 +186,45 @@ def questions_in(answer: str, count: int) -> list[str]:
     return (asked or found)[:count]
 
 
+def is_json(answer: str) -> bool:
+    """Whether an answer is JSON of some kind."""
+    try:
+        json.loads(_bare(answer))
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def verdict_in(answer: str) -> tuple[bool, str] | None:
     """(whether to keep a question, why not) of a judge's answer; None where it says neither."""
-    try:
-        value = json.loads(_bare(answer))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("keep"), bool):
-        return None
-    return value["keep"], _plain(str(value.get("reason") or ""))[:120]
+    for value in _values_in(_bare(answer)):
+        if isinstance(value, dict) and isinstance(value.get("keep"), bool):
+            return value["keep"], _plain(str(value.get("reason") or ""))[:120]
+    return None
 
 
 def _bare(answer: str) -> str:
-    text = re.sub(r"^\s*<think>.*?(?:</think>|\Z)", "", answer, flags=re.DOTALL).strip()
-    fence = re.fullmatch(r"```\w*\s*\n(.*?)\n?\s*```", text, re.DOTALL)
-    return fence[1] if fence else text
+    text = answer.strip()
+    if text.startswith("<think>"):
+        text = text.partition("</think>")[2].strip()
+    if text.startswith("```"):
+        text = text.partition("\n")[2].rstrip().removesuffix("```").strip()
+    return text
+
+
+def _values_in(text: str) -> Iterator[Any]:
+    """The JSON values that stand in a text, whatever is around them."""
+    decoder = json.JSONDecoder()
+    for found in islice(re.finditer(r"[\[{]", text), 50):
+        try:
+            yield decoder.raw_decode(text, found.start())[0]
+        except (ValueError, RecursionError):
+            continue
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.split())
+    # JSON can spell half of a character pair (\ud83d), which no file takes.
+    return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 def _questions(value: Any, styles: Sequence[str], passage: str) -> list[GeneratedQuestion] | None:
