@@ -23,13 +23,14 @@ from quality import RESULTS, machine
 
 from rag_ft import LocalLLM, QADataset, load_dataset
 from rag_ft.dataset.splitting import boilerplate
+from rag_ft.dataset.styles import KEY_PHRASES
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.generation.asking import questions_from_llm
 from rag_ft.generation.filters import Filters, Pair, filter_questions, summary
-from rag_ft.generation.without_llm import KEY_PHRASES, questions_without_llm
+from rag_ft.generation.without_llm import questions_without_llm
 from rag_ft.training.pairs import training_pairs
 from rag_ft.training.recipe import recipe_for
 from rag_ft.training.selection import copy_weights, mixed_weights

@@ -11,9 +11,10 @@ from itertools import count
 from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset, Qrels, Query
 from rag_ft.dataset.splitting import boilerplate, split_questions
+from rag_ft.dataset.styles import HUMAN, KEY_PHRASES
 from rag_ft.errors import InputError
 from rag_ft.generation.filters import Pair, Row, dropped_row
-from rag_ft.generation.real_questions import HUMAN, Locator, RealQuestion
+from rag_ft.generation.real_questions import Locator, RealQuestion
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def assemble(
         pairs: generated questions that passed the filters.
         real: questions that people asked.
         training: styles that are trained on.
-        evaluating: styles of generated dev and test questions.
+        evaluating: styles of generated dev and test questions; dev has key phrases too.
         seed: of the draw.
 
     Returns:
@@ -108,7 +109,7 @@ def assemble(
     qrels: Qrels = {query.id: dict.fromkeys(members[corpus.near_duplicates[passage]], 1) for query, passage in pairs}
     real_qrels: Qrels = {found.query.id: found.relevant for found in real}
     dataset = corpus.with_questions(queries, {})
-    wanted = {"train": training, "dev": evaluating, "test": {HUMAN} if real else evaluating}
+    wanted = {"train": training, "dev": {*evaluating, KEY_PHRASES}, "test": {HUMAN} if real else evaluating}
     if len(real) > REAL_TEST:
         # Shares are of documents and passages, and questions cluster: the least share that holds enough of them.
         for share in SHARES:
@@ -116,7 +117,7 @@ def assemble(
             if sum(query in real_qrels for query in splits["test"]) >= REAL_TEST:
                 break
         enough = sum(query in real_qrels for query in splits["dev"]) >= ENOUGH_REAL_DEV
-        wanted |= {"train": {*training, HUMAN}, "dev": {HUMAN} if enough else {*evaluating, HUMAN}}
+        wanted |= {"train": {*training, HUMAN}, "dev": {HUMAN} if enough else {*wanted["dev"], HUMAN}}
         placed = splits
     else:
         # With real questions to test on, questions about known documents need not be taken from training.

@@ -12,8 +12,7 @@ from rag_ft.dataset.cloze import without_copy
 from rag_ft.dataset.language import is_other_language, word_count
 from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.generation.real_questions import HUMAN
-from rag_ft.generation.without_llm import HEADING, KEY_PHRASES, SENTENCE
+from rag_ft.dataset.styles import WITHOUT_LLM
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -42,9 +41,6 @@ REFERS_TO_TEXT = re.compile(
     r"|この(?:文章|文書|テキスト|段落|記事)",
     re.IGNORECASE,
 )
-
-WITHOUT_LLM = {SENTENCE, HEADING, KEY_PHRASES, HUMAN}
-"""Styles of questions that no LLM wrote."""
 
 COPIED_WORDS = 8
 """A question that takes so many words or more from its passage, one after the other and nothing else, is a copy."""

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.documents import passages_from_nodes
 from rag_ft.dataset.qa_dataset import Passage, QADataset
+from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.errors import InputError
 from rag_ft.generation.asking import Asking, ask_questions, run_coroutine
 from rag_ft.generation.assembling import assemble, make_real
 from rag_ft.generation.filters import Filters, Pair, Row, dropped_row, filter_questions, summary
 from rag_ft.generation.judging import judge_questions
 from rag_ft.generation.real_questions import RealQuestion
-from rag_ft.generation.without_llm import HEADING, KEY_PHRASES, SENTENCE, questions_without_llm
+from rag_ft.generation.without_llm import questions_without_llm
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ENOUGH_PAIRS = 1000
+ENOUGH_PAIRS = 2500
 MOST_SENTENCES = 4
 
 
@@ -58,9 +59,9 @@ def generate_qa_dataset(
 ) -> GeneratedDataset:
     """Make questions about nodes, filter them, and split them into train, dev and test.
 
-    Training questions are sentences taken out of their passages, headings, and an LLM's questions; dev and test
-    questions are of another making: the LLM's alone, or key phrases without an LLM. Questions that people asked go to
-    test first: the first 500 all of them, and nothing of those is trained on.
+    Training questions are sentences taken out of their passages, headings, and an LLM's questions; dev questions are
+    of another making: key phrases, and the LLM's where there is one; test questions the LLM's alone, or else key
+    phrases. Questions that people asked go to test first: up to 500 all of them, and nothing of those is trained on.
 
     Args:
         nodes: LlamaIndex nodes; their `MetadataMode.EMBED` text is what is asked about, as it is what is indexed.
@@ -131,8 +132,7 @@ async def _generate(
         asked = found.pairs
         dropped += found.dropped
         requests += found.requests
-        # The LLM's questions take the place of key phrases as the other making.
-        pairs = [pair for pair in pairs if pair[0].style != KEY_PHRASES] + asked
+        pairs += asked
         evaluating = found.styles
     if not pairs:
         raise InputError(

@@ -14,8 +14,6 @@ from rag_ft.dataset.tables import JSON_LINES, TABLE_SUFFIXES
 from rag_ft.errors import InputError
 from rag_ft.files import read_jsonl
 
-HUMAN = "human"
-
 
 @dataclass(frozen=True)
 class RealQuestion:

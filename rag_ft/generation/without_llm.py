@@ -29,10 +29,7 @@ from rag_ft.dataset.language import (
     word_count,
 )
 from rag_ft.dataset.qa_dataset import Passage, Query
-
-SENTENCE = "sentence"
-KEY_PHRASES = "key-phrases"
-HEADING = "heading"
+from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
 
 SHORTEST, LONGEST = 6, 50
 """Words of a sentence that can stand for a question."""

@@ -17,7 +17,14 @@ from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.embedding.saving import save_model
 from rag_ft.errors import InputError
 from rag_ft.training.pairs import Pair, is_generated, question_styles, training_pairs
-from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
+from rag_ft.training.recipe import (
+    GENERATED_SHARES,
+    STRONG,
+    Recipe,
+    fitting_max_length,
+    recipe_for,
+    room_to_learn,
+)
 from rag_ft.training.selection import DevQuestions, State, copy_weights, mixed_weights
 from rag_ft.training.trainer import run_trainer
 
@@ -25,6 +32,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
+
+LEAST_SHARE = 0.1
+"""A smaller share of the tuned weights is not worth a training."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +122,25 @@ def train_model(
     if max_minutes is not None:
         recipe, pairs = _fit_into(max_minutes, model, recipe, pairs)
     dev = DevQuestions.of(dataset, seed) if dataset.qrels.get("dev") else None
+    level = dev.level(model) if dev is not None and recipe.shares == GENERATED_SHARES else None
+    if level is not None:
+        recipe = replace(recipe, shares=_bounded(recipe.shares, room_to_learn(level)))
+        logger.info(
+            "the base model has nDCG@10 %.3f on questions made of the passages: %s", level,
+            f"it may take {recipe.shares[0]:.0%} of the tuned weights" if recipe.shares
+            else f"it is at home here (over {STRONG}), and generated questions would teach it nothing",
+        )  # fmt: skip
     logger.info(
         "training %s on %d pairs: %d epochs of batch %d, %d tokens, learning rate %.1e, %s",
         base_model, len(pairs), recipe.epochs, recipe.batch_size, model.max_seq_length, recipe.learning_rate,
         "bf16" if has_fast_bf16(model.device.type) else "fp32",
     )  # fmt: skip
     scores: dict[str, float] = {}
-    share = _tuned(model, pairs, recipe, dev, scores, show_progress)
+    if recipe.shares:
+        share = _tuned(model, pairs, recipe, dev, scores, show_progress)
+    else:
+        share = 0.0
+        scores["base"] = dev.score(model) if dev is not None else 0.0
     record = {
         "recipe": recipe.to_dict(),
         "training": {
@@ -126,6 +148,7 @@ def train_model(
             "dev_questions": len(dev.query_ids) if dev else 0,
             "dev_ndcg@10": {name: round(score, 4) for name, score in scores.items()},
             "share": share,
+            "level": None if level is None else round(level, 4),
             "seconds": round(time.monotonic() - started, 1),
             "question_styles": question_styles(dataset),
         },
@@ -146,12 +169,12 @@ def _tuned(
     base = copy_weights(model)
     best = (0.0, 0.0, base)  # dev nDCG@10, share, weights
     if dev is not None:
-        scores["base"] = float(dev.ndcg(model).mean())
+        scores["base"] = dev.score(model)
         best = (scores["base"], 0.0, base)
     tuned: list[tuple[float, State]] = []
 
     def after_epoch(epoch: int) -> None:
-        score = float(dev.ndcg(model).mean()) if dev is not None else float(epoch)
+        score = dev.score(model) if dev is not None else float(epoch)
         if dev is not None:
             scores[f"epoch {epoch}"] = score
         if not tuned or score > tuned[0][0]:
@@ -164,12 +187,17 @@ def _tuned(
             best = (0.0, share, weights)
             break
         model.load_state_dict(weights)
-        score = tuned[0][0] if share == 1.0 else float(dev.ndcg(model).mean())
+        score = tuned[0][0] if share == 1.0 else dev.score(model)
         scores[f"share {share:g}"] = score
         if score > best[0]:
             best = (score, share, weights)
     model.load_state_dict(best[2])
     return best[1]
+
+
+def _bounded(shares: Sequence[float], room: float) -> tuple[float, ...]:
+    """Shares of the tuned weights within the room there is; none where that is next to nothing."""
+    return tuple(round(share * room, 2) for share in shares) if room * shares[0] >= LEAST_SHARE else ()
 
 
 def _fit_into(

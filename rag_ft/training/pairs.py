@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rag_ft.dataset.cloze import without_copy
 from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.styles import HUMAN
 from rag_ft.training.recipe import Recipe
 
 
@@ -69,4 +70,4 @@ def question_styles(dataset: QADataset) -> dict[str, int]:
 def is_generated(dataset: QADataset) -> bool:
     """Whether most training questions were generated: a style says how."""
     styles = question_styles(dataset)
-    return sum(count for style, count in styles.items() if style not in ("given", "human")) * 2 > sum(styles.values())
+    return sum(count for style, count in styles.items() if style not in ("given", HUMAN)) * 2 > sum(styles.values())

@@ -48,7 +48,29 @@ class Recipe:
 
 
 HUMAN_SHARES = (1.0, 0.75, 0.5)
-GENERATED_SHARES = (0.35, 0.2)
+GENERATED_SHARES = (0.75, 0.5, 0.25)
+"""Of weights tuned on generated questions, where there is all room to learn (`room_to_learn`)."""
+
+WEAK, STRONG = 0.70, 0.85
+"""nDCG@10 of a base model on questions made of its passages, under which it has all to learn, and over which nothing:
+the field's rule of thumb for tuning at all, applied to how far it may go."""
+
+
+def room_to_learn(level: float) -> float:
+    """How much of the tuned weights a base model of this level may take, from 0 to 1.
+
+    Generated questions teach a model that is lost on a corpus, and harm one that is at home there; and dev questions
+    that are made in the same way approve of both.
+
+    Args:
+        level: nDCG@10 of the base model on dev questions that were made without an LLM.
+
+    Example:
+        >>> from rag_ft.training.recipe import room_to_learn
+        >>> room_to_learn(0.6), round(room_to_learn(0.8), 2), room_to_learn(0.9)
+        (1.0, 0.33, 0.0)
+    """
+    return min(1.0, max(0.0, (STRONG - level) / (STRONG - WEAK)))
 
 
 def recipe_for(model: SentenceTransformer, pairs: int, generated: bool, seed: int = 0) -> Recipe:
@@ -58,7 +80,7 @@ def recipe_for(model: SentenceTransformer, pairs: int, generated: bool, seed: in
         model: the base model; wider models take smaller steps.
         pairs: training pairs.
         generated: whether the questions were generated. Then dev is made like training and approves too
-            much, so that less of the tuned weights is allowed.
+            much, so that less of the tuned weights is allowed, and how much follows from `room_to_learn`.
         seed: of the run.
     """
     width = model.get_embedding_dimension() or 384

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.styles import KEY_PHRASES
 from rag_ft.embedding.encoding import encode
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 
@@ -22,6 +23,8 @@ POOL = 600
 
 DEPTH = 10
 
+ENOUGH = 30
+
 
 @dataclass(frozen=True)
 class DevQuestions:
@@ -33,6 +36,7 @@ class DevQuestions:
         passage_ids: the pool.
         passage_texts: its texts.
         qrels: the dev judgements.
+        styles: how each question was made.
     """
 
     query_ids: list[str]
@@ -40,6 +44,7 @@ class DevQuestions:
     passage_ids: list[str]
     passage_texts: list[str]
     qrels: Mapping[str, Mapping[str, int]]
+    styles: list[str]
 
     @classmethod
     def of(cls, dataset: QADataset, seed: int = 0, pool: int = POOL) -> DevQuestions:
@@ -61,7 +66,20 @@ class DevQuestions:
             ids,
             [texts[passage] for passage in ids],
             qrels,
+            [dataset.queries[query].style for query in qrels],
         )
+
+    def score(self, model: SentenceTransformer) -> float:
+        """Mean nDCG@10 over the makings of the questions: key phrases are many, and must not drown the others."""
+        found = self.ndcg(model)
+        plain = np.array([style == KEY_PHRASES for style in self.styles])
+        return float(np.mean([found[chosen].mean() for chosen in (plain, ~plain) if chosen.any()]))
+
+    def level(self, model: SentenceTransformer) -> float:
+        """nDCG@10 on the questions that were made without an LLM, or on all where these are few."""
+        found = self.ndcg(model)
+        plain = np.array([style == KEY_PHRASES for style in self.styles])
+        return float((found[plain] if plain.sum() >= ENOUGH else found).mean())
 
     def ndcg(self, model: SentenceTransformer) -> NDArray[np.float64]:
         """nDCG@10 of each dev question under a model, shape (questions,); the search is exact."""
