@@ -9,14 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rag_ft.dataset.beir import read_beir, write_beir
-    from rag_ft.dataset.documents import cut_into_nodes, read_documents
-    from rag_ft.dataset.from_pairs import dataset_from_pairs
+    from rag_ft.dataset.formats.beir import read_beir, write_beir
+    from rag_ft.dataset.formats.documents import cut_into_nodes, read_documents
+    from rag_ft.dataset.formats.from_pairs import dataset_from_pairs
+    from rag_ft.dataset.formats.labelled_pairs import LabelledPair, read_labelled_pairs
+    from rag_ft.dataset.formats.llama_index_json import read_llama_index_json, write_llama_index_json
+    from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.dataset.inspection import Inspection, inspect_dataset
-    from rag_ft.dataset.labelled_pairs import LabelledPair, read_labelled_pairs
-    from rag_ft.dataset.llama_index_json import read_llama_index_json, write_llama_index_json
     from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
-    from rag_ft.dataset.reading import load_dataset
     from rag_ft.dataset.review import Review, export_questions, import_review
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.errors import InputError, OutsideError, RagFtError
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _WHERE = {
     "fine_tune": "pipeline",
     "Run": "pipeline",
-    "read_documents": "dataset.documents",
-    "cut_into_nodes": "dataset.documents",
+    "read_documents": "dataset.formats.documents",
+    "cut_into_nodes": "dataset.formats.documents",
     "generate_qa_dataset": "generation.generation",
     "agenerate_qa_dataset": "generation.generation",
     "questions_from_llm": "generation.asking",
@@ -51,19 +51,19 @@ _WHERE = {
     "Query": "dataset.qa_dataset",
     "QADataset": "dataset.qa_dataset",
     "ScoredPair": "dataset.qa_dataset",
-    "load_dataset": "dataset.reading",
-    "LabelledPair": "dataset.labelled_pairs",
-    "read_labelled_pairs": "dataset.labelled_pairs",
-    "dataset_from_pairs": "dataset.from_pairs",
+    "load_dataset": "dataset.formats.reading",
+    "LabelledPair": "dataset.formats.labelled_pairs",
+    "read_labelled_pairs": "dataset.formats.labelled_pairs",
+    "dataset_from_pairs": "dataset.formats.from_pairs",
     "inspect_dataset": "dataset.inspection",
     "Inspection": "dataset.inspection",
     "Review": "dataset.review",
     "export_questions": "dataset.review",
     "import_review": "dataset.review",
-    "read_beir": "dataset.beir",
-    "write_beir": "dataset.beir",
-    "read_llama_index_json": "dataset.llama_index_json",
-    "write_llama_index_json": "dataset.llama_index_json",
+    "read_beir": "dataset.formats.beir",
+    "write_beir": "dataset.formats.beir",
+    "read_llama_index_json": "dataset.formats.llama_index_json",
+    "write_llama_index_json": "dataset.formats.llama_index_json",
     "train_model": "training.fine_tuning",
     "TrainedModel": "training.fine_tuning",
     "Recipe": "training.recipe",

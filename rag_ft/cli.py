@@ -104,7 +104,7 @@ def _begin(quiet: bool) -> bool:
 
 
 def _nodes(documents: Path, chunk_size: int, chunk_overlap: int) -> list[TextNode]:
-    from rag_ft.dataset.documents import cut_into_nodes, read_documents
+    from rag_ft.dataset.formats.documents import cut_into_nodes, read_documents
 
     return cut_into_nodes(read_documents(documents), chunk_size, chunk_overlap)
 
@@ -244,8 +244,8 @@ def generate(
 ) -> None:
     """Documents -> dataset: questions, filtered, and split honestly."""
     show_progress = _begin(quiet)
-    from rag_ft.dataset.beir import check_output, write_beir
-    from rag_ft.dataset.llama_index_json import write_llama_index_json
+    from rag_ft.dataset.formats.beir import check_output, write_beir
+    from rag_ft.dataset.formats.llama_index_json import write_llama_index_json
     from rag_ft.dataset.review import Review
     from rag_ft.generation.filters import Filters
     from rag_ft.generation.generation import generate_qa_dataset
@@ -343,7 +343,7 @@ def train(
 ) -> None:
     """Fine-tune on the train split and select on dev; test is never looked at."""
     show_progress = _begin(quiet)
-    from rag_ft.dataset.reading import load_dataset
+    from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.training.fine_tuning import train_model
 
     trained = train_model(
@@ -380,7 +380,7 @@ def index(
 ) -> None:
     """Build a Chroma-backed index under a model, beside those of other models."""
     show_progress = _begin(quiet)
-    from rag_ft.dataset.reading import is_dataset, load_dataset
+    from rag_ft.dataset.formats.reading import is_dataset, load_dataset
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.index.build import build_index
     from rag_ft.index.chroma import check_collection_name, open_chroma
@@ -420,7 +420,7 @@ def compare(
 ) -> None:
     """Hit rate, MRR and nDCG of several models on the same held-out questions, with a verdict on each."""
     show_progress = _begin(quiet)
-    from rag_ft.dataset.reading import load_dataset
+    from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.evaluation.comparison import compare as compare_models
     from rag_ft.evaluation.report import write_report
 
@@ -452,9 +452,9 @@ def inspect(
 ) -> None:
     """Look before you train: counts, lengths, styles, overlap, samples, and what is wrong with a dataset."""
     _begin(quiet)
+    from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.dataset.inspection import inspect_dataset
     from rag_ft.dataset.inspection_table import print_inspection
-    from rag_ft.dataset.reading import load_dataset
     from rag_ft.files import write_json
 
     found = inspect_dataset(
@@ -478,8 +478,8 @@ def review(
 ) -> None:
     """Questions go out to a person, and come back without the bad ones; what was decided is kept."""
     _begin(quiet)
+    from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.dataset.inspection_table import shown
-    from rag_ft.dataset.reading import load_dataset
     from rag_ft.dataset.review import export_questions, review_folder
 
     if (export_file is None) == (import_file is None):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.dataset.beir import read_beir, write_beir
+from rag_ft.dataset.formats.beir import read_beir, write_beir
 from rag_ft.dataset.review import Review
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.errors import InputError

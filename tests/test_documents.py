@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_ft.dataset.documents import (
+from rag_ft.dataset.formats.documents import (
     cut_into_nodes,
     passages_from_nodes,
     read_documents,

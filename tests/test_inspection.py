@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_bad_input import WRONG, rag_ft
 
-from rag_ft.dataset.beir import read_beir
+from rag_ft.dataset.formats.beir import read_beir
 from rag_ft.dataset.inspection import Inspection, content_words, inspect_dataset
 from rag_ft.dataset.inspection_table import bars, print_inspection, shown
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair

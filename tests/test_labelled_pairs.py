@@ -12,13 +12,13 @@ from conftest import write_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag_ft.dataset.beir import read_beir, write_beir
-from rag_ft.dataset.from_pairs import dataset_from_pairs
-from rag_ft.dataset.labelled_pairs import LabelledPair, read_labelled_pairs
-from rag_ft.dataset.llama_index_json import write_llama_index_json
-from rag_ft.dataset.locating import FEW, Locator
+from rag_ft.dataset.formats.beir import read_beir, write_beir
+from rag_ft.dataset.formats.from_pairs import dataset_from_pairs
+from rag_ft.dataset.formats.labelled_pairs import LabelledPair, read_labelled_pairs
+from rag_ft.dataset.formats.llama_index_json import write_llama_index_json
+from rag_ft.dataset.formats.reading import is_dataset, load_dataset
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
-from rag_ft.dataset.reading import is_dataset, load_dataset
+from rag_ft.dataset.text.locating import FEW, Locator
 from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.generation.real_questions import RealQuestion, locate, read_questions
 
@@ -459,7 +459,7 @@ def test_evidence_that_stands_nowhere_picks_no_passage() -> None:
 
 
 def test_every_evidence_of_the_demo_is_found(acme: Path) -> None:
-    from rag_ft.dataset.documents import cut_into_nodes, passages_from_nodes, read_documents
+    from rag_ft.dataset.formats.documents import cut_into_nodes, passages_from_nodes, read_documents
 
     passages = passages_from_nodes(cut_into_nodes(read_documents(acme / "documents")))
     locator = Locator(passages)

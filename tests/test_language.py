@@ -15,8 +15,8 @@ from llama_index.core import Document
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer
 
-from rag_ft.dataset.documents import cut_into_nodes, passages_from_nodes, read_documents
-from rag_ft.dataset.language import (
+from rag_ft.dataset.formats.documents import cut_into_nodes, passages_from_nodes, read_documents
+from rag_ft.dataset.text.language import (
     NAMES,
     corpus_language,
     is_other_language,

@@ -10,8 +10,8 @@ from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from test_splitting import WORDS, nearly
 
 from rag_ft import QADataset, RealQuestion, generate_qa_dataset
-from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.splitting import boilerplate, split_units
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
 from rag_ft.training.pairs import training_pairs
 from rag_ft.training.recipe import Recipe

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_bad_input import WRONG, rag_ft
 
-from rag_ft.dataset.beir import read_beir
+from rag_ft.dataset.formats.beir import read_beir
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.dataset.review import (
     COLUMNS,

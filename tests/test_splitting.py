@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Qrels, Query
 from rag_ft.dataset.splitting import carve_dev, split_questions, split_units
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 
 WORDS = [first + second for first in "bdfgklmnprstvz" for second in ("ala", "ero", "inu", "ost", "ump", "yke", "ard")]
 

@@ -22,7 +22,7 @@ from rag_ft import (
     read_questions,
     train_model,
 )
-from rag_ft.dataset.cloze import copied_span
+from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.batching import ApartSampler
 from rag_ft.training.pairs import training_pairs

@@ -20,7 +20,15 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rag_ft import FineTunedEmbedding, QADataset, compare, generate_qa_dataset, load_dataset, train_model
+from rag_ft import (
+    FineTunedEmbedding,
+    QADataset,
+    RealQuestion,
+    compare,
+    generate_qa_dataset,
+    load_dataset,
+    train_model,
+)
 from rag_ft.index.nodes import nodes_from_texts
 
 RESULTS = Path(__file__).parent / "results"
@@ -43,13 +51,12 @@ def machine() -> dict[str, object]:
 
 
 def without_labels(dataset: QADataset, seed: int) -> QADataset:
-    """Questions made of the passages alone; the human ones stay as the test."""
+    """Questions made of the passages alone; the human test questions are the test, and nothing of them trains."""
     documents = {key: passage.document for key, passage in dataset.passages.items()}
-    made = generate_qa_dataset(nodes_from_texts(dataset.passage_texts, documents), use_llm=False, seed=seed).dataset
-    made_qrels = {split: made.qrels.get(split, {}) for split in ("train", "dev")}
-    return QADataset(
-        dataset.passages, made.queries | dataset.queries, made_qrels | {"test": dataset.require("test")}, made.info
-    )
+    test = dataset.require("test")
+    human = [RealQuestion(dataset.queries[query].text, list(test[query]), id=query) for query in test]
+    nodes = nodes_from_texts(dataset.passage_texts, documents)
+    return generate_qa_dataset(nodes, use_llm=False, questions=human, seed=seed).dataset
 
 
 def main() -> None:

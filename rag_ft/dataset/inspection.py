@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from rag_ft.dataset.language import NAMES, corpus_language, stop_words_of, word_count, words_of
-from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.text.language import NAMES, corpus_language, stop_words_of, word_count, words_of
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 
 GIVEN = "given"
 """The style of questions of an unknown making."""

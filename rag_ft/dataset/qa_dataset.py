@@ -121,7 +121,7 @@ class QADataset:
     @cached_property
     def near_duplicates(self) -> dict[str, int]:
         """Passage id -> its group; passages that nearly repeat each other have one group."""
-        from rag_ft.dataset.near_duplicates import near_duplicate_groups
+        from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 
         return dict(zip(self.passages, near_duplicate_groups(list(self.passage_texts.values())), strict=True))
 

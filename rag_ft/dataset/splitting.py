@@ -6,9 +6,9 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable
 
-from rag_ft.dataset.groups import joined
-from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset, Qrels
+from rag_ft.dataset.text.groups import joined
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 
 FEW_DOCUMENTS = 10
 """Below this many documents a split by document is too coarse: groups of neighbouring passages are used."""

@@ -13,8 +13,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rag_ft.dataset.language import language_of
 from rag_ft.dataset.qa_dataset import Passage, Query
+from rag_ft.dataset.text.language import language_of
 from rag_ft.errors import InputError
 from rag_ft.files import sha256_of
 from rag_ft.generation.calling import Answers, Call, answer_calls

@@ -8,10 +8,10 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from itertools import count
 
-from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset, Qrels, Query
 from rag_ft.dataset.splitting import boilerplate, split_questions
 from rag_ft.dataset.styles import HUMAN, KEY_PHRASES
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
 from rag_ft.generation.filters import Pair, Row, dropped_row
 from rag_ft.generation.real_questions import Locator, RealQuestion

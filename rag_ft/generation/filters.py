@@ -8,11 +8,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from rag_ft.dataset.cloze import without_copy
-from rag_ft.dataset.language import is_other_language, word_count
-from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.dataset.styles import WITHOUT_LLM
+from rag_ft.dataset.text.cloze import without_copy
+from rag_ft.dataset.text.language import is_other_language, word_count
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding

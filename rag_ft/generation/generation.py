@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.dataset.documents import passages_from_nodes
+from rag_ft.dataset.formats.documents import passages_from_nodes
 from rag_ft.dataset.qa_dataset import Passage, QADataset
 from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.errors import InputError

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag_ft.dataset.columns import QUERY, plain_name
-from rag_ft.dataset.labelled_pairs import RELEVANT, LabelledPair, one_line, read_labelled_pairs
-from rag_ft.dataset.locating import Locator as Locator
+from rag_ft.dataset.formats.columns import QUERY, plain_name
+from rag_ft.dataset.formats.labelled_pairs import RELEVANT, LabelledPair, one_line, read_labelled_pairs
+from rag_ft.dataset.formats.tables import JSON_LINES, TABLE_SUFFIXES
 from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.dataset.tables import JSON_LINES, TABLE_SUFFIXES
+from rag_ft.dataset.text.locating import Locator as Locator
 from rag_ft.errors import InputError
 from rag_ft.files import read_jsonl
 

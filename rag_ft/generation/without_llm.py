@@ -15,7 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from rag_ft.dataset.language import (
+from rag_ft.dataset.qa_dataset import Passage, Query
+from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
+from rag_ft.dataset.text.language import (
     HAN,
     HANGUL,
     KATAKANA,
@@ -28,8 +30,6 @@ from rag_ft.dataset.language import (
     stop_words_of,
     word_count,
 )
-from rag_ft.dataset.qa_dataset import Passage, Query
-from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
 
 SHORTEST, LONGEST = 6, 50
 """Words of a sentence that can stand for a question."""

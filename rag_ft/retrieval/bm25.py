@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rag_ft.dataset.language import NAMES, WORD, corpus_language, segmented, stop_words_of
+from rag_ft.dataset.text.language import NAMES, WORD, corpus_language, segmented, stop_words_of
 
 CHUNK = 1000
 """Queries that are ranked at once: what memory is needed for them beside their results stays small."""

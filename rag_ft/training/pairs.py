@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from rag_ft.dataset.cloze import without_copy
-from rag_ft.dataset.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.styles import HUMAN
+from rag_ft.dataset.text.cloze import without_copy
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.training.recipe import Recipe
 
 

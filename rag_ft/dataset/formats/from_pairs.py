@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
-from rag_ft.dataset.labelled_pairs import LabelledPair, one_line
-from rag_ft.dataset.locating import Locator
+from rag_ft.dataset.formats.labelled_pairs import LabelledPair, one_line
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Qrels, Query, ScoredPair
+from rag_ft.dataset.text.locating import Locator
 from rag_ft.errors import InputError
 
 
@@ -28,8 +28,8 @@ def dataset_from_pairs(
         style) for each text that stands nowhere in the corpus and each question that nothing answers.
 
     Example:
-        >>> from rag_ft.dataset.from_pairs import dataset_from_pairs
-        >>> from rag_ft.dataset.labelled_pairs import LabelledPair
+        >>> from rag_ft.dataset.formats.from_pairs import dataset_from_pairs
+        >>> from rag_ft.dataset.formats.labelled_pairs import LabelledPair
         >>> dataset, dropped = dataset_from_pairs([LabelledPair("How?", ("So.",), ("Not so.",))])
         >>> dataset.qrels, dataset.negatives, dropped
         ({'train': {'q0': {'p0': 1}}}, {'q0': ['p1']}, [])

@@ -69,7 +69,7 @@ def language_of(text: str) -> str:
     Safe to call from several threads.
 
     Example:
-        >>> from rag_ft.dataset.language import language_of
+        >>> from rag_ft.dataset.text.language import language_of
         >>> [language_of(text) for text in ("Wer darf das Formular unterschreiben?", "谁可以签署这张表格？", "T-9")]
         ['de', 'zh', '']
     """
@@ -86,7 +86,7 @@ def corpus_language(texts: Sequence[str], sample: int = 200) -> str:
         sample: texts to look at, at most.
 
     Example:
-        >>> from rag_ft.dataset.language import corpus_language
+        >>> from rag_ft.dataset.text.language import corpus_language
         >>> corpus_language(["Der Urlaub wird im Portal beantragt.", "Leave is booked by noon.", "Wer ist zuständig?"])
         'de'
     """
@@ -100,7 +100,7 @@ def is_other_language(question: str, passage: str) -> bool:
     In doubt it is not: names, codes and terms of the passage belong to no language, and a few words tell nothing.
 
     Example:
-        >>> from rag_ft.dataset.language import is_other_language
+        >>> from rag_ft.dataset.text.language import is_other_language
         >>> passage = "Wer mit der Bahn reist, bucht die Fahrkarte über das Portal und reicht Formular T-9 ein."
         >>> [is_other_language(text, passage) for text in ("Who has to book a ticket for the train?", "Formular T-9?")]
         [True, False]
@@ -197,7 +197,7 @@ def sentences_of(text: str, language: str | None = None) -> list[str]:
         language: ISO 639-1 code; None finds it out.
 
     Example:
-        >>> from rag_ft.dataset.language import sentences_of
+        >>> from rag_ft.dataset.text.language import sentences_of
         >>> sentences_of("Das gilt z. B. nach Abs. 2 für alle. Es kostet nichts.")
         ['Das gilt z. B. nach Abs. 2 für alle. ', 'Es kostet nichts.']
         >>> sentences_of("他问：“何时休假？”我不知道。")
@@ -255,7 +255,7 @@ def words_of(text: str) -> list[str]:
     alone is a word by itself.
 
     Example:
-        >>> from rag_ft.dataset.language import words_of
+        >>> from rag_ft.dataset.text.language import words_of
         >>> words_of("Formular T-9"), words_of("年假申请用HELM")
         (['formular', 't', '9'], ['年假', '假申', '申请', '请用', 'helm'])
     """
@@ -266,7 +266,7 @@ def segmented(text: str) -> str:
     """A text with `words_of`'s pairs of characters between spaces, for tokenizers that cut at spaces.
 
     Example:
-        >>> from rag_ft.dataset.language import segmented
+        >>> from rag_ft.dataset.text.language import segmented
         >>> segmented("用HELM申请年假。"), segmented("Leave: none.")
         (' 用 HELM 申请 请年 年假 。', 'Leave: none.')
     """
@@ -282,7 +282,7 @@ def word_count(text: str) -> int:
     """The length of a text in words: what stands between spaces, and one word for two characters without spaces.
 
     Example:
-        >>> from rag_ft.dataset.language import word_count
+        >>> from rag_ft.dataset.text.language import word_count
         >>> word_count("Who signs a T-9?"), word_count("谁可以签署T-9表格？")
         (4, 5)
     """
@@ -300,7 +300,7 @@ def stop_words_of(language: str) -> list[str]:
         language: ISO 639-1 code.
 
     Example:
-        >>> from rag_ft.dataset.language import stop_words_of
+        >>> from rag_ft.dataset.text.language import stop_words_of
         >>> "nicht" in stop_words_of("de"), stop_words_of("zh")
         (True, [])
     """

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from rag_ft.dataset.groups import Groups
+from rag_ft.dataset.text.groups import Groups
 
 PERMUTATIONS = 128
 BANDS = 32
@@ -30,7 +30,7 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.8) -> list[
         One group number for each text; the number is the place of the group's first text.
 
     Example:
-        >>> from rag_ft.dataset.near_duplicates import near_duplicate_groups
+        >>> from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
         >>> near_duplicate_groups(["Leave is booked in HELM.", "Badges open doors.", "leave is booked in HELM!"])
         [0, 1, 0]
     """

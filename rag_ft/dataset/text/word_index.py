@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from rag_ft.dataset.language import words_of
+from rag_ft.dataset.text.language import words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ class WordIndex:
         texts: in the order of their places; their words are those of `words_of`.
 
     Example:
-        >>> from rag_ft.dataset.word_index import WordIndex
+        >>> from rag_ft.dataset.text.word_index import WordIndex
         >>> index = WordIndex(["leave is booked", "badges open doors", "leave ends"])
         >>> index.holding_all(["leave"])
         [0, 2]

@@ -11,11 +11,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from rag_ft.dataset.beir import read_beir
-from rag_ft.dataset.columns import find_columns, plain_name
-from rag_ft.dataset.llama_index_json import read_llama_index_json
+from rag_ft.dataset.formats.beir import read_beir
+from rag_ft.dataset.formats.columns import find_columns, plain_name
+from rag_ft.dataset.formats.llama_index_json import read_llama_index_json
+from rag_ft.dataset.formats.tables import is_json_list, read_table, saved_splits
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.tables import is_json_list, read_table, saved_splits
 from rag_ft.errors import InputError
 
 RELEVANT = 0.5
@@ -91,7 +91,7 @@ def read_labelled_pairs(path: str | Path, *, fields: Mapping[str, str] | None = 
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft.dataset.labelled_pairs import read_labelled_pairs
+        >>> from rag_ft.dataset.formats.labelled_pairs import read_labelled_pairs
         >>> file = Path(tempfile.mkdtemp()) / "log.csv"
         >>> _ = file.write_text("frage;stelle;clicks\\nHow?;So.;4\\nHow?;Not so.;0\\n")
         >>> for pair in read_labelled_pairs(file, fields={"query": "frage", "positive": "stelle"}):

@@ -9,7 +9,7 @@ class Groups:
     """Numbers below `count`, joined two by two (union-find).
 
     Example:
-        >>> from rag_ft.dataset.groups import Groups
+        >>> from rag_ft.dataset.text.groups import Groups
         >>> groups = Groups(4)
         >>> groups.join(0, 2), groups.join(2, 3)
         (None, None)
@@ -41,7 +41,7 @@ def joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     """Give each of the numbers below `count` the smallest one that pairs connect it with.
 
     Example:
-        >>> from rag_ft.dataset.groups import joined
+        >>> from rag_ft.dataset.text.groups import joined
         >>> joined(4, [(0, 2), (2, 3)])
         [0, 1, 0, 0]
     """

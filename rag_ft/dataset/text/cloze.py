@@ -18,7 +18,7 @@ def without_copy(question: str, passage: str) -> str | None:
     """The passage without the question that stands in it; None where it does not.
 
     Example:
-        >>> from rag_ft.dataset.cloze import without_copy
+        >>> from rag_ft.dataset.text.cloze import without_copy
         >>> without_copy("It is booked in HELM.", "Leave is forty days. It is booked in HELM. Ask the master.")
         'Leave is forty days. Ask the master.'
     """

@@ -8,9 +8,9 @@ from difflib import SequenceMatcher
 from functools import cached_property
 from typing import Protocol
 
-from rag_ft.dataset.language import words_of
 from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.dataset.word_index import WordIndex
+from rag_ft.dataset.text.language import words_of
+from rag_ft.dataset.text.word_index import WordIndex
 from rag_ft.errors import InputError, UnknownIdError
 
 FEW = 200
@@ -55,7 +55,7 @@ class Locator:
         passages: the corpus.
 
     Example:
-        >>> from rag_ft.dataset.locating import Locator
+        >>> from rag_ft.dataset.text.locating import Locator
         >>> from rag_ft import Passage
         >>> locator = Locator({"a#0": Passage("a#0", "Leave is booked\\nin HELM by noon of the day before.")})
         >>> locator.find("is booked in HELM by noon")

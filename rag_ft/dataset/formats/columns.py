@@ -62,7 +62,7 @@ def find_columns(
 
     Example:
         >>> from pathlib import Path
-        >>> from rag_ft.dataset.columns import find_columns
+        >>> from rag_ft.dataset.formats.columns import find_columns
         >>> find_columns(Path("log.csv"), ["Question", "Context", "neg_1", "neg_2", "url"], [], {})
         {'query': ['Question'], 'positive': ['Context'], 'negative': ['neg_1', 'neg_2'], 'document': ['url']}
     """

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from rag_ft.dataset.beir import read_beir
-from rag_ft.dataset.from_pairs import dataset_from_pairs
-from rag_ft.dataset.labelled_pairs import read_labelled_pairs
-from rag_ft.dataset.llama_index_json import read_llama_index_json
+from rag_ft.dataset.formats.beir import read_beir
+from rag_ft.dataset.formats.from_pairs import dataset_from_pairs
+from rag_ft.dataset.formats.labelled_pairs import read_labelled_pairs
+from rag_ft.dataset.formats.llama_index_json import read_llama_index_json
+from rag_ft.dataset.formats.tables import TABLE_SUFFIXES, is_json_list, is_saved_dataset
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.tables import TABLE_SUFFIXES, is_json_list, is_saved_dataset
 from rag_ft.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.dataset.language import corpus_language, language_of, sentences_of
 from rag_ft.dataset.qa_dataset import Passage
+from rag_ft.dataset.text.language import corpus_language, language_of, sentences_of
 from rag_ft.errors import InputError, require_package
 from rag_ft.files import read_text
 
@@ -95,7 +95,7 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     """(the YAML values between two lines of `---` at the start, the rest); no values where it is not YAML.
 
     Example:
-        >>> from rag_ft.dataset.documents import split_front_matter
+        >>> from rag_ft.dataset.formats.documents import split_front_matter
         >>> split_front_matter("---\\ntitle: Leave\\n---\\nText")
         ({'title': 'Leave'}, 'Text')
     """
@@ -115,7 +115,7 @@ def without_template_tags(text: str) -> str:
     """Text without Jekyll, Liquid and Jinja tags and HTML comments; a tag's first quoted text stays.
 
     Example:
-        >>> from rag_ft.dataset.documents import without_template_tags
+        >>> from rag_ft.dataset.formats.documents import without_template_tags
         >>> without_template_tags('Ask in {% slack_channel "travel" %}.')
         'Ask in travel.'
     """
