@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +26,9 @@ from rag_ft import (
 from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.batching import ApartSampler
+from rag_ft.training.fine_tuning import _bounded
 from rag_ft.training.pairs import training_pairs
-from rag_ft.training.recipe import fitting_max_length
+from rag_ft.training.recipe import fitting_max_length, room_to_learn
 from rag_ft.training.trainer import without_dropout
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=5e-5, shares=(1.0, 0.5))
@@ -82,6 +84,37 @@ def test_the_base_stays_where_nothing_beats_it(dataset: QADataset, tmp_path: Pat
     saved = load_sentence_transformer(str(tmp_path / "m")).state_dict()
     assert all(torch.equal(base[name], saved[name]) for name in base)
     assert "No tuned weights beat the base model" in (tmp_path / "m" / "README.md").read_text()
+
+
+def test_generated_questions_teach_a_base_model_that_is_at_home_nothing(tmp_path: Path) -> None:
+    subjects = ["whales", "volcanoes", "violins", "cheese", "comets", "glaciers", "bees", "trains", "coffee", "chess",
+                "tulips", "deserts", "vaccines", "castles", "pianos", "sharks", "bridges", "opera", "rice", "wolves",
+                "mirrors", "clocks", "paper", "silk", "salt", "diamonds", "owls", "tea", "maps", "soap"]  # fmt: skip
+    passages = {subject: Passage(subject, f"Nobody knows who first wrote about {subject}.") for subject in subjects}
+    queries = {
+        f"{subject} {style}": Query(f"{subject} {style}", f"{subject} books museums", style)
+        for subject in subjects
+        for style in ("sentence", "key-phrases")
+    }
+    qrels = {
+        split: {f"{subject} {style}": {subject: 1} for subject in chosen}
+        for split, style, chosen in (("train", "sentence", subjects[:20]), ("dev", "key-phrases", subjects[20:]))
+    }
+    generated = QADataset(passages, queries, qrels)
+    started = time.monotonic()
+    trained = train_model(generated, tmp_path / "m", "local", max_length=64)
+    assert trained.is_base
+    assert trained.record["training"]["level"] > 0.85
+    assert trained.record["recipe"]["shares"] == []
+    assert set(trained.dev) == {"base"}
+    assert time.monotonic() - started < 60  # nothing was trained
+
+
+@given(level=st.floats(0, 1))
+def test_the_room_to_learn_shrinks_as_the_base_is_better(level: float) -> None:
+    assert 0 <= room_to_learn(level) <= 1
+    assert room_to_learn(level) >= room_to_learn(min(1.0, level + 0.05))
+    assert _bounded((0.75, 0.5), room_to_learn(level)) == () or level < 0.85
 
 
 def test_a_dev_split_is_carved_where_there_is_none(dataset: QADataset, tmp_path: Path) -> None:
