@@ -1,0 +1,67 @@
+"""A dataset of questions about your own documents: asked, filtered, looked through by a person, and tested on real ones.
+
+    python examples/questions.py docs/ data/                                  # without an LLM
+    python examples/questions.py docs/ data/ --llm openai:gpt-4.1-mini        # the key comes from the environment
+    python examples/questions.py docs/ data/ --real asked.csv                 # columns: question, passage (or document)
+
+The first run writes data/ and data-questions.csv. Put "no" into the column `keep` of a bad question, or mend its text, and
+run again: the answers of the LLM come from the journal, and what was rejected stays away.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rag_ft import (
+    Filters,
+    Review,
+    cut_into_nodes,
+    export_questions,
+    generate_qa_dataset,
+    import_review,
+    inspect_dataset,
+    load_dataset,
+    read_documents,
+    read_questions,
+    write_beir,
+)
+from rag_ft.generation.llms import resolve_llm
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("documents", type=Path)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--llm", default="none")
+    parser.add_argument("--real", type=Path, help="questions that people asked; they become the test")
+    arguments = parser.parse_args()
+
+    sheet = arguments.dataset.with_name(f"{arguments.dataset.name}-questions.csv")
+    review = Review()
+    if sheet.exists():
+        review = import_review(load_dataset(arguments.dataset), sheet, Review.load(arguments.dataset))
+
+    llm = resolve_llm(arguments.llm)
+    made = generate_qa_dataset(
+        cut_into_nodes(read_documents(arguments.documents)),
+        llm,
+        use_llm=llm is not None,
+        questions=read_questions(arguments.real) if arguments.real else (),
+        filters=Filters(round_trip="bm25", depth=20),
+        journal=arguments.dataset.with_name(f"{arguments.dataset.name}.journal.jsonl") if llm else None,
+        show_progress=True,
+    )
+    dataset, rejected = review.apply(made.dataset)
+    write_beir(dataset, arguments.dataset, made.dropped + rejected)
+    review.save(arguments.dataset)
+    export_questions(dataset, sheet)
+
+    print(dataset)
+    print(f"{len(made.dropped)} questions were dropped, {len(rejected)} by you; look at {sheet}")
+    for warning in inspect_dataset(dataset).warnings:
+        print("!", warning)
+
+
+if __name__ == "__main__":
+    main()
