@@ -19,11 +19,10 @@ from rag_ft import (
     cut_into_nodes,
     export_questions,
     generate_qa_dataset,
-    import_review,
     inspect_dataset,
-    load_dataset,
     read_documents,
     read_questions,
+    review_folder,
     write_beir,
 )
 from rag_ft.generation.llms import resolve_llm
@@ -38,9 +37,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     sheet = arguments.dataset.with_name(f"{arguments.dataset.name}-questions.csv")
-    review = Review()
     if sheet.exists():
-        review = import_review(load_dataset(arguments.dataset), sheet, Review.load(arguments.dataset))
+        review_folder(arguments.dataset, sheet)
+    review = Review.load(arguments.dataset)
 
     llm = resolve_llm(arguments.llm)
     made = generate_qa_dataset(
@@ -54,7 +53,6 @@ def main() -> None:
     )
     dataset, rejected = review.apply(made.dataset)
     write_beir(dataset, arguments.dataset, made.dropped + rejected)
-    review.save(arguments.dataset)
     export_questions(dataset, sheet)
 
     print(dataset)

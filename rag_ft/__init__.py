@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.dataset.inspection import Inspection, inspect_dataset
     from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
-    from rag_ft.dataset.review import Review, export_questions, import_review
+    from rag_ft.dataset.review import Review, export_questions, import_review, review_folder
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.errors import InputError, OutsideError, RagFtError
     from rag_ft.evaluation.comparison import Comparison, compare
@@ -60,6 +60,7 @@ _WHERE = {
     "Review": "dataset.review",
     "export_questions": "dataset.review",
     "import_review": "dataset.review",
+    "review_folder": "dataset.review",
     "read_beir": "dataset.formats.beir",
     "write_beir": "dataset.formats.beir",
     "read_llama_index_json": "dataset.formats.llama_index_json",
@@ -105,6 +106,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "Review",
     "export_questions",
     "import_review",
+    "review_folder",
     "read_beir",
     "write_beir",
     "read_llama_index_json",
