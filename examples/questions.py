@@ -1,11 +1,11 @@
-"""A dataset of questions about your own documents: asked, filtered, looked through by a person, and tested on real ones.
+"""Questions about your own documents: asked, filtered, looked through by a person, tested on real ones.
 
     python examples/questions.py docs/ data/                                  # without an LLM
     python examples/questions.py docs/ data/ --llm openai:gpt-4.1-mini        # the key comes from the environment
     python examples/questions.py docs/ data/ --real asked.csv                 # columns: question, passage (or document)
 
-The first run writes data/ and data-questions.csv. Put "no" into the column `keep` of a bad question, or mend its text, and
-run again: the answers of the LLM come from the journal, and what was rejected stays away.
+The first run writes data/ and data-questions.csv. Put "no" into the column `keep` of a bad question, or mend its text,
+and run again: the answers of the LLM come from the journal, and what was rejected stays away.
 """
 
 from __future__ import annotations
