@@ -149,7 +149,7 @@ def test_given_all_there_is_when_reported_then_the_verdict_is_first_and_every_pa
         "All figures",
         "nDCG@10 of each model",
         "Hit rate: answered within",
-        "new questions, known documents",
+        "Known and new documents",
         "Questions that moved most",
         "12 sentence, 28 human",
         "0.625",

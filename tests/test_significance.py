@@ -168,3 +168,14 @@ def test_two_groups_that_happen_to_agree_are_no_proof() -> None:
     difference = paired_bootstrap(gains, [0] * 30 + [1] * 30)
     assert difference.ci95[0] < 0 < difference.mean < difference.ci95[1]
     assert difference.p_value > 0.05
+
+
+def test_a_loss_on_one_kind_of_question_is_not_hidden_by_a_gain_on_the_other() -> None:
+    gain, loss = Difference(0.1, (0.05, 0.15), 0.001), Difference(-0.1, (-0.2, -0.01), 0.01)
+    verdict, reason = decide(gain, 200, {"known": gain, "new": loss})
+    assert verdict == "inconclusive"
+    assert "fell on new documents" in reason
+    verdict, reason = decide(gain, 200, {"known": gain, "new": Difference(-0.02, (-0.1, 0.06), 0.5)})
+    assert verdict == "ship"
+    assert "known documents: +0.100" in reason
+    assert "new documents: -0.020" in reason

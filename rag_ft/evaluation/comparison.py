@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import FEW_DOCUMENTS, NEIGHBOURS, split_units
+from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.errors import InputError
 from rag_ft.evaluation.metrics import DEFAULT_METRICS, HEADLINE, metrics_per_query
 from rag_ft.evaluation.search import Rankings, rank_with_embedding
@@ -254,15 +256,16 @@ def judge(
         }
         for role in candidates
     }
-    verdicts: dict[str, Verdict] = {}
-    reasons: dict[str, str] = {}
-    for role in candidates:
-        verdicts[role], reasons[role] = decide(differences[role][HEADLINE], len(qrels))
     known = dataset.known_queries(split)
     slices = {
         label: _slice(np.array([(query in known) == wanted for query in qrels]), per_query, groups, candidates, seed)
         for label, wanted in (("known", True), ("new", False))
     }
+    verdicts: dict[str, Verdict] = {}
+    reasons: dict[str, str] = {}
+    for role in candidates:
+        kinds = {label: part.differences[role] for label, part in slices.items() if part.queries}
+        verdicts[role], reasons[role] = decide(differences[role][HEADLINE], len(qrels), kinds)
     return Comparison(
         dataset=name,
         split=split,
@@ -338,7 +341,7 @@ def _slice(
     )
 
 
-MAKING = {"question": "by an LLM", "keywords": "of key phrases", "sentence": "sentences", "heading": "headings"}
+MAKING = {KEY_PHRASES: "of key phrases", SENTENCE: "sentences", HEADING: "headings"}
 
 
 def _about_questions(dataset: QADataset, split: str) -> list[str]:
@@ -351,7 +354,10 @@ def _about_questions(dataset: QADataset, split: str) -> list[str]:
     generated = {style: count for style, count in styles.items() if style != "human"}
     if not generated:
         return []
-    kinds = ", ".join(f"{count} {MAKING.get(style, style)}" for style, count in sorted(generated.items()))
+    makings: Counter[str] = Counter()
+    for style, count in generated.items():
+        makings[MAKING.get(style, "by an LLM")] += count
+    kinds = ", ".join(f"{count} {making}" for making, count in sorted(makings.items()))
     return [
         f"{sum(generated.values())} of {len(dataset.qrels[split])} questions were generated ({kinds}): they share "
         "words with their passages more than real ones do, which flatters BM25. Real questions would tell more."

@@ -13,7 +13,8 @@ from rag_ft.errors import InputError
 from rag_ft.evaluation.comparison import BASELINE, DEPTH, Comparison
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.evaluation.significance import RESAMPLES, Difference
-from rag_ft.evaluation.table import SLICES, best_score, label, metric_names, roles, subject
+from rag_ft.evaluation.table import best_score, label, metric_names, roles, subject
+from rag_ft.evaluation.verdict import KINDS
 from rag_ft.files import write_text
 
 MOVED = 200
@@ -170,7 +171,7 @@ def write_report(
         best={metric: best_score(comparison, metric) for metric in metric_names(comparison)},
         shown_hit_rate=_shown_hit_rate(comparison),
         keywords_win=_keywords_win(comparison),
-        slices={words: comparison.slices[name] for name, words in SLICES.items() if comparison.slices[name].queries},
+        slices={words: comparison.slices[name] for name, words in KINDS.items() if comparison.slices[name].queries},
         definitions={name: DEFINITIONS[name.split("@")[0]] for name in _kinds(comparison)},
         resamples=RESAMPLES,
         searched=[role for role in roles(comparison) if "exact_agreement" in comparison.details.get(role, {})],

@@ -14,9 +14,7 @@ from rich.text import Text
 from rag_ft.evaluation.comparison import BASELINE, Comparison
 from rag_ft.evaluation.metrics import HEADLINE
 from rag_ft.evaluation.significance import Difference
-
-SLICES = {"known": "new questions, known documents", "new": "new documents"}
-"""The slices of a comparison in plain words, in the order in which they are shown."""
+from rag_ft.evaluation.verdict import KINDS
 
 WIDTH = 110
 COLOURS = {"ship": "bold green", "inconclusive": "bold yellow", "keep-baseline": "bold red"}
@@ -132,7 +130,7 @@ def _slice_table(comparison: Comparison) -> Table:
     for name in ("questions", "baseline", "candidate"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("difference\n[95 % interval]", no_wrap=True)
-    for name, words in SLICES.items():
+    for name, words in KINDS.items():
         part = comparison.slices.get(name)
         if part is None or not part.queries:
             continue
