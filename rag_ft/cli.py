@@ -48,10 +48,14 @@ Llm = Annotated[str, typer.Option(help="Who writes questions: 'none', 'local', o
 LlmUrl = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server, for openai-like:MODEL.")]
 QueryPrefix = Annotated[str | None, typer.Option(help="Put before a query; the base model's own when not given.")]
 PassagePrefix = Annotated[str | None, typer.Option(help="Put before a passage; the base model's own when not given.")]
-MaxLength = Annotated[int | None, typer.Option(min=8, help="Tokens read of a passage; chosen by the passages.")]
-MaxPairs = Annotated[int | None, typer.Option(min=2, help="Train on so many pairs at most.")]
-MaxMinutes = Annotated[float | None, typer.Option(min=0.1, help="Make training fit this time.")]
-MaxPassages = Annotated[int | None, typer.Option(min=1, help="Ask the LLM about so many passages at most.")]
+MaxLength = Annotated[
+    int | None, typer.Option(metavar="N", min=8, help="Tokens read of a passage; chosen by the passages.")
+]
+MaxPairs = Annotated[int | None, typer.Option(metavar="N", min=2, help="Train on so many pairs at most.")]
+MaxMinutes = Annotated[float | None, typer.Option(metavar="N", min=0.1, help="Make training fit this time.")]
+MaxPassages = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Ask the LLM about so many passages at most.")
+]
 Questions = Annotated[
     Path | None, typer.Option(help="Real questions with their documents or passages; they become the test.")
 ]
@@ -60,10 +64,11 @@ Fields = Annotated[
     typer.Option("--field", help="Which column holds what, like query=frage; may be given several times."),
 ]
 MaxCost = Annotated[
-    float, typer.Option(min=0, help="Dollars for the LLM, by the estimate, above which a person is asked first.")
+    float,
+    typer.Option(metavar="N", min=0, help="Dollars for the LLM, by the estimate, above which a person is asked first."),
 ]
-ChunkSize = Annotated[int, typer.Option(min=16, help="Tokens in a passage at most.")]
-ChunkOverlap = Annotated[int, typer.Option(min=0, help="Tokens that neighbouring passages share.")]
+ChunkSize = Annotated[int, typer.Option(metavar="N", min=16, help="Tokens in a passage at most.")]
+ChunkOverlap = Annotated[int, typer.Option(metavar="N", min=0, help="Tokens that neighbouring passages share.")]
 Device = Annotated[str | None, typer.Option(help="A torch device; the best there is when not given.")]
 Seed = Annotated[int, typer.Option(help="Of every draw.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results and errors.")]
@@ -213,7 +218,7 @@ def generate(
     llm_url: LlmUrl = None,
     questions: Questions = None,
     field: Fields = None,
-    questions_per_passage: Annotated[int, typer.Option(min=1, help="Asked of the LLM, in one call.")] = 2,
+    questions_per_passage: Annotated[int, typer.Option(metavar="N", min=1, help="Asked of the LLM, in one call.")] = 2,
     style: Annotated[
         list[str] | None,
         typer.Option(help="question, keywords, situation, reworded, or words of your own; may be given several times."),
@@ -227,11 +232,13 @@ def generate(
     round_trip: Annotated[
         RoundTripBy, typer.Option(help="Who must find a question's passage for the question to stay.")
     ] = RoundTripBy.BM25,
-    round_trip_depth: Annotated[int, typer.Option(min=1, help="Among so many first passages.")] = 20,
+    round_trip_depth: Annotated[int, typer.Option(metavar="N", min=1, help="Among so many first passages.")] = 20,
     base_model: BaseModel = DEFAULT_BASE_MODEL,
     max_passages: MaxPassages = None,
-    workers: Annotated[int, typer.Option(min=1, help="LLM calls in flight.")] = 8,
-    requests_per_minute: Annotated[float | None, typer.Option(min=1, help="Never send more to the LLM.")] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="LLM calls in flight.")] = 8,
+    requests_per_minute: Annotated[
+        float | None, typer.Option(metavar="N", min=1, help="Never send more to the LLM.")
+    ] = None,
     max_cost: MaxCost = 5.0,
     batch: Annotated[bool, typer.Option("--batch", help="Go through the OpenAI Batch API: half the price.")] = False,
     chunk_size: ChunkSize = 256,
@@ -257,9 +264,14 @@ def generate(
         check_output(output)
     elif output.is_dir():
         raise InputError(f"{output} is a folder: --format llama-index writes a file, choose another --output")
+    needs_llm = {"--style": style, "--answers": answers, "--prompt": prompt, "--batch": batch, "--llm-url": llm_url}
+    if llm == "none" and (named := [option for option, value in needs_llm.items() if value]):
+        raise InputError(f"{named[0]} needs an LLM: give --llm PROVIDER:MODEL, or leave it out")
+    if field and questions is None:
+        raise InputError(f"--field {field[0]!r} needs --questions: it says what the columns of that file hold")
     template = read_prompt(prompt) if prompt is not None else None
-    nodes = _nodes(documents, chunk_size, chunk_overlap)
     model = resolve_llm(llm, llm_url)
+    nodes = _nodes(documents, chunk_size, chunk_overlap)
     dense = round_trip not in (RoundTripBy.BM25, RoundTripBy.NONE)
     made = generate_qa_dataset(
         nodes,
@@ -286,8 +298,12 @@ def generate(
         show_progress=show_progress,
     )
     if format is Format.LLAMA_INDEX:
-        write_llama_index_json(made.dataset, output)
         dataset, dropped = made.dataset, made.dropped
+        # The form knows no splits: each has a file of its own.
+        for split in dataset.splits:
+            beside = output if split == "train" else output.with_suffix(f".{split}{output.suffix}")
+            write_llama_index_json(dataset, beside, split)
+            out.print(f"{escape(str(beside))}: {split}", highlight=False)
     else:
         # What a person has rejected stays rejected, also when questions are generated again.
         dataset, rejected = Review.load(output).apply(made.dataset)
@@ -409,7 +425,8 @@ def compare(
     split: Annotated[str, typer.Option(help="Whose questions are asked.")] = "test",
     field: Fields = None,
     max_length: Annotated[
-        int | None, typer.Option(min=8, help="Tokens read of a passage on every side; else the longest candidate's.")
+        int | None,
+        typer.Option(metavar="N", min=8, help="Tokens read of a passage on every side; else the longest candidate's."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
@@ -446,7 +463,7 @@ def inspect(
     split: Annotated[str | None, typer.Option(help="Whose questions are shown; all when not given.")] = None,
     field: Fields = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
-    samples: Annotated[int, typer.Option(min=0, help="Questions of each style to show.")] = 3,
+    samples: Annotated[int, typer.Option(metavar="N", min=0, help="Questions of each style to show.")] = 3,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -485,6 +502,8 @@ def review(
     if (export_file is None) == (import_file is None):
         raise InputError("give either --export FILE or --import FILE")
     if export_file is not None:
+        if export_file.exists():
+            raise InputError(f"{export_file} exists, and may hold a review: import it, remove it, or export elsewhere")
         questions = load_dataset(dataset)
         export_questions(questions, export_file)
         out.print(f"{escape(str(export_file))}: {sum(map(len, questions.qrels.values())):,} questions", highlight=False)

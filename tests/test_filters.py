@@ -88,7 +88,13 @@ def test_the_round_trip_goes_by_words_by_meaning_or_by_both(round_trip: str, kep
 
 def test_a_dense_round_trip_without_an_embedding_is_refused() -> None:
     with pytest.raises(InputError, match="the round trip 'dense' needs an embedding"):
-        filter_questions([(Query("q", "What opens doors?"), "badge")], PASSAGES, Filters(round_trip="dense"))
+        Filters(round_trip="dense")
+
+
+@pytest.mark.parametrize(("setting", "value"), [("round_trip", "foo"), ("depth", 0)])
+def test_a_setting_that_cannot_be_meant_is_named(setting: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"{setting} is "):
+        Filters(**{setting: value})  # type: ignore[arg-type]
 
 
 def test_sentences_of_the_passage_are_no_copies() -> None:

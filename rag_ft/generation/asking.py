@@ -27,6 +27,7 @@ from rag_ft.generation.prompts import (
     GeneratedQuestion,
     described,
     fenced,
+    is_json,
     questions_in,
     questions_in_json,
     questions_leniently,
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+VARIABLES = {"passage", "count", "styles", "language"}
+"""Of a prompt."""
 
 LOCAL_PASSAGES = 300
 """Passages that a local LLM is asked about at most: on two cores it takes one to three seconds for each."""
@@ -192,7 +196,7 @@ class PassageCall:
 
     def questions(self, answer: str) -> list[GeneratedQuestion]:
         """The questions in an answer; none where it holds none."""
-        if not self.json:
+        if not self.json and not is_json(answer):
             return [GeneratedQuestion(text, self.styles[0]) for text in questions_in(answer, len(self.styles))]
         strict = questions_in_json(answer, self.styles, self.passage.text)
         return strict if strict is not None else questions_leniently(answer, self.styles, self.passage.text)
@@ -212,7 +216,13 @@ def plan_questions(passages: Sequence[Passage], llm: LLM, asking: Asking) -> lis
     words = getattr(llm, "passage_words", None)
     identity = llm_identity(llm)
     json = wants_json(template)
-    variables = set(template.template_vars)
+    # JSON in braces is no variable.
+    variables = {name for name in template.template_vars if name.isidentifier()}
+    if "passage" not in variables or variables - VARIABLES:
+        raise InputError(
+            f"the prompt has the variables {', '.join(sorted(variables)) or 'none'}: it needs {{passage}}, and may use "
+            "{count}, {styles} and {language}"
+        )
     count = asking.questions_per_passage
     plan = []
     for passage in passages:

@@ -25,6 +25,9 @@ SHARES = (0.18, 0.25, 0.35, 0.45, 0.55, 0.65)
 """Of the documents, and of the passages of the others, whose real questions may go to test."""
 
 ENOUGH_REAL_DEV = 50
+FEW_REAL = 50
+"""Fewer questions end in no verdict."""
+
 MOST_LOST = 0.05
 """A larger share of real questions whose passage is nowhere means that they belong to another corpus."""
 
@@ -75,9 +78,14 @@ def make_real(questions: Sequence[RealQuestion], corpus: QADataset) -> tuple[lis
         negatives = {key: None for text in question.negatives for key in locator.find(text)}
         found.append(Located(query, relevant, [key for key in negatives if corpus.near_duplicates[key] not in answers]))
     if first is not None and len(dropped) > MOST_LOST * len(questions):
-        raise first
-    if dropped:
-        logger.warning("%d of %d real questions were left out: %s", len(dropped), len(questions), first)
+        more = f" (the first of {len(dropped)} among {len(questions)} questions)" if len(dropped) > 1 else ""
+        raise InputError(f"{first}{more}")
+    for row in dropped:
+        logger.warning("left out: %s", row["reason"])
+    if found and len(found) < FEW_REAL:
+        logger.warning(
+            "%d real questions are the whole test, and too few for a verdict: give %d or more", len(found), FEW_REAL
+        )
     return found, dropped
 
 

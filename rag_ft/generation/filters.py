@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.dataset.styles import WITHOUT_LLM
 from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.dataset.text.language import is_other_language, word_count
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.errors import InputError
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -63,6 +64,19 @@ class Filters:
     round_trip: RoundTrip = "bm25"
     depth: int = 20
     embed_model: BaseEmbedding | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            InputError: with the setting and its value.
+        """
+        if self.round_trip not in get_args(RoundTrip):
+            raise InputError(f"round_trip is {self.round_trip!r}: give one of {', '.join(get_args(RoundTrip))}")
+        if self.depth < 1:
+            raise InputError(f"depth is {self.depth}: give 1 or more")
+        if self.round_trip in ("dense", "both", "either") and self.embed_model is None:
+            raise InputError(f"the round trip {self.round_trip!r} needs an embedding: give Filters(embed_model=…)")
 
 
 Row = dict[str, str]
@@ -234,11 +248,9 @@ def _by_bm25(
 def _by_embedding(
     texts: dict[str, str], queries: list[str], length: int, filters: Filters, show_progress: bool
 ) -> list[list[str]]:
-    from rag_ft.errors import InputError
     from rag_ft.retrieval.exact import ExactSearch
 
-    if filters.embed_model is None:
-        raise InputError(f"the round trip {filters.round_trip!r} needs an embedding: give Filters(embed_model=…)")
+    assert filters.embed_model is not None  # as Filters made sure
     return ExactSearch(filters.embed_model, texts, show_progress).rank(queries, length)
 
 

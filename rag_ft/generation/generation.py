@@ -117,6 +117,9 @@ async def _generate(
     show_progress: bool,
     threads: bool,
 ) -> GeneratedDataset:
+    for name, given in (("llm", llm), ("judge", asking.judge)):
+        if isinstance(given, str):
+            raise InputError(f"{name} is {given!r}: give a LlamaIndex LLM, or resolve_llm({given!r})")
     corpus = QADataset(passages_from_nodes(nodes), {}, {})
     real, dropped = make_real(questions, corpus)
     pairs = await asyncio.to_thread(_without_llm, corpus.passages, seed)

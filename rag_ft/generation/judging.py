@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ from rag_ft.generation.prompts import JUDGE_PROMPT, fenced, verdict_in
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
+
+
+logger = logging.getLogger(__name__)
 
 
 async def judge_questions(
@@ -53,6 +57,11 @@ async def judge_questions(
     )
     kept: list[Pair] = []
     dropped: list[Row] = []
+    told = sum(verdict_in(answer) is not None for answer in result.answers.values())
+    if told < len(calls):
+        logger.warning(
+            "the judge said nothing usable about %d of %d questions: these stay", len(calls) - told, len(calls)
+        )
     for query, passage in pairs:
         answer = result.answers.get(calls[query.id].key, "") if query.id in calls else ""
         keep, reason = verdict_in(answer) or (True, "")

@@ -53,6 +53,8 @@ def resolve_llm(name: str, url: str | None = None) -> LLM | None:
         arguments |= {"is_chat_model": True, "api_key": os.environ.get("OPENAI_API_KEY", "none")}
     if "max_retries" in getattr(found, "model_fields", {}):
         arguments["max_retries"] = 0  # the calls are retried here, where the server's Retry-After and the budget count
+    if provider == "openai" and not os.environ.get("OPENAI_API_KEY"):
+        raise InputError(f"--llm {name!r} needs a key: set OPENAI_API_KEY in the environment")
     try:
         return found(**arguments)  # type: ignore[no-any-return]
     except RagFtError:

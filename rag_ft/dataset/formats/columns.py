@@ -67,7 +67,10 @@ def find_columns(
         {'query': ['Question'], 'positive': ['Context'], 'negative': ['neg_1', 'neg_2'], 'document': ['url']}
     """
     names = ", ".join(repr(str(column)[:30]) for column in columns[:8]) + (", …" if len(columns) > 8 else "")
-    mend = f'(columns: {names or "none"}): rename them, or say fields={{"query": "…", "positive": "…"}}'
+    mend = (
+        f'(columns: {names or "none"}): rename them, or say fields={{"query": "…", "positive": "…"}} '
+        "(--field query=… --field positive=…)"
+    )
     for role, column in fields.items():
         if role not in ROLES:
             raise InputError(f"{path}: fields names {role!r}, and may name {', '.join(ROLES)}")

@@ -24,9 +24,10 @@ RELEVANT = 0.5
 COUNTS = {"clicks", "click", "click_count", "relevance", "grade"}
 """Scores without a top of their own: they are measured against the best of their question."""
 
-WORD_SCORES = dict.fromkeys(["yes", "y", "true", "relevant", "positive", "up", "good"], 1.0) | dict.fromkeys(
-    ["no", "n", "false", "not relevant", "not_relevant", "irrelevant", "negative", "down", "bad"], 0.0
-)
+GOOD = ["yes", "y", "true", "relevant", "positive", "up", "good", "thumbs_up", "thumbs up", "like", "👍"]
+BAD = ["no", "n", "false", "not relevant", "not_relevant", "irrelevant", "negative", "down", "bad", "thumbs_down"]
+BAD += ["thumbs down", "dislike", "👎"]
+WORD_SCORES = dict.fromkeys(GOOD, 1.0) | dict.fromkeys(BAD, 0.0)
 
 DEV_NAMES = {"validation", "valid", "val", "eval"}
 HEAD = 100
