@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from llama_index.core.prompts import PromptTemplate
 
 from rag_ft import generate_qa_dataset
 from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.errors import OutsideError
+from rag_ft.errors import InputError, OutsideError
 from rag_ft.files import sha256_of
 from rag_ft.generation.asking import questions_from_llm
 from rag_ft.generation.prompts import STYLES
@@ -333,3 +334,19 @@ def test_a_judge_drops_with_its_reason_and_is_not_asked_twice(tmp_path: Path) ->
     assert len(judge.answered) == asked
     assert again.requests == 0
     assert again.dataset == made.dataset
+
+
+@pytest.mark.parametrize("template", ["Questions on {context_str}", "Ask about {passage} like {foo}", "Ask something"])
+def test_a_prompt_with_other_variables_is_refused(template: str) -> None:
+    with pytest.raises(InputError, match=re.escape("it needs {passage}, and may use {count}, {styles} and {language}")):
+        questions_from_llm(about(2), Clerk(), prompt=PromptTemplate(template))
+
+
+def test_json_that_nobody_asked_for_is_no_question_but_holds_some() -> None:
+    found = questions_from_llm(about(2), Clerk(), prompt=PromptTemplate("Ask {count} things about: {passage}"))
+    assert all(query.text.startswith("Who signs ") for query, _ in found.pairs)
+
+
+def test_a_judge_that_says_nothing_usable_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    generate_qa_dataset(forms(60), Signer(), judge=Clerk(model="judge"))
+    assert any("the judge said nothing usable about" in record.message for record in caplog.records)

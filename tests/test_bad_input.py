@@ -267,3 +267,40 @@ def test_a_disk_that_is_full(beir_folder: Path, full_disk: Path) -> None:
     assert done.returncode == OUTSIDE, done.stderr
     assert done.stderr.count("\n") == 1
     assert "no space left on the disk" in done.stderr
+
+
+@pytest.mark.parametrize("option", [["--style", "keywords"], ["--batch"], ["--answers"], ["--llm-url", "http://x/v1"]])
+def test_an_option_that_needs_an_llm(
+    refused: Callable[..., str], documents: Path, tmp_path: Path, option: list[str]
+) -> None:
+    said = refused(WRONG, "generate", documents, "--output", tmp_path / "dataset", *option)
+    assert f"{option[0]} needs an LLM" in said
+
+
+def test_an_openai_llm_without_a_key(
+    refused: Callable[..., str], documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    said = refused(WRONG, "generate", documents, "--output", tmp_path / "dataset", "--llm", "openai:gpt-4.1-mini")
+    assert "set OPENAI_API_KEY in the environment" in said
+
+
+def test_columns_without_their_file(refused: Callable[..., str], documents: Path, tmp_path: Path) -> None:
+    arguments = ["generate", documents, "--output", tmp_path / "dataset", "--field"]
+    assert "--field 'query=frage' needs --questions" in refused(WRONG, *arguments, "query=frage")
+
+
+def test_a_review_is_not_overwritten(refused: Callable[..., str], beir_folder: Path) -> None:
+    sheet = beir_folder.parent / "mine.csv"
+    assert rag_ft("review", beir_folder, "--export", sheet).returncode == 0
+    assert f"{sheet} exists, and may hold a review" in refused(WRONG, "review", beir_folder, "--export", sheet)
+
+
+def test_llama_indexs_form_has_a_file_for_each_split(documents: Path, tmp_path: Path) -> None:
+    for number in range(6, 30):
+        (documents / f"form{number}.md").write_text(
+            f"# Form K-{number}\n\nForm K-{number} is kept by clerk {number * 3} of the old harbour until spring.\n"
+        )
+    done = rag_ft("generate", documents, "--output", tmp_path / "data.json", "--format", "llama-index")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.glob("data*.json")} == {"data.json", "data.dev.json", "data.test.json"}

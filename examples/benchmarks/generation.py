@@ -147,7 +147,7 @@ def filter_all(passages: int) -> None:
 
 def scale(passages: int) -> dict[str, object]:
     rows = []
-    for size in (passages // 4, passages // 2, passages):
+    for size in (passages // 4, passages):
         command = [sys.executable, __file__, "one-size", "--passages", str(size)]
         rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         row = rows[-1]
