@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -58,3 +59,14 @@ def shared_data() -> Path:
 def acme() -> Path:
     """The demo: `documents/` and `questions.jsonl`."""
     return REPOSITORY / "examples" / "acme_policies"
+
+
+@pytest.fixture(scope="session")
+def acme_people(acme: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the demo's with its 16 documents about people and the questions on them: enough to train on."""
+    folder = tmp_path_factory.mktemp("acme_people")
+    shutil.copytree(acme / "documents" / "people", folder / "documents" / "people")
+    lines = (acme / "questions.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    here = [line for line in lines if all(name.startswith("people/") for name in json.loads(line)["documents"])]
+    (folder / "questions.jsonl").write_text("".join(here), encoding="utf-8")
+    return folder

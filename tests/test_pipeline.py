@@ -16,13 +16,15 @@ import pytest
 
 from rag_ft import FineTunedEmbedding, cut_into_nodes, fine_tune, open_index, read_documents, read_questions
 
-OPTIONS = {"use_llm": False, "base_model": "local", "max_length": 64, "max_pairs": 64}
+OPTIONS = {"use_llm": False, "base_model": "local", "max_length": 64, "max_pairs": 48}
 
 
 @pytest.fixture(scope="module")
-def run_folder(acme: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(acme_people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "acme"
-    fine_tune(acme_nodes(acme), questions=read_questions(acme / "questions.jsonl"), output_dir=folder, **OPTIONS)
+    fine_tune(
+        acme_nodes(acme_people), questions=read_questions(acme_people / "questions.jsonl"), output_dir=folder, **OPTIONS
+    )
     return folder
 
 
@@ -49,10 +51,13 @@ def test_hand_written_questions_are_test_alone(run_folder: Path) -> None:
         assert not any(line.startswith("q") and line[1:4].isdigit() for line in lines)
 
 
-def test_the_same_call_does_nothing_twice_and_gives_the_index(run_folder: Path, acme: Path) -> None:
+def test_the_same_call_does_nothing_twice_and_gives_the_index(run_folder: Path, acme_people: Path) -> None:
     before = {name: (run_folder / name).stat().st_mtime_ns for name in ("model", "dataset", "comparison.json")}
     run = fine_tune(
-        acme_nodes(acme), questions=read_questions(acme / "questions.jsonl"), output_dir=run_folder, **OPTIONS
+        acme_nodes(acme_people),
+        questions=read_questions(acme_people / "questions.jsonl"),
+        output_dir=run_folder,
+        **OPTIONS,
     )
     assert before == {name: (run_folder / name).stat().st_mtime_ns for name in before}
     expected = run.candidate if run.comparison.verdict == "ship" else None
@@ -65,17 +70,22 @@ def test_the_same_call_does_nothing_twice_and_gives_the_index(run_folder: Path, 
     ]
 
 
-def test_a_changed_argument_does_only_what_depends_on_it_anew(run_folder: Path, acme: Path) -> None:
+def test_a_changed_argument_does_only_what_depends_on_it_anew(run_folder: Path, acme_people: Path) -> None:
     dataset = (run_folder / "dataset").stat().st_mtime_ns
     model = (run_folder / "model").stat().st_mtime_ns
-    options = OPTIONS | {"max_pairs": 48}
-    fine_tune(acme_nodes(acme), questions=read_questions(acme / "questions.jsonl"), output_dir=run_folder, **options)
+    options = OPTIONS | {"max_pairs": 32}
+    fine_tune(
+        acme_nodes(acme_people),
+        questions=read_questions(acme_people / "questions.jsonl"),
+        output_dir=run_folder,
+        **options,
+    )
     assert (run_folder / "dataset").stat().st_mtime_ns == dataset
     assert (run_folder / "model").stat().st_mtime_ns != model
 
 
-def test_a_base_model_that_stays_is_what_the_run_gives(acme: Path, tmp_path: Path) -> None:
-    run = fine_tune(acme_nodes(acme), output_dir=tmp_path / "run", **(OPTIONS | {"max_pairs": 2}))
+def test_a_base_model_that_stays_is_what_the_run_gives(acme_people: Path, tmp_path: Path) -> None:
+    run = fine_tune(acme_nodes(acme_people), output_dir=tmp_path / "run", **(OPTIONS | {"max_pairs": 2}))
     if run.comparison.verdict != "ship":
         assert run.embed_model.model_name == "local"
         assert run.candidate.model_name == str(tmp_path / "run" / "model")
@@ -107,9 +117,9 @@ def has_lines(file: Path, count: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("llm", ["none", "local"])
-def test_three_kills_change_nothing(acme: Path, tmp_path: Path, llm: str) -> None:
+def test_three_kills_change_nothing(acme_people: Path, tmp_path: Path, llm: str) -> None:
     """Killed at random moments; with an LLM twice in the middle of its questions."""
-    documents = acme / "documents" / "people"
+    documents = acme_people / "documents"
 
     def command(output: Path) -> list[str]:
         options = ["--base-model", "local", "--llm", llm, "--max-length", "64", "--quiet"]

@@ -53,7 +53,9 @@ def shown(text: str, length: int | None = None) -> str:
         '\\\\[bold][2J two lines'
     """
     plain = "".join(sign for sign in " ".join(text.split()) if unicodedata.category(sign) not in UNSAFE)
-    return escape(plain if length is None or len(plain) <= length else plain[: length - 1].rstrip() + "…")
+    plain = plain if length is None or len(plain) <= length else plain[: length - 1].rstrip() + "…"
+    # Rich doubles a backslash at the end, for markup that might follow, and shows both where none does.
+    return escape(plain + " " if plain.endswith("\\") else plain)
 
 
 def bars(counts: list[int]) -> str:
