@@ -63,6 +63,12 @@ Fields = Annotated[
     list[str] | None,
     typer.Option("--field", help="Which column holds what, like query=frage; may be given several times."),
 ]
+NewDocuments = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE", min=0, max=0.9, help="Of the documents, held out as new ones; 0 where all documents are known."
+    ),
+]
 MaxCost = Annotated[
     float,
     typer.Option(metavar="N", min=0, help="Dollars for the LLM, by the estimate, above which a person is asked first."),
@@ -83,6 +89,13 @@ class RoundTripBy(StrEnum):
     BOTH = "both"
     EITHER = "either"
     NONE = "none"
+
+
+class Loss(StrEnum):
+    """What teaches a model (`rag_ft.training.losses`)."""
+
+    MNR = "mnr"
+    GIST = "gist"
 
 
 class Format(StrEnum):
@@ -158,6 +171,7 @@ def run(
     llm_url: LlmUrl = None,
     questions: Questions = None,
     field: Fields = None,
+    new_documents: NewDocuments = 0.2,
     max_passages: MaxPassages = None,
     max_cost: MaxCost = 5.0,
     query_prefix: QueryPrefix = None,
@@ -188,6 +202,7 @@ def run(
         model,
         use_llm=model is not None,
         questions=_real_questions(questions, field),
+        new_documents=new_documents,
         base_model=base_model,
         output_dir=output,
         query_prefix=query_prefix,
@@ -234,6 +249,7 @@ def generate(
     ] = RoundTripBy.BM25,
     round_trip_depth: Annotated[int, typer.Option(metavar="N", min=1, help="Among so many first passages.")] = 20,
     base_model: BaseModel = DEFAULT_BASE_MODEL,
+    new_documents: NewDocuments = 0.2,
     max_passages: MaxPassages = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="LLM calls in flight.")] = 8,
     requests_per_minute: Annotated[
@@ -283,6 +299,7 @@ def generate(
             depth=round_trip_depth,
             embed_model=_embedding(base_model, None, None) if dense else None,
         ),
+        new_documents=new_documents,
         questions_per_passage=questions_per_passage,
         styles=style or tuple(STYLES),
         answers=answers,
@@ -353,6 +370,18 @@ def train(
     max_length: MaxLength = None,
     max_pairs: MaxPairs = None,
     max_minutes: MaxMinutes = None,
+    loss: Annotated[Loss | None, typer.Option(help="What teaches: mnr, or gist (guided by the base model).")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Passes over the pairs.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Pairs in a batch; a large one is cached.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="X", min=0, help="The peak, after the warm-up.")
+    ] = None,
+    dimension: Annotated[
+        list[int] | None,
+        typer.Option(metavar="N", min=1, help="A length that vectors may be cut to; may be given several times."),
+    ] = None,
     device: Device = None,
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -362,6 +391,13 @@ def train(
     from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.training.fine_tuning import train_model
 
+    settings: dict[str, Any] = {
+        "loss": loss.value if loss is not None else None,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "dimensions": tuple(dimension) if dimension else None,
+    }
     trained = train_model(
         load_dataset(dataset, fields=_fields(field)),
         output,
@@ -374,6 +410,7 @@ def train(
         seed=seed,
         device=device,
         show_progress=show_progress,
+        **{name: value for name, value in settings.items() if value is not None},
     )
     figures = ", ".join(f"{name} {score:.3f}" for name, score in trained.dev.items())
     if figures:

@@ -54,6 +54,7 @@ def fine_tune(
     *,
     use_llm: bool = True,
     questions: Sequence[RealQuestion] = (),
+    new_documents: float = 0.2,
     base_model: str = DEFAULT_BASE_MODEL,
     output_dir: str | Path = "runs/rag_ft",
     query_prefix: str | None = None,
@@ -78,6 +79,8 @@ def fine_tune(
         llm: writes the questions; `Settings.llm` where None.
         use_llm: False makes the questions without any model.
         questions: questions that people asked; the comparison is made on them.
+        new_documents: share of the documents that training does not see, for a figure on those yet to come; 0 where
+            all documents are known, and all of them are to be trained on.
         base_model: a hub name, a folder, or `local`.
         output_dir: the run folder.
         query_prefix: put before a query; the base model's own where None.
@@ -117,6 +120,7 @@ def fine_tune(
         "llm": _plain(llm or Settings.llm) if use_llm else "none",
         # Neither how fast an LLM is asked nor who pays changes what it answers.
         **{name: _plain(value) for name, value in sorted(asking.items()) if name not in HOW_FAST},
+        "new_documents": new_documents,
         "seed": seed,
     }
     if not stages.done("dataset", generation, "dataset/corpus.jsonl"):
@@ -127,6 +131,7 @@ def fine_tune(
                 llm,
                 use_llm=use_llm,
                 questions=questions,
+                new_documents=new_documents,
                 seed=seed,
                 show_progress=show_progress,
                 **({"journal": folder / "journal.jsonl"} | asking),

@@ -10,6 +10,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 
+from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents, read_questions
+
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENTS = 12
 
@@ -70,3 +72,11 @@ def acme_people(acme: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = [line for line in lines if all(name.startswith("people/") for name in json.loads(line)["documents"])]
     (folder / "questions.jsonl").write_text("".join(here), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(acme_people: Path) -> QADataset:
+    """Questions about some of the demo's policies, made without a model; the hand-written ones are the test."""
+    nodes = cut_into_nodes(read_documents(acme_people / "documents"))
+    questions = read_questions(acme_people / "questions.jsonl")
+    return generate_qa_dataset(nodes, use_llm=False, questions=questions).dataset

@@ -114,3 +114,20 @@ def test_a_sentence_must_find_its_passage_without_itself() -> None:
     kept, dropped = filter_questions(pairs, passages)
     assert [query.id for query, _ in kept] == ["tells"]
     assert [row["reason"] for row in dropped] == ["does not find its passage among the first 20 of BM25"]
+
+
+def test_a_question_that_cannot_tell_its_passage_from_others_is_dropped() -> None:
+    passages = {f"p{n}": Passage(f"p{n}", f"valid code{n} alpha{n} beta{n}") for n in range(100)}
+    pair = (Query("q", "is it valid today", "question"), "p7")
+    assert filter_questions([pair], passages)[0] == []
+    precise = (Query("q", "is code7 valid today", "question"), "p7")
+    assert filter_questions([precise], passages)[0] == [precise]
+
+
+def test_the_only_sentence_of_a_passage_cannot_ask_for_it() -> None:
+    passages = {
+        "a": Passage("a", "Badges are blocked at the gate within three days."),
+        "b": Passage("b", "Leave is booked in the portal. It is approved within a week by the lead."),
+    }
+    pair = (Query("q", passages["a"].text, "sentence"), "a")
+    assert filter_questions([pair], passages)[0] == []

@@ -148,3 +148,27 @@ def test_a_copy_of_a_real_questions_passage_answers_it_too() -> None:
     questions = [RealQuestion("Who is asked first here?", positives=(nodes[5].text,))]
     dataset = generate_qa_dataset(nodes, use_llm=False, questions=questions).dataset
     assert dataset.qrels["test"]["human0"] == {nodes[5].node_id: 1, "copy": 1}
+
+
+@given(nodes=drawn, seed=st.integers(0, 20), real=st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_where_all_documents_are_known_all_of_them_train_and_no_held_out_question_does(
+    nodes: list[TextNode], seed: int, real: bool
+) -> None:
+    asked = [RealQuestion(node.text.split(". ")[0] + ".", [node.ref_doc_id or ""]) for node in nodes[::7]]
+    dataset = made(nodes, questions=asked if real else (), new_documents=0.0, seed=seed)
+    assert dataset.known_queries("test") == set(dataset.qrels["test"])
+    common = boilerplate(dataset)
+    documents = {passage.document for passage in dataset.passages.values() if passage.id not in common}
+    # Those whose every sentence nearly repeats another question may be left out.
+    assert len(dataset.documents_of(dataset.qrels["train"], "train")) >= 0.6 * len(documents)
+    for held_out in ("dev", "test"):
+        sides = [[dataset.queries[q].text for q in dataset.qrels.get(name, {})] for name in (held_out, "train")]
+        groups = near_duplicate_groups(sides[0] + sides[1])
+        assert not set(groups[: len(sides[0])]) & set(groups[len(sides[0]) :])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_share_that_cannot_be_is_refused(share: float) -> None:
+    with pytest.raises(InputError, match=f"new_documents is {share:g}"):
+        generate_qa_dataset(drawn_nodes(16, 0, False, 0), use_llm=False, new_documents=share)

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,29 +17,17 @@ from rag_ft import (
     QADataset,
     Query,
     Recipe,
-    cut_into_nodes,
-    generate_qa_dataset,
-    read_documents,
-    read_questions,
     train_model,
 )
 from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.loading import load_sentence_transformer
-from rag_ft.training.batching import ApartSampler
+from rag_ft.training.batching import apart, similar_rows
 from rag_ft.training.fine_tuning import _bounded
 from rag_ft.training.pairs import training_pairs
 from rag_ft.training.recipe import fitting_max_length, room_to_learn
 from rag_ft.training.trainer import without_dropout
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=5e-5, shares=(1.0, 0.5))
-
-
-@pytest.fixture(scope="module")
-def dataset(acme_people: Path) -> QADataset:
-    """Questions about some of the demo's policies, made without a model; the hand-written ones are the test."""
-    nodes = cut_into_nodes(read_documents(acme_people / "documents"))
-    questions = read_questions(acme_people / "questions.jsonl")
-    return generate_qa_dataset(nodes, use_llm=False, questions=questions).dataset
 
 
 def train(dataset: QADataset, output: Path, recipe: Recipe = QUICK, **options: object) -> object:
@@ -164,12 +152,15 @@ def test_near_repeats_of_a_passage_are_no_negatives_of_its_question() -> None:
     st.lists(st.frozensets(st.integers(0, 30), min_size=1, max_size=3), min_size=1, max_size=80),
     st.integers(2, 16),
     st.integers(0, 3),
+    st.integers(1, 5),
 )
 def test_a_batch_never_holds_two_rows_with_a_passage_in_common(
-    keys: list[frozenset[object]], size: int, epoch: int
+    keys: list[frozenset[object]], size: int, epoch: int, together: int
 ) -> None:
-    sampler = ApartSampler(range(len(keys)), batch_size=size, drop_last=False, generator=torch.Generator(), seed=1)
-    sampler.keys = keys
+    vectors = np.random.default_rng(0).normal(size=(len(keys), 3)).astype(np.float32) if together > 1 else None
+    sampler = apart(keys, vectors, together)(
+        range(len(keys)), batch_size=size, drop_last=False, generator=torch.Generator(), seed=1
+    )
     sampler.set_epoch(epoch)
     batches = list(sampler)
     for batch in batches:
@@ -180,3 +171,25 @@ def test_a_batch_never_holds_two_rows_with_a_passage_in_common(
     assert all(len(batch) * 4 >= size for batch in batches[1:])
     if len(frozenset().union(*keys)) == sum(map(len, keys)):  # no row stands in another's way: only a rest is left out
         assert len(keys) - len(seen) < max(1, size / 4)
+
+
+def test_similar_passages_come_into_one_batch() -> None:
+    draw = np.random.default_rng(0)
+    subjects = np.repeat(np.arange(64), 4)
+    vectors = (np.eye(64)[subjects] + draw.normal(scale=0.01, size=(256, 64))).astype(np.float32)
+    order = draw.permutation(256).tolist()
+    groups = similar_rows(order, vectors, [frozenset([row]) for row in range(256)], 4)
+    assert all(len({subjects[row] for row in group}) == 1 for group in groups)
+    assert sorted(row for group in groups for row in group) == list(range(256))
+    # A passage that answers the same question is none of the group.
+    apart_groups = similar_rows(order, vectors, [frozenset([row // 2]) for row in range(256)], 4)
+    assert all(len({row // 2 for row in group}) == len(group) for group in apart_groups)
+
+
+def test_rows_of_one_passage_do_not_hide_similar_ones() -> None:
+    draw = np.random.default_rng(0)
+    passages = draw.normal(size=(20, 8)).astype(np.float32)
+    passages /= np.linalg.norm(passages, axis=1, keepdims=True)
+    rows = np.repeat(np.arange(20), 100)
+    groups = similar_rows(draw.permutation(2000).tolist(), passages[rows], [frozenset([row]) for row in rows], 4)
+    assert sum(len(group) == 1 for group in groups) < 50

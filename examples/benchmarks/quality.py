@@ -3,6 +3,7 @@
     python examples/benchmarks/quality.py labelled covidqa
     python examples/benchmarks/quality.py labelled tenk-lyft --test tenk-uber
     python examples/benchmarks/quality.py unlabelled scifact --max-pairs 1000
+    python examples/benchmarks/quality.py unlabelled covidqa --new-documents 0
 
 Collections are BEIR folders below --data (default: ../shared/data). Each run writes one file into
 examples/benchmarks/results/, with the machine and the versions.
@@ -50,13 +51,13 @@ def machine() -> dict[str, object]:
     }
 
 
-def without_labels(dataset: QADataset, seed: int) -> QADataset:
+def without_labels(dataset: QADataset, new_documents: float, seed: int) -> QADataset:
     """Questions made of the passages alone; the human test questions are the test, and nothing of them trains."""
     documents = {key: passage.document for key, passage in dataset.passages.items()}
     test = dataset.require("test")
     human = [RealQuestion(dataset.queries[query].text, list(test[query]), id=query) for query in test]
     nodes = nodes_from_texts(dataset.passage_texts, documents)
-    return generate_qa_dataset(nodes, use_llm=False, questions=human, seed=seed).dataset
+    return generate_qa_dataset(nodes, use_llm=False, questions=human, new_documents=new_documents, seed=seed).dataset
 
 
 def main() -> None:
@@ -67,11 +68,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--base-model", default="local")
     parser.add_argument("--max-pairs", type=int)
+    parser.add_argument("--new-documents", type=float, default=0.2, help="unlabelled: share that training does not see")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.data / arguments.collection)
     if arguments.kind == "unlabelled":
-        dataset = without_labels(dataset, arguments.seed)
+        dataset = without_labels(dataset, arguments.new_documents, arguments.seed)
     test = load_dataset(arguments.data / arguments.test) if arguments.test else dataset
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +103,8 @@ def main() -> None:
         "machine": machine(),
     }
     RESULTS.mkdir(exist_ok=True)
-    name = f"{arguments.kind}-{arguments.collection}-seed{arguments.seed}.json"
+    share = "" if arguments.kind == "labelled" or arguments.new_documents == 0.2 else f"-new{arguments.new_documents:g}"
+    name = f"{arguments.kind}-{arguments.collection}{share}-seed{arguments.seed}.json"
     (RESULTS / name).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

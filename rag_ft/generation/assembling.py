@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 REAL_TEST = 500
 """Real questions that all go to test; of more about so many, or a third of them, and the rest train and choose."""
 
-SHARES = (0.18, 0.25, 0.35, 0.45, 0.55, 0.65)
-"""Of the documents, and of the passages of the others, whose real questions may go to test."""
+SHARES = (0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 1.0)
+"""Of the passages of the documents that training sees, whose real questions may go to test."""
 
 ENOUGH_REAL_DEV = 50
 FEW_REAL = 50
@@ -96,6 +96,7 @@ def assemble(
     training: Set[str],
     evaluating: Set[str],
     seed: int,
+    new_documents: float = NEW_DOCUMENTS,
 ) -> tuple[QADataset, list[Row]]:
     """Split questions, and leave out what would leak or is of the wrong making for its split.
 
@@ -108,6 +109,8 @@ def assemble(
         training: styles that are trained on.
         evaluating: styles of generated dev and test questions; dev has key phrases too.
         seed: of the draw.
+        new_documents: share of the documents that training does not see. With 0 all are known: dev and test are new
+            questions about them, and what only trains (sentences, headings) is taken from all of them.
 
     Returns:
         The dataset with its splits, and a row for each question that could go nowhere.
@@ -117,19 +120,26 @@ def assemble(
     qrels: Qrels = {query.id: dict.fromkeys(members[corpus.near_duplicates[passage]], 1) for query, passage in pairs}
     real_qrels: Qrels = {found.query.id: found.relevant for found in real}
     dataset = corpus.with_questions(queries, {})
-    wanted = {"train": training, "dev": {*evaluating, KEY_PHRASES}, "test": {HUMAN} if real else evaluating}
+    measuring = {*evaluating, KEY_PHRASES}
+    wanted = {"train": training, "dev": measuring, "test": {HUMAN} if real else evaluating}
+
+    # Where all documents are known, what only trains says nothing about what is held out.
+    trains = {} if new_documents else {q: r for q, r in qrels.items() if queries[q].style not in measuring}
+    divided = {query: relevant for query, relevant in qrels.items() if query not in trains}
     if len(real) > REAL_TEST:
-        # Shares are of documents and passages, and questions cluster: the least share that holds enough of them.
+        # The shares are of passages, and questions cluster: the least share that holds enough of them.
         for share in SHARES:
-            splits = split_questions(dataset, qrels | real_qrels, share, share, seed=seed)
+            splits = split_questions(dataset, divided | real_qrels, new_documents, share, seed=seed)
             if sum(query in real_qrels for query in splits["test"]) >= REAL_TEST:
                 break
         enough = sum(query in real_qrels for query in splits["dev"]) >= ENOUGH_REAL_DEV
         wanted |= {"train": {*training, HUMAN}, "dev": {HUMAN} if enough else {*wanted["dev"], HUMAN}}
+        splits["train"] |= _unlike(trains, splits["dev"] | splits["test"], queries)
         placed = splits
     else:
         # With real questions to test on, questions about known documents need not be taken from training.
-        splits = split_questions(dataset, qrels, NEW_DOCUMENTS, 0.0 if real else NEW_QUESTIONS, seed=seed)
+        splits = split_questions(dataset, divided, new_documents, 0.0 if real else NEW_QUESTIONS, seed=seed)
+        splits["train"] |= _unlike(trains, splits["dev"] | splits["test"], queries)
         splits = {name: _unlike(part, real_qrels, queries) for name, part in splits.items()} if real else splits
         placed = splits | {"test": real_qrels} if real else splits
     kept = {
@@ -157,13 +167,15 @@ def _members(corpus: QADataset) -> dict[int, list[str]]:
     return members
 
 
-def _unlike(part: Qrels, real: Qrels, queries: dict[str, Query]) -> Qrels:
-    """The questions of a split that do not nearly repeat a real one, which is the test."""
-    ids = [*real, *part]
+def _unlike(part: Qrels, held_out: Qrels, queries: dict[str, Query]) -> Qrels:
+    """The questions of a part that do not nearly repeat a held-out one."""
+    if not part:
+        return {}
+    ids = [*held_out, *part]
     groups = near_duplicate_groups([queries[query].text for query in ids])
-    asked = set(groups[: len(real)])
+    asked = set(groups[: len(held_out)])
     return {
         query: part[query]
-        for query, group in zip(ids[len(real) :], groups[len(real) :], strict=True)
+        for query, group in zip(ids[len(held_out) :], groups[len(held_out) :], strict=True)
         if group not in asked
     }

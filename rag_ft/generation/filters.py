@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.dataset.styles import WITHOUT_LLM
@@ -14,9 +16,12 @@ from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.dataset.text.language import is_other_language, word_count
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
+from rag_ft.retrieval.bm25 import BM25
+from rag_ft.retrieval.exact import ExactSearch
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
+    from numpy.typing import NDArray
 
 Pair = tuple[Query, str]
 """A question and the id of its passage."""
@@ -203,55 +208,54 @@ def _finds(
     takes part a second time without the sentence, and that is what must be found.
     """
     texts = QADataset(passages, {}, {}).passage_texts
-    owner = {key: groups.get(key, key) for key in texts}
-    without: dict[int, str] = {}
-    for place, (query, passage) in enumerate(pairs):
+    numbers = _numbered(groups.get(key, key) for key in texts)
+    group_of = dict(zip(texts, numbers, strict=True))
+    for_itself: dict[int, int] = {}
+    nothing_else: set[int] = set()
+    for number, (query, passage) in enumerate(pairs):
         rest = without_copy(query.text, texts[passage]) if query.style in WITHOUT_LLM else None
-        if rest:
-            without[place] = f"{passage}\0{place}"
-            texts[without[place]] = rest
-            owner[without[place]] = owner[passage]
+        if rest == "":
+            nothing_else.add(number)
+        elif rest is not None:
+            for_itself[number] = len(numbers)
+            texts[f"{passage}\0{number}"] = rest
+            numbers.append(group_of[passage])
+    members = _places(numbers[: len(passages)])
+    group = np.array(numbers)
     queries = [query.text for query, _ in pairs]
-    # Passages that take part several times must not push others off the list.
-    length = filters.depth * (2 + (len(texts) - len(passages)) // len(passages)) if without else filters.depth
-    ranked = (_by_bm25 if retriever == "bm25" else _by_embedding)(texts, queries, length, filters, show_progress)
-    return [
-        _is_among_first(keys, owner, owner[passage], without.get(place), filters.depth)
-        for place, ((_, passage), keys) in enumerate(zip(pairs, ranked, strict=True))
-    ]
+    if retriever == "bm25":
+        all_scores = BM25(texts).scores(queries)
+    else:
+        assert filters.embed_model is not None  # as Filters made sure
+        all_scores = ExactSearch(filters.embed_model, texts, show_progress).scores(queries)
+    found: list[bool] = []
+    for number, ((_, passage), scores) in enumerate(zip(pairs, all_scores, strict=True)):
+        wanted = group_of[passage]
+        own = float(np.max(scores[for_itself.get(number, members[wanted])]))
+        possible = number not in nothing_else and (retriever != "bm25" or own > 0)
+        found.append(possible and _is_among_first(group[scores >= own], wanted, filters.depth))
+    return found
 
 
-def _is_among_first(
-    ranked: Sequence[str], owner: Mapping[str, Hashable], wanted: Hashable, without: str | None, depth: int
-) -> bool:
-    """Whether the wanted passage is among the first distinct ones; only without its sentence where there is one."""
-    before: set[Hashable] = set()
-    for key in ranked:
-        if owner[key] == wanted:
-            if without is None or key == without:
-                return True
-            continue
-        before.add(owner[key])
-        if len(before) == depth:
-            return False
-    return False
+def _is_among_first(as_high: NDArray[np.int64], wanted: int, depth: int) -> bool:
+    """Whether fewer groups than `depth`, other than the wanted one, are among those that score as high or higher."""
+    # A part of them is mostly enough to tell that there are too many.
+    parts = (as_high[: 20 * depth], as_high)
+    return len(as_high) < depth or all(len(set(part.tolist()) - {wanted}) < depth for part in parts)
 
 
-def _by_bm25(
-    texts: dict[str, str], queries: list[str], length: int, filters: Filters, show_progress: bool
-) -> list[list[str]]:
-    from rag_ft.retrieval.bm25 import BM25
-
-    return BM25(texts).rank(queries, length)
+def _numbered(names: Iterable[Hashable]) -> list[int]:
+    """A number for each distinct name, in their order."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(name, len(numbers)) for name in names]
 
 
-def _by_embedding(
-    texts: dict[str, str], queries: list[str], length: int, filters: Filters, show_progress: bool
-) -> list[list[str]]:
-    from rag_ft.retrieval.exact import ExactSearch
-
-    assert filters.embed_model is not None  # as Filters made sure
-    return ExactSearch(filters.embed_model, texts, show_progress).rank(queries, length)
+def _places(numbers: Sequence[int]) -> dict[int, list[int]]:
+    """Where each number stands."""
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, number in enumerate(numbers):
+        places[number].append(place)
+    return places
 
 
 def summary(dropped: Sequence[Row]) -> Counter[str]:

@@ -15,7 +15,7 @@ from rag_ft.dataset.qa_dataset import Passage, QADataset
 from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.errors import InputError
 from rag_ft.generation.asking import Asking, ask_questions, run_coroutine
-from rag_ft.generation.assembling import assemble, make_real
+from rag_ft.generation.assembling import NEW_DOCUMENTS, assemble, make_real
 from rag_ft.generation.filters import Filters, Pair, Row, dropped_row, filter_questions, summary
 from rag_ft.generation.judging import judge_questions
 from rag_ft.generation.real_questions import RealQuestion
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ENOUGH_PAIRS = 2500
+ENOUGH_PAIRS = 7000
 MOST_SENTENCES = 4
 
 
@@ -53,6 +53,7 @@ def generate_qa_dataset(
     use_llm: bool = True,
     questions: Sequence[RealQuestion] = (),
     filters: Filters | None = None,
+    new_documents: float = NEW_DOCUMENTS,
     seed: int = 0,
     show_progress: bool = False,
     **asking: Any,
@@ -69,6 +70,8 @@ def generate_qa_dataset(
         use_llm: False makes questions without any model.
         questions: questions that people asked, with their documents or passages.
         filters: which questions stay.
+        new_documents: share of the documents that training does not see: what the comparison says of them holds for
+            documents that are yet to come. 0 where all documents are known: all of them are trained on.
         seed: of every draw.
         show_progress: a progress bar with rate and time left.
         **asking: how the LLM is asked; see `Asking`: `questions_per_passage`, `styles`, `answers`, `prompt`,
@@ -87,7 +90,7 @@ def generate_qa_dataset(
         ['train', 'dev', 'test']
     """
     return run_coroutine(
-        _generate(nodes, llm, use_llm, questions, filters, Asking(**asking), seed, show_progress, True)
+        _generate(nodes, llm, use_llm, questions, filters, Asking(**asking), new_documents, seed, show_progress, True)
     )
 
 
@@ -98,12 +101,15 @@ async def agenerate_qa_dataset(
     use_llm: bool = True,
     questions: Sequence[RealQuestion] = (),
     filters: Filters | None = None,
+    new_documents: float = NEW_DOCUMENTS,
     seed: int = 0,
     show_progress: bool = False,
     **asking: Any,
 ) -> GeneratedDataset:
     """`generate_qa_dataset` within a running event loop, by the LLM's asynchronous method."""
-    return await _generate(nodes, llm, use_llm, questions, filters, Asking(**asking), seed, show_progress, False)
+    return await _generate(
+        nodes, llm, use_llm, questions, filters, Asking(**asking), new_documents, seed, show_progress, False
+    )
 
 
 async def _generate(
@@ -113,6 +119,7 @@ async def _generate(
     questions: Sequence[RealQuestion],
     filters: Filters | None,
     asking: Asking,
+    new_documents: float,
     seed: int,
     show_progress: bool,
     threads: bool,
@@ -120,6 +127,8 @@ async def _generate(
     for name, given in (("llm", llm), ("judge", asking.judge)):
         if isinstance(given, str):
             raise InputError(f"{name} is {given!r}: give a LlamaIndex LLM, or resolve_llm({given!r})")
+    if not 0 <= new_documents < 1:
+        raise InputError(f"new_documents is {new_documents:g}: give a share from 0 to less than 1")
     corpus = QADataset(passages_from_nodes(nodes), {}, {})
     real, dropped = make_real(questions, corpus)
     pairs = await asyncio.to_thread(_without_llm, corpus.passages, seed)
@@ -150,7 +159,7 @@ async def _generate(
         dropped += judged
         requests += sent
     training = {SENTENCE, HEADING} | (evaluating if use_llm else set())
-    dataset, left_out = await asyncio.to_thread(assemble, corpus, kept, real, training, evaluating, seed)
+    dataset, left_out = await asyncio.to_thread(assemble, corpus, kept, real, training, evaluating, seed, new_documents)
     dropped += left_out
     if not dataset.qrels.get("train"):
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary(dropped).most_common(3))

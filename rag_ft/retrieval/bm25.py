@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag_ft.dataset.text.language import NAMES, WORD, corpus_language, segmented, stop_words_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CHUNK = 1000
 """Queries that are ranked at once: what memory is needed for them beside their results stays small."""
@@ -44,7 +47,7 @@ class BM25:
             self._index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
             self._index.index(tokens, show_progress=False)
 
-    def _tokens(self, texts: Iterable[str]) -> Any:
+    def _tokens(self, texts: Iterable[str], as_words: bool = False) -> Any:
         import bm25s
 
         # Single letters and digits count too: "Form T-9" is the name of a form.
@@ -53,6 +56,7 @@ class BM25:
             stopwords=self._stop_words,
             stemmer=self._stemmer,
             token_pattern=WORD,
+            return_ids=not as_words,
             show_progress=False,
         )
 
@@ -69,6 +73,15 @@ class BM25:
                 for row, values in zip(places, scores, strict=True)
             ]
         return ranked
+
+    def scores(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+        """The score of every passage for each query, shape (passages,), in the order of `ids`; 0 has no common word."""
+        for start in range(0, len(queries), CHUNK):
+            for tokens in self._tokens(queries[start : start + CHUNK], as_words=True):
+                if self._index is None:
+                    yield np.zeros(len(self.ids), dtype=np.float32)
+                else:
+                    yield self._index.get_scores_from_ids(self._index.get_tokens_ids(tokens))
 
 
 def _stemmer(language: str) -> Any:

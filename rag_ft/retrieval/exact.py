@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,14 +32,21 @@ class ExactSearch:
     def rank(self, queries: Sequence[str], k: int) -> list[list[str]]:
         """The ids of the best k passages of each query by cosine similarity, best first."""
         k = min(k, len(self.ids))
-        vectors = _unit(query_vectors(self._embed_model, queries))
         found: list[list[str]] = []
-        for start in range(0, len(queries), QUERIES_AT_ONCE):
-            scores = vectors[start : start + QUERIES_AT_ONCE] @ self._vectors.T
+        for scores in self._blocks(queries):
             top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
             order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
             found += [[self.ids[place] for place in row] for row in np.take_along_axis(top, order, axis=1)]
         return found
+
+    def scores(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+        """The cosine similarity of every passage to each query, shape (passages,), in the order of `ids`."""
+        return (row for block in self._blocks(queries) for row in block)
+
+    def _blocks(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+        vectors = _unit(query_vectors(self._embed_model, queries))
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            yield vectors[start : start + QUERIES_AT_ONCE] @ self._vectors.T
 
 
 def query_vectors(embed_model: BaseEmbedding, queries: Sequence[str]) -> NDArray[np.float32]:

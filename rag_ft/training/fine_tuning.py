@@ -16,6 +16,7 @@ from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, load_sentence_transform
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.embedding.saving import save_model
 from rag_ft.errors import InputError
+from rag_ft.training.losses import check_dimensions
 from rag_ft.training.pairs import Pair, is_generated, question_styles, training_pairs
 from rag_ft.training.recipe import (
     GENERATED_SHARES,
@@ -73,11 +74,12 @@ def train_model(
     seed: int = 0,
     device: str | None = None,
     show_progress: bool = False,
+    **settings: Any,
 ) -> TrainedModel:
     """Fine-tune a model on the train split, choose on dev, and save it with its prefixes and contract.
 
-    The loss is MultipleNegativesRanking over in-batch negatives: every other passage of the batch is a
-    negative, and no two rows of a batch have a passage, or a near-repeat of one, in common. After each epoch,
+    The loss is over in-batch negatives (`rag_ft.training.losses`): every other passage of the batch is a negative, and
+    no two rows of a batch have a passage, or a near-repeat of one, in common. After each epoch,
     and for weights between the base's and the tuned ones, dev nDCG@10 is measured; the base model is a candidate
     too. The test split is not looked at.
 
@@ -94,6 +96,8 @@ def train_model(
         seed: of every draw; the same seed gives the same numbers on the same machine.
         device: a torch device; the best there is where None.
         show_progress: a progress bar with time left.
+        **settings: numbers of the recipe that replace its own: `epochs`, `batch_size`, `learning_rate`, `loss`,
+            `dimensions`, ... (`Recipe`).
 
     Returns:
         The trained model's folder, its share of tuned weights, and the dev figures.
@@ -116,6 +120,8 @@ def train_model(
         model.max_seq_length = fitting_max_length(model, [dataset.passage_texts[p] for p in train_passages])
     if recipe is None:
         recipe = recipe_for(model, len(dataset.pairs("train")), is_generated(dataset), seed)
+    recipe = recipe.but(**settings)
+    check_dimensions(model, recipe)
     pairs = training_pairs(dataset, recipe, max_pairs)
     if not pairs:
         raise InputError("the train split has no pair of a question and a passage with text in them")
@@ -141,6 +147,9 @@ def train_model(
     else:
         share = 0.0
         scores["base"] = dev.score(model) if dev is not None else 0.0
+    if share == 0.0 and recipe.dimensions:
+        logger.warning("the base model stays, so its vectors cannot be cut: it was not trained for that")
+        recipe = replace(recipe, dimensions=())
     record = {
         "recipe": recipe.to_dict(),
         "training": {
@@ -205,16 +214,19 @@ def _fit_into(
 ) -> tuple[Recipe, list[Pair]]:
     """Fewer epochs, then fewer pairs, so that the steps fit a time; two steps are run to measure one."""
     base = copy_weights(model)
-    probe = replace(recipe, learning_rate=0.0)
+    batch = min(recipe.batch_size, recipe.inner_batch, len(pairs))
+    probe = replace(recipe, learning_rate=1e-9, together=1, batch_size=max(2, batch))
     run_trainer(model, pairs, probe, lambda epoch: None, max_steps=1)
     started = time.monotonic()
     run_trainer(model, pairs, probe, lambda epoch: None, max_steps=2)
-    per_pair = (time.monotonic() - started) / (2 * min(recipe.batch_size, len(pairs)))
+    per_pair = (time.monotonic() - started) / (2 * batch)
     model.load_state_dict(base)
     budget = int(minutes * 60 * 0.8 / max(per_pair, 1e-9))  # a fifth is for dev, loading and saving
+    # Similar passages are found by encoding them once: about a third of an epoch.
+    budget -= min(len(pairs), budget // 4) // 3 if recipe.together > 1 else 0
     epochs = max(1, min(recipe.epochs, budget // len(pairs)))
     if budget < len(pairs):
-        kept = max(budget, min(recipe.batch_size, len(pairs)))
+        kept = max(budget, batch)
         pairs = random.Random(recipe.seed).sample(pairs, kept)
     logger.info(
         "%.2f s for 100 pairs: %d epochs over %d pairs fit %g minutes", per_pair * 100, epochs, len(pairs), minutes

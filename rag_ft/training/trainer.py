@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.training.pairs import Pair
 from rag_ft.training.recipe import Recipe
@@ -26,10 +27,10 @@ def run_trainer(
     """Run the SentenceTransformers Trainer over pairs; `after_epoch(n)` is called after each one."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from transformers import TrainerCallback
 
     from rag_ft.training.batching import apart
+    from rag_ft.training.losses import loss_for
     from rag_ft.training.progress import ProgressBar, quiet_trainer
 
     class AfterEpoch(TrainerCallback):
@@ -37,6 +38,11 @@ def run_trainer(
             after_epoch(round(state.epoch))
             model.train()
 
+    vectors = None
+    if recipe.together > 1 and len(pairs) > recipe.batch_size:
+        passages = list(dict.fromkeys(pair.passage for pair in pairs))
+        place = {passage: number for number, passage in enumerate(passages)}
+        vectors = encode(model, passages, "document")[[place[pair.passage] for pair in pairs]]
     data = Dataset.from_dict({"anchor": [pair.query for pair in pairs], "positive": [pair.passage for pair in pairs]})
     device = model.device.type
     with (
@@ -55,7 +61,7 @@ def run_trainer(
             data_seed=recipe.seed,
             bf16=has_fast_bf16(device),
             use_cpu=device == "cpu",
-            batch_sampler=apart([pair.keys for pair in pairs]),
+            batch_sampler=apart([pair.keys for pair in pairs], vectors, recipe.together),
             prompts={"anchor": model.prompts["query"], "positive": model.prompts["document"]},
             eval_strategy="no",
             save_strategy="no",
@@ -71,7 +77,7 @@ def run_trainer(
             model=model,
             args=arguments,
             train_dataset=data,
-            loss=MultipleNegativesRankingLoss(model, scale=recipe.scale, directions=("query_to_doc", "doc_to_query")),
+            loss=loss_for(model, recipe),
             callbacks=[AfterEpoch(), *([ProgressBar("training")] if show_progress else [])],
         )
         trainer.train()

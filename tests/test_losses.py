@@ -1,0 +1,99 @@
+"""Each loss trains for real on a small set, and caching changes memory, not gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from rag_ft import InputError, QADataset, Recipe, train_model
+from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.training.losses import check_dimensions, loss_for
+from rag_ft.training.trainer import without_dropout
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+SMALL = Recipe(epochs=2, batch_size=32, shares=(1.0,))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"loss": "gist"}, {"inner_batch": 8}, {"loss": "gist", "inner_batch": 8}],
+    ids=["mnr", "gist", "cached mnr", "cached gist"],
+)
+def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settings: dict[str, object]) -> None:
+    trained = train_model(
+        dataset,
+        tmp_path / "m",
+        "local",
+        recipe=SMALL,
+        max_length=64,
+        max_pairs=160,
+        **settings,  # type: ignore[arg-type]
+    )
+    assert max(trained.dev["epoch 1"], trained.dev["epoch 2"]) > trained.dev["base"] + 0.005
+    assert trained.record["recipe"] | settings == trained.record["recipe"]
+
+
+def features(model: SentenceTransformer) -> list[dict[str, torch.Tensor]]:
+    queries = [f"Who signs form {n} of harbour {n * 7 % 13}?" for n in range(12)]
+    passages = [f"Form {n} is signed by the master of harbour {n * 7 % 13} within {n} days." for n in range(12)]
+    return [model.preprocess(texts) for texts in (queries, passages)]
+
+
+def gradients(recipe: Recipe) -> dict[str, torch.Tensor]:
+    model = load_sentence_transformer("local", max_length=32)
+    with without_dropout(model, keep=False):
+        model.train()
+        loss_for(model, recipe)(features(model), None).backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("loss", ["mnr", "gist"])
+def test_a_cached_loss_has_the_gradients_of_the_whole_batch(loss: str) -> None:
+    whole = gradients(Recipe(batch_size=12, inner_batch=12, loss=loss))  # type: ignore[arg-type]
+    cached = gradients(Recipe(batch_size=12, inner_batch=4, loss=loss))  # type: ignore[arg-type]
+    assert whole.keys() == cached.keys()
+    for name, gradient in whole.items():
+        assert torch.allclose(gradient, cached[name], atol=1e-4), name
+
+
+def test_with_dimensions_the_loss_counts_vectors_that_are_cut() -> None:
+    model = load_sentence_transformer("local", max_length=32)
+    values = {}
+    for dimensions in ((), (16,), (16, 64)):
+        with torch.no_grad():
+            values[dimensions] = float(loss_for(model, Recipe(dimensions=dimensions))(features(model), None))
+        queries, passages = (model(part)["sentence_embedding"].detach() for part in features(model))
+    expected = values[()]
+    for cut, dimensions in ((16, (16,)), (64, (16, 64))):
+        near = 20 * torch.nn.functional.cosine_similarity(queries[:, None, :cut], passages[None, :, :cut], dim=-1)
+        in_both_directions = torch.logsumexp(torch.cat([near, near.T], dim=1), dim=1)
+        expected += float((in_both_directions - near.diagonal()).mean())
+        assert values[dimensions] == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss": "magic"}, "loss is 'magic': give one of mnr, gist"),
+        ({"batch_size": 1}, "batch_size is 1: give a whole number, 2 or more"),
+        ({"epochs": "3"}, "epochs is '3'"),
+        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"dimensions": 128}, "dimensions are 128"),
+        ({"dimensions": (0,)}, r"dimensions are \(0,\)"),
+        ({"momentum": 1}, "the recipe has no 'momentum'"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Recipe().but(**settings)
+
+
+def test_more_dimensions_than_the_model_has_are_refused() -> None:
+    with pytest.raises(InputError, match="the model's vectors have 384"):
+        check_dimensions(load_sentence_transformer("local"), Recipe(dimensions=(512,)))
