@@ -53,7 +53,8 @@ def test_a_question_that_finds_a_copy_of_its_passage_stays() -> None:
         f"copy{n}": Passage(f"copy{n}", "A badge opens the doors of the laboratory at night.") for n in range(30)
     }
     query = Query("q", "What opens the doors at night?", "question")
-    assert sum(len(filter_questions([(query, key)], passages, Filters(depth=1))[0]) for key in passages) == 1
+    # Where nobody knows that they are copies, the question cannot tell one of them from the others.
+    assert not any(filter_questions([(query, key)], passages, Filters(depth=1))[0] for key in passages)
     groups = dict.fromkeys(passages, 0)
     for key in passages:
         assert filter_questions([(query, key)], passages, Filters(depth=1), groups=groups)[0] == [(query, key)]
@@ -98,8 +99,12 @@ def test_a_setting_that_cannot_be_meant_is_named(setting: str, value: object) ->
 
 
 def test_sentences_of_the_passage_are_no_copies() -> None:
-    pairs = [(Query("q", "A badge opens the doors of the laboratory at night.", "sentence"), "badge")]
-    assert filter_questions(pairs, PASSAGES)[0] == pairs
+    passages = PASSAGES | {"gate": Passage("gate", "The gate of the yard is shut at dusk. A porter shuts the gate.")}
+    pairs = [(Query("q", "The gate of the yard is shut at dusk.", "sentence"), "gate")]
+    assert filter_questions(pairs, passages)[0] == pairs
+    # Without its only sentence nothing is left of a passage that could be found.
+    alone = [(Query("q", PASSAGES["badge"].text, "sentence"), "badge")]
+    assert not filter_questions(alone, PASSAGES)[0]
 
 
 def test_a_sentence_must_find_its_passage_without_itself() -> None:

@@ -151,17 +151,19 @@ def test_a_copy_of_a_real_questions_passage_answers_it_too() -> None:
 
 
 @given(nodes=drawn, seed=st.integers(0, 20), real=st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_where_all_documents_are_known_all_of_them_train_and_no_held_out_question_does(
     nodes: list[TextNode], seed: int, real: bool
 ) -> None:
     asked = [RealQuestion(node.text.split(". ")[0] + ".", [node.ref_doc_id or ""]) for node in nodes[::7]]
     dataset = made(nodes, questions=asked if real else (), new_documents=0.0, seed=seed)
-    assert dataset.known_queries("test") == set(dataset.qrels["test"])
     common = boilerplate(dataset)
     documents = {passage.document for passage in dataset.passages.values() if passage.id not in common}
-    # Those whose every sentence nearly repeats another question may be left out.
-    assert len(dataset.documents_of(dataset.qrels["train"], "train")) >= 0.6 * len(documents)
+    # Those whose every sentence nearly repeats another question are left out, and their questions count as new.
+    left_out = documents - set(dataset.documents_of(dataset.qrels["train"], "train"))
+    assert len(left_out) <= 0.4 * len(documents)
+    unknown = set(dataset.qrels["test"]) - dataset.known_queries("test")
+    assert {dataset.passages[p].document for query in unknown for p in dataset.qrels["test"][query]} <= left_out
     for held_out in ("dev", "test"):
         sides = [[dataset.queries[q].text for q in dataset.qrels.get(name, {})] for name in (held_out, "train")]
         groups = near_duplicate_groups(sides[0] + sides[1])

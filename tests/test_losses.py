@@ -21,8 +21,12 @@ SMALL = Recipe(epochs=2, batch_size=32, shares=(1.0,))
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"loss": "gist"}, {"inner_batch": 8}, {"loss": "gist", "inner_batch": 8}],
-    ids=["mnr", "gist", "cached mnr", "cached gist"],
+    [
+        pytest.param({}, id="mnr", marks=pytest.mark.slow),
+        pytest.param({"loss": "gist"}, id="gist", marks=pytest.mark.slow),
+        pytest.param({"inner_batch": 8}, id="cached mnr", marks=pytest.mark.slow),
+        pytest.param({"loss": "gist", "inner_batch": 8}, id="cached gist"),
+    ],
 )
 def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settings: dict[str, object]) -> None:
     trained = train_model(

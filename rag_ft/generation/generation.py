@@ -84,8 +84,10 @@ def generate_qa_dataset(
     Example:
         >>> from llama_index.core.schema import TextNode
         >>> from rag_ft import generate_qa_dataset
-        >>> texts = [f"Form T-{n} is signed by master number {n}. It is valid for {n} months." for n in range(40)]
-        >>> nodes = [TextNode(text=text, id_=f"n{place}") for place, text in enumerate(texts)]
+        >>> text = "The {0} at the {1} is greased by its keeper. Keepers of a {0} log at the {1} whom they relieve."
+        >>> machines = ["crane", "winch", "pump", "gauge", "hoist"]
+        >>> places = ["quay", "pier", "dock", "depot", "yard", "silo", "ramp", "lock"]
+        >>> nodes = [TextNode(text=text.format(machine, place)) for machine in machines for place in places]
         >>> generate_qa_dataset(nodes, use_llm=False).dataset.splits
         ['train', 'dev', 'test']
     """
