@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rag_ft.dataset.formats.llama_index_json import read_llama_index_json, write_llama_index_json
     from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.dataset.inspection import Inspection, inspect_dataset
+    from rag_ft.dataset.merging import merge_datasets
     from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
     from rag_ft.dataset.review import Review, export_questions, import_review, review_folder
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rag_ft.index.build import build_index, open_index
     from rag_ft.pipeline import Run, fine_tune
     from rag_ft.training.fine_tuning import TrainedModel, train_model
+    from rag_ft.training.hard_negatives import mine_negatives
     from rag_ft.training.recipe import Recipe
 
 _WHERE = {
@@ -52,6 +54,7 @@ _WHERE = {
     "QADataset": "dataset.qa_dataset",
     "ScoredPair": "dataset.qa_dataset",
     "load_dataset": "dataset.formats.reading",
+    "merge_datasets": "dataset.merging",
     "LabelledPair": "dataset.formats.labelled_pairs",
     "read_labelled_pairs": "dataset.formats.labelled_pairs",
     "dataset_from_pairs": "dataset.formats.from_pairs",
@@ -65,6 +68,7 @@ _WHERE = {
     "write_beir": "dataset.formats.beir",
     "read_llama_index_json": "dataset.formats.llama_index_json",
     "write_llama_index_json": "dataset.formats.llama_index_json",
+    "mine_negatives": "training.hard_negatives",
     "train_model": "training.fine_tuning",
     "TrainedModel": "training.fine_tuning",
     "Recipe": "training.recipe",
@@ -98,6 +102,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "QADataset",
     "ScoredPair",
     "load_dataset",
+    "merge_datasets",
     "LabelledPair",
     "read_labelled_pairs",
     "dataset_from_pairs",
@@ -111,6 +116,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "write_beir",
     "read_llama_index_json",
     "write_llama_index_json",
+    "mine_negatives",
     "train_model",
     "TrainedModel",
     "Recipe",

@@ -96,6 +96,22 @@ class Loss(StrEnum):
 
     MNR = "mnr"
     GIST = "gist"
+    TRIPLET = "triplet"
+    COSENT = "cosent"
+    COSINE = "cosine"
+    ONLINE_CONTRASTIVE = "online-contrastive"
+    CONTRASTIVE = "contrastive"
+    MSE = "mse"
+    MARGIN_MSE = "margin-mse"
+    KL = "kl"
+
+
+class Miner(StrEnum):
+    """Who finds hard negatives."""
+
+    DENSE = "dense"
+    BM25 = "bm25"
+    BOTH = "both"
 
 
 class Format(StrEnum):
@@ -370,7 +386,26 @@ def train(
     max_length: MaxLength = None,
     max_pairs: MaxPairs = None,
     max_minutes: MaxMinutes = None,
-    loss: Annotated[Loss | None, typer.Option(help="What teaches: mnr, or gist (guided by the base model).")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="M", help="A larger model to learn from (distillation).")
+    ] = None,
+    continue_from: Annotated[
+        Path | None, typer.Option(metavar="M", help="A tuned model to go on from, in place of the base model.")
+    ] = None,
+    earlier: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="What that model was tuned on, so that it is not forgotten.")
+    ] = None,
+    replay: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of the earlier questions among those trained on.")
+    ] = 0.3,
+    loss: Annotated[Loss | None, typer.Option(help="What teaches; the one that fits the data by default.")] = None,
+    negatives: Annotated[
+        Miner | None, typer.Option(help="Who mines hard negatives; the dataset's own are taken by default.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of mining and training.")] = None,
+    lora: Annotated[
+        int | None, typer.Option(metavar="RANK", min=1, help="Train low-rank updates, and merge them in the end.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Passes over the pairs.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(metavar="N", min=2, help="Pairs in a batch; a large one is cached.")
@@ -382,17 +417,26 @@ def train(
         list[int] | None,
         typer.Option(metavar="N", min=1, help="A length that vectors may be cut to; may be given several times."),
     ] = None,
+    report_to: Annotated[
+        list[str] | None, typer.Option(metavar="TRACKER", help="tensorboard, trackio, mlflow, wandb, ...")
+    ] = None,
     device: Device = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune on the train split and select on dev; test is never looked at."""
+    """Fine-tune on the train split and select on dev; test is never looked at.
+
+    Killed, the same command goes on where it was. Ctrl-C ends the training and keeps the best weights so far.
+    """
     show_progress = _begin(quiet)
     from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.training.fine_tuning import train_model
 
     settings: dict[str, Any] = {
         "loss": loss.value if loss is not None else None,
+        "mine": negatives.value if negatives is not None else None,
+        "rounds": rounds,
+        "lora": lora,
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -407,17 +451,72 @@ def train(
         max_length=max_length,
         max_pairs=max_pairs,
         max_minutes=max_minutes,
+        teacher=teacher,
+        continue_from=continue_from,
+        earlier=load_dataset(earlier) if earlier is not None else None,
+        replay=replay,
         seed=seed,
         device=device,
         show_progress=show_progress,
+        report_to=report_to or (),
         **{name: value for name, value in settings.items() if value is not None},
     )
     figures = ", ".join(f"{name} {score:.3f}" for name, score in trained.dev.items())
+    training = trained.record["training"]
     if figures:
-        out.print(f"dev nDCG@10: {figures}", highlight=False)
+        metric = next(name.removeprefix("dev_") for name in training if name.startswith(("dev_ndcg", "dev_spearman")))
+        out.print(f"dev {metric}: {figures}", highlight=False)
+    if teaching := training.get("teacher"):
+        said = next(value for name, value in teaching.items() if name.startswith("dev_"))
+        out.print(
+            f"teacher {said:.3f}, student {teaching['student']:.3f}, {teaching['times_faster']:g} times as fast",
+            highlight=False,
+        )
+    for name, reason in training["refused"].items():
+        out.print(f"[yellow]{escape(name)} is not taken: {escape(reason)}[/]", highlight=False)
     if trained.is_base:
         out.print("[yellow]nothing beat the base model on dev: the model folder holds the base model[/]")
     out.print(f"model   {escape(str(output))}", highlight=False)
+
+
+@app.command()
+def mine(
+    dataset: Dataset,
+    output: Annotated[Path, typer.Option(help="The dataset with its negatives; may be the same folder.")],
+    by: Annotated[Miner, typer.Option(help="Who finds them.")] = Miner.BOTH,
+    model: Annotated[str, typer.Option(metavar="M", help="Finds the dense ones: a folder, a hub name, or 'local'.")] = (
+        DEFAULT_BASE_MODEL
+    ),
+    count: Annotated[int, typer.Option(metavar="N", min=1, help="For each question, at most.")] = 3,
+    margin: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the right passage's score that a negative may have.")
+    ] = 0.95,
+    cross_encoder: Annotated[
+        str | None, typer.Option(metavar="M", help="A reranker that drops what it holds for an answer.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find passages that look like answers and are none, among those that training sees."""
+    show_progress = _begin(quiet)
+    from rag_ft.dataset.formats.beir import check_output, write_beir
+    from rag_ft.dataset.formats.reading import load_dataset
+    from rag_ft.embedding.loading import load_sentence_transformer
+    from rag_ft.training.hard_negatives import load_cross_encoder, mine_negatives
+
+    check_output(output)
+    mined = mine_negatives(
+        load_dataset(dataset),
+        load_sentence_transformer(model) if by is not Miner.BM25 else None,
+        by=by.value,
+        count=count,
+        margin=margin,
+        cross_encoder=load_cross_encoder(cross_encoder) if cross_encoder is not None else None,
+        show_progress=show_progress,
+    )
+    write_beir(mined, output)
+    found = Counter(source for sources in mined.negative_sources.values() for source in sources.values())
+    named = ", ".join(f"{count} by {source}" for source, count in sorted(found.items())) or "none"
+    out.print(f"negatives: {named}, of {len(mined.require('train'))} questions\n{escape(str(output))}", highlight=False)
 
 
 @app.command()

@@ -83,7 +83,7 @@ def test_with_dimensions_the_loss_counts_vectors_that_are_cut() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"loss": "magic"}, "loss is 'magic': give one of mnr, gist"),
+        ({"loss": "magic"}, "loss is 'magic': give one of mnr, gist, triplet"),
         ({"batch_size": 1}, "batch_size is 1: give a whole number, 2 or more"),
         ({"epochs": "3"}, "epochs is '3'"),
         ({"learning_rate": 0}, "learning_rate is 0"),

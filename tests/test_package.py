@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "index": {"index", "embedding"},
     "retrieval": {"retrieval", "dataset", "index", "embedding"},
     "evaluation": {"evaluation", "dataset", "index", "retrieval"},
-    "training": {"training", "dataset", "embedding", "evaluation"},
+    "training": {"training", "dataset", "embedding", "evaluation", "retrieval"},
 }
 """Room -> the rooms that it may know; errors.py, files.py and quiet.py are for all."""
 

@@ -30,7 +30,9 @@ from rag_ft import (
     load_dataset,
     train_model,
 )
+from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.index.nodes import nodes_from_texts
+from rag_ft.retrieval.exact import ExactSearch
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -60,6 +62,13 @@ def without_labels(dataset: QADataset, new_documents: float, seed: int) -> QADat
     return generate_qa_dataset(nodes, use_llm=False, questions=human, new_documents=new_documents, seed=seed).dataset
 
 
+def exact_ndcg(model: FineTunedEmbedding, dataset: QADataset) -> float:
+    """nDCG@10 on the test split by exact search, in the length that the model reads."""
+    test = dataset.require("test")
+    found = ExactSearch(model, dataset.passage_texts).rank([dataset.queries[query].text for query in test], 10)
+    return float(metrics_per_query(dict(zip(test, found, strict=True)), test, [HEADLINE])[HEADLINE].mean())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=["labelled", "unlabelled"])
@@ -69,6 +78,7 @@ def main() -> None:
     parser.add_argument("--base-model", default="local")
     parser.add_argument("--max-pairs", type=int)
     parser.add_argument("--new-documents", type=float, default=0.2, help="unlabelled: share that training does not see")
+    parser.add_argument("--forgetting", help="a collection that has nothing to do with it: what the model loses there")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.data / arguments.collection)
@@ -89,6 +99,17 @@ def main() -> None:
         candidate = FineTunedEmbedding.load(trained.folder)
         baseline = FineTunedEmbedding.load(arguments.base_model, max_length=candidate.max_length)
         comparison = compare(test, baseline, candidate, name=arguments.test or arguments.collection)
+        forgetting = {}
+        if arguments.forgetting:
+            other = load_dataset(arguments.data / arguments.forgetting)
+            forgetting = {
+                "collection": arguments.forgetting,
+                "ndcg@10": {
+                    "base": exact_ndcg(FineTunedEmbedding.load(arguments.base_model), other),
+                    "tuned": exact_ndcg(candidate, other),
+                },
+            }
+            print(forgetting)
     print(comparison)
     result = {
         "kind": arguments.kind,
@@ -100,6 +121,7 @@ def main() -> None:
         "training": trained.record["training"],
         "max_length": trained.record["max_length"],
         "comparison": comparison.to_dict(),
+        "forgetting": forgetting,
         "machine": machine(),
     }
     RESULTS.mkdir(exist_ok=True)

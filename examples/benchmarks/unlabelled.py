@@ -31,9 +31,9 @@ from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.generation.asking import questions_from_llm
 from rag_ft.generation.filters import Filters, Pair, filter_questions, summary
 from rag_ft.generation.without_llm import questions_without_llm
+from rag_ft.training.dev import copy_weights, mixed_weights
 from rag_ft.training.pairs import training_pairs
 from rag_ft.training.recipe import recipe_for
-from rag_ft.training.selection import copy_weights, mixed_weights
 from rag_ft.training.trainer import run_trainer
 
 SHARES = (0.2, 0.35, 0.5, 1.0)
@@ -103,7 +103,7 @@ def run(collection: str, arguments: argparse.Namespace) -> dict[str, object]:
     recipe = recipe_for(model, len(kept), generated=True, seed=arguments.seed)
     data = training_pairs(train, recipe, arguments.max_pairs)
     started = time.monotonic()
-    run_trainer(model, data, recipe, lambda epoch: None)
+    run_trainer(model, data, recipe)
     seconds = time.monotonic() - started
     tuned = copy_weights(model)
     after = {}

@@ -68,6 +68,8 @@ class QADataset:
         info: how the dataset was made (`dataset.json`).
         negatives: query id -> ids of passages that do not answer it, though they look as if.
         scored_pairs: questions and passages with a score in place of yes or no.
+        negative_sources: query id -> passage id -> who found this negative (`dense`, `bm25`); one that is not there
+            was given.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -86,6 +88,7 @@ class QADataset:
     info: dict[str, Any] = field(default_factory=dict)
     negatives: dict[str, list[str]] = field(default_factory=dict)
     scored_pairs: list[ScoredPair] = field(default_factory=list)
+    negative_sources: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{split} {len(self.qrels[split])}" for split in self.splits) or "none"

@@ -12,50 +12,86 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+LENGTH_WINDOW = 8
+"""Batches among which rows are put in the order of their length."""
+
 WINDOW = 2048
 """Rows among which similar ones are looked for: time grows with the rows, not with their square."""
 
 
 class ApartSampler(DefaultBatchSampler):
-    """Random batches, or batches of random groups of similar rows, in which no two rows share a key.
+    """Random batches, or batches of random groups of similar rows, in which no row shows what answers another's.
 
-    A row's keys are the passages that answer its question. The text alone does not tell: the same passage without one
-    sentence is another text, and a negative that is none. Rows that do not fit wait for the next batch. A rest of less
-    than a quarter of a batch is left out: it has hardly any negatives. Which rows it holds differs from epoch to epoch.
+    A row's keys are the passages that answer its question; what it shows are its own passage and its negatives. The
+    text alone does not tell: the same passage without one sentence is another text, and a negative that is none. Rows
+    that do not fit wait for the next batch. A rest of less than a quarter of a batch is left out: it has hardly any
+    negatives. Which rows it holds differs from epoch to epoch; how many batches there are does not.
+
+    Rows of similar length come together where lengths differ: what is padded is computed for nothing.
     """
 
     keys: Sequence[frozenset[object]] = ()
+    shown: Sequence[frozenset[object]] = ()
     vectors: NDArray[np.float32] | None = None
+    lengths: Sequence[int] = ()
     together: int = 1
+    _batches: int | None = None
 
     def __iter__(self) -> Iterator[list[int]]:
+        # The Trainer counts the batches once and goes by that when it resumes.
+        batches = list(self._made(self.epoch))
+        count = len(self)
+        yield from (batches * (count // len(batches) + 1))[:count]
+
+    def _made(self, epoch: int) -> Iterator[list[int]]:
         generator = self.generator or torch.Generator()
-        generator.manual_seed(self.seed + self.epoch)
-        waiting = torch.randperm(len(self.keys), generator=generator).tolist()
+        generator.manual_seed(self.seed + epoch)
+        order = torch.randperm(len(self.keys), generator=generator).tolist()
         if self.vectors is not None:
-            groups = similar_rows(waiting, self.vectors, self.keys, self.together)
-            waiting = [row for place in torch.randperm(len(groups), generator=generator) for row in groups[place]]
-        first = True
+            groups = similar_rows(order, self.vectors, self.keys, self.together)
+            groups = [groups[place] for place in torch.randperm(len(groups), generator=generator)]
+        else:
+            groups = [[row] for row in order]
+        waiting = [row for group in self._by_length(groups) for row in group]
+        batches: list[list[int]] = []
         while waiting:
             batch: list[int] = []
-            taken: set[object] = set()
+            answers: set[object] = set()
+            shown: set[object] = set()
             left: list[int] = []
             for place, row in enumerate(waiting):
                 if len(batch) == self.batch_size:
                     left += waiting[place:]
                     break
-                if taken.isdisjoint(self.keys[row]):
-                    taken |= self.keys[row]
+                if answers.isdisjoint(self.shown[row]) and shown.isdisjoint(self.keys[row]):
+                    answers |= self.keys[row]
+                    shown |= self.shown[row]
                     batch.append(row)
                 else:
                     left.append(row)
-            if first or len(batch) * 4 >= self.batch_size:
-                yield batch
-            first = False
+            if not batches or len(batch) * 4 >= self.batch_size:
+                batches.append(batch)
             waiting = left
+        # In the order of their length they would teach short texts first.
+        mixed = torch.randperm(len(batches), generator=generator).tolist() if self.lengths else range(len(batches))
+        yield from (batches[place] for place in mixed)
+
+    def _by_length(self, groups: list[list[int]]) -> list[list[int]]:
+        """Groups in the order of their length, within a few batches at a time, so that batches stay random."""
+        if not self.lengths:
+            return groups
+        window = max(1, LENGTH_WINDOW * self.batch_size // self.together)
+        longest = [max(self.lengths[row] for row in group) for group in groups]
+        return [
+            groups[place]
+            for start in range(0, len(groups), window)
+            for place in sorted(range(start, min(start + window, len(groups))), key=longest.__getitem__)
+        ]
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.__iter__())
+        if self._batches is None:
+            self._batches = sum(1 for _ in self._made(0))
+        return self._batches
 
 
 def similar_rows(
@@ -99,21 +135,29 @@ def similar_rows(
 
 
 def apart(
-    keys: Sequence[frozenset[object]], vectors: NDArray[np.float32] | None = None, together: int = 1
+    keys: Sequence[frozenset[object]],
+    vectors: NDArray[np.float32] | None = None,
+    together: int = 1,
+    shown: Sequence[frozenset[object]] | None = None,
+    lengths: Sequence[int] = (),
 ) -> Callable[..., ApartSampler]:
-    """A sampler for the Trainer that keeps rows with a common key out of each other's batch.
+    """A sampler for the Trainer that keeps what answers a row's question out of the rest of its batch.
 
     Args:
         keys: the passages, by groups of near-duplicates, that answer each row's question.
         vectors: of each row's passage, of length 1, shape (rows, dimension); random batches where None.
         together: rows with similar passages that come into one batch.
+        shown: the passages, by groups, that each row brings into its batch; its keys where None.
+        lengths: of each row's texts; rows are not sorted by length where there are none.
     """
 
     def make(*args: Any, **kwargs: Any) -> ApartSampler:
         sampler = ApartSampler(*args, **kwargs)
         sampler.keys = keys
+        sampler.shown = keys if shown is None else shown
         sampler.vectors = vectors
-        sampler.together = together
+        sampler.together = together if vectors is not None else 1
+        sampler.lengths = lengths
         return sampler
 
     return make

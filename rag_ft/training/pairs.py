@@ -1,37 +1,46 @@
-"""The pairs of a dataset as the texts that training reads, and what kind of questions they have."""
+"""What training reads: questions with their passages, as texts, and what kind of questions they are."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.styles import HUMAN
 from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.errors import InputError
 from rag_ft.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A question and a passage that answers it, as texts.
+    """A question and a passage, as texts, with what a loss needs beside them.
 
     Attributes:
         keys: the passages, by groups of near-duplicates, that answer the question: none of them may be its
             negative.
+        negatives: passages that do not answer it; as many in each pair of a training.
+        shown: the passages, by groups, that this pair brings into a batch.
+        label: what a teacher or a person said: a score, a score for the passage and each negative, or vectors.
     """
 
     query: str
     passage: str
     keys: frozenset[object] = frozenset()
+    negatives: tuple[str, ...] = ()
+    shown: frozenset[object] = frozenset()
+    label: float | list[float] | list[list[float]] | None = None
 
 
 def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = None) -> list[Pair]:
     """The pairs of the train split; a question that is a sentence of its passage is mostly taken out of it.
 
     Args:
-        dataset: with a train split.
-        recipe: its `cloze` and `seed`.
+        dataset: with a train split. Its negatives become those of its pairs; a question that has none, where others
+            have, takes a passage at random.
+        recipe: its `cloze`, `negatives` and `seed`.
         max_pairs: a random sample of so many.
     """
     draw = random.Random(recipe.seed)
@@ -39,8 +48,11 @@ def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = N
     if max_pairs is not None and max_pairs < len(pairs):
         pairs = [pairs[place] for place in sorted(draw.sample(range(len(pairs)), max_pairs))]
     texts = dataset.passage_texts
-    used = list(dict.fromkeys(passage for _, passage in pairs))
+    found_for = {query: dataset.negatives.get(query, []) for query, _ in pairs} if recipe.negatives else {}
+    count = min(recipe.negatives, max(map(len, found_for.values()), default=0))
+    used = list(dict.fromkeys([passage for _, passage in pairs] + [p for some in found_for.values() for p in some]))
     group = dict(zip(used, near_duplicate_groups([texts[passage] for passage in used]), strict=True))
+    positives = list(dict.fromkeys(passage for _, passage in pairs))
     found = []
     seen: set[tuple[str, int]] = set()
     for query_id, passage_id in pairs:
@@ -52,16 +64,44 @@ def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = N
         rest = without_copy(query, passage)
         if rest is not None and draw.random() < recipe.cloze:
             passage = rest
-        if query.strip() and passage.strip():
-            answers = dataset.qrels["train"][query_id]
-            found.append(Pair(query, passage, frozenset(group.get(answer, answer) for answer in answers)))
+        if not query.strip() or not passage.strip():
+            continue
+        answers = dataset.qrels["train"][query_id]
+        keys: frozenset[object] = frozenset(group.get(answer, answer) for answer in answers)
+        against = [p for p in found_for.get(query_id, []) if group[p] not in keys and texts[p].strip()][:count]
+        against += _others(positives, count - len(against), keys, group, draw) if count else []
+        if len(against) == count:
+            shown = frozenset([group[passage_id], *(group[p] for p in against)])
+            found.append(Pair(query, passage, keys, tuple(texts[p] for p in against), shown))
     return found
+
+
+def _others(
+    passages: Sequence[str], count: int, keys: frozenset[object], group: dict[str, int], draw: random.Random
+) -> list[str]:
+    """Passages at random that answer other questions."""
+    drawn = draw.sample(passages, min(len(passages), count + 10)) if count > 0 else []
+    return [passage for passage in drawn if group[passage] not in keys][: max(0, count)]
+
+
+def scored_pairs(dataset: QADataset, binary: bool, max_pairs: int | None = None, seed: int = 0) -> list[Pair]:
+    """The scored pairs of a dataset; as 1 and 0 where the loss knows yes and no alone.
+
+    Raises:
+        InputError: where the dataset has none.
+    """
+    pairs = dataset.scored_pairs
+    if not pairs:
+        raise InputError("the dataset has no scored pairs (scored_pairs.jsonl), which this loss learns from")
+    if max_pairs is not None and max_pairs < len(pairs):
+        pairs = [pairs[place] for place in sorted(random.Random(seed).sample(range(len(pairs)), max_pairs))]
+    return [Pair(pair.query, pair.passage, label=float(pair.score >= 0.5) if binary else pair.score) for pair in pairs]
 
 
 def question_styles(dataset: QADataset) -> dict[str, int]:
     """How many training questions of each style there are; those of an unknown making count as `given`."""
     styles: dict[str, int] = {}
-    for query in dataset.qrels["train"]:
+    for query in dataset.qrels.get("train", {}):
         style = dataset.queries[query].style or "given"
         styles[style] = styles.get(style, 0) + 1
     return styles

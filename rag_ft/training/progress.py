@@ -1,35 +1,11 @@
-"""A progress bar for the Trainer, and silence from the libraries under it."""
+"""Silence from the libraries under the Trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from tqdm.auto import tqdm
-from transformers import TrainerCallback
 
 from rag_ft.quiet import quiet_libraries
-
-
-class ProgressBar(TrainerCallback):
-    """Steps done, rate and time left."""
-
-    def __init__(self, description: str) -> None:
-        self.description = description
-        self.bar: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar."""
-        self.bar = tqdm(total=state.max_steps, desc=self.description, unit="step", dynamic_ncols=True)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """One step further."""
-        self.bar.update(1)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
-        self.bar.close()
 
 
 @contextmanager

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-Loss = Literal["mnr", "gist"]
+Loss = Literal[
+    "mnr", "gist", "triplet", "cosent", "cosine", "online-contrastive", "contrastive", "mse", "margin-mse", "kl"
+]
+Miner = Literal["dense", "bm25", "both"]
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,17 @@ class Recipe:
 
     Attributes:
         epochs: passes over the pairs.
+        patience: epochs without a better dev figure after which training ends.
         batch_size: pairs in a batch; each question sees the others' passages as negatives.
         inner_batch: pairs whose activations are in memory at once; a larger batch is cached, at a third more time.
-        loss: `mnr` or `gist`; see `rag_ft.training.losses`.
+        loss: its name (`rag_ft.training.losses`); None takes the one that fits the data.
+        negatives: hard negatives that a question takes at most, where the dataset has some. Each costs as much as
+            the positive.
+        mine: who looks for hard negatives before training: `dense` (the model itself), `bm25`, or `both`; None
+            takes those of the dataset. Batches of similar passages are most of what they bring, at no cost.
+        rounds: of mining and training, each with the model of the round before.
+        lora: rank of the low-rank updates that are trained in place of the weights (Hu et al. 2022) and merged when
+            the model is saved; 0 trains all weights. Needs peft.
         dimensions: lengths that vectors may be cut to afterwards (Matryoshka); the full one is always trained.
         together: rows with similar passages, by the base model, that come into one batch: hard negatives without
             mining. 1 makes random batches.
@@ -38,13 +49,20 @@ class Recipe:
             that the model cannot learn to look for copies (inverse cloze task, Lee et al. 2019).
         shares: how much of the tuned weights the shipped model may have; dev chooses one. Weights between
             base and tuned model keep most of the gain and forget little (WiSE-FT, Wortsman et al. 2022).
+        forgetting: how much less sure of general questions the shipped model may be than the base
+            (`rag_ft.training.general_probe`).
         seed: of shuffling and of the cloze.
     """
 
     epochs: int = 3
+    patience: int = 2
     batch_size: int = 64
     inner_batch: int = 64
-    loss: Loss = "mnr"
+    loss: Loss | None = None
+    negatives: int = 1
+    mine: Miner | None = None
+    rounds: int = 1
+    lora: int = 0
     dimensions: tuple[int, ...] = ()
     together: int = 4
     learning_rate: float = 1e-4
@@ -53,6 +71,7 @@ class Recipe:
     dropout: bool = False
     cloze: float = 0.9
     shares: tuple[float, ...] = (1.0, 0.75, 0.5)
+    forgetting: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,9 +80,12 @@ class Recipe:
         Raises:
             InputError: with the setting and its value.
         """
-        if self.loss not in get_args(Loss):
-            raise InputError(f"loss is {self.loss!r}: give one of {', '.join(get_args(Loss))}")
-        for name, least in (("epochs", 1), ("batch_size", 2), ("inner_batch", 1), ("together", 1)):
+        for name, known in (("loss", get_args(Loss)), ("mine", get_args(Miner))):
+            if getattr(self, name) not in (None, *known):
+                raise InputError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}")
+        least_values = {"batch_size": 2, "negatives": 0, "lora": 0}
+        for name in ("epochs", "patience", "batch_size", "inner_batch", "together", "negatives", "rounds", "lora"):
+            least = least_values.get(name, 1)
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise InputError(f"{name} is {value!r}: give a whole number, {least} or more")

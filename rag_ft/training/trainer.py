@@ -1,87 +1,361 @@
-"""The SentenceTransformers Trainer over pairs, fast and quiet."""
+"""The SentenceTransformers Trainer over pairs: fast, quiet, and going on after a kill, a Ctrl-C or a full memory."""
 
 from __future__ import annotations
 
+import gc
+import logging
+import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.precision import has_fast_bf16
+from rag_ft.training.checkpoints import SECONDS_BETWEEN, last_complete, load_progress, save_progress
+from rag_ft.training.dev import State, copy_weights
+from rag_ft.training.lora import has_lora, merged_weights
+from rag_ft.training.losses import in_batch, loss_for
 from rag_ft.training.pairs import Pair
 from rag_ft.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+LEAST_INNER_BATCH = 4
+LOSSES_SEEN = 50
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass
+class Tuning:
+    """What a training found.
+
+    Attributes:
+        scores: the dev figure after each epoch (`epoch 1`, ...), or after the step that it was stopped at.
+        weights: those of the best of them; the last ones where there is no dev.
+        losses: along the way, averaged over equal parts of it.
+        texts_per_second: that went through the model, dev apart.
+        inner_batch: pairs whose activations fitted into memory.
+        interrupted: whether somebody stopped it.
+    """
+
+    scores: dict[str, float] = field(default_factory=dict)
+    weights: State | None = None
+    losses: list[float] = field(default_factory=list)
+    texts_per_second: float = 0.0
+    inner_batch: int = 0
+    interrupted: bool = False
 
 
 def run_trainer(
     model: SentenceTransformer,
     pairs: Sequence[Pair],
     recipe: Recipe,
-    after_epoch: Callable[[int], None],
+    measure: Callable[[], float] | None = None,
+    *,
+    folder: Path | None = None,
     show_progress: bool = False,
+    report_to: Sequence[str] = (),
     max_steps: int = -1,
-) -> None:
-    """Run the SentenceTransformers Trainer over pairs; `after_epoch(n)` is called after each one."""
-    from datasets import Dataset
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from transformers import TrainerCallback
+) -> Tuning:
+    """Train a model in place; the weights in it afterwards are the last ones.
 
-    from rag_ft.training.batching import apart
-    from rag_ft.training.losses import loss_for
-    from rag_ft.training.progress import ProgressBar, quiet_trainer
+    Args:
+        model: with its prompts set.
+        pairs: as many negatives in each, and a label in each or in none.
+        recipe: its loss fits the pairs.
+        measure: the dev figure of the model as it is; asked after each epoch.
+        folder: for checkpoints, which a later call with the same arguments goes on from; none are kept where None.
+        show_progress: a progress bar with time left and the dev figure.
+        report_to: trackers that the Trainer knows: `tensorboard`, `trackio`, `mlflow`, `wandb`, ...
+        max_steps: ends after so many.
 
-    class AfterEpoch(TrainerCallback):
-        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            after_epoch(round(state.epoch))
-            model.train()
+    Raises:
+        torch.OutOfMemoryError: where not even a few texts at a time with gradient checkpointing fit.
+    """
+    import torch
 
     vectors = None
-    if recipe.together > 1 and len(pairs) > recipe.batch_size:
+    if in_batch(recipe) and recipe.together > 1 and len(pairs) > recipe.batch_size:
         passages = list(dict.fromkeys(pair.passage for pair in pairs))
         place = {passage: number for number, passage in enumerate(passages)}
         vectors = encode(model, passages, "document")[[place[pair.passage] for pair in pairs]]
-    data = Dataset.from_dict({"anchor": [pair.query for pair in pairs], "positive": [pair.passage for pair in pairs]})
+    before = None
+    gradient_checkpointing = False
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rag_ft-")))
+            before = copy_weights(model)
+        while True:
+            try:
+                return _run(
+                    model, pairs, recipe, measure, folder, vectors, show_progress, report_to, max_steps,
+                    gradient_checkpointing,
+                )  # fmt: skip
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                smaller = min(recipe.inner_batch, recipe.batch_size) // 2
+                if smaller >= LEAST_INNER_BATCH and in_batch(recipe):
+                    recipe = replace(recipe, inner_batch=smaller)
+                    logger.warning("out of memory: going on with %d pairs in memory at once", smaller)
+                elif not gradient_checkpointing:
+                    gradient_checkpointing = True
+                    logger.warning("out of memory: going on with gradient checkpointing, which is slower")
+                else:
+                    raise
+            # What the failed attempt held must be gone before the next one begins.
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if before is not None and last_complete(folder) is None:
+                model.load_state_dict(before)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "not enough memory" in str(error)
+        or "DefaultCPUAllocator" in (str(error))
+    )
+
+
+def _run(
+    model: SentenceTransformer,
+    pairs: Sequence[Pair],
+    recipe: Recipe,
+    measure: Callable[[], float] | None,
+    folder: Path,
+    vectors: Any,
+    show_progress: bool,
+    report_to: Sequence[str],
+    max_steps: int,
+    gradient_checkpointing: bool,
+) -> Tuning:
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+    from rag_ft.training.batching import apart
+    from rag_ft.training.progress import quiet_trainer
+
+    class Trainer(SentenceTransformerTrainer):
+        """Checkpoints are plain weights: any module can be read back, and none of its code runs."""
+
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+            from safetensors.torch import save_file
+
+            target = Path(output_dir or self.args.output_dir)
+            target.mkdir(parents=True, exist_ok=True)
+            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+            save_file({name: tensor.clone() for name, tensor in weights.items()}, target / "weights.safetensors")
+
+        def _load_from_checkpoint(self, checkpoint_path: str, *args: Any, **kwargs: Any) -> None:
+            from safetensors.torch import load_file
+
+            self.model.load_state_dict(load_file(Path(checkpoint_path) / "weights.safetensors"))
+
     device = model.device.type
-    with (
-        tempfile.TemporaryDirectory(prefix="rag_ft-") as scratch,
-        quiet_trainer(),
-        without_dropout(model, recipe.dropout),
-    ):
+    columns = 2 + len(pairs[0].negatives)
+    watcher = _watcher(model, measure, recipe, columns, show_progress, keeps=max_steps < 0)
+    checkpoint = last_complete(folder)
+    if checkpoint is not None:
+        watcher.go_on(checkpoint)
+        logger.info("going on from step %s", checkpoint.name.rsplit("-", 1)[1])
+    data = _columns(pairs)
+    prompts = {name: model.prompts["query" if name == "anchor" else "document"] for name in data.column_names}
+    prompts.pop("label", None)
+    most = CHARACTERS_PER_TOKEN * int(model.max_seq_length or 512)
+    lengths = [min(most, max(map(len, (pair.passage, *pair.negatives)))) for pair in pairs]
+    batch_size = min(recipe.batch_size, len(pairs))
+    steps = max(1, recipe.epochs * len(pairs) // batch_size)
+    if gradient_checkpointing and (inner := getattr(model[0], "auto_model", None)) is not None:
+        inner.gradient_checkpointing_enable()
+    with quiet_trainer(), without_dropout(model, recipe.dropout), _interruptible(watcher):
         arguments = SentenceTransformerTrainingArguments(
-            output_dir=scratch,
+            output_dir=str(folder),
             num_train_epochs=recipe.epochs,
             max_steps=max_steps,
-            per_device_train_batch_size=min(recipe.batch_size, len(pairs)),
+            per_device_train_batch_size=batch_size,
             learning_rate=recipe.learning_rate,
             warmup_steps=recipe.warmup,
             seed=recipe.seed,
             data_seed=recipe.seed,
             bf16=has_fast_bf16(device),
             use_cpu=device == "cpu",
-            batch_sampler=apart([pair.keys for pair in pairs], vectors, recipe.together),
-            prompts={"anchor": model.prompts["query"], "positive": model.prompts["document"]},
+            batch_sampler=apart(
+                [pair.keys for pair in pairs],
+                vectors,
+                recipe.together,
+                [pair.shown or pair.keys for pair in pairs],
+                lengths,
+            ),
+            prompts=prompts,
             eval_strategy="no",
             save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
+            save_total_limit=2,
+            logging_strategy="steps",
+            logging_steps=max(1, steps // LOSSES_SEEN),
+            logging_nan_inf_filter=False,
+            report_to=list(report_to) or "none",
             disable_tqdm=True,
             dataloader_pin_memory=device == "cuda",
         )
         # The card is ours: the Trainer need not draw examples for its own, nor ask the hub about the base model.
         model.model_card_data.widget = [{"text": ""}]
         model.model_card_data.local_files_only = True
-        trainer = SentenceTransformerTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=data,
-            loss=loss_for(model, recipe),
-            callbacks=[AfterEpoch(), *([ProgressBar("training")] if show_progress else [])],
+        trainer = Trainer(
+            model=model, args=arguments, train_dataset=data, loss=loss_for(model, recipe), callbacks=[watcher]
         )
-        trainer.train()
+        watcher.log = trainer.log
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     model.eval()
+    tuning: Tuning = watcher.tuning
+    tuning.inner_batch = min(recipe.inner_batch, batch_size)
+    return tuning
+
+
+def _columns(pairs: Sequence[Pair]) -> Dataset:
+    from datasets import Dataset
+
+    columns: dict[str, list[Any]] = {
+        "anchor": [pair.query for pair in pairs],
+        "positive": [pair.passage for pair in pairs],
+    }
+    for place in range(len(pairs[0].negatives)):
+        columns[f"negative_{place + 1}"] = [pair.negatives[place] for pair in pairs]
+    if pairs[0].label is not None:
+        columns["label"] = [pair.label for pair in pairs]
+    return Dataset.from_dict(columns)
+
+
+def _watcher(
+    model: SentenceTransformer,
+    measure: Callable[[], float] | None,
+    recipe: Recipe,
+    columns: int,
+    show_progress: bool,
+    keeps: bool,
+) -> Any:
+    """A callback that measures after each epoch, keeps the best weights, checkpoints, and shows how it goes."""
+    from tqdm.auto import tqdm
+    from transformers import TrainerCallback
+
+    class Watcher(TrainerCallback):
+        def __init__(self) -> None:
+            self.tuning = Tuning()
+            self.log: Callable[[dict[str, float]], None] = lambda values: None
+            self.stop = False
+            self.bar: Any = None
+            self.best = float("-inf")
+            self.waited = 0
+            self.texts = 0
+            self.working = 0.0
+            self.since = self.saved = 0.0
+
+        def go_on(self, checkpoint: Path) -> None:
+            state, weights = load_progress(checkpoint)
+            self.tuning = Tuning(state["scores"], weights, state["losses"])
+            self.best, self.waited = state["best"], state["waited"]
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.since = self.saved = time.monotonic()
+            if show_progress:
+                self.bar = tqdm(
+                    total=state.max_steps, initial=state.global_step, desc="training", unit="step", dynamic_ncols=True
+                )
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.texts += columns * args.train_batch_size
+            if self.bar is not None:
+                self.bar.update(1)
+            if self.stop:
+                control.should_training_stop = True
+            elif keeps and time.monotonic() - self.saved > SECONDS_BETWEEN:
+                control.should_save = True
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if "loss" in (logs or {}):
+                self.tuning.losses.append(float(logs["loss"]))
+
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if not keeps or (self.stop and state.epoch % 1):
+                return
+            self.weigh(f"epoch {round(state.epoch)}")
+            # A round that is over need not be trained again where a later one is killed.
+            control.should_save = recipe.rounds > 1 or time.monotonic() - self.saved > SECONDS_BETWEEN
+            if self.waited >= recipe.patience and state.global_step < state.max_steps:
+                logger.info("no better for %d epochs: training ends", self.waited)
+                control.should_training_stop = True
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.working += time.monotonic() - self.since
+            self.since = time.monotonic()
+            if self.stop and keeps:
+                self.tuning.interrupted = True
+                if state.epoch % 1:
+                    self.weigh(f"step {state.global_step}")
+            self.tuning.texts_per_second = self.texts / max(self.working, 1e-9)
+            if self.bar is not None:
+                self.bar.close()
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            progress = {
+                "scores": self.tuning.scores,
+                "losses": self.tuning.losses,
+                "best": self.best,
+                "waited": self.waited,
+            }
+            save_progress(Path(args.output_dir) / f"checkpoint-{state.global_step}", progress, self.tuning.weights)
+            self.saved = time.monotonic()
+
+        def weigh(self, name: str) -> None:
+            self.working += time.monotonic() - self.since
+            if measure is not None:
+                score = measure()
+                model.train()
+                self.tuning.scores[name] = score
+                self.log({"dev": score})
+                if self.bar is not None:
+                    self.bar.set_postfix_str(f"dev {score:.3f}")
+            else:
+                score = self.best + 1 if self.best > float("-inf") else 0.0  # without dev the last one is taken
+            if score > self.best:
+                self.best, self.waited = score, 0
+                self.tuning.weights = merged_weights(model) if has_lora(model) else copy_weights(model)
+            else:
+                self.waited += 1
+            self.since = time.monotonic()
+
+    return Watcher()
+
+
+@contextmanager
+def _interruptible(watcher: Any) -> Iterator[None]:
+    """The first Ctrl-C ends the training after its step and keeps the best weights; the second one ends the program."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: Any) -> None:
+        watcher.stop = True
+        logger.warning("stopping after this step; the best weights so far are kept (Ctrl-C again ends at once)")
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

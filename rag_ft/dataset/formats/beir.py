@@ -13,6 +13,7 @@ from rag_ft.files import read_json, read_jsonl, read_lines, write_json, write_js
 
 HEADER = "query-id\tcorpus-id\tscore"
 NEGATIVES = "negatives.jsonl"
+GIVEN = "given"
 SCORED_PAIRS = "scored_pairs.jsonl"
 OWN_FILES = {"corpus.jsonl", "queries.jsonl", "qrels", "dataset.json", "dropped.jsonl", NEGATIVES, SCORED_PAIRS}
 """What writing a dataset replaces; whatever else stands in its folder (a README, a person's decisions) stays."""
@@ -40,13 +41,15 @@ def read_beir(folder: str | Path) -> QADataset:
     files.sort(key=lambda file: (order.get(file.stem, len(order)), file.stem))
     qrels = {file.stem: _read_qrels(file, queries, passages) for file in files}
     info = folder / "dataset.json"
+    negatives, sources = _read_negatives(folder / NEGATIVES, queries, passages)
     return QADataset(
         passages,
         queries,
         qrels,
         read_json(info) if info.exists() else {},
-        _read_negatives(folder / NEGATIVES, queries, passages),
+        negatives,
         _read_scored_pairs(folder / SCORED_PAIRS),
+        sources,
     )
 
 
@@ -114,7 +117,8 @@ def _query_row(query: Query) -> dict[str, str]:
 def _negative_rows(dataset: QADataset) -> Iterator[dict[str, str]]:
     for query, passages in dataset.negatives.items():
         for passage in passages:
-            yield {"query-id": query, "corpus-id": passage, "source": "given"}
+            source = dataset.negative_sources.get(query, {}).get(passage, GIVEN)
+            yield {"query-id": query, "corpus-id": passage, "source": source}
 
 
 def _identifier(row: dict[str, Any], file: Path, number: int, seen: Any) -> str:
@@ -168,16 +172,23 @@ def _read_queries(file: Path) -> dict[str, Query]:
     return queries
 
 
-def _read_negatives(file: Path, queries: dict[str, Query], passages: dict[str, Passage]) -> dict[str, list[str]]:
-    negatives: dict[str, dict[str, None]] = {}
+def _read_negatives(
+    file: Path, queries: dict[str, Query], passages: dict[str, Passage]
+) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
+    """(negatives of each query, where those that were not given come from)."""
+    negatives: dict[str, dict[str, str]] = {}
     for number, row in read_jsonl(file) if file.exists() else ():
         query, passage = str(row.get("query-id", "")), str(row.get("corpus-id", ""))
         if query not in queries:
             raise UnknownIdError(f"{file}:{number}: the query id {query!r} is not in queries.jsonl")
         if passage not in passages:
             raise UnknownIdError(f"{file}:{number}: the passage id {passage!r} is not in corpus.jsonl")
-        negatives.setdefault(query, {})[passage] = None
-    return {query: list(found) for query, found in negatives.items()}
+        negatives.setdefault(query, {})[passage] = str(row.get("source") or GIVEN)
+    sources = {
+        query: {passage: source for passage, source in found.items() if source != GIVEN}
+        for query, found in negatives.items()
+    }
+    return {query: list(found) for query, found in negatives.items()}, {q: s for q, s in sources.items() if s}
 
 
 def _read_scored_pairs(file: Path) -> list[ScoredPair]:

@@ -1,0 +1,108 @@
+"""What a training that is killed goes on from: the Trainer's own checkpoints, and what was found on dev by then."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from rag_ft.errors import InputError
+from rag_ft.files import outside_failures, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+COMPLETE = "complete"
+STATE = "state.json"
+BEST = "best.safetensors"
+SECONDS_BETWEEN = 60.0
+"""Of training that a kill may cost."""
+
+
+@dataclass
+class Checkpoints:
+    """A folder beside the model's, until the model stands.
+
+    Attributes:
+        folder: where.
+        lock: holds off a second process.
+    """
+
+    folder: Path
+    lock: FileLock
+
+    @classmethod
+    def beside(cls, output: Path, fingerprint: str) -> Checkpoints:
+        """The checkpoints of a training; those of another one at the same place are thrown away.
+
+        Raises:
+            InputError: where another process trains this model now.
+        """
+        folder = output.parent / f".{output.name}.training"
+        with outside_failures(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{output} is being trained by another process: wait for it, or choose another --output"
+            ) from None
+        mark = folder / "fingerprint"
+        if not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint:
+            for each in folder.iterdir():
+                if each.name != "lock":
+                    shutil.rmtree(each) if each.is_dir() else each.unlink()
+            write_text(mark, fingerprint)
+        return cls(folder, lock)
+
+    def stage(self, name: str) -> Path:
+        """The folder of one training among several (a round of mining)."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def remove(self) -> None:
+        """Throw all away: the model stands."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let another process have them."""
+        self.lock.release()
+
+
+def last_complete(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; broken ones are removed."""
+    found = None
+    for each in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1])):
+        if (each / COMPLETE).exists():
+            found = each
+        else:
+            shutil.rmtree(each)
+    return found
+
+
+def save_progress(folder: Path, state: dict[str, Any], best: dict[str, torch.Tensor] | None) -> None:
+    """Write what dev said so far, and the best weights, into a checkpoint, and mark it as complete."""
+    from safetensors.torch import save_file
+
+    if best is not None:
+        save_file({name: tensor.contiguous() for name, tensor in best.items()}, folder / BEST)
+    (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+    (folder / COMPLETE).touch()
+
+
+def load_progress(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor] | None]:
+    """(what dev said, the best weights) of a checkpoint."""
+    from safetensors.torch import load_file
+
+    best = load_file(folder / BEST) if (folder / BEST).exists() else None
+    return json.loads((folder / STATE).read_text(encoding="utf-8")), best

@@ -1,0 +1,201 @@
+"""What chooses between weights: dev questions over a pool of passages, or scored pairs where there are no questions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from rag_ft.dataset.qa_dataset import QADataset, ScoredPair
+from rag_ft.dataset.styles import HUMAN, KEY_PHRASES
+from rag_ft.embedding.encoding import encode
+from rag_ft.evaluation.comparison import resampling_groups
+from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+POOL = 600
+"""Passages that dev questions are searched in: their own, the base's nearest, and a random rest."""
+
+DEPTH = 10
+
+ENOUGH = 30
+
+DEV_SHARE = 0.15
+"""Of scored pairs, by question, where there is no other dev."""
+
+
+class Dev(Protocol):
+    """A measure that weights are chosen by, of units (questions, or scored pairs)."""
+
+    @property
+    def metric(self) -> str:
+        """Its name."""
+
+    @property
+    def makings(self) -> list[str]:
+        """How each unit was made: all makings must agree."""
+
+    @property
+    def groups(self) -> list[object]:
+        """What each unit is resampled with."""
+
+    def values(self, model: SentenceTransformer) -> NDArray[np.float64]:
+        """The figure of each unit under a model, shape (units,)."""
+
+    def passages(self) -> list[str]:
+        """Texts to look at a model's vectors with."""
+
+
+def mean_over_makings(values: NDArray[np.float64], makings: Sequence[str]) -> float:
+    """The mean of the means: key phrases are many, and must not drown the others."""
+    made = np.asarray(makings)
+    return float(np.mean([values[made == making].mean() for making in dict.fromkeys(makings)]))
+
+
+@dataclass(frozen=True)
+class DevQuestions:
+    """Dev questions over a pool of passages that is small enough to be encoded again and again; nDCG@10.
+
+    Attributes:
+        query_ids: the dev questions.
+        query_texts: their texts.
+        passage_ids: the pool.
+        passage_texts: its texts.
+        qrels: the dev judgements.
+        makings: `key phrases`, `real` (asked by people) or `other`; with `earlier` before it where the question is
+            one of an earlier dataset.
+        groups: what each question is resampled with: its document.
+        metric: `ndcg@10`.
+    """
+
+    query_ids: list[str]
+    query_texts: list[str]
+    passage_ids: list[str]
+    passage_texts: list[str]
+    qrels: Mapping[str, Mapping[str, int]]
+    makings: list[str]
+    groups: list[object]
+    metric: str = HEADLINE
+
+    @classmethod
+    def of(cls, dataset: QADataset, seed: int = 0, pool: int = POOL) -> DevQuestions:
+        """The dev split of a dataset, over its relevant passages and a random rest.
+
+        Test passages may be in the pool as passages to be passed over; no test question is looked at.
+        """
+        qrels = dataset.require("dev")
+        relevant = {passage for grades in qrels.values() for passage in grades}
+        others = [passage for passage in dataset.passages if passage not in relevant]
+        count = max(0, min(len(others), pool - len(relevant)))
+        drawn = set(np.random.default_rng(seed).choice(len(others), count, replace=False).tolist()) if count else set()
+        chosen = relevant | {others[place] for place in drawn}
+        ids = [passage for passage in dataset.passages if passage in chosen]
+        texts = dataset.passage_texts
+        earlier = set(dataset.info.get("earlier_questions", ()))
+        making = {KEY_PHRASES: "key phrases", HUMAN: "real"}
+        return cls(
+            list(qrels),
+            [dataset.queries[query].text for query in qrels],
+            ids,
+            [texts[passage] for passage in ids],
+            qrels,
+            [
+                ("earlier " if query in earlier else "") + making.get(dataset.queries[query].style, "other")
+                for query in qrels
+            ],
+            resampling_groups(dataset, "dev")[0],
+        )
+
+    def values(self, model: SentenceTransformer) -> NDArray[np.float64]:
+        """nDCG@10 of each dev question under a model, shape (questions,); the search is exact."""
+        queries = encode(model, self.query_texts, "query")
+        passages = encode(model, self.passage_texts, "document")
+        scores = queries @ passages.T
+        depth = min(DEPTH, len(self.passage_ids))
+        top = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
+        rankings = {
+            query: [self.passage_ids[place] for place in places]
+            for query, places in zip(self.query_ids, top, strict=True)
+        }
+        return metrics_per_query(rankings, self.qrels, [HEADLINE])[HEADLINE]
+
+    def passages(self) -> list[str]:
+        """The texts of the pool."""
+        return self.passage_texts
+
+    def level(self, values: NDArray[np.float64]) -> float:
+        """The mean over the questions that were made without an LLM, or over all where these are few."""
+        plain = np.array([making.endswith("key phrases") for making in self.makings])
+        return float((values[plain] if plain.sum() >= ENOUGH else values).mean())
+
+    def chance(self) -> float:
+        """nDCG@10 that a ranking at random would have, about."""
+        discounts = 1 / np.log2(np.arange(2, DEPTH + 2))
+        right = np.mean([len(relevant) for relevant in self.qrels.values()]) / max(1, len(self.passage_ids))
+        return float(right * discounts.sum())
+
+
+@dataclass(frozen=True)
+class DevScores:
+    """Scored pairs: does the cosine put them in the order of their scores (Spearman's rank correlation).
+
+    Attributes:
+        pairs: held-out scored pairs.
+        makings: all the same.
+        groups: the pairs' questions.
+        metric: `spearman`.
+    """
+
+    pairs: list[ScoredPair]
+    makings: list[str]
+    groups: list[object]
+    metric: str = "spearman"
+
+    @classmethod
+    def carved(cls, dataset: QADataset, seed: int = 0) -> tuple[DevScores | None, QADataset]:
+        """(a share of the scored pairs by question, the dataset without them); None where they are too few."""
+        queries = sorted({pair.query for pair in dataset.scored_pairs})
+        count = round(len(queries) * DEV_SHARE)
+        held_out = set(random.Random(seed).sample(queries, count))
+        dev = [pair for pair in dataset.scored_pairs if pair.query in held_out]
+        if len(dev) < ENOUGH or len({pair.score for pair in dev}) < 2:
+            return None, dataset
+        rest = [pair for pair in dataset.scored_pairs if pair.query not in held_out]
+        return cls(dev, ["pairs"] * len(dev), [pair.query for pair in dev]), replace(dataset, scored_pairs=rest)
+
+    def values(self, model: SentenceTransformer) -> NDArray[np.float64]:
+        """What each pair adds to the correlation, shape (pairs,): their mean is Spearman's coefficient."""
+        from scipy.stats import rankdata
+
+        queries = encode(model, [pair.query for pair in self.pairs], "query")
+        passages = encode(model, [pair.passage for pair in self.pairs], "document")
+        ranks = [rankdata((queries * passages).sum(axis=1)), rankdata([pair.score for pair in self.pairs])]
+        one, other = ((rank - rank.mean()) / max(float(rank.std()), 1e-12) for rank in ranks)
+        return np.asarray(one * other, dtype=np.float64)
+
+    def passages(self) -> list[str]:
+        """The distinct passages."""
+        return list(dict.fromkeys(pair.passage for pair in self.pairs))
+
+
+State = dict[str, "torch.Tensor"]
+
+
+def copy_weights(model: SentenceTransformer) -> State:
+    """A copy of a model's weights in main memory."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def mixed_weights(base: State, tuned: State, share: float) -> State:
+    """Weights between base (share 0) and tuned (share 1); tensors of whole numbers stay the base's."""
+    return {
+        name: base[name] + share * (tuned[name] - base[name]) if base[name].is_floating_point() else base[name]
+        for name in base
+    }

@@ -1,0 +1,91 @@
+"""A large teacher into a small student: its vectors, or its opinion of passages, become the labels of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.embedding.encoding import encode
+from rag_ft.training.pairs import Pair
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+CANDIDATES = 4
+"""Passages beside the right one that a teacher ranks for a question."""
+
+
+def vector_pairs(dataset: QADataset, teacher: SentenceTransformer, dimension: int, seed: int = 0) -> list[Pair]:
+    """Questions and passages with the teacher's vectors as labels.
+
+    Every passage of the documents that training sees is taught, also those that no question asks for: the student
+    needs no label for it. Vectors that are longer than the student's are turned onto their first principal axes,
+    which keeps most of the cosines (Reimers' recipe for model distillation).
+
+    Args:
+        dataset: with a train split.
+        teacher: with its prompts set.
+        dimension: of the student's vectors, not more than the teacher's.
+        seed: of the order in which passages meet questions.
+    """
+    train = dataset.require("train")
+    documents = dataset.documents_of(train, "train")
+    passages = [
+        text
+        for key, text in dataset.passage_texts.items()
+        if dataset.passages[key].document in documents and text.strip()
+    ]
+    queries = [dataset.queries[query].text for query in train if dataset.queries[query].text.strip()]
+    rows = max(len(queries), len(passages))
+    draw = np.random.default_rng(seed)
+    query_vectors, passage_vectors = encode(teacher, queries, "query"), encode(teacher, passages, "document")
+    query_vectors, passage_vectors = onto_principal_axes(query_vectors, passage_vectors, dimension)
+    asked, shown = _repeated(len(queries), rows, draw), _repeated(len(passages), rows, draw)
+    return [
+        Pair(queries[q], passages[p], label=[query_vectors[q].tolist(), passage_vectors[p].tolist()])
+        for q, p in zip(asked, shown, strict=True)
+    ]
+
+
+def _repeated(count: int, rows: int, draw: np.random.Generator) -> list[int]:
+    """Each number as often as any other, at random, `rows` of them."""
+    return [int(n) for _ in range(-(-rows // count)) for n in draw.permutation(count)][:rows]
+
+
+def onto_principal_axes(
+    queries: NDArray[np.float32], passages: NDArray[np.float32], dimension: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Turn vectors onto the axes along which they differ most, keep the first ones, and make their length 1.
+
+    Args:
+        queries: shape (queries, d).
+        passages: shape (passages, d).
+        dimension: how many axes stay; nothing is done where that is d.
+    """
+    if dimension >= passages.shape[1]:
+        return queries, passages
+    # Not centred: cosines are taken from the origin.
+    _, _, axes = np.linalg.svd(np.concatenate([queries, passages]), full_matrices=False)
+    kept = axes[:dimension].T
+    return _unit(queries @ kept), _unit(passages @ kept)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def ranked_pairs(pairs: Sequence[Pair], teacher: SentenceTransformer) -> list[Pair]:
+    """Pairs with negatives, labelled with the teacher's cosine to the passage and to each negative."""
+    texts = list(dict.fromkeys(text for pair in pairs for text in (pair.passage, *pair.negatives)))
+    place = {text: number for number, text in enumerate(texts)}
+    vectors = encode(teacher, texts, "document")
+    asked = encode(teacher, [pair.query for pair in pairs], "query")
+    return [
+        replace(pair, label=(vectors[[place[text] for text in (pair.passage, *pair.negatives)]] @ query).tolist())
+        for pair, query in zip(pairs, asked, strict=True)
+    ]

@@ -1,0 +1,124 @@
+"""Which weights are shipped: the base is a candidate, dev decides, and what is not sure to be better stays out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_ft.evaluation.significance import Difference, paired_bootstrap
+from rag_ft.training.dev import Dev, State, mean_over_makings, mixed_weights
+from rag_ft.training.general_probe import GeneralProbe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+SURE = 0.1
+"""One-sided p-value of a gain on dev, over which the base model stays."""
+
+FEWEST = 20
+"""Units of dev of one making that can speak against a candidate by themselves."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the guard chose.
+
+    Attributes:
+        share: of the tuned weights; 0 is the base model.
+        weights: the ones to ship.
+        scores: dev figure by candidate.
+        gain: of the chosen one on dev; None for the base.
+        refused: candidate -> why it was not taken, though dev liked it.
+        general: candidate -> how sure it is of general questions (`GeneralProbe`).
+    """
+
+    share: float
+    weights: State
+    scores: dict[str, float] = field(default_factory=dict)
+    gain: Difference | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+    general: dict[str, float] = field(default_factory=dict)
+
+
+def choose_share(
+    model: SentenceTransformer,
+    base: State,
+    tuned: State,
+    shares: Sequence[float],
+    dev: Dev | None,
+    forgetting: float,
+    base_values: NDArray[np.float64] | None = None,
+    tuned_values: NDArray[np.float64] | None = None,
+) -> Choice:
+    """Choose how much of the tuned weights to ship.
+
+    A candidate is taken where its dev figure is higher than the base's and that is more than chance, where no making
+    of dev questions speaks against it, and where it has not forgotten more than it may. The best of those is shipped;
+    where there is none, the base model.
+
+    Args:
+        model: whose weights are changed in place; it has the chosen ones afterwards.
+        base: the base model's weights.
+        tuned: those after training.
+        shares: the candidates.
+        dev: what they are measured by; the first candidate that forgets little enough is taken where None.
+        forgetting: how much surer of general questions the base may be (`GeneralProbe.score`, from 0 to 1).
+        base_values: of the base weights on dev, where they are known.
+        tuned_values: of the tuned ones.
+    """
+    probe = GeneralProbe.shipped()
+    model.load_state_dict(base)
+    if dev is not None and base_values is None:
+        base_values = dev.values(model)
+    general = {"base": probe.score(model)}
+    scores: dict[str, float] = {}
+    if dev is not None and base_values is not None:
+        scores["base"] = mean_over_makings(base_values, dev.makings)
+    refused: dict[str, str] = {}
+    best: tuple[float, float, State, Difference | None] = (float("-inf"), 0.0, base, None)
+    for share in shares:
+        name = f"share {share:g}"
+        weights = mixed_weights(base, tuned, share)
+        model.load_state_dict(weights)
+        general[name] = probe.score(model)
+        gain = None
+        if dev is not None and base_values is not None:
+            values = tuned_values if share == 1.0 and tuned_values is not None else dev.values(model)
+            scores[name] = mean_over_makings(values, dev.makings)
+            gain = paired_bootstrap(values - base_values, dev.groups)
+            if scores[name] <= scores["base"]:
+                continue
+            if reason := _objection(values - base_values, gain, dev):
+                refused[name] = reason
+                continue
+        if general["base"] - general[name] > forgetting:
+            refused[name] = f"forgets: {general['base']:.3f} -> {general[name]:.3f} on general questions"
+            continue
+        if scores.get(name, 0.0) > best[0]:
+            best = (scores.get(name, 0.0), share, weights, gain)
+    model.load_state_dict(best[2])
+    for name, reason in refused.items():
+        logger.info("%s is not taken: %s", name, reason)
+    return Choice(best[1], best[2], scores, best[3], refused, general)
+
+
+def _objection(differences: NDArray[np.float64], gain: Difference, dev: Dev) -> str:
+    """Why a gain on dev is not believed; empty where it is."""
+    made = np.asarray(dev.makings)
+    for making in dict.fromkeys(dev.makings):
+        chosen = made == making
+        if chosen.sum() >= FEWEST:
+            groups = [group for group, wanted in zip(dev.groups, chosen, strict=True) if wanted]
+            part = paired_bootstrap(differences[chosen], groups)
+            if part.ci95[1] < 0:
+                return f"it loses on the dev questions of one making ({making}: {part})"
+    if gain.mean <= 0 or gain.p_value / 2 > SURE:
+        return f"its gain on dev may be chance ({gain})"
+    return ""
