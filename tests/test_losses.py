@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from rag_ft import InputError, QADataset, Recipe, train_model
+from rag_ft import InputError, QADataset, Recipe, ScoredPair, train_model
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.losses import check_dimensions, loss_for
 from rag_ft.training.trainer import without_dropout
@@ -26,6 +27,11 @@ SMALL = Recipe(epochs=2, batch_size=32, shares=(1.0,))
         pytest.param({"loss": "gist"}, id="gist", marks=pytest.mark.slow),
         pytest.param({"inner_batch": 8}, id="cached mnr", marks=pytest.mark.slow),
         pytest.param({"loss": "gist", "inner_batch": 8}, id="cached gist"),
+        pytest.param({"mine": "both", "negatives": 1}, id="mnr with mined negatives", marks=pytest.mark.slow),
+        pytest.param({"mine": "dense", "rounds": 2, "epochs": 1}, id="two rounds", marks=pytest.mark.slow),
+        pytest.param({"loss": "triplet", "mine": "bm25"}, id="triplet", marks=pytest.mark.slow),
+        pytest.param({"lora": 8, "learning_rate": 1e-3}, id="lora"),
+        pytest.param({"dimensions": (128, 64)}, id="matryoshka", marks=pytest.mark.slow),
     ],
 )
 def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settings: dict[str, object]) -> None:
@@ -38,8 +44,78 @@ def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settin
         max_pairs=160,
         **settings,  # type: ignore[arg-type]
     )
-    assert max(trained.dev["epoch 1"], trained.dev["epoch 2"]) > trained.dev["base"] + 0.005
-    assert trained.record["recipe"] | settings == trained.record["recipe"]
+    epochs = [score for name, score in trained.dev.items() if "epoch" in name]
+    assert max(epochs) > trained.dev["base"] + 0.005
+    recorded = trained.record["recipe"]
+    assert recorded | {name: _plain(value) for name, value in settings.items()} == recorded
+    # Whatever was trained, what is saved is a plain model.
+    saved = load_sentence_transformer(str(trained.folder))
+    assert saved.state_dict().keys() == load_sentence_transformer("local").state_dict().keys()
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize(
+    ("loss", "binary"),
+    [
+        pytest.param(None, False, id="cosent"),
+        pytest.param("cosine", False, id="cosine", marks=pytest.mark.slow),
+        pytest.param(None, True, id="online-contrastive", marks=pytest.mark.slow),
+        pytest.param("contrastive", True, id="contrastive", marks=pytest.mark.slow),
+    ],
+)
+def test_scored_pairs_raise_the_correlation(dataset: QADataset, tmp_path: Path, loss: str | None, binary: bool) -> None:
+    scored = only_scored(dataset, binary)
+    settings = {} if loss is None else {"loss": loss}
+    trained = train_model(
+        scored,
+        tmp_path / "m",
+        "local",
+        recipe=SMALL,
+        max_length=64,
+        **settings,  # type: ignore[arg-type]
+    )
+    expected = loss or ("online-contrastive" if binary else "cosent")
+    assert trained.record["recipe"]["loss"] == expected
+    assert max(trained.dev["epoch 1"], trained.dev["epoch 2"]) > trained.dev["base"] + 0.02
+    assert "dev_spearman" in trained.record["training"]
+
+
+def only_scored(dataset: QADataset, binary: bool) -> QADataset:
+    """Questions with their passage (1), another of its document (.5), and one of another document (0)."""
+    draw = random.Random(0)
+    texts, pairs = dataset.passage_texts, []
+    for query, passage in dataset.pairs("train")[:90]:
+        text = dataset.queries[query].text
+        document = dataset.passages[passage].document
+        near = [p for p in dataset.documents[document] if p != passage]
+        far = [p for p in dataset.passages if dataset.passages[p].document != document]
+        pairs += [ScoredPair(text, texts[passage], 1.0), ScoredPair(text, texts[draw.choice(far)], 0.0)]
+        if near and not binary:
+            pairs.append(ScoredPair(text, texts[draw.choice(near)], 0.5))
+    return QADataset(dataset.passages, {}, {}, scored_pairs=pairs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss": "kl"}, "the loss 'kl' learns from another model: give --teacher"),
+        ({"loss": "mnr", "teacher": "local"}, "the loss 'mnr' does not learn from a teacher"),
+        ({"loss": "cosent"}, "has no scored_pairs.jsonl"),
+        ({"loss": "triplet"}, "needs negatives, and the dataset has none"),
+        ({"loss": "triplet", "mine": "bm25", "negatives": 0}, "negatives is 0"),
+        ({"mine": "magic"}, "mine is 'magic': give one of dense, bm25, both"),
+        ({"lora": -1}, "lora is -1"),
+    ],
+)
+def test_a_loss_that_finds_nothing_to_learn_from_is_refused(
+    dataset: QADataset, tmp_path: Path, settings: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        train_model(dataset, tmp_path / "m", "local", **settings)  # type: ignore[arg-type]
+    assert not (tmp_path / "m").exists()
 
 
 def features(model: SentenceTransformer) -> list[dict[str, torch.Tensor]]:

@@ -1,0 +1,147 @@
+"""Training on human questions: rag_ft's defaults beside those of others, in one run on one machine.
+
+    python examples/benchmarks/training.py covidqa scifact tenk-lyft:tenk-uber --seeds 0 1 2
+    python examples/benchmarks/training.py covidqa --ways rag_ft engine trainer --forgetting scifact
+
+`engine` is what the embedding engine of llama-index-finetuning does (`SentenceTransformer.fit`, batches of 10, 2
+epochs, a tenth of the steps as warm-up); `trainer` is the SentenceTransformers Trainer as it comes (batches of 8, 3
+epochs, learning rate 5e-5). Both train in float32 with dropout, at rag_ft's maximum length. The search is exact.
+
+A line of results/training.jsonl for each training; with no arguments, the table of all lines is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+from quality import RESULTS, exact_ndcg, machine
+from sentence_transformers import InputExample, SentenceTransformer
+
+from rag_ft import FineTunedEmbedding, QADataset, load_dataset, train_model
+from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.evaluation.metrics import metrics_per_query
+from rag_ft.retrieval.exact import ExactSearch
+from rag_ft.training.fine_tuning import fitting_max_length
+
+FILE = RESULTS / "training.jsonl"
+METRICS = ["ndcg@10", "mrr@10", "hit_rate@5"]
+
+
+def figures(model: FineTunedEmbedding, dataset: QADataset) -> dict[str, float]:
+    """The metrics on the test split, by exact search."""
+    test = dataset.require("test")
+    found = ExactSearch(model, dataset.passage_texts).rank([dataset.queries[query].text for query in test], 10)
+    values = metrics_per_query(dict(zip(test, found, strict=True)), test, METRICS)
+    return {metric: round(float(values[metric].mean()), 4) for metric in METRICS}
+
+
+def length_for(dataset: QADataset) -> int:
+    """The maximum length that rag_ft chooses."""
+    texts = dataset.passage_texts
+    return fitting_max_length(
+        load_sentence_transformer("local"), [texts[passage] for _, passage in dataset.pairs("train")]
+    )
+
+
+def plain(dataset: QADataset, way: str, folder: Path, length: int, seed: int) -> float:
+    """Train as others do; texts a second."""
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from torch.utils.data import DataLoader
+    from transformers import set_seed
+
+    set_seed(seed)
+    model: SentenceTransformer = load_sentence_transformer("local", max_length=length)
+    texts = dataset.passage_texts
+    pairs = [(dataset.queries[query].text, texts[passage]) for query, passage in dataset.pairs("train")]
+    loss = MultipleNegativesRankingLoss(model)
+    started = time.monotonic()
+    if way == "engine":
+        epochs = 2
+        loader = DataLoader([InputExample(texts=list(pair)) for pair in pairs], batch_size=10)
+        model.fit(
+            [(loader, loss)], epochs=epochs, warmup_steps=int(len(loader) * epochs * 0.1), show_progress_bar=False
+        )
+    else:
+        from datasets import Dataset
+
+        epochs = 3
+        data = Dataset.from_dict({"anchor": [one for one, _ in pairs], "positive": [other for _, other in pairs]})
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=str(folder / "scratch"), seed=seed, use_cpu=model.device.type == "cpu", save_strategy="no",
+            report_to="none", disable_tqdm=True,
+        )  # fmt: skip
+        SentenceTransformerTrainer(model=model, args=arguments, train_dataset=data, loss=loss).train()
+    seconds = time.monotonic() - started
+    model.save(str(folder / "model"), create_model_card=False)
+    return 2 * epochs * len(pairs) / seconds
+
+
+def table() -> str:
+    """All results as a Markdown table: the mean over seeds, and the range."""
+    rows: dict[tuple[str, str], list[dict]] = defaultdict(list)
+    for line in FILE.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        rows[row["collection"], row["way"]].append(row)
+    lines = [
+        "| collection | way | seeds | nDCG@10 | hit@5 | seconds | texts a second |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (collection, way), found in sorted(rows.items()):
+        cells = []
+        for metric in ("ndcg@10", "hit_rate@5"):
+            values = [row["test"][metric] for row in found]
+            spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.3f}{spread}")
+        seconds = mean(row.get("seconds", 0) for row in found)
+        rate = mean(row.get("texts_per_second", 0) for row in found)
+        lines.append(f"| {collection} | {way} | {len(found)} | {cells[0]} | {cells[1]} | {seconds:.0f} | {rate:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("collections", nargs="*", help="TRAIN, or TRAIN:TEST")
+    parser.add_argument("--ways", nargs="+", default=["rag_ft"], choices=["base", "rag_ft", "engine", "trainer"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--forgetting", help="a collection that has nothing to do with it")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    arguments = parser.parse_args()
+    for collection in arguments.collections:
+        name, _, tested = collection.partition(":")
+        dataset = load_dataset(arguments.data / name)
+        test = load_dataset(arguments.data / tested) if tested else dataset
+        length = length_for(dataset)
+        for seed in arguments.seeds:
+            for way in arguments.ways:
+                row: dict[str, object] = {"collection": collection, "way": way, "seed": seed, "max_length": length}
+                with tempfile.TemporaryDirectory() as scratch:
+                    started = time.monotonic()
+                    folder = Path(scratch) / "model"
+                    if way == "rag_ft":
+                        trained = train_model(dataset, folder, "local", seed=seed, show_progress=True)
+                        row["texts_per_second"] = trained.record["training"]["texts_per_second"]
+                        row["training"] = trained.record["training"]
+                        row["recipe"] = trained.record["recipe"]
+                    elif way != "base":
+                        row["texts_per_second"] = round(plain(dataset, way, Path(scratch), length, seed), 1)
+                    row["seconds"] = round(time.monotonic() - started, 1)
+                    model = FineTunedEmbedding.load("local" if way == "base" else folder, max_length=length)
+                    row["test"] = figures(model, test)
+                    if arguments.forgetting:
+                        other = load_dataset(arguments.data / arguments.forgetting)
+                        row["forgetting"] = {arguments.forgetting: round(exact_ndcg(model, other), 4)}
+                print(row, flush=True)
+                with FILE.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row | {"machine": machine()}) + "\n")
+    print(table())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Hard negatives: near to the question, no answers, and only of documents that training sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rag_ft import InputError, Passage, QADataset, Query, Recipe, load_dataset, mine_negatives, write_beir
+from rag_ft.cli import app
+from rag_ft.embedding.encoding import encode
+from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.training.pairs import training_pairs
+
+LONG = "Leave is booked in HELM two weeks before it begins, and the harbourmaster signs it. "
+
+
+def small() -> QADataset:
+    texts = {
+        "leave": LONG * 3,
+        "copy": LONG * 3 + "!",
+        "sick": "Sick leave is not booked in HELM: the harbourmaster is called in the morning.",
+        "badge": "Badges open the doors of the laboratory at night.",
+        "held-out": "Leave that was not taken is booked in HELM by the harbourmaster in March.",
+    }
+    queries = {"q": Query("q", "Where is leave booked?"), "b": Query("b", "What opens doors?")}
+    queries |= {"s": Query("s", "What if I am ill?"), "h": Query("h", "What happens to leave that was not taken?")}
+    qrels = {
+        "train": {"q": {"leave": 1}, "b": {"badge": 1}, "s": {"sick": 1}},
+        "test": {"h": {"held-out": 1}},
+    }
+    return QADataset({key: Passage(key, text) for key, text in texts.items()}, queries, qrels)
+
+
+@pytest.mark.parametrize("by", ["dense", "bm25", "both"])
+def test_a_hard_negative_is_near_and_no_answer(by: str) -> None:
+    model = load_sentence_transformer("local") if by != "bm25" else None
+    mined = mine_negatives(small(), model, by=by, count=2, margin=0.98)  # type: ignore[arg-type]
+    assert mined.negatives["q"][0] == "sick"
+    assert "copy" not in mined.negatives["q"]  # it answers the question as well
+    assert not any("held-out" in found for found in mined.negatives.values())
+    assert set(mined.negative_sources["q"].values()) <= {"dense", "bm25"}
+
+
+def test_what_comes_too_near_to_the_answer_is_left_out() -> None:
+    strict = mine_negatives(small(), by="bm25", count=2, margin=0.01)
+    assert not strict.negatives
+
+
+def test_negatives_that_were_given_stay_first(tmp_path: Path) -> None:
+    given = replace(small(), negatives={"q": ["badge"]})
+    mined = mine_negatives(given, by="bm25", count=2)
+    assert mined.negatives["q"] == ["badge", "sick"]
+    assert mined.negative_sources["q"] == {"sick": "bm25"}
+    again = load_dataset(write_beir(mined, tmp_path / "d"))
+    assert (again.negatives, again.negative_sources) == (mined.negatives, mined.negative_sources)
+
+
+def test_dense_negatives_need_a_model() -> None:
+    with pytest.raises(InputError, match="hard negatives by 'both' need a model"):
+        mine_negatives(small())
+
+
+def test_the_command_writes_where_each_comes_from(tmp_path: Path) -> None:
+    folder = write_beir(small(), tmp_path / "d")
+    result = CliRunner().invoke(app, ["mine", str(folder), "--output", str(folder), "--by", "bm25", "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert "by bm25, of 3 questions" in result.output
+    assert '"source": "bm25"' in (folder / "negatives.jsonl").read_text()
+
+
+def test_mined_negatives_of_real_policies_are_nearer_than_chance(dataset: QADataset) -> None:
+    model = load_sentence_transformer("local", max_length=64)
+    mined = mine_negatives(dataset, model, by="both", count=2)
+    texts, train = dataset.passage_texts, dataset.qrels["train"]
+    asked = [query for query in train if mined.negatives.get(query)]
+    assert len(asked) > 0.5 * len(train)
+    questions = encode(model, [dataset.queries[query].text for query in asked], "query")
+    negatives = encode(model, [texts[mined.negatives[query][0]] for query in asked], "document")
+    everything = encode(model, list(texts.values()), "document")
+    assert (questions * negatives).sum(axis=1).mean() > np.mean(questions @ everything.T) + 0.1
+    answers = {query: {dataset.near_duplicates[p] for p in train[query]} for query in asked}
+    assert not any(dataset.near_duplicates[p] in answers[q] for q in asked for p in mined.negatives[q])
+
+
+def test_pairs_carry_as_many_negatives_each_and_never_an_answer() -> None:
+    dataset = replace(small(), negatives={"q": ["sick", "copy"]})
+    pairs = {pair.query: pair for pair in training_pairs(dataset, Recipe(negatives=2))}
+    assert len({len(pair.negatives) for pair in pairs.values()}) == 1
+    texts = dataset.passage_texts
+    assert texts["copy"] not in pairs["Where is leave booked?"].negatives
+    for pair in pairs.values():
+        assert pair.passage not in pair.negatives
+    assert not any(pair.negatives for pair in training_pairs(dataset, Recipe(negatives=0)))

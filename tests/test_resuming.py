@@ -1,0 +1,146 @@
+"""A training that is killed, stopped or short of memory: nothing is lost, and the end is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rag_ft import InputError, QADataset, write_beir
+from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.training import trainer as trainer_module
+from rag_ft.training.checkpoints import Checkpoints
+from rag_ft.training.pairs import Pair
+from rag_ft.training.recipe import Recipe
+from rag_ft.training.trainer import run_trainer
+
+PROGRAM = """
+import logging, sys
+from rag_ft import load_dataset, train_model
+from rag_ft.training import trainer
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+trainer.SECONDS_BETWEEN = 0.5
+trained = train_model(load_dataset(sys.argv[1]), sys.argv[2], "local", max_length=64, max_pairs=96,
+                      epochs=3, batch_size=16, together=1, shares=(1.0,))
+"""
+
+
+def start(dataset: Path, output: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(dataset), str(output)], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+
+
+def record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "rag_ft.json").read_text())
+
+
+def test_a_killed_training_goes_on_and_ends_the_same(dataset: QADataset, tmp_path: Path) -> None:
+    folder = write_beir(dataset, tmp_path / "dataset")
+    whole = start(folder, tmp_path / "whole")
+    _, said = whole.communicate(timeout=240)
+    assert whole.returncode == 0, said
+    killed = start(folder, tmp_path / "killed")
+    checkpoints = tmp_path / ".killed.training" / "round-1"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("checkpoint-*/complete")) and time.monotonic() < deadline:
+        assert killed.poll() is None, "it ended before it could be killed"
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "killed").exists()
+    again = start(folder, tmp_path / "killed")
+    _, said = again.communicate(timeout=240)
+    assert again.returncode == 0, said
+    assert "going on from step" in said
+    figures = [record(tmp_path / name)["training"]["dev_ndcg@10"] for name in ("whole", "killed")]
+    assert figures[0].keys() == figures[1].keys()
+    for name, figure in figures[0].items():
+        assert figures[1][name] == pytest.approx(figure, abs=0.002), name
+    assert not (tmp_path / ".killed.training").exists()
+
+
+def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path: Path) -> None:
+    first = Checkpoints.beside(tmp_path / "m", "one")
+    (first.stage("round-1") / "checkpoint-3").mkdir()
+    first.close()
+    same = Checkpoints.beside(tmp_path / "m", "one")
+    assert (same.folder / "round-1" / "checkpoint-3").exists()
+    with pytest.raises(InputError, match="being trained by another process"):
+        Checkpoints.beside(tmp_path / "m", "one")
+    same.close()
+    other = Checkpoints.beside(tmp_path / "m", "two")
+    assert not (other.folder / "round-1").exists()
+    other.remove()
+    assert not other.folder.exists()
+
+
+def pairs(count: int = 64) -> list[Pair]:
+    return [
+        Pair(f"Who signs form {n}?", f"Form {n} is signed by master {n}.", frozenset([n]), shown=frozenset([n]))
+        for n in range(count)
+    ]
+
+
+def test_control_c_keeps_the_best_so_far() -> None:
+    model = load_sentence_transformer("local", max_length=32)
+    measured: list[float] = []
+
+    def measure() -> float:
+        measured.append(1.0 - 0.1 * len(measured))
+        if len(measured) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return measured[-1]
+
+    before = signal.getsignal(signal.SIGINT)
+    recipe = Recipe(epochs=50, batch_size=16, together=1)
+    tuning = run_trainer(model, pairs(), recipe, measure)
+    assert tuning.interrupted
+    assert next(iter(tuning.scores)) == "epoch 1"
+    assert len(tuning.scores) <= 2
+    assert tuning.weights is not None
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_ends_where_dev_gets_no_better() -> None:
+    model = load_sentence_transformer("local", max_length=32)
+    figures = iter([0.5, 0.6, 0.55, 0.54, 0.9])
+    tuning = run_trainer(model, pairs(), Recipe(epochs=5, patience=2, batch_size=32, together=1), lambda: next(figures))
+    assert list(tuning.scores.values()) == [0.5, 0.6, 0.55, 0.54]
+
+
+def test_out_of_memory_goes_on_with_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_sentence_transformer("local", max_length=32)
+    forward, seen = type(model).forward, []
+
+    def short_of_memory(self: Any, inputs: dict[str, torch.Tensor], **kwargs: Any) -> Any:
+        seen.append(len(inputs["input_ids"]))
+        if len(inputs["input_ids"]) > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, inputs, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", short_of_memory)
+    tuning = run_trainer(model, pairs(), Recipe(epochs=1, batch_size=64, inner_batch=64, together=1))
+    assert tuning.inner_batch == 16
+    assert max(seen) > 16
+    assert seen[-1] == 16
+
+
+def test_out_of_memory_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_sentence_transformer("local", max_length=32)
+
+    def no_memory(*args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(model), "forward", no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        run_trainer(model, pairs(8), Recipe(epochs=1, batch_size=8, together=1))
+    assert trainer_module.LEAST_INNER_BATCH == 4
