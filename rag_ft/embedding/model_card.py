@@ -85,10 +85,27 @@ def _training(training: dict[str, Any], recipe: dict[str, Any]) -> str:
     if not training:
         return ""
     styles = ", ".join(f"{count} {style}" for style, count in training.get("question_styles", {}).items())
-    rows = [f"| {name} | {score:.3f} |" for name, score in training.get("dev_ndcg@10", {}).items()]
+    metric, figures = next(
+        (
+            (name, training[key])
+            for key, name in (("dev_ndcg@10", "nDCG@10"), ("dev_spearman", "Spearman's correlation"))
+            if key in training
+        ),
+        ("nDCG@10", {}),
+    )
+    rows = [f"| {name} | {score:.3f} |" for name, score in figures.items()]
     lines = ["", "## Training", "", f"{training['pairs']} pairs ({styles}), {training['seconds']:.0f} s. Recipe:", ""]
     lines += [f"- {name}: {value}" for name, value in recipe.items()]
     if rows:
-        lines += ["", f"nDCG@10 on {training['dev_questions']} dev questions, over a pool of passages:", ""]
-        lines += ["| candidate | nDCG@10 |", "|---|---|", *rows]
+        made = ", ".join(f"{count} {making}" for making, count in training.get("dev_makings", {}).items())
+        lines += ["", f"{metric} on {training['dev_questions']} dev questions ({made}), over a pool of passages:", ""]
+        lines += [f"| candidate | {metric} |", "|---|---|", *rows]
+    if teacher := training.get("teacher"):
+        lines += ["", f"Taught by {teacher['name']}, and {teacher['times_faster']:g} times as fast."]
+    for title, notes in (
+        ("Not taken", [f"{name}: {why}" for name, why in training.get("refused", {}).items()]),
+        ("What looked wrong", training.get("findings", [])),
+    ):
+        if notes:
+            lines += ["", f"{title}:", "", *(f"- {note}" for note in notes)]
     return "\n".join([*lines, ""])
