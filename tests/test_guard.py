@@ -34,7 +34,7 @@ class Told:
 
     def values(self, model: Any) -> np.ndarray:
         weight = model.state_dict()[self.name].cpu()
-        share = float(((weight - self.base) / (self.tuned - self.base)).median())
+        share = float(((weight - self.base) / (self.tuned - self.base)).nanmedian())
         return self.by_share[min(self.by_share, key=lambda known: abs(known - share))]
 
     def passages(self) -> list[str]:

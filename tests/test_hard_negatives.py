@@ -26,7 +26,10 @@ def small() -> QADataset:
         "badge": "Badges open the doors of the laboratory at night.",
         "held-out": "Leave that was not taken is booked in HELM by the harbourmaster in March.",
     }
-    queries = {"q": Query("q", "Where is leave booked?"), "b": Query("b", "What opens doors?")}
+    queries = {
+        "q": Query("q", "Where is leave booked two weeks before it begins?"),
+        "b": Query("b", "What opens doors?"),
+    }
     queries |= {"s": Query("s", "What if I am ill?"), "h": Query("h", "What happens to leave that was not taken?")}
     qrels = {
         "train": {"q": {"leave": 1}, "b": {"badge": 1}, "s": {"sick": 1}},
@@ -91,7 +94,7 @@ def test_pairs_carry_as_many_negatives_each_and_never_an_answer() -> None:
     pairs = {pair.query: pair for pair in training_pairs(dataset, Recipe(negatives=2))}
     assert len({len(pair.negatives) for pair in pairs.values()}) == 1
     texts = dataset.passage_texts
-    assert texts["copy"] not in pairs["Where is leave booked?"].negatives
+    assert texts["copy"] not in pairs["Where is leave booked two weeks before it begins?"].negatives
     for pair in pairs.values():
         assert pair.passage not in pair.negatives
     assert not any(pair.negatives for pair in training_pairs(dataset, Recipe(negatives=0)))

@@ -87,7 +87,7 @@ def only_scored(dataset: QADataset, binary: bool) -> QADataset:
     """Questions with their passage (1), another of its document (.5), and one of another document (0)."""
     draw = random.Random(0)
     texts, pairs = dataset.passage_texts, []
-    for query, passage in dataset.pairs("train")[:90]:
+    for query, passage in dataset.pairs("train")[:80]:
         text = dataset.queries[query].text
         document = dataset.passages[passage].document
         near = [p for p in dataset.documents[document] if p != passage]

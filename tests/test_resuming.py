@@ -43,6 +43,7 @@ def record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "rag_ft.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_and_ends_the_same(dataset: QADataset, tmp_path: Path) -> None:
     folder = write_beir(dataset, tmp_path / "dataset")
     whole = start(folder, tmp_path / "whole")
@@ -88,6 +89,29 @@ def pairs(count: int = 64) -> list[Pair]:
         Pair(f"Who signs form {n}?", f"Form {n} is signed by master {n}.", frozenset([n]), shown=frozenset([n]))
         for n in range(count)
     ]
+
+
+def test_a_training_that_broke_off_measures_no_epoch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "SECONDS_BETWEEN", 0.0)
+    recipe = Recipe(epochs=3, batch_size=16, together=1)
+    whole = run_trainer(load_sentence_transformer("local", max_length=32), pairs(), recipe, lambda: 0.5)
+    measured: list[float] = []
+
+    def measure() -> float:
+        measured.append(0.5)
+        if len(measured) == 2:
+            raise KeyError("power cut")
+        return 0.5
+
+    with pytest.raises(KeyError):
+        run_trainer(load_sentence_transformer("local", max_length=32), pairs(), recipe, measure, folder=tmp_path)
+    # What was being written when the power went is no checkpoint.
+    (tmp_path / "checkpoint-999").mkdir()
+    tuning = run_trainer(load_sentence_transformer("local", max_length=32), pairs(), recipe, measure, folder=tmp_path)
+    assert len(measured) == 4  # epochs 1 and 2, and 2 and 3 after the cut
+    assert list(tuning.scores) == list(whole.scores) == ["epoch 1", "epoch 2", "epoch 3"]
+    assert tuning.losses[-1] == pytest.approx(whole.losses[-1], rel=0.05)
+    assert not (tmp_path / "checkpoint-999").exists()
 
 
 def test_control_c_keeps_the_best_so_far() -> None:

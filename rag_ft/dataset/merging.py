@@ -74,7 +74,7 @@ def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, se
     splits = list(dict.fromkeys([*later.qrels, *before]))
     qrels = {split: {**before.get(split, {}), **later.qrels.get(split, {})} for split in splits}
     qrels = _without_leaks(qrels, {key: query.text for key, query in queries.items()})
-    mine = set(later.queries)
+    mine = {query for part in later.qrels.values() for query in part}
     negatives = {
         asked[query]: [renamed[p] for p in found] for query, found in earlier.negatives.items() if asked[query] in kept
     } | later.negatives

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 FLAT = 0.97
 """A loss whose last quarter is over this share of its first one did not move."""
 
+FEWEST_LOSSES = 3
+"""Values in a quarter, under which they say nothing: batches differ."""
+
 UNCHANGED = 0.999
 """Mean cosine of a passage's vectors before and after, over which nothing was learnt."""
 
@@ -65,7 +68,7 @@ def check_losses(losses: Sequence[float]) -> list[str]:
     if any(not np.isfinite(loss) for loss in losses):
         return ["the loss is not a number any more: lower the learning rate to a tenth"]
     quarter = len(losses) // 4
-    if quarter < 1:
+    if quarter < FEWEST_LOSSES:
         return []
     first, last = float(np.mean(losses[:quarter])), float(np.mean(losses[-quarter:]))
     if first <= 1e-6 or last <= FLAT * first:

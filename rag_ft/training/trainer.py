@@ -178,7 +178,8 @@ def _run(
     batch_size = min(recipe.batch_size, len(pairs))
     steps = max(1, recipe.epochs * len(pairs) // batch_size)
     if gradient_checkpointing and (inner := getattr(model[0], "auto_model", None)) is not None:
-        inner.gradient_checkpointing_enable()
+        # Its name from transformers 5.20 on, and the one before.
+        getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()
     with quiet_trainer(), without_dropout(model, recipe.dropout), _interruptible(watcher):
         arguments = SentenceTransformerTrainingArguments(
             output_dir=str(folder),
@@ -279,7 +280,8 @@ def _watcher(
                 self.bar.update(1)
             if self.stop:
                 control.should_training_stop = True
-            elif keeps and time.monotonic() - self.saved > SECONDS_BETWEEN:
+            elif keeps and state.epoch % 1 and time.monotonic() - self.saved > SECONDS_BETWEEN:
+                # Not after the last step of an epoch: whoever went on from there would not measure it.
                 control.should_save = True
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
