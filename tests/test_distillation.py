@@ -46,8 +46,8 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("loss", [None, pytest.param("kl", marks=pytest.mark.slow),
-                                  pytest.param("margin-mse", marks=pytest.mark.slow)])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [None, "kl", "margin-mse"])
 def test_a_student_comes_nearer_to_its_teacher(
     dataset: QADataset, two_layers: Path, tmp_path: Path, loss: str | None
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,14 +42,24 @@ class Told:
         return []
 
 
-def choice(by_share: dict[float, np.ndarray], makings: list[str] | None = None, forgetting: float = 1.0) -> Any:
+@cache
+def weights() -> tuple[Any, Any, Any]:
+    """(a model, its weights, the same with noise)."""
     model = load_sentence_transformer("local")
     base = copy_weights(model)
     torch.manual_seed(0)
-    tuned = {
-        name: weight + 0.02 * torch.randn_like(weight) if weight.is_floating_point() else weight
-        for name, weight in base.items()
-    }
+    return (
+        model,
+        base,
+        {
+            name: weight + 0.02 * torch.randn_like(weight) if weight.is_floating_point() else weight
+            for name, weight in base.items()
+        },
+    )
+
+
+def choice(by_share: dict[float, np.ndarray], makings: list[str] | None = None, forgetting: float = 1.0) -> Any:
+    model, base, tuned = weights()
     name = next(name for name, weight in base.items() if weight.is_floating_point() and weight.ndim == 2)
     units = len(by_share[0.0])
     dev = Told(by_share, makings or ["other"] * units, base[name], tuned[name], name, groups=list(range(units)))

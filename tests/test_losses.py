@@ -26,7 +26,7 @@ SMALL = Recipe(epochs=2, batch_size=32, shares=(1.0,))
         pytest.param({}, id="mnr", marks=pytest.mark.slow),
         pytest.param({"loss": "gist"}, id="gist", marks=pytest.mark.slow),
         pytest.param({"inner_batch": 8}, id="cached mnr", marks=pytest.mark.slow),
-        pytest.param({"loss": "gist", "inner_batch": 8}, id="cached gist"),
+        pytest.param({"loss": "gist", "inner_batch": 8}, id="cached gist", marks=pytest.mark.slow),
         pytest.param({"mine": "both", "negatives": 1}, id="mnr with mined negatives", marks=pytest.mark.slow),
         pytest.param({"mine": "dense", "rounds": 2, "epochs": 1}, id="two rounds", marks=pytest.mark.slow),
         pytest.param({"loss": "triplet", "mine": "bm25"}, id="triplet", marks=pytest.mark.slow),

@@ -94,7 +94,7 @@ def pairs(count: int = 64) -> list[Pair]:
 def test_a_training_that_broke_off_measures_no_epoch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "SECONDS_BETWEEN", 0.0)
     recipe = Recipe(epochs=3, batch_size=16, together=1)
-    whole = run_trainer(load_sentence_transformer("local", max_length=32), pairs(), recipe, lambda: 0.5)
+    whole = run_trainer(load_sentence_transformer("local", max_length=32), pairs(32), recipe, lambda: 0.5)
     measured: list[float] = []
 
     def measure() -> float:
@@ -104,10 +104,10 @@ def test_a_training_that_broke_off_measures_no_epoch_twice(tmp_path: Path, monke
         return 0.5
 
     with pytest.raises(KeyError):
-        run_trainer(load_sentence_transformer("local", max_length=32), pairs(), recipe, measure, folder=tmp_path)
+        run_trainer(load_sentence_transformer("local", max_length=32), pairs(32), recipe, measure, folder=tmp_path)
     # What was being written when the power went is no checkpoint.
     (tmp_path / "checkpoint-999").mkdir()
-    tuning = run_trainer(load_sentence_transformer("local", max_length=32), pairs(), recipe, measure, folder=tmp_path)
+    tuning = run_trainer(load_sentence_transformer("local", max_length=32), pairs(32), recipe, measure, folder=tmp_path)
     assert len(measured) == 4  # epochs 1 and 2, and 2 and 3 after the cut
     assert list(tuning.scores) == list(whole.scores) == ["epoch 1", "epoch 2", "epoch 3"]
     assert tuning.losses[-1] == pytest.approx(whole.losses[-1], rel=0.05)

@@ -110,7 +110,7 @@ def test_a_dev_split_is_carved_where_there_is_none(dataset: QADataset, tmp_path:
 
 
 def test_training_fits_a_time(dataset: QADataset, tmp_path: Path) -> None:
-    trained = train(dataset, tmp_path / "m", replace(QUICK, epochs=50), max_minutes=0.2)
+    trained = train(dataset, tmp_path / "m", replace(QUICK, epochs=50), max_minutes=0.1)
     assert trained.record["recipe"]["epochs"] < 50  # type: ignore[attr-defined]
 
 
