@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from rag_ft.generation.generation import agenerate_qa_dataset, generate_qa_dataset
     from rag_ft.generation.local_llm import LocalLLM
     from rag_ft.generation.real_questions import RealQuestion, read_questions
-    from rag_ft.index.build import build_index, open_index
+    from rag_ft.index.build import open_index, prune_index, rebuild_index, rollback_index, update_index
+    from rag_ft.index.contract import ContractError
+    from rag_ft.index.live_store import LiveChromaStore
+    from rag_ft.index.nodes import nodes_from_chroma
     from rag_ft.pipeline import Run, fine_tune
     from rag_ft.training.fine_tuning import TrainedModel, train_model
     from rag_ft.training.hard_negatives import mine_negatives
@@ -73,14 +76,20 @@ _WHERE = {
     "TrainedModel": "training.fine_tuning",
     "Recipe": "training.recipe",
     "FineTunedEmbedding": "embedding.fine_tuned",
-    "build_index": "index.build",
+    "rebuild_index": "index.build",
+    "update_index": "index.build",
     "open_index": "index.build",
+    "rollback_index": "index.build",
+    "prune_index": "index.build",
+    "nodes_from_chroma": "index.nodes",
+    "LiveChromaStore": "index.live_store",
     "compare": "evaluation.comparison",
     "Comparison": "evaluation.comparison",
     "write_report": "evaluation.report",
     "RagFtError": "errors",
     "InputError": "errors",
     "OutsideError": "errors",
+    "ContractError": "index.contract",
 }
 
 __all__ = [  # noqa: RUF022 - in the order of the data
@@ -121,14 +130,20 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "TrainedModel",
     "Recipe",
     "FineTunedEmbedding",
-    "build_index",
+    "rebuild_index",
+    "update_index",
     "open_index",
+    "rollback_index",
+    "prune_index",
+    "nodes_from_chroma",
+    "LiveChromaStore",
     "compare",
     "Comparison",
     "write_report",
     "RagFtError",
     "InputError",
     "OutsideError",
+    "ContractError",
 ]
 
 

@@ -6,7 +6,7 @@ import errno
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +21,7 @@ from rag_ft.errors import InputError, OutsideError, RagFtError
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.schema import TextNode
+    from llama_index.core.schema import BaseNode, TextNode
 
     from rag_ft.evaluation.comparison import Comparison
 
@@ -399,9 +399,10 @@ def train(
         float, typer.Option(min=0, max=0.99, help="Share of the earlier questions among those trained on.")
     ] = 0.3,
     loss: Annotated[Loss | None, typer.Option(help="What teaches; the one that fits the data by default.")] = None,
-    negatives: Annotated[
+    mine: Annotated[
         Miner | None, typer.Option(help="Who mines hard negatives; the dataset's own are taken by default.")
     ] = None,
+    negatives: Annotated[int | None, typer.Option(metavar="N", min=0, help="Hard negatives of a question.")] = None,
     rounds: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of mining and training.")] = None,
     lora: Annotated[
         int | None, typer.Option(metavar="RANK", min=1, help="Train low-rank updates, and merge them in the end.")
@@ -434,7 +435,8 @@ def train(
 
     settings: dict[str, Any] = {
         "loss": loss.value if loss is not None else None,
-        "mine": negatives.value if negatives is not None else None,
+        "mine": mine.value if mine is not None else None,
+        "negatives": negatives,
         "rounds": rounds,
         "lora": lora,
         "epochs": epochs,
@@ -494,19 +496,26 @@ def mine(
     cross_encoder: Annotated[
         str | None, typer.Option(metavar="M", help="A reranker that drops what it holds for an answer.")
     ] = None,
+    field: Fields = None,
+    device: Device = None,
+    seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Find passages that look like answers and are none, among those that training sees."""
+    """Find passages that look like answers and are none, among those that training sees.
+
+    A dataset without a dev split gets one: what is looked for there must not be a negative.
+    """
     show_progress = _begin(quiet)
     from rag_ft.dataset.formats.beir import check_output, write_beir
     from rag_ft.dataset.formats.reading import load_dataset
+    from rag_ft.dataset.splitting import carve_dev
     from rag_ft.embedding.loading import load_sentence_transformer
     from rag_ft.training.hard_negatives import load_cross_encoder, mine_negatives
 
     check_output(output)
     mined = mine_negatives(
-        load_dataset(dataset),
-        load_sentence_transformer(model) if by is not Miner.BM25 else None,
+        carve_dev(load_dataset(dataset, fields=_fields(field)), seed=seed),
+        load_sentence_transformer(model, device=device) if by is not Miner.BM25 else None,
         by=by.value,
         count=count,
         margin=margin,
@@ -521,36 +530,66 @@ def mine(
 
 @app.command()
 def index(
-    source: Annotated[Path, typer.Argument(help="A folder of documents, or a dataset.")],
-    model: Annotated[str, typer.Option(help="A model folder, a hub name, or 'local'.")],
-    chroma: Annotated[str, typer.Option(help="A folder, or http://HOST:PORT.")],
-    collection: Annotated[str, typer.Option(help="Name of the collection; the model's fingerprint is added.")],
+    chroma: Annotated[str, typer.Option(help="A folder, http://HOST:PORT, or cloud:TENANT/DATABASE.")],
+    collection: Annotated[str, typer.Option(help="What the index is opened by.")],
+    source: Annotated[
+        str | None, typer.Argument(help="A folder of documents, a dataset, or chroma:PATH_OR_URL:COLLECTION.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A model folder, a hub name, or 'local'.")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Change what is read in place; only what is new is embedded.")
+    ] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Back to what was read before the last build.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove what was read before.")] = False,
     chunk_size: ChunkSize = 256,
     chunk_overlap: ChunkOverlap = 0,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
-    """Build a Chroma-backed index under a model, beside those of other models."""
+    """Build a Chroma-backed index beside the one that is read, and swap them when it is complete.
+
+    A build that was killed goes on where it was. An app that has the index open finds the new one by itself.
+    """
     show_progress = _begin(quiet)
-    from rag_ft.dataset.formats.reading import is_dataset, load_dataset
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
-    from rag_ft.index.build import build_index
-    from rag_ft.index.chroma import check_collection_name, open_chroma
-    from rag_ft.index.nodes import nodes_from_texts
+    from rag_ft.index.build import prune_index, rebuild_index, rollback_index, update_index
+    from rag_ft.index.chroma import check_collection_name, is_address, open_chroma
 
     check_collection_name(collection)
-    if is_dataset(source):
-        dataset = load_dataset(source)
-        documents = {key: passage.document for key, passage in dataset.passages.items()}
-        nodes = nodes_from_texts(dataset.passage_texts, documents)
-    else:
-        nodes = _nodes(source, chunk_size, chunk_overlap)
+    if rollback or prune:
+        if source is not None or update or (rollback and prune):
+            raise InputError("--rollback and --prune stand alone: give no SOURCE, no --update, and one of the two")
+        if rollback:
+            out.print(f"{escape(collection)} is {escape(rollback_index(chroma, collection))} again", highlight=False)
+            return
+        gone = prune_index(chroma, collection)
+        out.print(f"removed: {escape(', '.join(gone) or 'none')}", highlight=False)
+        return
+    if source is None or model is None:
+        raise InputError(f"SOURCE is {source} and --model is {model}: an index is built from passages and a model")
     # A server that is down is found out before a model is loaded; a new folder is made only after that.
-    client = open_chroma(chroma) if "://" in chroma or Path(chroma).expanduser().exists() else chroma
+    client = open_chroma(chroma) if is_address(chroma) or Path(chroma).expanduser().exists() else chroma
+    nodes = _source_nodes(source, chunk_size, chunk_overlap)
     embedding = FineTunedEmbedding.load(model, device=device)
-    built = build_index(nodes, embedding, client, collection, show_progress)
-    name = built.vector_store.collection_name or built.vector_store._collection.name
-    out.print(f"{len(nodes)} passages in {escape(chroma)}, collection {escape(str(name))}", highlight=False)
+    build = update_index if update else rebuild_index
+    built = build(nodes, embedding, client, collection, show_progress=show_progress)
+    there = built.vector_store.client
+    out.print(f"{there.count()} passages in {escape(chroma)}, collection {escape(there.name)}", highlight=False)
+
+
+def _source_nodes(source: str, chunk_size: int, chunk_overlap: int) -> Iterable[BaseNode]:
+    """Nodes of a folder of documents, of a dataset, or of a Chroma collection that an app has."""
+    from rag_ft.dataset.formats.reading import is_dataset, load_dataset
+    from rag_ft.index.nodes import nodes_from_chroma, nodes_from_texts
+
+    if source.startswith("chroma:"):
+        return nodes_from_chroma(source)
+    path = Path(source)
+    if is_dataset(path):
+        dataset = load_dataset(path)
+        documents = {key: passage.document for key, passage in dataset.passages.items()}
+        return nodes_from_texts(dataset.passage_texts, documents)
+    return _nodes(path, chunk_size, chunk_overlap)
 
 
 @app.command()

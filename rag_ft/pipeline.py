@@ -108,7 +108,7 @@ def fine_tune(
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.evaluation.report import write_report
     from rag_ft.generation.generation import generate_qa_dataset
-    from rag_ft.index.build import build_index
+    from rag_ft.index.build import rebuild_index
     from rag_ft.training.fine_tuning import train_model
 
     folder = Path(output_dir)
@@ -182,7 +182,7 @@ def fine_tune(
 
     chosen = candidate if comparison.verdict == "ship" else baseline
     stages.start("index")
-    index = build_index(nodes, chosen, chroma or folder / "chroma", collection, show_progress)
+    index = rebuild_index(nodes, chosen, chroma or folder / "chroma", collection, show_progress=show_progress)
     stages.finish("index", {"verdict": comparison.verdict, "embed_model": chosen.model_name})
     return Run(folder, comparison, chosen, index, candidate)
 

@@ -105,6 +105,7 @@ def half(dataset: QADataset, which: int) -> QADataset:
     return dataset.with_qrels(qrels)
 
 
+@pytest.mark.slow
 def test_a_tuned_model_goes_on_with_new_questions_and_knows_its_past(dataset: QADataset, tmp_path: Path) -> None:
     quick = {"epochs": 1, "batch_size": 32, "max_length": 64, "shares": (1.0,)}
     earlier, later = half(dataset, 0), half(dataset, 1)

@@ -157,3 +157,15 @@ def test_dev_knows_what_chance_would_find(dataset: QADataset) -> None:
             ideal = sum(1 / np.log2(rank + 2) for rank in range(min(10, len(relevant))))
             found.append(sum(gains) / ideal)
     assert dev.chance() == pytest.approx(np.mean(found), rel=0.5)
+
+
+@pytest.mark.parametrize("has_dev", [True, False])
+def test_weights_that_are_no_numbers_are_never_shipped(has_dev: bool) -> None:
+    model, base, _ = weights()
+    broken = {name: weight * float("nan") if weight.is_floating_point() else weight for name, weight in base.items()}
+    name = next(name for name, weight in base.items() if weight.is_floating_point())
+    values = {0.0: noise(0.5, 60), 1.0: np.full(60, np.nan)}
+    dev = Told(values, ["other"] * 60, base[name], base[name] + 1, name, groups=list(range(60)))
+    known = {"base_values": values[0.0], "tuned_values": values[1.0]} if has_dev else {}
+    chosen = choose_share(model, base, broken, (1.0,), dev if has_dev else None, 0.1, **known)
+    assert chosen.share == 0.0

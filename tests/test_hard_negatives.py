@@ -68,7 +68,8 @@ def test_dense_negatives_need_a_model() -> None:
 
 
 def test_the_command_writes_where_each_comes_from(tmp_path: Path) -> None:
-    folder = write_beir(small(), tmp_path / "d")
+    data = small()
+    folder = write_beir(data.with_qrels(data.qrels | {"dev": data.qrels["test"]}), tmp_path / "d")
     result = CliRunner().invoke(app, ["mine", str(folder), "--output", str(folder), "--by", "bm25", "--quiet"])
     assert result.exit_code == 0, result.output
     assert "by bm25, of 3 questions" in result.output

@@ -30,6 +30,7 @@ def llm() -> LocalLLM:
     return LocalLLM(max_new_tokens=24)
 
 
+@pytest.mark.slow
 def test_it_writes_a_question_for_each_passage_and_the_same_ones_again(llm: LocalLLM) -> None:
     found = questions_from_llm(PASSAGES, llm)
     pairs, dropped = found.pairs, found.dropped

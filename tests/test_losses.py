@@ -60,7 +60,7 @@ def _plain(value: object) -> object:
 @pytest.mark.parametrize(
     ("loss", "binary"),
     [
-        pytest.param(None, False, id="cosent"),
+        pytest.param(None, False, id="cosent", marks=pytest.mark.slow),
         pytest.param("cosine", False, id="cosine", marks=pytest.mark.slow),
         pytest.param(None, True, id="online-contrastive", marks=pytest.mark.slow),
         pytest.param("contrastive", True, id="contrastive", marks=pytest.mark.slow),
@@ -108,6 +108,10 @@ def only_scored(dataset: QADataset, binary: bool) -> QADataset:
         ({"loss": "triplet", "mine": "bm25", "negatives": 0}, "negatives is 0"),
         ({"mine": "magic"}, "mine is 'magic': give one of dense, bm25, both"),
         ({"lora": -1}, "lora is -1"),
+        ({"rounds": 2}, "rounds is 2: a later round differs"),
+        ({"report_to": ["nothing"]}, "there is no tracker 'nothing'"),
+        ({"report_to": ["comet_ml"]}, "--report-to comet_ml needs its package"),
+        ({"device": "cuda:1"}, "device is 'cuda:1'"),
     ],
 )
 def test_a_loss_that_finds_nothing_to_learn_from_is_refused(

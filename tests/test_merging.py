@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_ft import InputError, Passage, QADataset, Query, merge_datasets
+from rag_ft import InputError, Passage, QADataset, Query, merge_datasets, train_model
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 
 WORDS = ["harbour", "crane", "badge", "leave", "tide", "cargo", "quay", "night", "claim", "form", "mast", "rope"]
@@ -65,3 +66,26 @@ def test_a_share_of_the_old_questions_is_trained_on_again() -> None:
     assert len(merged.qrels["train"]) == 125
     with pytest.raises(InputError, match="replay is 1"):
         merge_datasets(many("old"), many("new"), replay=1)
+
+
+@pytest.mark.slow
+def test_each_side_brings_its_own_dev(tmp_path: Path) -> None:
+    def side(name: str, dev: bool) -> QADataset:
+        passages = {f"{name}{n}": Passage(f"{name}{n}", f"Rule {n} of {name} is about item {n}.") for n in range(40)}
+        queries = {f"q{name}{n}": Query(f"q{name}{n}", f"What does {name} say about item {n}?") for n in range(40)}
+        rows = {f"q{name}{n}": {f"{name}{n}": 1} for n in range(40)}
+        held_out = dict(list(rows.items())[-6:]) if dev else {}
+        train = {query: grades for query, grades in rows.items() if query not in held_out}
+        return QADataset(passages, queries, {"train": train, **({"dev": held_out} if dev else {})})
+
+    first = train_model(side("old", True), tmp_path / "first", "local", max_length=32, epochs=1, shares=(1.0,))
+    trained = train_model(
+        side("new", False),
+        tmp_path / "second",
+        continue_from=first.folder,
+        earlier=side("old", True),
+        max_length=32,
+        epochs=1,
+        shares=(1.0,),
+    )
+    assert trained.record["training"]["dev_makings"] == {"earlier other": 6, "other": 6}

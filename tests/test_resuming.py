@@ -69,16 +69,21 @@ def test_a_killed_training_goes_on_and_ends_the_same(dataset: QADataset, tmp_pat
     assert not (tmp_path / ".killed.training").exists()
 
 
+PLAN = {"epochs": 2, "pairs": 300}
+
+
 def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path: Path) -> None:
-    first = Checkpoints.beside(tmp_path / "m", "one")
+    first = Checkpoints.beside(tmp_path / "m", "one", PLAN)
     (first.stage("round-1") / "checkpoint-3").mkdir()
     first.close()
-    same = Checkpoints.beside(tmp_path / "m", "one")
+    same = Checkpoints.beside(tmp_path / "m", "one", PLAN)
     assert (same.folder / "round-1" / "checkpoint-3").exists()
     with pytest.raises(InputError, match="being trained by another process"):
-        Checkpoints.beside(tmp_path / "m", "one")
+        Checkpoints.beside(tmp_path / "m", "one", PLAN)
+    assert Checkpoints.plan(tmp_path / "m", "one") == PLAN
+    assert Checkpoints.plan(tmp_path / "m", "two") is None
     same.close()
-    other = Checkpoints.beside(tmp_path / "m", "two")
+    other = Checkpoints.beside(tmp_path / "m", "two", PLAN)
     assert not (other.folder / "round-1").exists()
     other.remove()
     assert not other.folder.exists()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,13 +18,15 @@ from rag_ft import (
     QADataset,
     Query,
     Recipe,
+    ScoredPair,
     train_model,
 )
 from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.batching import apart, similar_rows
+from rag_ft.training.dev import DevQuestions
 from rag_ft.training.fine_tuning import _bounded
-from rag_ft.training.pairs import training_pairs
+from rag_ft.training.pairs import training_pairs, without_held_out
 from rag_ft.training.recipe import fitting_max_length, room_to_learn
 from rag_ft.training.trainer import without_dropout
 
@@ -55,6 +58,7 @@ def test_a_model_is_trained_and_saved_with_its_prefixes_and_record(dataset: QADa
     assert not list(trained.folder.rglob("*.bin"))
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_model_and_test_questions_change_nothing(dataset: QADataset, tmp_path: Path) -> None:
     first = train(dataset, tmp_path / "first")
     without_test = dataset.with_qrels({key: value for key, value in dataset.qrels.items() if key != "test"})
@@ -171,7 +175,8 @@ def test_a_batch_never_holds_two_rows_with_a_passage_in_common(
         return  # then a batch may come twice, or the last one be left out, so that each epoch has as many
     seen = [row for batch in batches for row in batch]
     assert len(seen) == len(set(seen))
-    assert all(len(batch) * 4 >= size for batch in batches[1:])
+    largest = max(map(len, batches))
+    assert all(len(batch) * 4 >= largest and len(batch) > 1 for batch in batches[1:])
     if len(frozenset().union(*keys)) == sum(map(len, keys)):  # no row stands in another's way: only a rest is left out
         assert len(keys) - len(seen) < max(1, size / 4)
 
@@ -196,3 +201,34 @@ def test_rows_of_one_passage_do_not_hide_similar_ones() -> None:
     rows = np.repeat(np.arange(20), 100)
     groups = similar_rows(draw.permutation(2000).tolist(), passages[rows], [frozenset([row]) for row in rows], 4)
     assert sum(len(group) == 1 for group in groups) < 50
+
+
+def test_few_passages_with_many_questions_are_all_trained_on() -> None:
+    keys: list[frozenset[object]] = [frozenset([row % 6]) for row in range(120)]
+    sampler = apart(keys)(range(len(keys)), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0)
+    assert sum(map(len, sampler)) == 120
+    assert len(sampler) == 20
+
+
+def test_dev_asks_a_thousand_questions_at_most_and_of_each_making() -> None:
+    passages = {f"p{n}": Passage(f"p{n}", f"Item {n}.") for n in range(3_000)}
+    styles = ["", "key phrases", *["question"] * 8]
+    queries = {f"q{n}": Query(f"q{n}", f"What is item {n}?", styles[n % 10]) for n in range(3_000)}
+    queries |= {f"h{n}": Query(f"h{n}", f"Where is item {n}?", "human") for n in range(20)}
+    dev = {f"q{n}": {f"p{n}": 1} for n in range(3_000)} | {f"h{n}": {f"p{n}": 1} for n in range(20)}
+    asked = DevQuestions.of(QADataset(passages, queries, {"dev": dev}))
+    assert 990 <= len(asked.query_ids) <= 1_020
+    assert asked.makings.count("real") == 20
+    assert len(asked.passage_ids) == len({f"p{query[1:]}" for query in asked.query_ids})
+
+
+def test_what_dev_and_test_look_for_is_no_negative_and_no_scored_pair() -> None:
+    passages = {key: Passage(key, f"The rule of {key}.") for key in ("a", "b", "c", "d")}
+    asked = {"a": "What is the rule of a?", "b": "Who may enter at night?", "c": "When does the harbour freeze over?"}
+    queries = {key: Query(key, text) for key, text in asked.items()}
+    qrels = {"train": {"a": {"a": 1}}, "dev": {"b": {"b": 1}}, "test": {"c": {"c": 1}}}
+    scored = [ScoredPair(queries[key].text, f"The rule of {key}.", 1.0) for key in ("a", "b", "c")]
+    dataset = QADataset(passages, queries, qrels, negatives={"a": ["b", "c", "d"]}, scored_pairs=scored)
+    (pair,) = training_pairs(dataset, Recipe(negatives=3, cloze=0.0))
+    assert pair.negatives == ("The rule of d.",)
+    assert [pair.query for pair in without_held_out(dataset).scored_pairs] == ["What is the rule of a?"]

@@ -19,13 +19,15 @@ class EmbeddingContract:
 
     Attributes:
         weights_sha256: SHA-256 over the weight files.
-        base_model: what the model was tuned from, or its own name.
+        base_model: what the model was tuned from, or its own name; compared only where the weights are not known, as
+            behind an API.
         query_prefix: put before a query.
         passage_prefix: put before a passage.
         dimension: length of a vector.
         normalize: whether vectors have length 1.
         max_length: tokens that are read of a text; the rest is cut.
         distance: the space of the index.
+        pooling: how the tokens' vectors become one: `mean`, `cls`, ...; empty where the model does not say.
     """
 
     weights_sha256: str
@@ -36,6 +38,7 @@ class EmbeddingContract:
     normalize: bool
     max_length: int
     distance: str = "cosine"
+    pooling: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The contract as plain values."""
@@ -51,8 +54,39 @@ class EmbeddingContract:
     def passage_fingerprint(self) -> str:
         """A hash of all that a passage's vector depends on."""
         return sha256_of(
-            self.weights_sha256, self.passage_prefix, str(self.dimension), str(self.normalize), str(self.max_length)
+            self.weights_sha256 or self.base_model,
+            self.passage_prefix,
+            str(self.dimension),
+            str(self.normalize),
+            str(self.max_length),
+            self.pooling,
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that must be the same for a query's vector and a passage's to be compared."""
+        return sha256_of(self.passage_fingerprint, self.query_prefix, self.distance)
+
+    def differences(self, other: EmbeddingContract) -> list[str]:
+        """What the two do not agree on, each as `name: this one's value, the other's`.
+
+        Example:
+            >>> from rag_ft.embedding.contract import EmbeddingContract
+            >>> index = EmbeddingContract("ab12", "bge", "query: ", "", 384, True, 256)
+            >>> model = EmbeddingContract("ab12", "bge", "", "", 384, True, 256)
+            >>> index.differences(model)
+            ["query_prefix 'query: ' and ''"]
+        """
+        found = []
+        for field in fields(self):
+            if field.name == "base_model" and (self.weights_sha256 or other.weights_sha256):
+                continue
+            one, two = getattr(self, field.name), getattr(other, field.name)
+            if field.name == "weights_sha256":
+                one, two = one[:12], two[:12]
+            if one != two:
+                found.append(f"{field.name} {one!r} and {two!r}")
+        return found
 
 
 def read_model_record(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,8 @@ def encode(
     precision: str = "auto",
     show_progress: bool = False,
     normalize: bool = True,
+    dimension: int | None = None,
+    processes: Any = None,
 ) -> NDArray[np.float32]:
     """Encode texts with the model's prompt for their role.
 
@@ -37,12 +39,14 @@ def encode(
         precision: `auto`, `bf16` or `fp32`.
         show_progress: a progress bar.
         normalize: vectors of length 1.
+        dimension: vectors are cut to this (Matryoshka) before they are normalised.
+        processes: a pool that the model started (`start_multi_process_pool`); it encodes in float32.
 
     Returns:
         Vectors, shape (texts, dimension), float32.
     """
     if not texts:
-        return np.zeros((0, model.get_embedding_dimension() or 0), dtype=np.float32)
+        return np.zeros((0, dimension or model.get_embedding_dimension() or 0), dtype=np.float32)
     longest = CHARACTERS_PER_TOKEN * int(model.max_seq_length or 8192)
     with autocast(model.device.type, precision):
         vectors = model.encode(
@@ -51,9 +55,10 @@ def encode(
             batch_size=batch_size,
             show_progress_bar=show_progress,
             convert_to_tensor=True,
+            pool=processes,
         )
     # Normalised after autocast: in bfloat16 the length would be off in the third digit.
-    result = vectors.float().cpu().numpy()
+    result = vectors.float().cpu().numpy()[:, :dimension]
     if normalize:
         result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
     return np.ascontiguousarray(result)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.embeddings.base import BaseEmbedding, mean_agg
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
 
 from rag_ft.embedding.contract import EmbeddingContract, read_model_record, weights_sha256
 from rag_ft.embedding.encoding import encode
-from rag_ft.embedding.loading import load_sentence_transformer, resolve_model
+from rag_ft.embedding.loading import load_sentence_transformer, model_folder, pooling_of, resolve_model
+from rag_ft.embedding.marked import MarkedVector
 from rag_ft.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,10 +32,14 @@ class FineTunedEmbedding(BaseEmbedding):
         query_prefix: put before a query; the model's own where None, an empty text counts.
         passage_prefix: put before a passage; the model's own where None, an empty text counts.
         max_length: tokens that are read of a text; the model's own where None.
+        dimension: length of the vectors; the model's own where None. A shorter one is cut (Matryoshka), and the rest
+            has length 1 again: for models that were trained for it (`rag-ft train --dimension`).
         device: a torch device; the best there is where None.
+        devices: several of them, such as `["cuda:0", "cuda:1"]` or `["cpu"] * 4`: a process on each shares long
+            lists of passages.
 
     Raises:
-        InputError: where the name or folder is wrong.
+        InputError: where the name or folder is wrong, or the model has fewer dimensions.
         OutsideError: where the hub cannot be reached.
 
     Example:
@@ -47,7 +53,9 @@ class FineTunedEmbedding(BaseEmbedding):
     query_prefix: str | None = Field(default=None, description="Put before a query; None: the model's own.")
     passage_prefix: str | None = Field(default=None, description="Put before a passage; None: the model's own.")
     max_length: int | None = Field(default=None, gt=0, description="Tokens read of a text; None: the model's own.")
+    dimension: int | None = Field(default=None, gt=0, description="Vectors are cut to this; None: the model's own.")
     device: str | None = Field(default=None, description="A torch device; None: the best there is.")
+    devices: list[str] | None = Field(default=None, description="Several: a process on each, for many passages.")
     precision: str = Field(
         default="auto", pattern="^(auto|bf16|fp32)$", description="auto: bfloat16 where the processor computes it."
     )
@@ -60,7 +68,9 @@ class FineTunedEmbedding(BaseEmbedding):
     )
 
     _model: Any = PrivateAttr(default=None)
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _contract: EmbeddingContract | None = PrivateAttr(default=None)
+    _processes: Any = PrivateAttr(default=None)
+    _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
     @model_validator(mode="after")
     def _refuse_shared_cache(self) -> FineTunedEmbedding:
@@ -96,52 +106,96 @@ class FineTunedEmbedding(BaseEmbedding):
                 model = load_sentence_transformer(
                     self.model_name, self.query_prefix, self.passage_prefix, self.max_length, self.device
                 )
+                own = model.get_embedding_dimension() or 0
+                if self.dimension is not None and self.dimension > own:
+                    raise InputError(f"dimension {self.dimension} is more than {self.model_name} has ({own}): cut less")
+                self._check_weights()
                 self.query_prefix, self.passage_prefix = model.prompts["query"], model.prompts["document"]
                 self.max_length = int(model.max_seq_length or 0)
-                self._check_weights()
+                self._contract = self._contract_of(model)
                 self._model = model
         return self._model
 
     def _check_weights(self) -> None:
-        if self.weights_sha256 is None or not Path(resolve_model(self.model_name)[0]).is_dir():
+        folder = model_folder(self.model_name)
+        if self.weights_sha256 is None or folder is None:
             return
-        found = weights_sha256(Path(resolve_model(self.model_name)[0]))
+        found = weights_sha256(folder)
         if found != self.weights_sha256:
             raise InputError(
                 f"{self.model_name} holds other weights ({found[:12]}) than were asked for "
                 f"({self.weights_sha256[:12]}): load the model anew with FineTunedEmbedding.load and rebuild the index"
             )
 
+    def _contract_of(self, model: SentenceTransformer) -> EmbeddingContract:
+        folder = model_folder(self.model_name)
+        record = read_model_record(folder) if folder is not None else {}
+        return EmbeddingContract(
+            weights_sha256=self.weights_sha256 or (weights_sha256(folder) if folder is not None else ""),
+            base_model=str(record.get("base_model") or resolve_model(self.model_name)[1]),
+            query_prefix=self.query_prefix or "",
+            passage_prefix=self.passage_prefix or "",
+            dimension=self.dimension or model.get_embedding_dimension() or 0,
+            normalize=True,
+            max_length=self.max_length or 0,
+            pooling=pooling_of(model),
+        )
+
     @property
     def contract(self) -> EmbeddingContract:
         """What the vectors depend on, for the index to keep beside them."""
-        model = self.sentence_transformer
-        path, called = resolve_model(self.model_name)
-        folder = Path(path)
-        record = read_model_record(folder) if folder.is_dir() else {}
-        return EmbeddingContract(
-            weights_sha256=weights_sha256(folder) if folder.is_dir() else "",
-            base_model=str(record.get("base_model") or called),
-            query_prefix=self.query_prefix or "",
-            passage_prefix=self.passage_prefix or "",
-            dimension=model.get_embedding_dimension() or 0,
-            normalize=True,
-            max_length=self.max_length or 0,
-        )
+        self.sentence_transformer  # noqa: B018
+        assert self._contract is not None
+        return self._contract
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Plain values, with the prefixes in force: what `from_dict` needs to embed in the same way."""
-        self.sentence_transformer  # noqa: B018
-        folder = Path(resolve_model(self.model_name)[0])
-        if self.weights_sha256 is None and folder.is_dir():
-            self.weights_sha256 = weights_sha256(folder)
+        self.weights_sha256 = self.contract.weights_sha256 or None
         return super().to_dict(**kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled without the weights: whoever unpickles it loads them when they are first used."""
+        model, processes, lock = self._model, self._processes, self._lock
+        self._model = self._processes = self._lock = None
+        try:
+            return super().__getstate__()
+        finally:
+            self._model, self._processes, self._lock = model, processes, lock
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Ready for the first use."""
+        super().__setstate__(state)
+        self._model = self._processes = None
+        self._lock = threading.RLock()
 
     def _encode(self, texts: list[str], role: Any) -> list[list[float]]:
         model = self.sentence_transformer
         with self._lock:
-            vectors = encode(model, texts, role, self.encode_batch_size, self.precision)
-        return vectors.tolist()  # type: ignore[no-any-return]
+            vectors = encode(
+                model,
+                texts,
+                role,
+                self.encode_batch_size,
+                self.precision,
+                dimension=self.dimension,
+                processes=self._started_processes(len(texts)),
+            )
+        return [MarkedVector(vector, self.contract) for vector in vectors.tolist()]
+
+    def _started_processes(self, texts: int) -> Any:
+        """A process on each device, where there are several and enough texts for them."""
+        if self.devices is None or len(self.devices) < 2 or texts < self.encode_batch_size * len(self.devices):
+            return None
+        if self._processes is None:
+            self._processes = self._model.start_multi_process_pool(self.devices)
+        return self._processes
+
+    def close(self) -> None:
+        """End the processes on several devices; a later call starts them again."""
+        with self._lock:
+            if self._processes is not None:
+                self._model.stop_multi_process_pool(self._processes)
+                self._processes = None
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._encode([query], "query")[0]
@@ -160,6 +214,27 @@ class FineTunedEmbedding(BaseEmbedding):
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+    def get_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
+    ) -> list[float]:
+        """The mean of several queries' vectors, still marked with the contract: what a retriever asks for.
+
+        Args:
+            queries: one for a plain question, several for HyDE and the like.
+            agg_fn: in place of the mean.
+        """
+        return self._aggregated([self.get_query_embedding(query) for query in queries], agg_fn)
+
+    async def aget_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
+    ) -> list[float]:
+        """The same, asynchronously."""
+        return self._aggregated([await self.aget_query_embedding(query) for query in queries], agg_fn)
+
+    def _aggregated(self, vectors: list[list[float]], agg_fn: Callable[..., list[float]] | None) -> list[float]:
+        mixed = vectors[0] if len(vectors) == 1 and agg_fn is None else (agg_fn or mean_agg)(vectors)
+        return MarkedVector(mixed, self.contract)
 
     def query_embeddings(self, queries: list[str]) -> list[list[float]]:
         """Embed many queries at once, each with the query prefix; shape (queries, dimension)."""

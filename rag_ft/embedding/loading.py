@@ -73,6 +73,31 @@ def resolve_model(name: str) -> tuple[str, str]:
     return name, name
 
 
+def model_folder(name: str) -> Path | None:
+    """The folder on this machine that a model is loaded from, a hub's cache included; None where it is not here.
+
+    Raises:
+        InputError: where a path is meant that does not exist, or the folder is no model.
+    """
+    path, _ = resolve_model(name)
+    if Path(path).is_dir():
+        return Path(path)
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(path, "config.json")
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def pooling_of(model: SentenceTransformer) -> str:
+    """How a model makes one vector of its tokens' vectors; empty where it does not say."""
+    for module in model:
+        mode = getattr(module, "pooling_mode", None) or getattr(module, "get_pooling_mode_str", None)
+        if mode is not None:
+            named = mode() if callable(mode) else mode
+            return named if isinstance(named, str) else "+".join(map(str, named))
+    return ""
+
+
 def load_sentence_transformer(
     name: str,
     query_prefix: str | None = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.embedding.contract import FILE, EmbeddingContract, weights_sha256
-from rag_ft.embedding.loading import LOCAL, LOCAL_NAME
+from rag_ft.embedding.loading import LOCAL, LOCAL_NAME, pooling_of
 from rag_ft.embedding.model_card import model_card
 from rag_ft.files import write_json, write_text, written_beside
 from rag_ft.quiet import quiet_libraries
@@ -42,6 +42,7 @@ def save_model(
             dimension=model.get_embedding_dimension() or 0,
             normalize=True,
             max_length=int(model.max_seq_length or 0),
+            pooling=pooling_of(model),
         )
         content = {
             "rag_ft": importlib.metadata.version("rag-ft"),

@@ -70,7 +70,7 @@ def search_chroma(
     import chromadb
 
     client = chromadb.EphemeralClient()
-    collection = create_collection(client, f"compare-{uuid.uuid4().hex}", {})
+    collection = create_collection(client, f"compare-{uuid.uuid4().hex}")
     try:
         step = min(client.get_max_batch_size(), 4096)
         for start in range(0, len(ids), step):

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 RESAMPLES = 10_000
 
+AT_ONCE = 4_000_000
+"""Numbers in memory: groups times resamples."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -69,13 +72,18 @@ def paired_bootstrap(
         return Difference(
             mean, (mean - half, mean + half), float(2 * t.sf(abs(mean) * t.ppf(0.975, count - 1) / half, count - 1))
         )
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    totals, numbers = draws @ sums, draws @ sizes
-    means = totals / numbers
-    # The spread of each resample: the same formula, with each group counted as often as it was drawn.
-    residuals = sums[None, :] - means[:, None] * sizes[None, :]
-    errors = np.sqrt((draws * residuals**2).sum(axis=1) * count / (count - 1)) / numbers
-    pivots = np.divide(means - mean, errors, out=np.zeros_like(means), where=errors > error * 1e-6)
+    generator, share = np.random.default_rng(seed), np.full(count, 1 / count)
+    parts = []
+    step = max(1, AT_ONCE // count)
+    for start in range(0, resamples, step):
+        draws = generator.multinomial(count, share, size=min(step, resamples - start))
+        numbers = draws @ sizes
+        means = draws @ sums / numbers
+        # The spread of each resample: the same formula, with each group counted as often as it was drawn.
+        residuals = sums[None, :] - means[:, None] * sizes[None, :]
+        errors = np.sqrt((draws * residuals**2).sum(axis=1) * count / (count - 1)) / numbers
+        parts.append(np.divide(means - mean, errors, out=np.zeros_like(means), where=errors > error * 1e-6))
+    pivots = np.concatenate(parts)
     low, high = np.quantile(pivots, [0.025, 0.975])
     # Studentised pivots of very few groups have wild tails; Student's t is the floor of honesty there.
     floor = float(t.ppf(0.975, count - 1))

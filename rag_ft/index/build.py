@@ -1,136 +1,334 @@
-"""Embedding + nodes -> a Chroma-backed VectorStoreIndex, one collection for each model."""
+"""Nodes + embedding -> a VectorStoreIndex: filled beside the old one, checked, and swapped in one step."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rag_ft.errors import InputError, OutsideError, RagFtError
-from rag_ft.index.chroma import (
-    SPACE,
-    check_collection_name,
-    collection_contract,
-    collection_name,
-    create_collection,
-    open_chroma,
-)
+from rag_ft.errors import InputError, OutsideError, RagFtError, without_secrets
+from rag_ft.index.build_lock import building
+from rag_ft.index.chroma import check_collection_name, create_collection, open_chroma
+from rag_ft.index.contract import ContractError, as_metadata, check_same, contract_of, from_metadata
+from rag_ft.index.filling import WINDOW, check_filled, embedded, fill, parts_of
+from rag_ft.index.pointer import Pointer, read_pointer, write_pointer
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import BaseNode
+    from llama_index.core.vector_stores.types import BasePydanticVectorStore
+
+    from rag_ft.embedding.contract import EmbeddingContract
 
 logger = logging.getLogger(__name__)
 
-INSERT_BATCH = 1024
-BUILDING = "-building"
+PAUSE = 600.0
+"""Seconds for which a collection that was replaced stays: readers look again within one, and a query takes less."""
+
+FINGERPRINT_DIGITS = 10
 
 
-def build_index(
-    nodes: Sequence[BaseNode],
+def rebuild_index(
+    nodes: Iterable[BaseNode],
     embed_model: BaseEmbedding | None = None,
     chroma: str | Path | ClientAPI = "chroma",
     name: str = "passages",
+    *,
+    vector_store: BasePydanticVectorStore | None = None,
     show_progress: bool = False,
 ) -> VectorStoreIndex:
-    """Embed nodes into a Chroma collection and return the index over it.
+    """Embed nodes into a new Chroma collection, and let the name stand for it when it is complete and checked.
 
-    The collection is named after `name` and the model's fingerprint, so that two models never share one;
-    it is filled under another name, and gets its own when it is complete. Vectors that nodes carry are not
-    used: they may be another model's.
+    Whoever reads the old one goes on, and finds the new one by itself. The old one stays for `rollback_index`. A build
+    that was killed goes on where it was; one that changes some documents only takes the other vectors from the
+    collection before. Vectors that nodes carry are not used: they may be another model's.
 
     Args:
-        nodes: LlamaIndex nodes; they are copied, not changed.
+        nodes: LlamaIndex nodes, a list or a stream; a window of 2,048 is in memory at once. They are not changed.
         embed_model: any LlamaIndex embedding; `Settings.embed_model` where None.
-        chroma: a folder, `http://host:port`, or a Chroma client.
-        name: the readable part of the collection's name.
-        show_progress: a progress bar.
+        chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
+        name: what the index is opened by.
+        vector_store: another LlamaIndex vector store in place of Chroma. The nodes are added to it as it is: it has
+            no contract, no swap, and no way back.
+        show_progress: a progress bar with time left.
+
+    Returns:
+        The index over a `LiveChromaStore`.
 
     Raises:
-        InputError: where there is no node or the folder is something else.
-        OutsideError: where the server does not answer.
-    """
-    from llama_index.core import Settings, StorageContext, VectorStoreIndex
-    from llama_index.vector_stores.chroma import ChromaVectorStore
+        InputError: where there is no node, two nodes of one id, or the folder is something else.
+        OutsideError: where the server does not answer, another process builds the same index, or the embedding fails.
 
-    if not nodes:
-        raise InputError("there is no node to index: give at least one")
-    model = embed_model or Settings.embed_model
+    Example:
+        >>> import chromadb
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import FineTunedEmbedding, rebuild_index
+        >>> nodes = [TextNode(text="A Kittiwake is an expenses claim."), TextNode(text="Visitors wear a badge.")]
+        >>> index = rebuild_index(nodes, FineTunedEmbedding.load("local"), chromadb.EphemeralClient())
+        >>> index.as_retriever(similarity_top_k=1).retrieve("How do I claim expenses?")[0].text
+        'A Kittiwake is an expenses claim.'
+    """
+    model = _model(embed_model)
+    if vector_store is not None:
+        return _fill_other_store(nodes, model, vector_store, show_progress)
+    check_collection_name(name)
     client = open_chroma(chroma) if isinstance(chroma, str | Path) else chroma
-    contract = embedding_contract(model)
-    final = check_collection_name(collection_name(name, str(contract.get("fingerprint", ""))))
-    clean = []
-    for node in nodes:
-        copy = node.model_copy()
-        copy.embedding = None
-        clean.append(copy)
-    try:
-        for leftover in (final + BUILDING, final):
-            if leftover in _names(client):
-                client.delete_collection(leftover)
-        collection = create_collection(client, final + BUILDING, contract)
-        index = VectorStoreIndex(
-            clean,
-            storage_context=StorageContext.from_defaults(vector_store=ChromaVectorStore(chroma_collection=collection)),
-            embed_model=model,
-            insert_batch_size=INSERT_BATCH,
+    contract = contract_of(model)
+    with _chroma_failures(), building(client, name) as lock:
+        pointer = read_pointer(client, name) or Pointer()
+        collection = _half_filled(client, name, pointer, contract)
+        filled = fill(
+            collection,
+            nodes,
+            model,
+            donor=_same_vectors(client, pointer, contract),
+            still_ours=lock.check,
             show_progress=show_progress,
         )
-        collection.modify(name=final)
-    except RagFtError:
-        raise
-    except Exception as error:
-        raise OutsideError(f"the index could not be written to Chroma ({error!s:.160}): run again") from error
-    logger.info("indexed %d passages in the Chroma collection %s", len(clean), final)
-    return index
+        if not filled.count:
+            client.delete_collection(collection.name)
+            raise InputError("there is no node to index: give at least one")
+        check_filled(collection, filled)
+        lock.check()
+        pointer = pointer.to(collection.name)
+        write_pointer(client, name, pointer)
+        logger.info(
+            "%d passages (%d embedded, %d vectors reused) in the Chroma collection %s",
+            filled.count, filled.embedded, filled.reused, collection.name,
+        )  # fmt: skip
+        # One step back stays possible; what is older goes when nobody can read it any more.
+        _remove(client, name, pointer, {each.collection for each in pointer.retired[:-1] if _is_past(each.since)})
+    return open_index(model, client, name)
 
 
-def open_index(embed_model: BaseEmbedding, chroma: str | Path | ClientAPI, name: str = "passages") -> VectorStoreIndex:
-    """Open an index that was built with this embedding.
+def update_index(
+    nodes: Iterable[BaseNode],
+    embed_model: BaseEmbedding | None = None,
+    chroma: str | Path | ClientAPI = "chroma",
+    name: str = "passages",
+    *,
+    delete_missing: bool = True,
+    show_progress: bool = False,
+) -> VectorStoreIndex:
+    """Bring the index that is read to hold these nodes: only new and changed ones are embedded.
+
+    For a few changes of many documents: each becomes visible as it is written. `rebuild_index` shows all at once, and
+    can be taken back.
+
+    Args:
+        nodes: the nodes as they are now; they are told apart by the hash of their content.
+        embed_model: the one that the index was built with; `Settings.embed_model` where None.
+        chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
+        name: what the index is opened by.
+        delete_missing: `nodes` are all there are, and what is not among them goes. Otherwise they are all of their
+            documents only.
+        show_progress: a progress bar with time left.
 
     Raises:
-        InputError: where there is none for it; the message names those that are there.
+        ContractError: where it was built with another model.
+        InputError: where there is no such index.
+        OutsideError: where the server does not answer, another process builds the same index, or the embedding fails.
+    """
+    model = _model(embed_model)
+    client = open_chroma(chroma, create=False) if isinstance(chroma, str | Path) else chroma
+    with _chroma_failures(), building(client, name) as lock:
+        pointer = _existing(client, name)
+        collection = client.get_collection(str(pointer.current), embedding_function=None)
+        _check(collection, contract_of(model))
+        filled = fill(
+            collection,
+            nodes,
+            model,
+            delete_others=delete_missing,
+            still_ours=lock.check,
+            show_progress=show_progress,
+        )
+        logger.info(
+            "%d passages embedded, %d vectors reused, %d as they were, %d deleted in %s",
+            filled.embedded, filled.reused, filled.kept, filled.deleted, collection.name,
+        )  # fmt: skip
+    return open_index(model, client, name)
+
+
+def open_index(
+    embed_model: BaseEmbedding | None = None, chroma: str | Path | ClientAPI = "chroma", name: str = "passages"
+) -> VectorStoreIndex:
+    """Open an index that was built with this embedding; it follows later rebuilds by itself.
+
+    Args:
+        embed_model: `Settings.embed_model` where None.
+        chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
+        name: what it was built under.
+
+    Raises:
+        ContractError: where it was built with another model, or with other prefixes.
+        InputError: where there is none; the message names those that are there.
     """
     from llama_index.core import VectorStoreIndex
-    from llama_index.vector_stores.chroma import ChromaVectorStore
 
+    from rag_ft.index.live_store import LiveChromaStore
+
+    model = _model(embed_model)
     client = open_chroma(chroma, create=False) if isinstance(chroma, str | Path) else chroma
-    contract = embedding_contract(embed_model)
-    wanted = collection_name(name, str(contract.get("fingerprint", "")))
-    if wanted not in _names(client):
-        found = ", ".join(sorted(_names(client))) or "none"
+    _existing(client, name)
+    store = LiveChromaStore(name, client, model)
+    return VectorStoreIndex.from_vector_store(store, embed_model=model)
+
+
+def rollback_index(chroma: str | Path | ClientAPI = "chroma", name: str = "passages") -> str:
+    """Let the name stand for the collection before again; the one that it stood for stays, for the way back.
+
+    Returns:
+        The collection that is read now.
+
+    Raises:
+        InputError: where there is none before it.
+        OutsideError: where another process builds the index.
+    """
+    client = open_chroma(chroma, create=False) if isinstance(chroma, str | Path) else chroma
+    with _chroma_failures(), building(client, name):
+        pointer = _existing(client, name)
+        there = _names(client)
+        before = [each.collection for each in pointer.retired if each.collection in there]
+        if not before:
+            raise InputError(f"the index {name} has no collection before {pointer.current}: there is no way back")
+        write_pointer(client, name, pointer.to(before[-1]))
+    logger.info("the index %s is %s again, in place of %s", name, before[-1], pointer.current)
+    return before[-1]
+
+
+def prune_index(
+    chroma: str | Path | ClientAPI = "chroma", name: str = "passages", *, pause: float = PAUSE
+) -> list[str]:
+    """Remove the collections that an index was before, and what killed builds of it left.
+
+    Args:
+        chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
+        name: what the index is opened by.
+        pause: seconds since a collection was replaced, under which it stays: somebody may still read it.
+
+    Returns:
+        The names of the collections that are gone.
+
+    Raises:
+        InputError: where there is no such index.
+        OutsideError: where another process builds the index.
+    """
+    client = open_chroma(chroma, create=False) if isinstance(chroma, str | Path) else chroma
+    with _chroma_failures(), building(client, name):
+        pointer = _existing(client, name)
+        old = {each.collection for each in pointer.retired if _is_past(each.since, pause)}
+        left = _builds(client, name) - pointer.collections
+        _remove(client, name, pointer, old | left)
+    return sorted(old | left)
+
+
+def _model(embed_model: BaseEmbedding | None) -> BaseEmbedding:
+    from llama_index.core import Settings
+
+    return embed_model if embed_model is not None else Settings.embed_model
+
+
+def _existing(client: ClientAPI, name: str) -> Pointer:
+    pointer = read_pointer(client, name)
+    if pointer is None or pointer.current is None:
+        there = sorted(_names(client))
+        found = ", ".join(each.removesuffix(".pointer") for each in there if each.endswith(".pointer")) or "none"
         raise InputError(
-            f"no collection {wanted} for this model (collections: {found}): build it with "
-            "rag-ft index SOURCE --model MODEL, the vectors of another model are no use"
+            f"there is no index {name} (indexes: {found}): build it with "
+            f"rag-ft index SOURCE --model MODEL --collection {name}"
         )
-    collection = client.get_collection(wanted, embedding_function=None)
-    stored = collection_contract(collection)
-    if stored.get("fingerprint") != contract.get("fingerprint"):
-        raise InputError(
-            f"the collection {wanted} was filled by another model ({stored.get('base_model')}): rebuild it"
-        )
-    return VectorStoreIndex.from_vector_store(ChromaVectorStore(chroma_collection=collection), embed_model=embed_model)
+    return pointer
 
 
-def embedding_contract(model: BaseEmbedding) -> dict[str, Any]:
-    """What the vectors of an embedding depend on, as plain values for a collection's metadata."""
-    from rag_ft.files import sha256_of
+def _check(collection: Collection, contract: EmbeddingContract) -> None:
+    stored = from_metadata(collection.metadata)
+    if stored is None:
+        raise ContractError(f"the collection {collection.name} has no contract: rebuild the index")
+    check_same(stored, contract, collection.name)
 
-    contract = getattr(model, "contract", None)
-    if contract is not None:
-        return {**contract.to_dict(), "distance": SPACE, "fingerprint": contract.passage_fingerprint}
-    dimension = len(model.get_text_embedding("dimension"))
-    identity = f"{model.class_name()} {model.model_name} {dimension}"
-    return {
-        "base_model": model.model_name,
-        "dimension": dimension,
-        "distance": SPACE,
-        "fingerprint": sha256_of(identity),
-    }
+
+def _half_filled(client: ClientAPI, name: str, pointer: Pointer, contract: EmbeddingContract) -> Collection:
+    """The collection to fill: what a killed build left where it is of the same contract, else a new one."""
+    for left in sorted(_builds(client, name) - pointer.collections):
+        collection = client.get_collection(left, embedding_function=None)
+        stored = from_metadata(collection.metadata)
+        if stored is not None and not stored.differences(contract):
+            logger.info("going on with %s, which holds %d passages", left, collection.count())
+            return collection
+        client.delete_collection(left)
+    final = f"{name}-{contract.fingerprint[:FINGERPRINT_DIGITS]}-{pointer.version + 1}"
+    return create_collection(client, final, as_metadata(contract))
+
+
+def _same_vectors(client: ClientAPI, pointer: Pointer, contract: EmbeddingContract) -> Collection | None:
+    """The collection that is read, where its vectors are those that this contract makes."""
+    if pointer.current is None:
+        return None
+    collection = client.get_collection(pointer.current, embedding_function=None)
+    stored = from_metadata(collection.metadata)
+    return collection if stored is not None and stored.passage_fingerprint == contract.passage_fingerprint else None
+
+
+def _builds(client: ClientAPI, name: str) -> set[str]:
+    pattern = re.compile(rf"{re.escape(name)}-[0-9a-f]{{{FINGERPRINT_DIGITS}}}-\d+")
+    return {each for each in _names(client) if pattern.fullmatch(each)}
+
+
+def _remove(client: ClientAPI, name: str, pointer: Pointer, collections: set[str]) -> None:
+    if not collections:
+        return
+    write_pointer(client, name, pointer.without(collections))
+    for each in sorted(collections & _names(client)):
+        client.delete_collection(each)
+
+
+def _is_past(since: float, pause: float = PAUSE) -> bool:
+    return time.time() - since >= pause
 
 
 def _names(client: ClientAPI) -> set[str]:
     return {collection.name for collection in client.list_collections()}
+
+
+def _fill_other_store(
+    nodes: Iterable[BaseNode], model: BaseEmbedding, store: BasePydanticVectorStore, show_progress: bool
+) -> VectorStoreIndex:
+    """Embed nodes into a vector store that is not Chroma, a window at a time."""
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.schema import MetadataMode
+    from tqdm.auto import tqdm
+
+    if not store.stores_text:
+        raise InputError(f"{store.class_name()} keeps no texts: give it to VectorStoreIndex with a docstore")
+    with tqdm(desc="indexing", unit="passage", disable=not show_progress, dynamic_ncols=True) as bar:
+        for window in parts_of(nodes, WINDOW):
+            copies = [node.model_copy() for node in window]
+            texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in copies]
+            for node, vector in zip(copies, embedded(model, texts).tolist(), strict=True):
+                node.embedding = vector
+            store.add(copies)
+            bar.update(len(window))
+    logger.warning("%s keeps no contract: nothing tells whether it is asked with the right model", store.class_name())
+    return VectorStoreIndex.from_vector_store(store, embed_model=model)
+
+
+@contextmanager
+def _chroma_failures() -> Iterator[None]:
+    """Turn what Chroma raises into one clear line."""
+    try:
+        yield
+    except RagFtError:
+        raise
+    except Exception as error:
+        if not type(error).__module__.startswith(("chromadb", "httpx", "sqlite3")) and not isinstance(error, OSError):
+            raise
+        said = without_secrets((str(error).strip() or type(error).__name__).splitlines()[0])[:160]
+        raise OutsideError(f"Chroma failed ({said}): what was written stays, run the same again") from error

@@ -1,54 +1,48 @@
-"""Chroma clients and collections: an embedded folder, or a server behind http://."""
+"""Chroma clients and collections: an embedded folder, a server behind http://, or Chroma's cloud."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from rag_ft.errors import InputError, OutsideError
+from rag_ft.errors import InputError, OutsideError, without_secrets
+from rag_ft.index.contract import SPACE
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
 
-SPACE = "cosine"
+
+def is_address(where: str | Path) -> bool:
+    """Whether a server or Chroma's cloud is meant, and not a folder."""
+    return bool(re.match(r"https?://|cloud(:|$)", str(where)))
 
 
 def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
-    """Open an embedded Chroma folder, or a server by its address.
+    """Open an embedded Chroma folder, a server by its address, or a database in Chroma's cloud.
+
+    Keys come from the environment alone: `CHROMA_AUTH_TOKEN` is sent to a server as a bearer token, `CHROMA_API_KEY`
+    to the cloud.
 
     Args:
-        where: a folder, or `http://host:port` (or `https://`).
+        where: a folder, `http://HOST:PORT` (or `https://`) with `/TENANT/DATABASE` behind it where these are not the
+            default ones, or `cloud:TENANT/DATABASE` (`cloud` alone takes those that the key belongs to).
         create: make the folder where there is none.
 
     Raises:
-        InputError: where the folder is something else, or is missing and not to be made.
+        InputError: where the folder is something else, or is missing and not to be made, or the cloud's key is missing.
         OutsideError: where the server does not answer.
     """
     import chromadb
 
     # No settings of our own: Chroma refuses a second client on one folder with other settings than the first's.
-    if re.match(r"https?://", str(where)):
-        url = urlparse(str(where))
-        try:
-            port = url.port or (443 if url.scheme == "https" else 8000)
-        except ValueError as error:
-            raise InputError(f"{where} is no address ({error}): --chroma takes a folder or http://HOST:PORT") from None
-        try:
-            client = chromadb.HttpClient(
-                host=url.hostname or "",
-                port=port,
-                ssl=url.scheme == "https",
-            )
-            client.heartbeat()
-        except Exception as error:
-            raise OutsideError(
-                f"no Chroma server answers at {url.scheme}://{url.hostname}:{port} ({_short(error)}): "
-                "start it (chroma run) or check the address"
-            ) from error
-        return client
+    if is_address(where):
+        return _open_server(str(where))
     folder = Path(where).expanduser()
     if folder.is_file():
         raise InputError(f"{folder} is a file: --chroma takes a folder or http://HOST:PORT")
@@ -66,16 +60,50 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
         ) from error
 
 
-def collection_name(name: str, fingerprint: str) -> str:
-    """A collection name of one model: the readable part, and the start of its contract's fingerprint.
+def _open_server(where: str) -> ClientAPI:
+    import chromadb
 
-    Example:
-        >>> from rag_ft.index.chroma import collection_name
-        >>> collection_name("Acme policies", "0123456789abcdef")
-        'Acme-policies-0123456789'
-    """
-    plain = re.sub(r"[^a-zA-Z0-9._-]+", "-", name).strip("-._") or "passages"
-    return f"{plain[:400]}-{fingerprint[:10]}"
+    if where.startswith("cloud"):
+        tenant, database = _tenant(where.partition(":")[2], where)
+        if not (key := os.environ.get("CHROMA_API_KEY")):
+            raise InputError(f"{where} needs a key: set CHROMA_API_KEY")
+        connect: Callable[[], ClientAPI] = partial(chromadb.CloudClient, tenant=tenant, database=database, api_key=key)
+        shown = "Chroma's cloud"
+    else:
+        url = urlparse(where)
+        try:
+            port = url.port or (443 if url.scheme == "https" else 8000)
+        except ValueError as error:
+            raise InputError(f"{where} is no address ({error}): --chroma takes a folder or http://HOST:PORT") from None
+        tenant, database = _tenant(url.path.strip("/"), where)
+        token = os.environ.get("CHROMA_AUTH_TOKEN")
+        connect = partial(
+            chromadb.HttpClient,
+            host=url.hostname or "",
+            port=port,
+            ssl=url.scheme == "https",
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+            **({"tenant": tenant, "database": database} if tenant and database else {}),
+        )
+        shown = f"{url.scheme}://{url.hostname}:{port}"
+    try:
+        client = connect()
+        client.heartbeat()
+    except Exception as error:
+        said = without_secrets(_short(error))
+        refused = any(word in said.lower() for word in ("401", "403", "unauthorized", "forbidden", "permission"))
+        mend = "check the key (CHROMA_AUTH_TOKEN, CHROMA_API_KEY)" if refused else "start it (chroma run)"
+        raise OutsideError(f"no Chroma server answers at {shown} ({said}): {mend} or check the address") from error
+    return client
+
+
+def _tenant(path: str, where: str) -> tuple[str | None, str | None]:
+    if not path:
+        return None, None
+    tenant, _, database = path.partition("/")
+    if not tenant or not database or "/" in database:
+        raise InputError(f"{where}: behind the address stand TENANT/DATABASE, or nothing")
+    return tenant, database
 
 
 def check_collection_name(name: str) -> str:
@@ -88,18 +116,11 @@ def check_collection_name(name: str) -> str:
     return name
 
 
-def create_collection(client: ClientAPI, name: str, contract: dict[str, Any]) -> Collection:
-    """A new collection with cosine distance and the embedding contract in its metadata."""
-    metadata = {f"rag_ft_{key}": value for key, value in contract.items()}
+def create_collection(client: ClientAPI, name: str, metadata: dict[str, Any] | None = None) -> Collection:
+    """A new collection with cosine distance, whose vectors we make ourselves."""
     return client.create_collection(
         name, configuration={"hnsw": {"space": SPACE}}, metadata=metadata or None, embedding_function=None
     )
-
-
-def collection_contract(collection: Collection) -> dict[str, Any]:
-    """The embedding contract in a collection's metadata; empty where there is none."""
-    metadata = collection.metadata or {}
-    return {key.removeprefix("rag_ft_"): value for key, value in metadata.items() if key.startswith("rag_ft_")}
 
 
 def _short(error: Exception) -> str:

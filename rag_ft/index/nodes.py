@@ -1,12 +1,20 @@
-"""Passages of a dataset as LlamaIndex nodes."""
+"""Passages of a dataset, and of a Chroma collection that an app has, as LlamaIndex nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rag_ft.errors import InputError
+from rag_ft.index.chroma import open_chroma
+from rag_ft.index.pointer import read_pointer
+from rag_ft.index.records import NODE_HASH, TEXT_HASH
 
 if TYPE_CHECKING:
-    from llama_index.core.schema import TextNode
+    from chromadb.api.models.Collection import Collection
+    from llama_index.core.schema import BaseNode, TextNode
+
+PAGE = 1000
 
 
 def nodes_from_texts(texts: Mapping[str, str], documents: Mapping[str, str]) -> list[TextNode]:
@@ -26,3 +34,73 @@ def nodes_from_texts(texts: Mapping[str, str], documents: Mapping[str, str]) -> 
         )
         for key, text in texts.items()
     ]
+
+
+class ChromaNodes:
+    """The nodes of a Chroma collection, read a page at a time; their vectors are left alone.
+
+    Args:
+        collection: filled by LlamaIndex, by rag_ft, or by anything else that keeps texts in it.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+
+    def __len__(self) -> int:
+        return self.collection.count()
+
+    def __iter__(self) -> Iterator[BaseNode]:
+        offset = 0
+        while True:
+            page = self.collection.get(limit=PAGE, offset=offset, include=["documents", "metadatas"])
+            if not page["ids"]:
+                return
+            documents, metadatas = page["documents"] or [], page["metadatas"] or []
+            for key, text, metadata in zip(page["ids"], documents, metadatas, strict=True):
+                if not text:
+                    raise InputError(
+                        f"{self.collection.name}: the entry {key!r} has no text: there is nothing to embed"
+                    )
+                yield _node(key, text, dict(metadata or {}))
+            offset += len(page["ids"])
+
+
+def nodes_from_chroma(source: str) -> ChromaNodes:
+    """The nodes of a collection that an app already has, to be embedded anew elsewhere.
+
+    Args:
+        source: `chroma:PATH:COLLECTION`, or an address in place of the path; the name of a collection, or of an index
+            that rag_ft built.
+
+    Raises:
+        InputError: where there is no such collection.
+        OutsideError: where the server does not answer.
+    """
+    from chromadb.errors import NotFoundError
+
+    where, _, name = source.removeprefix("chroma:").rpartition(":")
+    if not where or not name or name.startswith("//"):
+        raise InputError(f"{source}: give chroma:PATH_OR_URL:COLLECTION")
+    client = open_chroma(where, create=False)
+    pointer = read_pointer(client, name)
+    try:
+        found = client.get_collection(
+            pointer.current if pointer is not None and pointer.current else name, embedding_function=None
+        )
+    except (NotFoundError, ValueError):
+        there = ", ".join(sorted(each.name for each in client.list_collections())) or "none"
+        raise InputError(f"{where} has no collection {name} (collections: {there})") from None
+    return ChromaNodes(found)
+
+
+def _node(key: str, text: str, metadata: dict[str, Any]) -> BaseNode:
+    """A node as LlamaIndex keeps it in Chroma, or a new one around a text of somebody else."""
+    from llama_index.core.schema import TextNode
+    from llama_index.core.vector_stores.utils import metadata_dict_to_node
+
+    if "_node_content" in metadata:
+        node = metadata_dict_to_node(metadata)
+        node.set_content(text)
+        return node
+    plain = {name: value for name, value in metadata.items() if name not in (TEXT_HASH, NODE_HASH)}
+    return TextNode(id_=key, text=text, metadata=plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,9 @@ class ApartSampler(DefaultBatchSampler):
 
     A row's keys are the passages that answer its question; what it shows are its own passage and its negatives. The
     text alone does not tell: the same passage without one sentence is another text, and a negative that is none. Rows
-    that do not fit wait for the next batch. A rest of less than a quarter of a batch is left out: it has hardly any
-    negatives. Which rows it holds differs from epoch to epoch; how many batches there are does not.
+    that do not fit wait for the next batch. A rest of one row, or of less than a quarter of the largest batch,
+    is left out: it has hardly any negatives. Which rows it holds differs from epoch to epoch; how many batches there
+    are does not.
 
     Rows of similar length come together where lengths differ: what is padded is computed for nothing.
     """
@@ -52,26 +54,27 @@ class ApartSampler(DefaultBatchSampler):
             groups = [groups[place] for place in torch.randperm(len(groups), generator=generator)]
         else:
             groups = [[row] for row in order]
-        waiting = [row for group in self._by_length(groups) for row in group]
+        waiting = deque(row for group in self._by_length(groups) for row in group)
         batches: list[list[int]] = []
+        largest = 0
         while waiting:
             batch: list[int] = []
             answers: set[object] = set()
             shown: set[object] = set()
             left: list[int] = []
-            for place, row in enumerate(waiting):
-                if len(batch) == self.batch_size:
-                    left += waiting[place:]
-                    break
+            while waiting and len(batch) < self.batch_size:
+                row = waiting.popleft()
                 if answers.isdisjoint(self.shown[row]) and shown.isdisjoint(self.keys[row]):
                     answers |= self.keys[row]
                     shown |= self.shown[row]
                     batch.append(row)
                 else:
                     left.append(row)
-            if not batches or len(batch) * 4 >= self.batch_size:
+            waiting.extendleft(reversed(left))
+            # Few passages make small batches: all of them count.
+            largest = max(largest, len(batch))
+            if len(batch) * 4 >= largest and (len(batch) > 1 or not batches):
                 batches.append(batch)
-            waiting = left
         # In the order of their length they would teach short texts first.
         mixed = torch.randperm(len(batches), generator=generator).tolist() if self.lengths else range(len(batches))
         yield from (batches[place] for place in mixed)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMPLETE = "complete"
+MARK = "fingerprint"
+PLAN = "plan.json"
 STATE = "state.json"
 BEST = "best.safetensors"
 SECONDS_BETWEEN = 60.0
@@ -38,14 +40,30 @@ class Checkpoints:
     folder: Path
     lock: FileLock
 
+    @staticmethod
+    def plan(output: Path, fingerprint: str) -> dict[str, int] | None:
+        """What a training that broke off had fitted into its time; None where there is none of this fingerprint."""
+        folder = _folder(output)
+        try:
+            if (folder / MARK).read_text(encoding="utf-8") != fingerprint:
+                return None
+            return {name: int(value) for name, value in json.loads((folder / PLAN).read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError):
+            return None
+
     @classmethod
-    def beside(cls, output: Path, fingerprint: str) -> Checkpoints:
+    def beside(cls, output: Path, fingerprint: str, plan: dict[str, int]) -> Checkpoints:
         """The checkpoints of a training; those of another one at the same place are thrown away.
+
+        Args:
+            output: the model's folder.
+            fingerprint: of all that the training depends on.
+            plan: how much of it fits its time.
 
         Raises:
             InputError: where another process trains this model now.
         """
-        folder = output.parent / f".{output.name}.training"
+        folder = _folder(output)
         with outside_failures(folder):
             folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")
@@ -55,11 +73,12 @@ class Checkpoints:
             raise InputError(
                 f"{output} is being trained by another process: wait for it, or choose another --output"
             ) from None
-        mark = folder / "fingerprint"
+        mark = folder / MARK
         if not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint:
             for each in folder.iterdir():
                 if each.name != "lock":
                     shutil.rmtree(each) if each.is_dir() else each.unlink()
+            write_text(folder / PLAN, json.dumps(plan))
             write_text(mark, fingerprint)
         return cls(folder, lock)
 
@@ -77,6 +96,10 @@ class Checkpoints:
     def close(self) -> None:
         """Let another process have them."""
         self.lock.release()
+
+
+def _folder(output: Path) -> Path:
+    return output.parent / f".{output.name}.training"
 
 
 def last_complete(folder: Path) -> Path | None:

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 POOL = 600
-"""Passages that dev questions are searched in: their own, the base's nearest, and a random rest."""
+"""Passages that dev questions are searched in: their own, and a random rest."""
+
+MOST = 1_000
+"""Dev questions, or scored pairs, that are asked: more cost time after each epoch, and decide nothing else."""
+
+AT_ONCE = 256
 
 DEPTH = 10
 
@@ -59,6 +64,24 @@ def mean_over_makings(values: NDArray[np.float64], makings: Sequence[str]) -> fl
     return float(np.mean([values[made == making].mean() for making in dict.fromkeys(makings)]))
 
 
+def as_mean_over_makings(differences: NDArray[np.float64], makings: Sequence[str]) -> NDArray[np.float64]:
+    """Differences weighted so that their plain mean is the mean over makings, shape (units,).
+
+    Example:
+        >>> import numpy as np
+        >>> from rag_ft.training.dev import as_mean_over_makings
+        >>> as_mean_over_makings(np.array([0.0, 0.0, 0.0, 0.2]), ["other", "other", "other", "real"]).mean().round(3)
+        np.float64(0.1)
+    """
+    made = np.asarray(makings)
+    kinds = list(dict.fromkeys(makings))
+    weighted = differences.copy()
+    for making in kinds:
+        chosen = made == making
+        weighted[chosen] *= len(made) / (len(kinds) * chosen.sum())
+    return weighted
+
+
 @dataclass(frozen=True)
 class DevQuestions:
     """Dev questions over a pool of passages that is small enough to be encoded again and again; nDCG@10.
@@ -88,8 +111,17 @@ class DevQuestions:
     def of(cls, dataset: QADataset, seed: int = 0, pool: int = POOL) -> DevQuestions:
         """The dev split of a dataset, over its relevant passages and a random rest.
 
-        Test passages may be in the pool as passages to be passed over; no test question is looked at.
+        Test passages may be in the pool as passages to be passed over; no test question is looked at. Of more than
+        1,000 questions, as many of each making are drawn as there are of it among all.
         """
+        earlier = set(dataset.info.get("earlier_questions", ()))
+        named = {KEY_PHRASES: "key phrases", HUMAN: "real"}
+        making = {
+            query: ("earlier " if query in earlier else "") + named.get(dataset.queries[query].style, "other")
+            for query in dataset.require("dev")
+        }
+        asked = _drawn(making, MOST, seed)
+        dataset = dataset.with_qrels(dataset.qrels | {"dev": {query: dataset.qrels["dev"][query] for query in asked}})
         qrels = dataset.require("dev")
         relevant = {passage for grades in qrels.values() for passage in grades}
         others = [passage for passage in dataset.passages if passage not in relevant]
@@ -98,18 +130,13 @@ class DevQuestions:
         chosen = relevant | {others[place] for place in drawn}
         ids = [passage for passage in dataset.passages if passage in chosen]
         texts = dataset.passage_texts
-        earlier = set(dataset.info.get("earlier_questions", ()))
-        making = {KEY_PHRASES: "key phrases", HUMAN: "real"}
         return cls(
             list(qrels),
             [dataset.queries[query].text for query in qrels],
             ids,
             [texts[passage] for passage in ids],
             qrels,
-            [
-                ("earlier " if query in earlier else "") + making.get(dataset.queries[query].style, "other")
-                for query in qrels
-            ],
+            [making[query] for query in qrels],
             resampling_groups(dataset, "dev")[0],
         )
 
@@ -117,13 +144,13 @@ class DevQuestions:
         """nDCG@10 of each dev question under a model, shape (questions,); the search is exact."""
         queries = encode(model, self.query_texts, "query")
         passages = encode(model, self.passage_texts, "document")
-        scores = queries @ passages.T
         depth = min(DEPTH, len(self.passage_ids))
-        top = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
-        rankings = {
-            query: [self.passage_ids[place] for place in places]
-            for query, places in zip(self.query_ids, top, strict=True)
-        }
+        rankings = {}
+        for start in range(0, len(queries), AT_ONCE):
+            scores = queries[start : start + AT_ONCE] @ passages.T
+            top = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
+            for query, places in zip(self.query_ids[start : start + AT_ONCE], top, strict=True):
+                rankings[query] = [self.passage_ids[place] for place in places]
         return metrics_per_query(rankings, self.qrels, [HEADLINE])[HEADLINE]
 
     def passages(self) -> list[str]:
@@ -138,8 +165,11 @@ class DevQuestions:
     def chance(self) -> float:
         """nDCG@10 that a ranking at random would have, about."""
         discounts = 1 / np.log2(np.arange(2, DEPTH + 2))
-        right = np.mean([len(relevant) for relevant in self.qrels.values()]) / max(1, len(self.passage_ids))
-        return float(right * discounts.sum())
+        found = [
+            len(relevant) / max(1, len(self.passage_ids)) * discounts.sum() / discounts[: len(relevant)].sum()
+            for relevant in self.qrels.values()
+        ]
+        return float(np.mean(found))
 
 
 @dataclass(frozen=True)
@@ -165,6 +195,8 @@ class DevScores:
         count = round(len(queries) * DEV_SHARE)
         held_out = set(random.Random(seed).sample(queries, count))
         dev = [pair for pair in dataset.scored_pairs if pair.query in held_out]
+        if len(dev) > MOST:
+            dev = random.Random(seed).sample(dev, MOST)
         if len(dev) < ENOUGH or len({pair.score for pair in dev}) < 2:
             return None, dataset
         rest = [pair for pair in dataset.scored_pairs if pair.query not in held_out]
@@ -183,6 +215,18 @@ class DevScores:
     def passages(self) -> list[str]:
         """The distinct passages."""
         return list(dict.fromkeys(pair.passage for pair in self.pairs))
+
+
+def _drawn(making: Mapping[str, str], most: int, seed: int) -> list[str]:
+    """At most so many questions, of each making its share, and 30 at least where it has them."""
+    if len(making) <= most:
+        return list(making)
+    draw, chosen = random.Random(seed), set()
+    for name in dict.fromkeys(making.values()):
+        those = [query for query, made in making.items() if made == name]
+        count = max(round(most * len(those) / len(making)), min(ENOUGH, len(those)))
+        chosen |= set(draw.sample(those, count))
+    return [query for query in making if query in chosen]
 
 
 State = dict[str, "torch.Tensor"]

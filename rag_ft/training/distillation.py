@@ -70,8 +70,8 @@ def onto_principal_axes(
     if dimension >= passages.shape[1]:
         return queries, passages
     # Not centred: cosines are taken from the origin.
-    _, _, axes = np.linalg.svd(np.concatenate([queries, passages]), full_matrices=False)
-    kept = axes[:dimension].T
+    _, axes = np.linalg.eigh(queries.T @ queries + passages.T @ passages)  # the largest come last
+    kept = axes[:, ::-1][:, :dimension]
     return _unit(queries @ kept), _unit(passages @ kept)
 
 

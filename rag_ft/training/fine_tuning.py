@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.embedding.saving import save_model
 from rag_ft.errors import InputError
 from rag_ft.evaluation.significance import Difference
-from rag_ft.files import sha256_of
 from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import Dev, DevQuestions, DevScores, State, copy_weights, mean_over_makings
 from rag_ft.training.diagnosis import check_level, check_losses, check_makings, check_questions, check_vectors
@@ -32,22 +32,30 @@ from rag_ft.training.guard import Choice, choose_share
 from rag_ft.training.hard_negatives import mine_negatives
 from rag_ft.training.lora import DEFAULT_RATE, add_lora, remove_lora
 from rag_ft.training.losses import SHAPE, check_dimensions, check_shape, loss_that_fits
-from rag_ft.training.pairs import Pair, is_generated, question_styles, scored_pairs, training_pairs
+from rag_ft.training.pairs import (
+    Pair,
+    is_generated,
+    question_styles,
+    scored_pairs,
+    training_pairs,
+    without_held_out,
+)
 from rag_ft.training.recipe import (
-    GENERATED_SHARES,
     STRONG,
     Recipe,
     fitting_max_length,
     recipe_for,
     room_to_learn,
 )
-from rag_ft.training.trainer import Tuning, run_trainer
+from rag_ft.training.trainer import Tuning, check_trackers, run_trainer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LEAST_SHARE = 0.1
 """A smaller share of the tuned weights is not worth a training."""
@@ -96,7 +104,7 @@ def train_model(
     earlier: QADataset | None = None,
     replay: float = 0.3,
     recipe: Recipe | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     device: str | None = None,
     show_progress: bool = False,
     report_to: Sequence[str] = (),
@@ -126,11 +134,13 @@ def train_model(
         continue_from: a tuned model to go on from, in place of `base_model`.
         earlier: what that model was tuned on: some of it is trained on again, and its dev questions must agree too.
         replay: share of the earlier questions among all training questions.
-        recipe: replaces the default one (`recipe_for`).
-        seed: of every draw; the same seed gives the same numbers on the same machine.
+        recipe: replaces the default one (`recipe_for`). One of your own, or shares of your own, are not bounded where
+            the questions were generated (`room_to_learn`).
+        seed: of every draw; the same seed gives the same numbers on the same machine. The recipe's where None.
         device: a torch device; the best there is where None.
         show_progress: a progress bar with time left.
-        report_to: trackers: `tensorboard`, `trackio`, `mlflow`, `wandb`, as far as they are installed.
+        report_to: trackers: `tensorboard`, `trackio`, `mlflow`, `wandb`, as far as they are installed. TensorBoard's
+            files are in a folder beside the model, `NAME.logs`.
         **settings: numbers of the recipe that replace its own: `epochs`, `batch_size`, `learning_rate`, `loss`,
             `mine`, `lora`, `dimensions`, ... (`Recipe`).
 
@@ -146,31 +156,47 @@ def train_model(
         raise InputError(
             f"{output} is in the way and no model of rag_ft: choose another --output, nothing is overwritten"
         )
+    check_trackers(report_to)
+    if device is not None and device.partition(":")[2] not in ("", "0"):
+        raise InputError(
+            f"device is {device!r}: training runs on the first GPU it sees, so choose one with CUDA_VISIBLE_DEVICES"
+        )
+    if seed is None:
+        seed = recipe.seed if recipe is not None else 0
+    elif recipe is not None:
+        recipe = replace(recipe, seed=seed)
     before = _earlier_record(continue_from) if continue_from is not None else {}
     base_model = str(continue_from) if continue_from is not None else base_model
     if earlier is not None:
-        dataset = merge_datasets(earlier, dataset, replay, seed)
+        # Each brings its own dev: merged without, one side alone would choose.
+        dataset = merge_datasets(carve_dev(earlier, seed=seed), carve_dev(dataset, seed=seed), replay, seed)
     elif before:
         logger.warning("no earlier dataset is given: nothing tells whether earlier questions are still answered")
     if not dataset.scored_pairs:
         dataset.require("train")
     started = time.monotonic()
     model = load_sentence_transformer(base_model, query_prefix, passage_prefix, max_length, device)
+    model.float()  # in 16 bits most of what a small step adds is rounded away
     master = load_sentence_transformer(teacher, device=device) if teacher is not None else None
-    recipe = _recipe(dataset, model, master, recipe, settings, seed)
+    # Dev questions like the training ones approve of too much, where those were generated.
+    bounded = recipe is None and "shares" not in settings and master is None and is_generated(dataset)
+    recipe = _recipe(dataset, model, master, recipe, settings, seed, max_pairs)
     dev, dataset = _dev(dataset, recipe, seed)
     if max_length is None:
         model.max_seq_length = fitting_max_length(model, _passages_of_training(dataset, recipe))
     base = copy_weights(model)
     examples = _examples(dataset, recipe, model, master, max_pairs)
-    if max_minutes is not None:
+    wanted = _fingerprint(base, model, master, dataset, recipe, examples, max_minutes)
+    if max_minutes is not None and (planned := Checkpoints.plan(output, wanted)) is None:
         recipe, examples = _fit_into(max_minutes, model, recipe, examples)
+    elif max_minutes is not None and planned is not None:
+        recipe, examples = _planned(planned, recipe, examples)
     findings = check_questions(dataset) if SHAPE[recipe.loss or "mnr"] in ("pairs", "triplets") else []
     base_values = dev.values(model) if dev is not None else None
     level = None
     if isinstance(dev, DevQuestions) and base_values is not None:
         findings += check_level(float(base_values.mean()), dev.chance())
-        if recipe.shares == GENERATED_SHARES and master is None:
+        if bounded:
             level = dev.level(base_values)
             recipe = replace(recipe, shares=_bounded(recipe.shares, room_to_learn(level)))
             logger.info(
@@ -187,11 +213,12 @@ def train_model(
     choice = Choice(0.0, base, scores)
     tunings: list[Tuning] = []
     if recipe.shares:
-        checkpoints = Checkpoints.beside(output, _fingerprint(base_model, model, dataset, recipe, examples))
+        checkpoints = Checkpoints.beside(output, wanted, {"epochs": recipe.epochs, "pairs": len(examples)})
         try:
             choice, tunings, signs = _tune(
-                model, dataset, examples, recipe, base, dev, base_values, checkpoints, show_progress, report_to
-            )
+                model, dataset, examples, recipe, base, dev, base_values, checkpoints, show_progress, report_to,
+                output.with_name(output.name + ".logs"),
+            )  # fmt: skip
         finally:
             checkpoints.close()
         findings += signs
@@ -248,19 +275,26 @@ def _recipe(
     recipe: Recipe | None,
     settings: dict[str, Any],
     seed: int,
+    max_pairs: int | None = None,
 ) -> Recipe:
     """The recipe with its loss chosen, fitting the model and the data."""
     chosen = recipe
     if chosen is None:
         count = len(dataset.pairs("train")) if dataset.qrels.get("train") else len(dataset.scored_pairs)
+        count = min(count, max_pairs or count)
         chosen = recipe_for(model, count, is_generated(dataset) and teacher is None, seed)
     chosen = chosen.but(**settings)
     if chosen.loss is None:
-        wide = teacher is not None and (teacher.get_embedding_dimension() or 0) >= (
-            model.get_embedding_dimension() or 0
-        )
+        wide = teacher is not None and wide_enough(teacher, model)
         chosen = replace(chosen, loss=loss_that_fits(dataset, teacher is not None, wide))
     loss = chosen.loss or "mnr"
+    if chosen.rounds > 1 and (chosen.mine is None or teacher is not None):
+        raise InputError(
+            f"rounds is {chosen.rounds}: a later round differs by the hard negatives that the model of the one before "
+            "finds, so give --mine, and no --teacher"
+        )
+    if loss == "mse" and teacher is not None and not wide_enough(teacher, model):
+        raise InputError("the loss 'mse' needs a teacher of as many dimensions or more: take 'kl' or 'margin-mse'")
     check_shape(loss, dataset, teacher is not None, chosen.mine is not None)
     check_dimensions(model, chosen)
     if chosen.lora and recipe is None and "learning_rate" not in settings:
@@ -272,10 +306,16 @@ def _recipe(
     return chosen
 
 
+def wide_enough(teacher: SentenceTransformer, model: SentenceTransformer) -> bool:
+    """Whether a teacher's vectors can be cut to a model's dimension."""
+    return (teacher.get_embedding_dimension() or 0) >= (model.get_embedding_dimension() or 0)
+
+
 def _dev(dataset: QADataset, recipe: Recipe, seed: int) -> tuple[Dev | None, QADataset]:
     """(what chooses, the dataset without it)."""
     if dataset.qrels.get("train"):
         dataset = carve_dev(dataset, seed=seed)
+    dataset = without_held_out(dataset)
     if dataset.qrels.get("dev"):
         return DevQuestions.of(dataset, seed), dataset
     return DevScores.carved(dataset, seed)
@@ -318,19 +358,25 @@ def _examples(
 
 
 def _fingerprint(
-    base_model: str, model: SentenceTransformer, dataset: QADataset, recipe: Recipe, examples: Sequence[Pair]
+    base: State,
+    model: SentenceTransformer,
+    teacher: SentenceTransformer | None,
+    dataset: QADataset,
+    recipe: Recipe,
+    examples: Sequence[Pair],
+    max_minutes: float | None,
 ) -> str:
     """What must be the same for a training to go on."""
-    data = [[pair.query, pair.passage, *pair.negatives] for pair in examples]
-    said = [
-        base_model,
-        model.prompts,
-        model.max_seq_length,
-        recipe.to_dict(),
-        sorted(dataset.qrels.get("dev", {})),
-        data,
-    ]
-    return sha256_of(repr(said))
+    digest = hashlib.sha256()
+    dev = [(query, dataset.queries[query].text, grades) for query, grades in dataset.qrels.get("dev", {}).items()]
+    digest.update(repr((model.prompts, model.max_seq_length, recipe.to_dict(), max_minutes, sorted(dev))).encode())
+    for pair in examples:
+        digest.update(repr((pair.query, pair.passage, pair.negatives, pair.label)).encode())
+    for weights in (base, teacher.state_dict() if teacher is not None else {}):
+        for name, tensor in weights.items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _tune(
@@ -344,6 +390,7 @@ def _tune(
     checkpoints: Checkpoints,
     show_progress: bool,
     report_to: Sequence[str],
+    logs: Path,
 ) -> tuple[Choice, list[Tuning], list[str]]:
     """Train in rounds; (the best choice of the guard, which the model has then, the trainings, what looked wrong)."""
     best: Choice | None = None
@@ -368,31 +415,41 @@ def _tune(
                 folder=checkpoints.stage(f"round-{number}"),
                 show_progress=show_progress,
                 report_to=report_to,
+                logs=logs,
             )
         finally:
             if recipe.lora:
                 remove_lora(model)
         tunings.append(tuning)
         tuned = tuning.weights or base
-        choice = choose_share(model, base, tuned, recipe.shares, dev, recipe.forgetting, base_values, seen.values)
+        # A checkpoint brings back the best weights and their figure, not the single values that it is the mean of.
+        known = seen.values if seen.best == max(tuning.scores.values(), default=None) else None
+        choice = choose_share(model, base, tuned, recipe.shares, dev, recipe.forgetting, base_values, known)
         prefix = f"round {number} " if recipe.rounds > 1 else ""
         along = {prefix + name: score for name, score in tuning.scores.items()}
         scores = {"base": choice.scores["base"]} | along if dev is not None else {}
         choice = replace(
             choice,
-            scores=scores | {prefix * (name != "base") + name: score for name, score in choice.scores.items()},
+            scores=scores | _named(choice.scores, prefix),
+            refused=_named(choice.refused, prefix),
+            general=_named(choice.general, prefix),
         )
         model.load_state_dict(tuned)
         vectors = encode(model, passages, "document")
         findings += check_losses(tuning.losses) + check_vectors(base_vectors, vectors)
-        if seen.values is not None and base_values is not None and dev is not None:
-            findings += check_makings(seen.values - base_values, dev.makings)
+        if known is not None and base_values is not None and dev is not None:
+            findings += check_makings(known - base_values, dev.makings)
         best = choice if best is None else _better(best, choice)
         if tuning.interrupted:
             break
     assert best is not None
     model.load_state_dict(best.weights)
     return best, tunings, list(dict.fromkeys(findings))
+
+
+def _named(found: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """With the round before each name but the base's."""
+    return {prefix * (name != "base") + name: value for name, value in found.items()}
 
 
 class _BestValues:
@@ -413,8 +470,9 @@ class _BestValues:
 
 
 def _better(one: Choice, other: Choice) -> Choice:
-    """The choice with the larger gain, with what is known of both."""
-    winner = other if (other.gain.mean if other.gain else 0.0) > (one.gain.mean if one.gain else 0.0) else one
+    """The choice with the larger gain on dev, with what is known of both."""
+    # Without dev the later round is taken, as the later epoch is.
+    winner = one if (other.gain.mean if other.gain else 0.0) < (one.gain.mean if one.gain else 0.0) else other
     return replace(
         winner,
         scores=one.scores | other.scores,
@@ -453,23 +511,34 @@ def _bounded(shares: Sequence[float], room: float) -> tuple[float, ...]:
 def _fit_into(
     minutes: float, model: SentenceTransformer, recipe: Recipe, pairs: list[Pair]
 ) -> tuple[Recipe, list[Pair]]:
-    """Fewer epochs, then fewer pairs, so that the steps fit a time; two steps are run to measure one."""
+    """Fewer epochs, then fewer pairs, so that the steps fit a time; a few steps are run to measure one.
+
+    Raises:
+        KeyboardInterrupt: where somebody stops it.
+    """
     base = copy_weights(model)
     batch = min(recipe.batch_size, recipe.inner_batch, len(pairs))
     probe = replace(recipe, learning_rate=1e-9, together=1, batch_size=max(2, batch), rounds=1)
-    run_trainer(model, pairs, probe, max_steps=1)
-    started = time.monotonic()
-    run_trainer(model, pairs, probe, max_steps=2)
-    per_pair = (time.monotonic() - started) / (2 * batch)
+    few = pairs[: 4 * batch]
+    run_trainer(model, few, probe, max_steps=1)  # what is loaded at first use is not counted
+    measured = run_trainer(model, few, probe, max_steps=2)
     model.load_state_dict(base)
-    budget = int(minutes * 60 * 0.8 / max(per_pair, 1e-9)) // recipe.rounds  # a fifth is for dev, loading and saving
+    if measured.interrupted:
+        raise KeyboardInterrupt
+    per_pair = (2 + len(pairs[0].negatives)) / max(measured.texts_per_second, 1e-9)
+    budget = int(minutes * 60 * 0.8 / per_pair) // recipe.rounds  # a fifth is for dev, loading and saving
     # Similar passages are found by encoding them once: about a third of an epoch.
     budget -= min(len(pairs), budget // 4) // 3 if recipe.together > 1 else 0
-    epochs = max(1, min(recipe.epochs, budget // len(pairs)))
-    if budget < len(pairs):
-        kept = max(budget, batch)
-        pairs = random.Random(recipe.seed).sample(pairs, kept)
+    plan = {"epochs": max(1, min(recipe.epochs, budget // len(pairs))), "pairs": min(len(pairs), max(budget, batch))}
     logger.info(
-        "%.2f s for 100 pairs: %d epochs over %d pairs fit %g minutes", per_pair * 100, epochs, len(pairs), minutes
-    )
-    return replace(recipe, epochs=epochs), pairs
+        "%.2f s for 100 pairs: %d epochs over %d of %d pairs fit %g minutes",
+        per_pair * 100, plan["epochs"], plan["pairs"], len(pairs), minutes,
+    )  # fmt: skip
+    return _planned(plan, recipe, pairs)
+
+
+def _planned(plan: dict[str, int], recipe: Recipe, pairs: list[Pair]) -> tuple[Recipe, list[Pair]]:
+    """What fits a time."""
+    if plan["pairs"] < len(pairs):
+        pairs = random.Random(recipe.seed).sample(pairs, plan["pairs"])
+    return replace(recipe, epochs=plan["epochs"]), pairs

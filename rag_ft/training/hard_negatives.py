@@ -89,7 +89,7 @@ def mine_negatives(
         ceiling = margin * float(decisive[answers].max())
         in_turn = []
         for name, scores in zip(rankers, scores_by, strict=True):
-            top = np.argsort(-scores, kind="stable")[:DEPTH]
+            top = _best(scores, DEPTH)
             in_turn.append([
                 (ids[each], name)
                 for each in top
@@ -122,6 +122,15 @@ def _bm25_scores(passages: dict[str, str], queries: Sequence[str]) -> Iterator[N
     from rag_ft.retrieval.bm25 import BM25
 
     yield from BM25(passages).scores(queries)
+
+
+def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Places of the highest scores, best first; equal ones in their order."""
+    if count >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
+    places = np.flatnonzero(scores >= threshold)
+    return places[np.argsort(-scores[places], kind="stable")][:count]
 
 
 def _alternating(lists: Sequence[Sequence[tuple[str, str]]], count: int) -> dict[str, str]:

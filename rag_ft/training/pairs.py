@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.styles import HUMAN
@@ -48,7 +48,12 @@ def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = N
     if max_pairs is not None and max_pairs < len(pairs):
         pairs = [pairs[place] for place in sorted(draw.sample(range(len(pairs)), max_pairs))]
     texts = dataset.passage_texts
-    found_for = {query: dataset.negatives.get(query, []) for query, _ in pairs} if recipe.negatives else {}
+    held_out = {document for split in ("dev", "test") for document in _documents(dataset, split)}
+    found_for = {
+        # What is looked for in dev or test must not be pushed away in training.
+        query: [p for p in dataset.negatives.get(query, []) if dataset.passages[p].document not in held_out]
+        for query, _ in (pairs if recipe.negatives else [])
+    }
     count = min(recipe.negatives, max(map(len, found_for.values()), default=0))
     used = list(dict.fromkeys([passage for _, passage in pairs] + [p for some in found_for.values() for p in some]))
     group = dict(zip(used, near_duplicate_groups([texts[passage] for passage in used]), strict=True))
@@ -74,6 +79,24 @@ def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = N
             shown = frozenset([group[passage_id], *(group[p] for p in against)])
             found.append(Pair(query, passage, keys, tuple(texts[p] for p in against), shown))
     return found
+
+
+def _documents(dataset: QADataset, split: str) -> set[str]:
+    """The documents of a split's relevant passages that training has none of."""
+    asked = dataset.documents_of(dataset.qrels.get(split, {}), split) if dataset.qrels.get(split) else set()
+    return asked - dataset.documents_of(dataset.qrels["train"], "train")
+
+
+def without_held_out(dataset: QADataset) -> QADataset:
+    """The dataset without scored pairs whose question is one of dev or test, or nearly repeats one."""
+    asked = [dataset.queries[query].text for split in ("dev", "test") for query in dataset.qrels.get(split, {})]
+    pairs = dataset.scored_pairs
+    if not asked or not pairs:
+        return dataset
+    group = near_duplicate_groups([*asked, *(pair.query for pair in pairs)])
+    held_out = set(group[: len(asked)])
+    kept = [pair for pair, place in zip(pairs, group[len(asked) :], strict=True) if place not in held_out]
+    return replace(dataset, scored_pairs=kept)
 
 
 def _others(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import tempfile
 import threading
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.precision import has_fast_bf16
+from rag_ft.errors import InputError
 from rag_ft.training.checkpoints import SECONDS_BETWEEN, last_complete, load_progress, save_progress
 from rag_ft.training.dev import State, copy_weights
 from rag_ft.training.lora import has_lora, merged_weights
@@ -64,6 +66,7 @@ def run_trainer(
     folder: Path | None = None,
     show_progress: bool = False,
     report_to: Sequence[str] = (),
+    logs: Path | None = None,
     max_steps: int = -1,
 ) -> Tuning:
     """Train a model in place; the weights in it afterwards are the last ones.
@@ -76,6 +79,7 @@ def run_trainer(
         folder: for checkpoints, which a later call with the same arguments goes on from; none are kept where None.
         show_progress: a progress bar with time left and the dev figure.
         report_to: trackers that the Trainer knows: `tensorboard`, `trackio`, `mlflow`, `wandb`, ...
+        logs: a folder for TensorBoard's files.
         max_steps: ends after so many.
 
     Raises:
@@ -88,16 +92,15 @@ def run_trainer(
         passages = list(dict.fromkeys(pair.passage for pair in pairs))
         place = {passage: number for number, passage in enumerate(passages)}
         vectors = encode(model, passages, "document")[[place[pair.passage] for pair in pairs]]
-    before = None
+    before = copy_weights(model)
     gradient_checkpointing = False
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rag_ft-")))
-            before = copy_weights(model)
         while True:
             try:
                 return _run(
-                    model, pairs, recipe, measure, folder, vectors, show_progress, report_to, max_steps,
+                    model, pairs, recipe, measure, folder, vectors, show_progress, report_to, logs, max_steps,
                     gradient_checkpointing,
                 )  # fmt: skip
             except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -116,8 +119,26 @@ def run_trainer(
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if before is not None and last_complete(folder) is None:
+            if last_complete(folder) is None:
                 model.load_state_dict(before)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse a tracker before any work is done.
+
+    Raises:
+        InputError: where the Trainer does not know one, or its package is missing.
+    """
+    if not names:
+        return
+    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise InputError(f"there is no tracker {name!r}: give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}")
+        if name not in get_available_reporting_integrations():
+            raise InputError(f"--report-to {name} needs its package: pip install {name}")
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -125,8 +146,9 @@ def _is_out_of_memory(error: Exception) -> bool:
 
     return (
         isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in str(error)
         or "not enough memory" in str(error)
-        or "DefaultCPUAllocator" in (str(error))
+        or "DefaultCPUAllocator" in str(error)
     )
 
 
@@ -139,6 +161,7 @@ def _run(
     vectors: Any,
     show_progress: bool,
     report_to: Sequence[str],
+    logs: Path | None,
     max_steps: int,
     gradient_checkpointing: bool,
 ) -> Tuning:
@@ -174,13 +197,16 @@ def _run(
     prompts = {name: model.prompts["query" if name == "anchor" else "document"] for name in data.column_names}
     prompts.pop("label", None)
     most = CHARACTERS_PER_TOKEN * int(model.max_seq_length or 512)
+    # Where other rows are no negatives, nothing need be kept apart.
+    keys = [pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
+    shown = [pair.shown or pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
     lengths = [min(most, max(map(len, (pair.passage, *pair.negatives)))) for pair in pairs]
     batch_size = min(recipe.batch_size, len(pairs))
     steps = max(1, recipe.epochs * len(pairs) // batch_size)
     if gradient_checkpointing and (inner := getattr(model[0], "auto_model", None)) is not None:
         # Its name from transformers 5.20 on, and the one before.
         getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()
-    with quiet_trainer(), without_dropout(model, recipe.dropout), _interruptible(watcher):
+    with quiet_trainer(), without_dropout(model, recipe.dropout), _interruptible(watcher), _tensorboard_in(logs):
         arguments = SentenceTransformerTrainingArguments(
             output_dir=str(folder),
             num_train_epochs=recipe.epochs,
@@ -192,13 +218,7 @@ def _run(
             data_seed=recipe.seed,
             bf16=has_fast_bf16(device),
             use_cpu=device == "cpu",
-            batch_sampler=apart(
-                [pair.keys for pair in pairs],
-                vectors,
-                recipe.together,
-                [pair.shown or pair.keys for pair in pairs],
-                lengths,
-            ),
+            batch_sampler=apart(keys, vectors, recipe.together, shown, lengths),
             prompts=prompts,
             eval_strategy="no",
             save_strategy="no",
@@ -210,6 +230,7 @@ def _run(
             disable_tqdm=True,
             dataloader_pin_memory=device == "cuda",
         )
+        arguments._n_gpu = min(1, arguments.n_gpu)  # several would multiply the batch behind the recipe's back
         # The card is ours: the Trainer need not draw examples for its own, nor ask the hub about the base model.
         model.model_card_data.widget = [{"text": ""}]
         model.model_card_data.local_files_only = True
@@ -338,6 +359,20 @@ def _watcher(
             self.since = time.monotonic()
 
     return Watcher()
+
+
+@contextmanager
+def _tensorboard_in(folder: Path | None) -> Iterator[None]:
+    """The checkpoints' folder, where the Trainer would put TensorBoard's files, is thrown away in the end."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    if folder is None or name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 @contextmanager

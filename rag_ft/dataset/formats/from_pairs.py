@@ -60,7 +60,8 @@ def dataset_from_pairs(
                     negatives.setdefault(query.id, {})[passage] = None
                 elif pair.is_relevant:
                     qrels.setdefault(pair.split or split, {}).setdefault(query.id, {})[passage] = 1
-                if pair.score is not None and text and (positive or pair.score == 0):
+                trained_on = pair.split in ("", "train")
+                if pair.score is not None and trained_on and text and (positive or pair.score == 0):
                     scores[query.id, passage] = max(pair.score, scores.get((query.id, passage), 0.0))
     answered = {query: relevant for part in qrels.values() for query, relevant in part.items()}
     told |= {query for query, _ in scores}

@@ -1,0 +1,262 @@
+"""Nodes -> a Chroma collection that holds them and nothing else, in bounded memory; only what is new is embedded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from rag_ft.errors import InputError, OutsideError, RagFtError, without_secrets
+from rag_ft.index.records import NODE_HASH, TEXT_HASH, Record, record_of
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.schema import BaseNode
+
+T = TypeVar("T")
+
+WINDOW = 2048
+"""Nodes in memory at once: enough to sort texts by length, and under what Chroma takes in one call (5,461)."""
+
+ASKED_AT_ONCE = 500
+IDS_AT_ONCE = 10_000
+
+
+def parts_of(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """A stream in lists of so many."""
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
+
+
+@dataclass
+class Filled:
+    """What was done to fill a collection.
+
+    Attributes:
+        embedded: nodes whose text was embedded.
+        reused: nodes whose vector was there already, beside other content or in another collection.
+        kept: nodes that were there already.
+        deleted: nodes that were there and are gone.
+        sample: some ids and their vectors, to check the collection by.
+    """
+
+    embedded: int = 0
+    reused: int = 0
+    kept: int = 0
+    deleted: int = 0
+    sample: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Nodes that are there now."""
+        return self.embedded + self.reused + self.kept
+
+
+class SeenIds:
+    """Ids as 8 bytes each: a million of them take 70 MB and not 170."""
+
+    def __init__(self) -> None:
+        self.hashes: set[int] = set()
+
+    def __contains__(self, key: str) -> bool:
+        return self._hash(key) in self.hashes
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def add(self, key: str) -> None:
+        """Remember an id."""
+        self.hashes.add(self._hash(key))
+
+    @staticmethod
+    def _hash(key: str) -> int:
+        return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest())
+
+
+def fill(
+    collection: Collection,
+    nodes: Iterable[BaseNode],
+    model: BaseEmbedding,
+    *,
+    donor: Collection | None = None,
+    delete_others: bool = True,
+    still_ours: Callable[[], None] = lambda: None,
+    show_progress: bool = False,
+) -> Filled:
+    """Make a collection hold these nodes; the same call again goes on where a killed one was.
+
+    Args:
+        collection: empty, half-filled, or with an earlier state of the nodes; its vectors are this model's.
+        nodes: read once, a window at a time.
+        model: for texts whose vector is nowhere.
+        donor: a collection of the same contract, whose vectors are taken for equal texts.
+        delete_others: remove what is not among the nodes; otherwise only what belonged to their documents.
+        still_ours: raises where the right to write was lost; called before each write.
+        show_progress: a progress bar with time left.
+
+    Raises:
+        InputError: where two nodes have one id and different content.
+        OutsideError: where the embedding or Chroma fails.
+    """
+    from tqdm.auto import tqdm
+
+    filled, seen = Filled(), SeenIds()
+    documents: set[str] = set()
+    may_hold_some = collection.count() > 0
+    total = len(nodes) if isinstance(nodes, Sized) else None
+    with tqdm(total=total, desc="indexing", unit="passage", disable=not show_progress, dynamic_ncols=True) as bar:
+        for window in parts_of(nodes, WINDOW):
+            records = _distinct([record_of(node) for node in window])
+            known = _stored(collection, records) if may_hold_some or any(each.id in seen for each in records) else {}
+            fresh = []
+            for record in records:
+                if record.id in seen and known.get(record.id, {}).get(NODE_HASH) != record.node_hash:
+                    raise InputError(f"two nodes have the id {record.id!r} and different content: ids must be unique")
+                if known.get(record.id, {}).get(NODE_HASH) != record.node_hash:
+                    fresh.append(record)
+                elif record.id not in seen:
+                    filled.kept += 1
+                seen.add(record.id)
+                if not delete_others:
+                    documents.add(str(record.metadata.get("ref_doc_id", "None")))
+            if fresh:
+                still_ours()
+                _write(collection, fresh, model, known, donor or (collection if may_hold_some else None), filled)
+            bar.update(len(window))
+    filled.deleted = _delete_others(collection, seen, None if delete_others else documents, still_ours)
+    return filled
+
+
+def _distinct(records: Sequence[Record]) -> list[Record]:
+    """One record for each id.
+
+    Raises:
+        InputError: where two of one id differ.
+    """
+    found: dict[str, Record] = {}
+    for record in records:
+        if (other := found.setdefault(record.id, record)).node_hash != record.node_hash:
+            raise InputError(f"two nodes have the id {other.id!r} and different content: ids must be unique")
+    return list(found.values())
+
+
+def _stored(collection: Collection, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    found = collection.get(ids=[record.id for record in records], include=["metadatas"])
+    return {key: dict(metadata or {}) for key, metadata in zip(found["ids"], found["metadatas"] or [], strict=True)}
+
+
+def _write(
+    collection: Collection,
+    records: Sequence[Record],
+    model: BaseEmbedding,
+    known: dict[str, dict[str, Any]],
+    donor: Collection | None,
+    filled: Filled,
+) -> None:
+    vectors = _vectors_of(donor, {record.text_hash for record in records}) if donor is not None else {}
+    reused = len(vectors) and sum(record.text_hash in vectors for record in records)
+    missing = {record.text_hash: record.text for record in records if record.text_hash not in vectors}
+    if missing:
+        vectors |= dict(zip(missing, embedded(model, list(missing.values())), strict=True))
+    metadatas = []
+    for record in records:
+        # Chroma merges metadata: an entry that is no longer there must be taken away by name.
+        gone = {key: None for key in known.get(record.id, {}) if key not in record.metadata}
+        metadatas.append(record.metadata | gone)
+    collection.upsert(
+        ids=[record.id for record in records],
+        embeddings=np.stack([vectors[record.text_hash] for record in records]),
+        metadatas=metadatas,
+        documents=[record.document for record in records],
+    )
+    filled.reused += reused
+    filled.embedded += len(records) - reused
+    if len(filled.sample) < 16:
+        filled.sample |= {record.id: vectors[record.text_hash] for record in (records[0], records[-1])}
+
+
+def embedded(model: BaseEmbedding, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The vectors of passages, shape (texts, dimension).
+
+    Raises:
+        OutsideError: where the embedding fails (a server behind it, say), or gives numbers that are none.
+    """
+    try:
+        vectors = np.asarray(model.get_text_embedding_batch(texts), dtype=np.float32)
+    except RagFtError:
+        raise
+    except Exception as error:
+        reason = without_secrets((str(error).strip() or type(error).__name__).splitlines()[0])[:160]
+        raise OutsideError(f"the embedding {model.model_name} failed ({reason}): mend it and run again") from error
+    if not np.isfinite(vectors).all():
+        raise OutsideError(f"the embedding {model.model_name} gave vectors with NaN or infinity: nothing was written")
+    return vectors
+
+
+def _vectors_of(donor: Collection, hashes: set[str]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Vectors by the hash of the text that they were made of."""
+    found: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
+    for part in parts_of(sorted(hashes), ASKED_AT_ONCE):
+        rows = donor.get(where={TEXT_HASH: {"$in": part}}, include=["embeddings", "metadatas"])
+        embeddings = rows["embeddings"] if rows["embeddings"] is not None else []
+        for vector, metadata in zip(embeddings, rows["metadatas"] or [], strict=True):
+            found[str(metadata[TEXT_HASH])] = np.asarray(vector, dtype=np.float32)
+    return found
+
+
+def _delete_others(
+    collection: Collection, seen: SeenIds, documents: set[str] | None, still_ours: Callable[[], None]
+) -> int:
+    """Remove what is in the collection and was not seen; of some documents only, where they are given."""
+    if documents is None and collection.count() == len(seen):
+        return 0
+    others = [
+        key for where in _conditions(documents) for ids in _pages(collection, where) for key in ids if key not in seen
+    ]
+    for part in parts_of(others, WINDOW):
+        still_ours()
+        collection.delete(ids=part)
+    return len(others)
+
+
+def _conditions(documents: set[str] | None) -> Iterator[dict[str, Any] | None]:
+    if documents is None:
+        yield None
+        return
+    # LlamaIndex writes "None" where a node is of no document.
+    for part in parts_of(sorted(documents - {"None"}), ASKED_AT_ONCE):
+        yield {"ref_doc_id": {"$in": part}}
+
+
+def _pages(collection: Collection, where: dict[str, Any] | None) -> Iterator[list[str]]:
+    offset = 0
+    while ids := collection.get(where=where, limit=IDS_AT_ONCE, offset=offset, include=[])["ids"]:
+        yield ids
+        offset += len(ids)
+
+
+def check_filled(collection: Collection, filled: Filled) -> None:
+    """Make sure that a collection is what it should be before anybody reads it.
+
+    Raises:
+        OutsideError: where nodes are missing, or are not found by their own vectors.
+    """
+    if (count := collection.count()) != filled.count:
+        raise OutsideError(f"the collection {collection.name} holds {count} of {filled.count} passages: run again")
+    if not filled.sample:
+        return
+    found = collection.query(
+        query_embeddings=np.stack(list(filled.sample.values())), n_results=1, include=["distances"]
+    )
+    distances = [row[0] if row else 2.0 for row in found["distances"] or []]
+    if (missed := sum(distance > 0.01 for distance in distances)) > len(distances) / 4:
+        raise OutsideError(
+            f"the collection {collection.name} does not find {missed} of {len(distances)} passages by their own "
+            "vectors: it is not used. Run again, or choose another --chroma"
+        )

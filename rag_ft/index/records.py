@@ -1,0 +1,67 @@
+"""A LlamaIndex node as a Chroma record, with hashes that tell what changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rag_ft.files import sha256_of
+from rag_ft.index.contract import KEY
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import BaseNode
+
+TEXT_HASH, NODE_HASH = KEY + "text", KEY + "node"
+HASH_DIGITS = 20
+
+
+@dataclass(frozen=True)
+class Record:
+    """What Chroma keeps of a node.
+
+    Attributes:
+        id: of the node.
+        text: as it is embedded (`MetadataMode.EMBED`).
+        document: the node's own text, as LlamaIndex's Chroma store keeps it.
+        metadata: flat, with the node itself as JSON, and two hashes: of the embedded text, and of the whole record.
+    """
+
+    id: str
+    text: str
+    document: str
+    metadata: dict[str, Any]
+
+    @property
+    def text_hash(self) -> str:
+        """Equal where the vector is."""
+        return str(self.metadata[TEXT_HASH])
+
+    @property
+    def node_hash(self) -> str:
+        """Equal where all is."""
+        return str(self.metadata[NODE_HASH])
+
+
+def record_of(node: BaseNode) -> Record:
+    """A node as a record that LlamaIndex's own Chroma store reads back.
+
+    Chroma filters by plain values only, so a list or a dictionary in the metadata is in the node's JSON alone. A vector
+    that the node carries is left out: it may be another model's.
+    """
+    from llama_index.core.schema import MetadataMode
+    from llama_index.core.vector_stores.utils import node_to_metadata_dict
+
+    if node.embedding is not None:
+        node = node.model_copy()
+        node.embedding = None
+    metadata = {
+        key: "" if value is None else value
+        for key, value in node_to_metadata_dict(node, remove_text=True, flat_metadata=False).items()
+        if value is None or isinstance(value, str | int | float | bool)
+    }
+    text = node.get_content(metadata_mode=MetadataMode.EMBED)
+    document = node.get_content(metadata_mode=MetadataMode.NONE)
+    whole = sha256_of(json.dumps(metadata, sort_keys=True, ensure_ascii=False), document)
+    metadata |= {TEXT_HASH: sha256_of(text)[:HASH_DIGITS], NODE_HASH: whole[:HASH_DIGITS]}
+    return Record(node.node_id, text, document, metadata)
