@@ -592,6 +592,42 @@ def _source_nodes(source: str, chunk_size: int, chunk_overlap: int) -> Iterable[
     return _nodes(path, chunk_size, chunk_overlap)
 
 
+class Backend(StrEnum):
+    """What computes vectors in place of torch."""
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model folder of your own.")],
+    backend: Annotated[Backend, typer.Option(help="What computes the vectors afterwards.")] = Backend.ONNX,
+    int8: Annotated[bool, typer.Option("--int8", help="Weights and activations in 8 bits.")] = False,
+    dataset: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="Its dev questions tell what it costs in quality.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write a faster form of a model into its folder, and measure what it costs."""
+    _begin(quiet)
+    from rag_ft.dataset.formats.reading import load_dataset
+    from rag_ft.dataset.splitting import carve_dev
+    from rag_ft.embedding.backends import export_model
+    from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+    from rag_ft.evaluation.fidelity import measure_fidelity
+
+    questions = carve_dev(load_dataset(dataset)) if dataset is not None else None
+    calibration = [] if questions is None else list(questions.passage_texts.values())
+    file = export_model(model, backend.value, int8, calibration)
+    out.print(f"{escape(str(file))} ({file.stat().st_size / 1e6:.0f} MB)", highlight=False)
+    if questions is None:
+        return
+    exported = FineTunedEmbedding.load(model, backend=backend.value, int8=int8)
+    found = measure_fidelity(FineTunedEmbedding.load(model, precision="fp32", device="cpu"), exported, questions, "dev")
+    out.print(str(found), highlight=False)
+
+
 @app.command()
 def compare(
     dataset: Dataset,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LOUD = ("transformers", "accelerate", "datasets", "sentence_transformers", "huggingface_hub", "httpx")
+LOUD = ("transformers", "accelerate", "datasets", "sentence_transformers", "huggingface_hub", "httpx", "torch.onnx")
 
 
 @contextmanager

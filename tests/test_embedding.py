@@ -7,6 +7,7 @@ import importlib.util
 import json
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from rag_ft import FineTunedEmbedding, InputError
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import LOCAL_NAME, load_sentence_transformer, local_model_folder
+from rag_ft.embedding.marked import mark_of
 from rag_ft.embedding.prefixes import family_prefixes, prefixes_for
 from rag_ft.embedding.saving import save_model
 
@@ -188,3 +190,55 @@ def test_the_card_shows_how_to_use_the_model_without_rag_ft(prefixed: Path) -> N
         if "queries" in names:
             query = expected.get_query_embedding("How do I claim expenses?")
             assert similarity(names["queries"][0], query) > 0.9999  # type: ignore[index]
+
+
+def test_vectors_are_cut_and_have_length_one(prefixed: Path) -> None:
+    whole = np.asarray(FineTunedEmbedding.load(prefixed).get_text_embedding(TEXT))
+    cut = FineTunedEmbedding.load(prefixed, dimension=64)
+    vector = np.asarray(cut.get_text_embedding(TEXT))
+    assert vector.shape == (64,)
+    assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
+    assert similarity(vector.tolist(), (whole[:64] / np.linalg.norm(whole[:64])).tolist()) > 0.9999
+    assert cut.contract.dimension == 64
+    assert FineTunedEmbedding.from_dict(cut.to_dict()).contract == cut.contract
+    with pytest.raises(InputError, match=r"dimension 400 is more than .* has \(384\)"):
+        FineTunedEmbedding.load(prefixed, dimension=400)
+
+
+def test_a_vector_says_what_made_it(prefixed: Path) -> None:
+    embedding = FineTunedEmbedding.load(prefixed)
+    made = [
+        embedding.get_query_embedding(TEXT),
+        embedding.get_text_embedding_batch([TEXT])[0],
+        embedding.get_agg_embedding_from_queries([TEXT, "another"]),
+        asyncio.run(embedding.aget_agg_embedding_from_queries([TEXT])),
+        pickle.loads(pickle.dumps(embedding.get_query_embedding(TEXT))),
+    ]
+    assert [mark_of(vector) for vector in made] == [embedding.contract] * len(made)
+    assert mark_of(made[0]) != FineTunedEmbedding.load(prefixed, query_prefix="").contract
+
+
+def test_threads_get_the_vectors_of_their_own_texts(prefixed: Path) -> None:
+    embedding = FineTunedEmbedding(model_name=str(prefixed))  # loaded by whichever comes first
+    texts = [f"Form {n} is for item {n * 7}." for n in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(embedding.get_text_embedding, texts))
+    for one, other in zip(found, embedding.get_text_embedding_batch(texts), strict=True):
+        assert similarity(one, other) > 0.999
+
+
+def test_a_pickle_holds_no_weights(prefixed: Path) -> None:
+    assert len(pickle.dumps(FineTunedEmbedding.load(prefixed))) < 5_000
+
+
+@pytest.mark.slow
+def test_several_processes_share_a_long_list(prefixed: Path) -> None:
+    embedding = FineTunedEmbedding.load(prefixed, devices=["cpu", "cpu"], encode_batch_size=8)
+    texts = [f"Form {n} is for item {n * 7}." for n in range(64)]
+    try:
+        shared = embedding.get_text_embedding_batch(texts)
+    finally:
+        embedding.close()
+    alone = FineTunedEmbedding.load(prefixed).get_text_embedding_batch(texts)
+    for one, other in zip(shared, alone, strict=True):
+        assert similarity(one, other) > 0.999

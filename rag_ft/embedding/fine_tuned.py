@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, mean_agg
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
@@ -35,6 +35,8 @@ class FineTunedEmbedding(BaseEmbedding):
         dimension: length of the vectors; the model's own where None. A shorter one is cut (Matryoshka), and the rest
             has length 1 again: for models that were trained for it (`rag-ft train --dimension`).
         device: a torch device; the best there is where None.
+        backend: `torch`, or `onnx` or `openvino` where the model was exported (`rag-ft export`); on the CPU.
+        int8: which of the exports.
         devices: several of them, such as `["cuda:0", "cuda:1"]` or `["cpu"] * 4`: a process on each shares long
             lists of passages.
 
@@ -56,6 +58,8 @@ class FineTunedEmbedding(BaseEmbedding):
     dimension: int | None = Field(default=None, gt=0, description="Vectors are cut to this; None: the model's own.")
     device: str | None = Field(default=None, description="A torch device; None: the best there is.")
     devices: list[str] | None = Field(default=None, description="Several: a process on each, for many passages.")
+    backend: Literal["torch", "onnx", "openvino"] = Field(default="torch", description="What computes the vectors.")
+    int8: bool = Field(default=False, description="The export in 8 bits, of the backend onnx or openvino.")
     precision: str = Field(
         default="auto", pattern="^(auto|bf16|fp32)$", description="auto: bfloat16 where the processor computes it."
     )
@@ -103,9 +107,7 @@ class FineTunedEmbedding(BaseEmbedding):
         """The model, loaded when first used."""
         with self._lock:
             if self._model is None:
-                model = load_sentence_transformer(
-                    self.model_name, self.query_prefix, self.passage_prefix, self.max_length, self.device
-                )
+                model = self._loaded()
                 own = model.get_embedding_dimension() or 0
                 if self.dimension is not None and self.dimension > own:
                     raise InputError(f"dimension {self.dimension} is more than {self.model_name} has ({own}): cut less")
@@ -115,6 +117,24 @@ class FineTunedEmbedding(BaseEmbedding):
                 self._contract = self._contract_of(model)
                 self._model = model
         return self._model
+
+    def _loaded(self) -> SentenceTransformer:
+        if self.backend == "torch":
+            if self.int8:
+                raise InputError("int8 needs the backend 'onnx' or 'openvino': torch computes in bfloat16 or float32")
+            return load_sentence_transformer(
+                self.model_name, self.query_prefix, self.passage_prefix, self.max_length, self.device
+            )
+        from rag_ft.embedding.backends import load_exported
+
+        return load_exported(
+            self.model_name,
+            self.backend,
+            self.int8,
+            query_prefix=self.query_prefix,
+            passage_prefix=self.passage_prefix,
+            max_length=self.max_length,
+        )
 
     def _check_weights(self) -> None:
         folder = model_folder(self.model_name)
