@@ -174,6 +174,7 @@ def _to_onnx(model: SentenceTransformer, target: Path, int8: bool) -> None:
             dynamo=True,
             verbose=False,
         )
+    assert program is not None
     program.save(str(plain), external_data=False)
     if int8:
         from onnxruntime.quantization import QuantType, quantize_dynamic
