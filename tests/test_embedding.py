@@ -112,6 +112,16 @@ def test_llama_index_hears_of_each_embedding(prefixed: Path) -> None:
 
 def test_a_cache_that_would_mix_roles_is_refused(prefixed: Path) -> None:
     from llama_index.core.storage.kvstore import SimpleKVStore
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+    # Plain LlamaIndex: the cache's key is the text alone, and a query gets the passage's vector.
+    prefixes = {"query_instruction": "question: ", "text_instruction": "passage: "}
+    mixing = HuggingFaceEmbedding(str(prefixed), device="cpu", **prefixes)
+    mixing.embeddings_cache = SimpleKVStore()
+    mixing.get_text_embedding_batch([TEXT])
+    assert mixing.get_query_embedding(TEXT) == mixing.get_text_embedding(TEXT)
+    plain = HuggingFaceEmbedding(str(prefixed), device="cpu", **prefixes)
+    assert similarity(plain.get_query_embedding(TEXT), plain.get_text_embedding(TEXT)) < 0.999
 
     with pytest.raises(InputError, match="embeddings_cache"):
         FineTunedEmbedding(model_name=str(prefixed), embeddings_cache=SimpleKVStore())

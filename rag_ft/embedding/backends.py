@@ -7,6 +7,7 @@ is exported, by torch, and put in the place of the one in the model: tokenizer, 
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from rag_ft.embedding.contract import weights_sha256
 from rag_ft.embedding.loading import load_sentence_transformer, model_folder
 from rag_ft.errors import InputError, OutsideError, require_package
-from rag_ft.files import read_json, sha256_of_file, write_json, written_beside
+from rag_ft.files import read_json, sha256_of, sha256_of_file, write_json, written_beside
 from rag_ft.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ def export_model(
     if not folder.is_dir():
         raise InputError(f"{model} is no model folder: an export is written into one, so save the model first")
     _require(backend)
+    if backend == "openvino" and int8:
+        require_package("nncf", "openvino", "int8 with OpenVINO")
+        if not calibration:
+            raise InputError("int8 with OpenVINO needs passages to learn from: give --dataset")
     weights = weights_sha256(folder)
     target = exported_file(folder, backend, int8)
     loaded = load_sentence_transformer(str(folder), device="cpu").eval()
@@ -71,15 +76,14 @@ def export_model(
             beside.mkdir()
             for kept in (folder / backend).glob("*") if (folder / backend).is_dir() else ():
                 if kept.stem != target.stem and kept.name != RECORD:
-                    kept.rename(beside / kept.name)
+                    shutil.copy2(kept, beside / kept.name)
             made = beside / target.name
             if backend == "onnx":
                 _to_onnx(loaded, made, int8)
             else:
                 _to_openvino(loaded, made, int8, calibration)
-            known = read_json(folder / backend / RECORD) if (folder / backend / RECORD).exists() else {}
-            known = {name: entry for name, entry in known.items() if (beside / name).exists()}
-            write_json(beside / RECORD, known | {made.name: {"weights": weights, "sha256": sha256_of_file(made)}})
+            known = {name: entry for name, entry in _record(folder / backend).items() if (beside / name).exists()}
+            write_json(beside / RECORD, known | {made.name: {"weights": weights, "sha256": _hash(made)}})
     except (InputError, OutsideError):
         raise
     except Exception as error:
@@ -107,13 +111,29 @@ def load_exported(name: str, backend: Backend, int8: bool, **settings: Any) -> S
     if folder is None or not file.is_file():
         raise InputError(f"{file} does not exist: make it with {command}")
     _require(backend)
-    entry = read_json(file.parent / RECORD).get(file.name, {}) if (file.parent / RECORD).exists() else {}
-    if entry.get("weights") != weights_sha256(folder) or entry.get("sha256") != sha256_of_file(file):
+    entry = _record(file.parent).get(file.name, {})
+    if entry.get("weights") != weights_sha256(folder) or entry.get("sha256") != _hash(file):
         raise InputError(f"{file} was not exported from the weights beside it: make it again with {command}")
     model = load_sentence_transformer(name, device="cpu", **settings)
     run = _onnx_session(file) if backend == "onnx" else _openvino_session(file)
     model[0].model = _encoder(model[0].model, run)
     return model
+
+
+def _record(folder: Path) -> dict[str, dict[str, str]]:
+    """File -> which weights it was exported from, and its own hash."""
+    if not (folder / RECORD).exists():
+        return {}
+    values = read_json(folder / RECORD)
+    return {
+        name: entry for name, entry in (values if isinstance(values, dict) else {}).items() if isinstance(entry, dict)
+    }
+
+
+def _hash(file: Path) -> str:
+    """Of a file, and of the weights that OpenVINO keeps beside it."""
+    beside = file.with_suffix(".bin")
+    return sha256_of(*(sha256_of_file(each) for each in (file, beside) if each.exists()))
 
 
 def _require(backend: Backend) -> None:
@@ -203,9 +223,6 @@ def _to_openvino(model: SentenceTransformer, target: Path, int8: bool, calibrati
 
 
 def _quantized(converted: Any, model: SentenceTransformer, names: Sequence[str], calibration: Sequence[str]) -> Any:
-    require_package("nncf", "openvino", "int8 with OpenVINO")
-    if not calibration:
-        raise InputError("int8 with OpenVINO needs passages to learn from: give --dataset")
     import nncf
 
     def arrays(text: str) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class EmbeddingContract:
         max_length: tokens that are read of a text; the rest is cut.
         distance: the space of the index.
         pooling: how the tokens' vectors become one: `mean`, `cls`, ...; empty where the model does not say.
+        form: `int8-onnx` or `int8-openvino` where 8 bits compute the vectors. Questions of such a form are asked of
+            passages of another; passages of two forms do not stand in one index.
     """
 
     weights_sha256: str
@@ -39,6 +41,7 @@ class EmbeddingContract:
     max_length: int
     distance: str = "cosine"
     pooling: str = ""
+    form: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The contract as plain values."""
@@ -60,15 +63,20 @@ class EmbeddingContract:
             str(self.normalize),
             str(self.max_length),
             self.pooling,
+            self.form,
         )
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that must be the same for a query's vector and a passage's to be compared."""
+        """A hash of all of it."""
         return sha256_of(self.passage_fingerprint, self.query_prefix, self.distance)
 
-    def differences(self, other: EmbeddingContract) -> list[str]:
-        """What the two do not agree on, each as `name: this one's value, the other's`.
+    def differences(self, other: EmbeddingContract, passages: bool = False) -> list[str]:
+        """What the two do not agree on, each as `name this one's value and the other's`.
+
+        Args:
+            other: the contract to compare with.
+            passages: whether both make passages of one index, and not one of them its questions.
 
         Example:
             >>> from rag_ft.embedding.contract import EmbeddingContract
@@ -79,6 +87,8 @@ class EmbeddingContract:
         """
         found = []
         for field in fields(self):
+            if field.name == "form" and not passages:
+                continue
             if field.name == "base_model" and (self.weights_sha256 or other.weights_sha256):
                 continue
             one, two = getattr(self, field.name), getattr(other, field.name)

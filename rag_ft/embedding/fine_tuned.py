@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,12 @@ from rag_ft.errors import InputError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+
+BATCHES_AT_ONCE = 8
+
+REMEMBERED, REMEMBERED_NUMBERS = 200_000, 16
+"""Vectors that an embedding knows again, by so many of their numbers."""
 
 
 class FineTunedEmbedding(BaseEmbedding):
@@ -74,6 +81,7 @@ class FineTunedEmbedding(BaseEmbedding):
     _model: Any = PrivateAttr(default=None)
     _contract: EmbeddingContract | None = PrivateAttr(default=None)
     _processes: Any = PrivateAttr(default=None)
+    _made: Any = PrivateAttr(default_factory=OrderedDict)
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
     @model_validator(mode="after")
@@ -83,6 +91,12 @@ class FineTunedEmbedding(BaseEmbedding):
                 "embeddings_cache mixes queries with passages and one model with another (its key is the text alone): "
                 "leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_processes_of_exports(self) -> FineTunedEmbedding:
+        if self.devices and self.backend != "torch":
+            raise InputError(f"devices go with the backend 'torch', and the backend is {self.backend!r}: leave one out")
         return self
 
     @classmethod
@@ -105,6 +119,8 @@ class FineTunedEmbedding(BaseEmbedding):
     @property
     def sentence_transformer(self) -> SentenceTransformer:
         """The model, loaded when first used."""
+        if self._model is not None:
+            return self._model  # without the lock: an event loop must not wait for a long list
         with self._lock:
             if self._model is None:
                 model = self._loaded()
@@ -159,12 +175,14 @@ class FineTunedEmbedding(BaseEmbedding):
             normalize=True,
             max_length=self.max_length or 0,
             pooling=pooling_of(model),
+            form=f"int8-{self.backend}" if self.int8 else "",
         )
 
     @property
     def contract(self) -> EmbeddingContract:
         """What the vectors depend on, for the index to keep beside them."""
-        self.sentence_transformer  # noqa: B018
+        if self._contract is None:
+            self.sentence_transformer  # noqa: B018
         assert self._contract is not None
         return self._contract
 
@@ -175,39 +193,61 @@ class FineTunedEmbedding(BaseEmbedding):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled without the weights: whoever unpickles it loads them when they are first used."""
-        model, processes, lock = self._model, self._processes, self._lock
-        self._model = self._processes = self._lock = None
-        try:
-            return super().__getstate__()
-        finally:
-            self._model, self._processes, self._lock = model, processes, lock
+        copy = self.model_copy()
+        copy._model = copy._processes = copy._lock = copy._made = None
+        return super(FineTunedEmbedding, copy).__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Ready for the first use."""
         super().__setstate__(state)
         self._model = self._processes = None
         self._lock = threading.RLock()
+        self._made = OrderedDict()
 
     def _encode(self, texts: list[str], role: Any) -> list[list[float]]:
-        model = self.sentence_transformer
+        model, contract = self.sentence_transformer, self.contract
         with self._lock:
-            vectors = encode(
-                model,
-                texts,
-                role,
-                self.encode_batch_size,
-                self.precision,
-                dimension=self.dimension,
-                processes=self._started_processes(len(texts)),
-            )
-        return [MarkedVector(vector, self.contract) for vector in vectors.tolist()]
+            processes = self._started_processes(len(texts))
+        # A thread that asks one question does not wait for another one's long list, but for some batches of it.
+        step = len(texts) if processes is not None else BATCHES_AT_ONCE * self.encode_batch_size
+        order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
+        found: list[Any] = [None] * len(texts)
+        for start in range(0, len(order), max(1, step)):
+            places = order[start : start + step]
+            try:
+                with self._lock:
+                    vectors = encode(
+                        model,
+                        [texts[place] for place in places],
+                        role,
+                        self.encode_batch_size,
+                        self.precision,
+                        dimension=self.dimension,
+                        processes=processes,
+                    )
+            except BaseException:
+                self.close()  # what is left in the queues of the processes would be taken for the next list's
+                raise
+            for place, vector in zip(places, vectors.tolist(), strict=True):
+                found[place] = MarkedVector(vector, contract)
+        with self._lock:
+            self._made |= dict.fromkeys(hash(tuple(vector[:REMEMBERED_NUMBERS])) for vector in found)
+            while len(self._made) > REMEMBERED:
+                self._made.popitem(last=False)
+        return found
+
+    def made(self, vector: Sequence[float]) -> bool:
+        """Whether this object made a vector, of the last 200,000: LlamaIndex's nodes keep numbers, and no mark."""
+        return hash(tuple(vector[:REMEMBERED_NUMBERS])) in self._made
 
     def _started_processes(self, texts: int) -> Any:
         """A process on each device, where there are several and enough texts for them."""
         if self.devices is None or len(self.devices) < 2 or texts < self.encode_batch_size * len(self.devices):
             return None
         if self._processes is None:
+            device = self._model.device
             self._processes = self._model.start_multi_process_pool(self.devices)
+            self._model.to(device)  # the pool moves it to the CPU, where questions would be slow
         return self._processes
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +85,7 @@ def model_folder(name: str) -> Path | None:
         return Path(path)
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(path, "config.json")
+    config = try_to_load_from_cache(path, "config.json", cache_dir=os.environ.get("SENTENCE_TRANSFORMERS_HOME"))
     return Path(config).parent if isinstance(config, str) else None
 
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from rag_ft.errors import InputError, OutsideError, RagFtError, without_secrets
 from rag_ft.index.build_lock import building
 from rag_ft.index.chroma import check_collection_name, create_collection, open_chroma
-from rag_ft.index.contract import ContractError, as_metadata, check_same, contract_of, from_metadata
-from rag_ft.index.filling import WINDOW, check_filled, embedded, fill, parts_of
+from rag_ft.index.contract import ContractError, as_metadata, check_same, check_still_makes, contract_of, from_metadata
+from rag_ft.index.filling import WINDOW, check_filled, embedded, fill
+from rag_ft.index.nodes import some_nodes
 from rag_ft.index.pointer import Pointer, read_pointer, write_pointer
+from rag_ft.index.writing import parts_of, step_of
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -42,6 +44,7 @@ def rebuild_index(
     name: str = "passages",
     *,
     vector_store: BasePydanticVectorStore | None = None,
+    reuse: bool = True,
     show_progress: bool = False,
 ) -> VectorStoreIndex:
     """Embed nodes into a new Chroma collection, and let the name stand for it when it is complete and checked.
@@ -57,6 +60,7 @@ def rebuild_index(
         name: what the index is opened by.
         vector_store: another LlamaIndex vector store in place of Chroma. The nodes are added to it as it is: it has
             no contract, no swap, and no way back.
+        reuse: take vectors of equal texts from what is there; False embeds all anew.
         show_progress: a progress bar with time left.
 
     Returns:
@@ -83,28 +87,32 @@ def rebuild_index(
     contract = contract_of(model)
     with _chroma_failures(), building(client, name) as lock:
         pointer = read_pointer(client, name) or Pointer()
-        collection = _half_filled(client, name, pointer, contract)
-        filled = fill(
-            collection,
-            nodes,
-            model,
-            donor=_same_vectors(client, pointer, contract),
-            still_ours=lock.check,
-            show_progress=show_progress,
-        )
-        if not filled.count:
-            client.delete_collection(collection.name)
-            raise InputError("there is no node to index: give at least one")
+        collection = _half_filled(client, name, pointer, contract, model, reuse)
+        try:
+            filled = fill(
+                collection,
+                nodes,
+                model,
+                donor=_same_vectors(client, pointer, contract, model) if reuse else None,
+                still_ours=lock.check,
+                step=step_of(client),
+                show_progress=show_progress,
+            )
+        except InputError:
+            if not collection.count():
+                client.delete_collection(collection.name)
+            raise
         check_filled(collection, filled)
         lock.check()
         pointer = pointer.to(collection.name)
-        write_pointer(client, name, pointer)
+        # One step back stays possible; what is older goes when nobody can read it any more.
+        old = {each.collection for each in pointer.retired[:-1] if _is_past(each.since)}
+        write_pointer(client, name, pointer.without(old))
         logger.info(
             "%d passages (%d embedded, %d vectors reused) in the Chroma collection %s",
             filled.count, filled.embedded, filled.reused, collection.name,
         )  # fmt: skip
-        # One step back stays possible; what is older goes when nobody can read it any more.
-        _remove(client, name, pointer, {each.collection for each in pointer.retired[:-1] if _is_past(each.since)})
+        _delete(client, old)
     return open_index(model, client, name)
 
 
@@ -133,7 +141,7 @@ def update_index(
 
     Raises:
         ContractError: where it was built with another model.
-        InputError: where there is no such index.
+        InputError: where there is no such index, or no node.
         OutsideError: where the server does not answer, another process builds the same index, or the embedding fails.
     """
     model = _model(embed_model)
@@ -141,13 +149,14 @@ def update_index(
     with _chroma_failures(), building(client, name) as lock:
         pointer = _existing(client, name)
         collection = client.get_collection(str(pointer.current), embedding_function=None)
-        _check(collection, contract_of(model))
+        _check(collection, model)
         filled = fill(
             collection,
             nodes,
             model,
             delete_others=delete_missing,
             still_ours=lock.check,
+            step=step_of(client),
             show_progress=show_progress,
         )
         logger.info(
@@ -179,6 +188,8 @@ def open_index(
     client = open_chroma(chroma, create=False) if isinstance(chroma, str | Path) else chroma
     _existing(client, name)
     store = LiveChromaStore(name, client, model)
+    if not store.contract.weights_sha256 and store.collection.count():
+        check_still_makes(model, *some_nodes(store.collection, 1))
     return VectorStoreIndex.from_vector_store(store, embed_model=model)
 
 
@@ -226,7 +237,8 @@ def prune_index(
         pointer = _existing(client, name)
         old = {each.collection for each in pointer.retired if _is_past(each.since, pause)}
         left = _builds(client, name) - pointer.collections
-        _remove(client, name, pointer, old | left)
+        write_pointer(client, name, pointer.without(old))
+        _delete(client, old | left)
     return sorted(old | left)
 
 
@@ -248,19 +260,31 @@ def _existing(client: ClientAPI, name: str) -> Pointer:
     return pointer
 
 
-def _check(collection: Collection, contract: EmbeddingContract) -> None:
+def _check(collection: Collection, model: BaseEmbedding) -> None:
+    """Refuse passages of a model for a collection that holds another one's."""
     stored = from_metadata(collection.metadata)
     if stored is None:
         raise ContractError(f"the collection {collection.name} has no contract: rebuild the index")
-    check_same(stored, contract, collection.name)
+    check_same(stored, contract_of(model), collection.name, passages=True)
+    if not stored.weights_sha256 and collection.count():
+        check_still_makes(model, *some_nodes(collection))
 
 
-def _half_filled(client: ClientAPI, name: str, pointer: Pointer, contract: EmbeddingContract) -> Collection:
+def _is_of(collection: Collection, model: BaseEmbedding) -> bool:
+    try:
+        _check(collection, model)
+    except ContractError:
+        return False
+    return True
+
+
+def _half_filled(
+    client: ClientAPI, name: str, pointer: Pointer, contract: EmbeddingContract, model: BaseEmbedding, reuse: bool
+) -> Collection:
     """The collection to fill: what a killed build left where it is of the same contract, else a new one."""
     for left in sorted(_builds(client, name) - pointer.collections):
         collection = client.get_collection(left, embedding_function=None)
-        stored = from_metadata(collection.metadata)
-        if stored is not None and not stored.differences(contract):
+        if reuse and _is_of(collection, model):
             logger.info("going on with %s, which holds %d passages", left, collection.count())
             return collection
         client.delete_collection(left)
@@ -268,24 +292,30 @@ def _half_filled(client: ClientAPI, name: str, pointer: Pointer, contract: Embed
     return create_collection(client, final, as_metadata(contract))
 
 
-def _same_vectors(client: ClientAPI, pointer: Pointer, contract: EmbeddingContract) -> Collection | None:
+def _same_vectors(
+    client: ClientAPI, pointer: Pointer, contract: EmbeddingContract, model: BaseEmbedding
+) -> Collection | None:
     """The collection that is read, where its vectors are those that this contract makes."""
     if pointer.current is None:
         return None
     collection = client.get_collection(pointer.current, embedding_function=None)
     stored = from_metadata(collection.metadata)
-    return collection if stored is not None and stored.passage_fingerprint == contract.passage_fingerprint else None
+    if stored is None or stored.passage_fingerprint != contract.passage_fingerprint:
+        return None
+    return collection if stored.weights_sha256 or _is_of(collection, model) else None
 
 
 def _builds(client: ClientAPI, name: str) -> set[str]:
+    """The collections that rag_ft made for a name: by their names, and the contract in them."""
     pattern = re.compile(rf"{re.escape(name)}-[0-9a-f]{{{FINGERPRINT_DIGITS}}}-\d+")
-    return {each for each in _names(client) if pattern.fullmatch(each)}
+    return {
+        each.name
+        for each in client.list_collections()
+        if pattern.fullmatch(each.name) and from_metadata(each.metadata) is not None
+    }
 
 
-def _remove(client: ClientAPI, name: str, pointer: Pointer, collections: set[str]) -> None:
-    if not collections:
-        return
-    write_pointer(client, name, pointer.without(collections))
+def _delete(client: ClientAPI, collections: set[str]) -> None:
     for each in sorted(collections & _names(client)):
         client.delete_collection(each)
 

@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.errors import OutsideError
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 BEAT_SECONDS = 3.0
 DEAD_SECONDS = 12.0
 """A lock of another machine that is not renewed for so long is nobody's."""
+
+HELD: set[str] = set()
+"""Tokens of the locks that this process holds: a container that is started again has the process number of before."""
 
 
 class BuildLock:
@@ -55,20 +59,26 @@ class BuildLock:
             if attempts and not self._is_dead(attempts[max(attempts)]):
                 raise OutsideError(f"another process builds the index {self.name}: wait until it is done, or end it")
             lock = f"{self.name}.lock-{version}-{max(attempts, default=0) + 1}"
+            HELD.add(self.token)
             try:
                 self.collection = self.client.create_collection(lock, metadata=self._entry(0), embedding_function=None)
-            except Exception as error:
+            except BaseException as error:
+                HELD.discard(self.token)
                 if "already exists" not in str(error):
                     raise
                 raise OutsideError(
                     f"another process builds the index {self.name}: wait until it is done, or end it"
                 ) from error
-            if self._version() == version:
-                self.version = version
-                break
+            try:
+                if self._version() == version:
+                    self.version = version
+                    for dead in attempts.values():
+                        self._remove(dead)
+                    break
+            except BaseException:
+                self.release()
+                raise
             self._remove(lock)  # a build ended in between
-        for dead in attempts.values():
-            self._remove(dead)
         self._thread = threading.Thread(target=self._renew, name="rag_ft-build-lock", daemon=True)
         self._thread.start()
 
@@ -78,15 +88,22 @@ class BuildLock:
         Raises:
             OutsideError: where another process found it dead, and took it.
         """
-        attempts = self._attempts(self._version())
-        if not attempts or attempts[max(attempts)] != self.collection.name:
+        if not self.is_held():
             raise OutsideError(f"another process took over the build of the index {self.name}: nothing was changed")
+
+    def is_held(self) -> bool:
+        """Whether nobody else took it."""
+        if self._version() != self.version:
+            return False
+        attempts = self._attempts(self.version)
+        return bool(attempts) and attempts[max(attempts)] == self.collection.name
 
     def release(self) -> None:
         """Give it back."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
+        HELD.discard(self.token)
         if self.collection is not None:
             self._remove(self.collection.name)
 
@@ -101,17 +118,19 @@ class BuildLock:
 
     def _entry(self, beat: int) -> dict[str, Any]:
         return {
-            KEY + "token": self.token, KEY + "host": platform.node(), KEY + "process": os.getpid(), KEY + "beat": beat
+            KEY + "token": self.token, KEY + "host": this_machine(), KEY + "process": os.getpid(), KEY + "beat": beat
         }  # fmt: skip
 
     def _is_dead(self, lock: str) -> bool:
         first = self._read(lock)
         if first is None:
             return True
-        if first.get(KEY + "host") == platform.node() and not _is_alive(int(first.get(KEY + "process", 0))):
-            return True
-        if first.get(KEY + "host") == platform.node() and first.get(KEY + "process") == os.getpid():
-            return False
+        if first.get(KEY + "host") == this_machine():
+            process = int(first.get(KEY + "process", 0))
+            if process == os.getpid():
+                return first.get(KEY + "token") not in HELD
+            if not _is_alive(process):
+                return True
         logger.info("the index %s is locked by process %s on %s: looking whether it is alive", self.name,
                     first.get(KEY + "process"), first.get(KEY + "host"))  # fmt: skip
         until = time.monotonic() + DEAD_SECONDS
@@ -132,8 +151,12 @@ class BuildLock:
     def _remove(self, lock: str) -> None:
         from chromadb.errors import NotFoundError
 
-        with contextlib.suppress(NotFoundError):
+        try:
             self.client.delete_collection(lock)
+        except NotFoundError:
+            pass
+        except Exception as error:  # it is dead soon, since nobody renews it
+            logger.warning("the lock %s could not be removed (%s)", lock, error)
 
     def _renew(self) -> None:
         beat = 0
@@ -143,6 +166,17 @@ class BuildLock:
                 self.collection.modify(metadata=self._entry(beat))
             except Exception as error:
                 logger.debug("the lock of the index %s was not renewed (%s)", self.name, error)
+
+
+def this_machine() -> str:
+    """A name for the place in which process numbers mean something: the host, its start, and the container."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts += [
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
+    return " ".join(parts)
 
 
 def _is_alive(process: int) -> bool:
@@ -163,12 +197,12 @@ def building(client: ClientAPI, name: str) -> Iterator[BuildLock]:
     """
     lock = BuildLock(client, name)
     lock.acquire()
-    version = lock.version
     try:
         yield lock
     finally:
-        # Whoever found an older lock dead may be about to take the next number: it sees that the version went on.
-        pointer = read_pointer(client, name) or Pointer()
-        if pointer.version == version:
-            write_pointer(client, name, pointer.ended())
-        lock.release()
+        try:
+            # Whoever found an older lock dead may be about to take the next number: it sees that the version went on.
+            if lock.is_held():
+                write_pointer(client, name, (read_pointer(client, name) or Pointer()).ended())
+        finally:
+            lock.release()

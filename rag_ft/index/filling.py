@@ -5,33 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag_ft.errors import InputError, OutsideError, RagFtError, without_secrets
 from rag_ft.index.records import NODE_HASH, TEXT_HASH, Record, record_of
+from rag_ft.index.writing import STEP, parts_of, stored_metadata, write_records
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import BaseNode
+    from numpy.typing import NDArray
 
-T = TypeVar("T")
 
 WINDOW = 2048
-"""Nodes in memory at once: enough to sort texts by length, and under what Chroma takes in one call (5,461)."""
+"""Nodes in memory at once: enough to sort texts by length."""
 
-ASKED_AT_ONCE = 500
+HASHES_AT_ONCE = 200
 IDS_AT_ONCE = 10_000
-
-
-def parts_of(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """A stream in lists of so many."""
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part
 
 
 @dataclass
@@ -50,7 +43,7 @@ class Filled:
     reused: int = 0
     kept: int = 0
     deleted: int = 0
-    sample: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = field(default_factory=dict)
+    sample: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -87,6 +80,7 @@ def fill(
     donor: Collection | None = None,
     delete_others: bool = True,
     still_ours: Callable[[], None] = lambda: None,
+    step: int = STEP,
     show_progress: bool = False,
 ) -> Filled:
     """Make a collection hold these nodes; the same call again goes on where a killed one was.
@@ -97,11 +91,12 @@ def fill(
         model: for texts whose vector is nowhere.
         donor: a collection of the same contract, whose vectors are taken for equal texts.
         delete_others: remove what is not among the nodes; otherwise only what belonged to their documents.
-        still_ours: raises where the right to write was lost; called before each write.
+        still_ours: raises where the right to write was lost; called directly before each write.
+        step: records in one call to Chroma.
         show_progress: a progress bar with time left.
 
     Raises:
-        InputError: where two nodes have one id and different content.
+        InputError: where there is no node, or two nodes have one id and different content.
         OutsideError: where the embedding or Chroma fails.
     """
     from tqdm.auto import tqdm
@@ -113,7 +108,9 @@ def fill(
     with tqdm(total=total, desc="indexing", unit="passage", disable=not show_progress, dynamic_ncols=True) as bar:
         for window in parts_of(nodes, WINDOW):
             records = _distinct([record_of(node) for node in window])
-            known = _stored(collection, records) if may_hold_some or any(each.id in seen for each in records) else {}
+            known: dict[str, dict[str, Any]] = {}
+            if may_hold_some or any(record.id in seen for record in records):
+                known = stored_metadata(collection, [record.id for record in records], step)
             fresh = []
             for record in records:
                 if record.id in seen and known.get(record.id, {}).get(NODE_HASH) != record.node_hash:
@@ -126,10 +123,14 @@ def fill(
                 if not delete_others:
                     documents.add(str(record.metadata.get("ref_doc_id", "None")))
             if fresh:
+                donors = [each for each in (donor, collection if may_hold_some else None) if each is not None]
+                vectors = _vectors(fresh, model, donors, step, filled)
                 still_ours()
-                _write(collection, fresh, model, known, donor or (collection if may_hold_some else None), filled)
+                write_records(collection, fresh, vectors, known, step)
             bar.update(len(window))
-    filled.deleted = _delete_others(collection, seen, None if delete_others else documents, still_ours)
+    if not len(seen):
+        raise InputError("there is no node to index: give at least one")
+    filled.deleted = _delete_others(collection, seen, None if delete_others else documents, still_ours, step)
     return filled
 
 
@@ -146,42 +147,27 @@ def _distinct(records: Sequence[Record]) -> list[Record]:
     return list(found.values())
 
 
-def _stored(collection: Collection, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    found = collection.get(ids=[record.id for record in records], include=["metadatas"])
-    return {key: dict(metadata or {}) for key, metadata in zip(found["ids"], found["metadatas"] or [], strict=True)}
-
-
-def _write(
-    collection: Collection,
-    records: Sequence[Record],
-    model: BaseEmbedding,
-    known: dict[str, dict[str, Any]],
-    donor: Collection | None,
-    filled: Filled,
-) -> None:
-    vectors = _vectors_of(donor, {record.text_hash for record in records}) if donor is not None else {}
-    reused = len(vectors) and sum(record.text_hash in vectors for record in records)
-    missing = {record.text_hash: record.text for record in records if record.text_hash not in vectors}
+def _vectors(
+    records: Sequence[Record], model: BaseEmbedding, donors: Sequence[Collection], step: int, filled: Filled
+) -> list[NDArray[np.float32]]:
+    """The vector of each record: from where it is already, else embedded."""
+    by_hash: dict[str, NDArray[np.float32]] = {}
+    wanted = {record.text_hash for record in records}
+    for donor in donors:
+        by_hash |= _vectors_of(donor, wanted - by_hash.keys(), step)
+    reused = sum(record.text_hash in by_hash for record in records)
+    missing = {record.text_hash: record.text for record in records if record.text_hash not in by_hash}
     if missing:
-        vectors |= dict(zip(missing, embedded(model, list(missing.values())), strict=True))
-    metadatas = []
-    for record in records:
-        # Chroma merges metadata: an entry that is no longer there must be taken away by name.
-        gone = {key: None for key in known.get(record.id, {}) if key not in record.metadata}
-        metadatas.append(record.metadata | gone)
-    collection.upsert(
-        ids=[record.id for record in records],
-        embeddings=np.stack([vectors[record.text_hash] for record in records]),
-        metadatas=metadatas,
-        documents=[record.document for record in records],
-    )
+        by_hash |= dict(zip(missing, embedded(model, list(missing.values())), strict=True))
     filled.reused += reused
     filled.embedded += len(records) - reused
+    vectors = [by_hash[record.text_hash] for record in records]
     if len(filled.sample) < 16:
-        filled.sample |= {record.id: vectors[record.text_hash] for record in (records[0], records[-1])}
+        filled.sample |= {records[0].id: vectors[0], records[-1].id: vectors[-1]}
+    return vectors
 
 
-def embedded(model: BaseEmbedding, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def embedded(model: BaseEmbedding, texts: list[str]) -> NDArray[np.float32]:
     """The vectors of passages, shape (texts, dimension).
 
     Raises:
@@ -199,27 +185,39 @@ def embedded(model: BaseEmbedding, texts: list[str]) -> np.ndarray[Any, np.dtype
     return vectors
 
 
-def _vectors_of(donor: Collection, hashes: set[str]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+def _vectors_of(donor: Collection, hashes: set[str], step: int) -> dict[str, NDArray[np.float32]]:
     """Vectors by the hash of the text that they were made of."""
-    found: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
-    for part in parts_of(sorted(hashes), ASKED_AT_ONCE):
-        rows = donor.get(where={TEXT_HASH: {"$in": part}}, include=["embeddings", "metadatas"])
+    found: dict[str, NDArray[np.float32]] = {}
+
+    def ask(part: list[str], limit: int) -> None:
+        rows = donor.get(where={TEXT_HASH: {"$in": part}}, limit=limit, include=["embeddings", "metadatas"])
         embeddings = rows["embeddings"] if rows["embeddings"] is not None else []
         for vector, metadata in zip(embeddings, rows["metadatas"] or [], strict=True):
             found[str(metadata[TEXT_HASH])] = np.asarray(vector, dtype=np.float32)
+
+    for part in parts_of(sorted(hashes), min(HASHES_AT_ONCE, step)):
+        ask(part, len(part) + 1)
+        left = [each for each in part if each not in found]
+        # A text that stands there many times may have filled the answer: then each is asked for by itself.
+        for each in left if len(left) < len(part) else ():
+            ask([each], 1)
     return found
 
 
 def _delete_others(
-    collection: Collection, seen: SeenIds, documents: set[str] | None, still_ours: Callable[[], None]
+    collection: Collection, seen: SeenIds, documents: set[str] | None, still_ours: Callable[[], None], step: int
 ) -> int:
     """Remove what is in the collection and was not seen; of some documents only, where they are given."""
     if documents is None and collection.count() == len(seen):
-        return 0
+        return 0  # as it is after a first build
     others = [
-        key for where in _conditions(documents) for ids in _pages(collection, where) for key in ids if key not in seen
+        key
+        for where in _conditions(documents)
+        for ids in _pages(collection, where, IDS_AT_ONCE if step >= STEP else step)
+        for key in ids
+        if key not in seen
     ]
-    for part in parts_of(others, WINDOW):
+    for part in parts_of(others, step):
         still_ours()
         collection.delete(ids=part)
     return len(others)
@@ -230,13 +228,13 @@ def _conditions(documents: set[str] | None) -> Iterator[dict[str, Any] | None]:
         yield None
         return
     # LlamaIndex writes "None" where a node is of no document.
-    for part in parts_of(sorted(documents - {"None"}), ASKED_AT_ONCE):
+    for part in parts_of(sorted(documents - {"None"}), HASHES_AT_ONCE):
         yield {"ref_doc_id": {"$in": part}}
 
 
-def _pages(collection: Collection, where: dict[str, Any] | None) -> Iterator[list[str]]:
+def _pages(collection: Collection, where: dict[str, Any] | None, size: int) -> Iterator[list[str]]:
     offset = 0
-    while ids := collection.get(where=where, limit=IDS_AT_ONCE, offset=offset, include=[])["ids"]:
+    while ids := collection.get(where=where, limit=size, offset=offset, include=[])["ids"]:
         yield ids
         offset += len(ids)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,10 +19,11 @@ from llama_index.core.vector_stores.types import (
 
 from rag_ft.embedding.contract import EmbeddingContract
 from rag_ft.embedding.marked import mark_of
-from rag_ft.errors import InputError
-from rag_ft.index.contract import ContractError, check_same, contract_of, from_metadata
+from rag_ft.errors import InputError, RagFtError
+from rag_ft.index.contract import ContractError, check_alike, check_same, contract_of, from_metadata
 from rag_ft.index.pointer import read_pointer
 from rag_ft.index.records import record_of
+from rag_ft.index.writing import CLOUD_STEP, step_of, stored_metadata, write_records
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -30,15 +32,11 @@ if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
     from llama_index.vector_stores.chroma import ChromaVectorStore
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 LOOK_AGAIN_SECONDS = 1.0
-CHECKED = 4
-"""Vectors of each insert that are made again: LlamaIndex's nodes keep plain numbers, without the mark."""
-
-ALIKE = 0.999
-"""Cosine of vectors that one model made of one text, in other batches or another precision; of two models that were
-tuned apart it is less, and int8 backends are made by `FineTunedEmbedding`, which says so."""
 
 
 class LiveChromaStore(BasePydanticVectorStore):
@@ -46,7 +44,7 @@ class LiveChromaStore(BasePydanticVectorStore):
 
     A rebuild fills another collection and then lets the name stand for that one: this store finds it by itself, within
     a second or as soon as the old one is gone. Vectors that another model made are refused, at an insert and at a
-    query: `FineTunedEmbedding` marks its own; of those without a mark, some are embedded again and compared.
+    query: `FineTunedEmbedding` marks its own and knows them again; others are embedded again and compared.
 
     Args:
         name: what the index was built under.
@@ -90,73 +88,117 @@ class LiveChromaStore(BasePydanticVectorStore):
         return self._current()._collection
 
     @property
-    def contract(self) -> EmbeddingContract | None:
-        """The contract of the vectors in it; None where rag_ft did not build it."""
-        return from_metadata(self.collection.metadata)
+    def contract(self) -> EmbeddingContract:
+        """The contract of the vectors in it."""
+        return _contract_in(self.collection)
 
     def _current(self) -> ChromaVectorStore:
         with self._lock:
             if self._store is None or time.monotonic() - self._looked > LOOK_AGAIN_SECONDS:
-                self._look()
+                try:
+                    self._look()
+                except RagFtError:
+                    raise
+                except Exception as error:
+                    if self._store is None:
+                        raise
+                    logger.debug("the pointer of %s was not read (%s): going on with what is open", self.name, error)
             return self._store  # type: ignore[no-any-return]
 
-    def _look(self) -> None:
-        """Find out what the name stands for, and check that it is of this model."""
+    def _look(self, gone: bool = False) -> None:
+        """Find out what the name stands for, and check that it is of this model.
+
+        Args:
+            gone: whether the collection that is open did not answer.
+        """
         from llama_index.vector_stores.chroma import ChromaVectorStore
 
         pointer = read_pointer(self._client, self.name)
         if pointer is None or pointer.current is None:
             raise InputError(f"no index {self.name} is complete yet: build it with rag-ft index SOURCE --model MODEL")
-        self._looked = time.monotonic()
-        if self._store is not None and self._store._collection.name == pointer.current:
+        opened = self._store._collection if self._store is not None else None
+        if opened is not None and opened.name == pointer.current and not gone:
+            self._looked = time.monotonic()
             return
         collection = self._client.get_collection(pointer.current, embedding_function=None)
-        stored = from_metadata(collection.metadata)
-        if stored is not None and self._contract is not None:
-            check_same(stored, self._contract, pointer.current)
-        self._store = ChromaVectorStore(chroma_collection=collection)
+        try:
+            self._check_collection(collection)
+        except ContractError:
+            # The app still has the model of before: it goes on with the passages of before while they are there.
+            if opened is None or gone or not self._exists(opened):
+                raise
+            logger.warning("the index %s was rebuilt for another model: load that one to read it", self.name)
+        else:
+            if opened is None or opened.id != collection.id:
+                self._store = ChromaVectorStore(chroma_collection=collection)
+        self._looked = time.monotonic()
+
+    def _check_collection(self, collection: Collection) -> None:
+        stored = _contract_in(collection)
+        if self._contract is not None:
+            check_same(stored, self._contract, collection.name)
+
+    def _exists(self, collection: Collection) -> bool:
+        from chromadb.errors import NotFoundError
+
+        try:
+            return bool(self._client.get_collection(collection.name, embedding_function=None).id == collection.id)
+        except NotFoundError:
+            return False
 
     def _on_current(self, act: Callable[[ChromaVectorStore], T]) -> T:
         """Act on the collection of the moment; once more where it was removed meanwhile."""
         store = self._current()
         try:
             return act(store)
-        except ContractError:
+        except RagFtError:
             raise
         except Exception:
             with self._lock:
-                self._look()
+                self._look(gone=not self._exists(store._collection))
                 again = self._store
             if again is store:
                 raise
             return act(again)
 
-    def _check_maker(self, vectors: Sequence[Sequence[float]], what: str) -> list[int]:
-        """Refuse vectors of another model; the places of those that do not say who made them."""
-        stored = self.contract
-        if stored is None:
-            return []
-        for vector in vectors:
-            made_under = mark_of(vector)
-            if made_under is not None and made_under != stored:
-                check_same(stored, made_under, f"{self.name} ({what})")
+    def _check_maker(self, store: ChromaVectorStore, vectors: Sequence[Any], what: str, passages: bool) -> list[int]:
+        """Refuse vectors of another model; the places of those of which nothing tells who made them."""
+        stored = _contract_in(store._collection)
+        for contract in {contract for vector in vectors if (contract := mark_of(vector)) is not None}:
+            check_same(stored, contract, f"{store._collection.name} ({what})", passages)
         if not stored.weights_sha256:
             return []  # of an embedding behind an API, nobody can tell
-        unmarked = [place for place, vector in enumerate(vectors) if mark_of(vector) is None]
-        if unmarked and self._embed_model is None:
+        if self._contract is not None and passages:
+            check_same(stored, self._contract, store._collection.name, passages)
+        made = getattr(self._embed_model, "made", lambda vector: False)
+        unknown = [place for place, vector in enumerate(vectors) if mark_of(vector) is None and not made(vector)]
+        if unknown and self._embed_model is None:
             raise ContractError(
                 f"{what}: a vector of an unknown model, and the index {self.name} holds those of {stored.base_model}. "
                 "Open it with rag_ft.open_index(FineTunedEmbedding.load(MODEL), ...)"
             )
-        return unmarked
+        return unknown
 
-    def _check_query(self, query: VectorStoreQuery) -> None:
-        if query.query_embedding is None or not self._check_maker([query.query_embedding], "a question"):
+    def _check_query(self, store: ChromaVectorStore, query: VectorStoreQuery) -> None:
+        if query.query_embedding is None or not self._check_maker(store, [query.query_embedding], "a question", False):
             return
         assert self._embed_model is not None
-        if query.query_str:
-            own = self._embed_model.get_query_embedding(query.query_str)
-            check_alike([own], [query.query_embedding], self._embed_model, "the question's vector")
+        if not query.query_str:
+            raise ContractError(
+                f"a vector of an unknown model without its words was asked of the index {self.name}: "
+                "embed it with the index's FineTunedEmbedding"
+            )
+        own = self._embed_model.get_query_embedding(query.query_str)
+        check_alike([own], [query.query_embedding], self._embed_model, "the question's vector")
+
+    def _check_insert(self, store: ChromaVectorStore, nodes: Sequence[BaseNode], vectors: list[Any]) -> None:
+        from llama_index.core.schema import MetadataMode
+
+        if unknown := self._check_maker(store, vectors, "an insert", passages=True):
+            assert self._embed_model is not None
+            texts = [nodes[place].get_content(metadata_mode=MetadataMode.EMBED) for place in unknown]
+            own = self._embed_model.get_text_embedding_batch(texts)
+            check_alike(own, [vectors[place] for place in unknown], self._embed_model, "vectors of an insert")
 
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Insert nodes, or replace those of the same ids.
@@ -165,26 +207,16 @@ class LiveChromaStore(BasePydanticVectorStore):
             ContractError: where a node carries another model's vector.
         """
         import numpy as np
-        from llama_index.core.schema import MetadataMode
 
-        vectors = [node.get_embedding() for node in nodes]
-        if unmarked := self._check_maker(vectors, "an insert")[:CHECKED]:
-            assert self._embed_model is not None
-            texts = [nodes[place].get_content(metadata_mode=MetadataMode.EMBED) for place in unmarked]
-            own = self._embed_model.get_text_embedding_batch(texts)
-            check_alike(own, [vectors[place] for place in unmarked], self._embed_model, "vectors of an insert")
+        given = [node.get_embedding() for node in nodes]
         records = [record_of(node) for node in nodes]
+        step = step_of(self._client)
 
         def insert(store: ChromaVectorStore) -> None:
-            step = self._client.get_max_batch_size()
-            for start in range(0, len(records), step):
-                part = records[start : start + step]
-                store._collection.upsert(
-                    ids=[record.id for record in part],
-                    embeddings=np.asarray(vectors[start : start + step], dtype=np.float32),
-                    metadatas=[record.metadata for record in part],
-                    documents=[record.document for record in part],
-                )
+            self._check_insert(store, nodes, given)
+            known = stored_metadata(store._collection, [record.id for record in records], step)
+            vectors = [np.asarray(vector, dtype=np.float32) for vector in given]
+            write_records(store._collection, records, vectors, known, step)
 
         self._on_current(insert)
         return [record.id for record in records]
@@ -195,8 +227,12 @@ class LiveChromaStore(BasePydanticVectorStore):
         Raises:
             ContractError: where another model made the question's vector.
         """
-        self._check_query(query)
-        return self._on_current(lambda store: store.query(query, **kwargs))
+
+        def ask(store: ChromaVectorStore) -> VectorStoreQueryResult:
+            self._check_query(store, query)
+            return store.query(query, **kwargs)
+
+        return self._on_current(ask)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Nodes by their ids or metadata."""
@@ -210,11 +246,24 @@ class LiveChromaStore(BasePydanticVectorStore):
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
         """Delete nodes by their ids or metadata."""
-        self._on_current(lambda store: store.delete_nodes(node_ids, filters))  # type: ignore[arg-type]
+        if node_ids is None and filters is None:
+            return
+        if filters is not None:
+            # LlamaIndex's store sends an empty list of ids with the filter, which Chroma refuses.
+            wanted = set(node_ids) if node_ids is not None else None
+            node_ids = [node.node_id for node in self.get_nodes(None, filters)]
+            node_ids = [key for key in node_ids if wanted is None or key in wanted]
+        if node_ids:
+            self._on_current(lambda store: store.delete_nodes(node_ids))
 
     def clear(self) -> None:
         """Delete all nodes."""
-        self._on_current(lambda store: store.clear())
+
+        def empty(store: ChromaVectorStore) -> None:
+            while ids := store._collection.get(limit=CLOUD_STEP, include=[])["ids"]:
+                store._collection.delete(ids=ids)
+
+        self._on_current(empty)
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Insert nodes without holding up the event loop."""
@@ -245,22 +294,8 @@ class LiveChromaStore(BasePydanticVectorStore):
         await asyncio.to_thread(self.clear)
 
 
-def check_alike(
-    own: Sequence[Sequence[float]], given: Sequence[Sequence[float]], model: BaseEmbedding, what: str
-) -> None:
-    """Refuse vectors of an unknown maker that are not what the model makes of the same texts.
-
-    Raises:
-        ContractError: where a cosine is under `ALIKE`.
-    """
-    import numpy as np
-
-    if [len(vector) for vector in own] == [len(vector) for vector in given]:
-        one, other = np.asarray(own, dtype=np.float32), np.asarray(given, dtype=np.float32)
-        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-        if ((one * other).sum(axis=1) / np.maximum(lengths, 1e-12)).min() > ALIKE:
-            return
-    raise ContractError(
-        f"{what} are not those that {model.model_name} makes of the same words: embed with "
-        "FineTunedEmbedding.load(MODEL) (Settings.embed_model), and drop vectors that were kept from before"
-    )
+def _contract_in(collection: Collection) -> EmbeddingContract:
+    stored = from_metadata(collection.metadata)
+    if stored is None:
+        raise ContractError(f"the collection {collection.name} has lost its contract: rebuild the index")
+    return stored

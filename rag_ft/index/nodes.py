@@ -9,12 +9,11 @@ from rag_ft.errors import InputError
 from rag_ft.index.chroma import open_chroma
 from rag_ft.index.pointer import read_pointer
 from rag_ft.index.records import NODE_HASH, TEXT_HASH
+from rag_ft.index.writing import CLOUD_STEP
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
     from llama_index.core.schema import BaseNode, TextNode
-
-PAGE = 1000
 
 
 def nodes_from_texts(texts: Mapping[str, str], documents: Mapping[str, str]) -> list[TextNode]:
@@ -52,7 +51,7 @@ class ChromaNodes:
     def __iter__(self) -> Iterator[BaseNode]:
         offset = 0
         while True:
-            page = self.collection.get(limit=PAGE, offset=offset, include=["documents", "metadatas"])
+            page = self.collection.get(limit=CLOUD_STEP, offset=offset, include=["documents", "metadatas"])
             if not page["ids"]:
                 return
             documents, metadatas = page["documents"] or [], page["metadatas"] or []
@@ -63,6 +62,13 @@ class ChromaNodes:
                     )
                 yield _node(key, text, dict(metadata or {}))
             offset += len(page["ids"])
+
+
+def some_nodes(collection: Collection, count: int = 4) -> tuple[list[BaseNode], list[Any]]:
+    """(a few nodes of a collection, their vectors)."""
+    rows = collection.get(limit=count, include=["documents", "metadatas", "embeddings"])
+    parts = zip(rows["ids"], rows["documents"] or [], rows["metadatas"] or [], strict=True)
+    return [_node(key, text, dict(metadata or {})) for key, text, metadata in parts], list(rows["embeddings"])  # type: ignore[arg-type]
 
 
 def nodes_from_chroma(source: str) -> ChromaNodes:

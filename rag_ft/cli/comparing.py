@@ -1,0 +1,60 @@
+"""`rag-ft compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rag_ft.cli.app import app, begin
+from rag_ft.cli.inputs import embedding_of, named_fields
+from rag_ft.cli.options import (
+    Dataset,
+    Device,
+    Fields,
+    Quiet,
+    RequireImprovement,
+    Seed,
+)
+from rag_ft.cli.results import exit_by_verdict, show_comparison
+
+
+@app.command()
+def compare(
+    dataset: Dataset,
+    baseline: Annotated[str, typer.Option(help="A model folder, a hub name, 'local', or openai:NAME.")],
+    candidate: Annotated[list[str], typer.Option(help="The same; may be given several times.")],
+    split: Annotated[str, typer.Option(help="Whose questions are asked.")] = "test",
+    field: Fields = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=8, help="Tokens read of a passage on every side; else the longest candidate's."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
+    require_improvement: RequireImprovement = False,
+    device: Device = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Hit rate, MRR and nDCG of several models on the same held-out questions, with a verdict on each."""
+    show_progress = begin(quiet)
+    from rag_ft.dataset.formats.reading import load_dataset
+    from rag_ft.evaluation.comparison import compare as compare_models
+    from rag_ft.evaluation.report import write_report
+
+    questions = load_dataset(dataset, split, fields=named_fields(field))
+    questions.require(split)
+    candidates = [embedding_of(name, device, max_length) for name in candidate]
+    reach = max((getattr(model, "max_length", None) or 0 for model in candidates), default=0)
+    before = embedding_of(baseline, device, max_length, at_least=reach)
+    comparison = compare_models(
+        questions, before, candidates, split=split, name=dataset.name, seed=seed, show_progress=show_progress
+    )
+    show_comparison(comparison)
+    if json is not None:
+        comparison.save(json)
+    if html is not None:
+        write_report(comparison, html, questions)
+    exit_by_verdict(comparison, require_improvement)

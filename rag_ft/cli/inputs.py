@@ -1,0 +1,74 @@
+"""What the options name: documents, questions, models."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from rag_ft.errors import InputError
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.schema import TextNode
+
+
+def cut_documents(documents: Path, chunk_size: int, chunk_overlap: int) -> list[TextNode]:
+    from rag_ft.dataset.formats.documents import cut_into_nodes, read_documents
+
+    return cut_into_nodes(read_documents(documents), chunk_size, chunk_overlap)
+
+
+def real_questions(file: Path | None, field: list[str] | None) -> list[Any]:
+    from rag_ft.generation.real_questions import read_questions
+
+    return read_questions(file, fields=named_fields(field)) if file is not None else []
+
+
+def named_fields(field: list[str] | None) -> dict[str, str] | None:
+    """What `--field` says: what a column holds -> its name."""
+    for item in field or ():
+        if "=" not in item:
+            raise InputError(f"--field {item!r}: give what the column holds and its name, like --field query=frage")
+    return dict(item.split("=", 1) for item in field) if field else None
+
+
+def approval(max_cost: float) -> Callable[[Any], bool]:
+    """Whether an LLM may be asked: yes up to a cost, above it a person at the terminal says so."""
+
+    def approve(estimate: Any) -> bool:
+        if estimate.dollars is None or estimate.dollars <= max_cost:
+            return True
+        if not sys.stdin.isatty():
+            raise InputError(f"{estimate} is above --max-cost {max_cost:g}: give a higher one, or fewer --max-passages")
+        return typer.confirm(f"{estimate}: go on?", err=True)
+
+    return approve
+
+
+def embedding_of(name: str, device: str | None, max_length: int | None, at_least: int = 0) -> BaseEmbedding:
+    """The embedding of a name on the command line; one that may read further does so, to be compared fairly."""
+    from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+    from rag_ft.embedding.loading import longest_input
+    from rag_ft.errors import require_package
+
+    if name == "bm25":
+        raise InputError("bm25 stands in every comparison by itself: give an embedding model")
+    if name.startswith("openai:"):
+        require_package("llama_index.embeddings.openai", "openai", name)
+        from llama_index.embeddings.openai import OpenAIEmbedding
+
+        return OpenAIEmbedding(model=name.removeprefix("openai:"))
+    embedding = FineTunedEmbedding.load(name, device=device, max_length=max_length)
+    own = embedding.max_length or 0
+    reach = min(at_least, longest_input(embedding.sentence_transformer) or own)
+    if max_length is None and reach > own:
+        logging.getLogger("rag_ft").info(
+            "%s reads %d tokens here, as the candidate does (its own: %d)", name, reach, own
+        )
+        embedding = FineTunedEmbedding.load(name, device=device, max_length=reach)
+    return embedding
