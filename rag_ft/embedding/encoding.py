@@ -18,11 +18,19 @@ CHARACTERS_PER_TOKEN = 40
 20 MB text would cost seconds, for tokens that are thrown away."""
 
 
+def batch_size_for(device_type: str) -> int:
+    """Texts in a forward pass: few on a CPU, whose caches hold their activations, many on a GPU.
+
+    On two cores 1,000 abstracts of scifact took 24.6, 22.5, 24.6 and 25.4 s in batches of 8, 16, 32 and 64.
+    """
+    return 16 if device_type == "cpu" else 128
+
+
 def encode(
     model: SentenceTransformer,
     texts: Sequence[str],
     role: Literal["query", "document"],
-    batch_size: int = 32,
+    batch_size: int | None = None,
     precision: str = "auto",
     show_progress: bool = False,
     normalize: bool = True,
@@ -35,7 +43,7 @@ def encode(
         model: a model with its prompts set (see `load_sentence_transformer`).
         texts: queries or passages.
         role: which prompt goes before them.
-        batch_size: texts in a forward pass; texts are sorted by length first.
+        batch_size: texts in a forward pass; texts are sorted by length first. `batch_size_for` the device where None.
         precision: `auto`, `bf16` or `fp32`.
         show_progress: a progress bar.
         normalize: vectors of length 1.
@@ -52,7 +60,7 @@ def encode(
         vectors = model.encode(
             [text[:longest] for text in texts],
             prompt=model.prompts.get(role, ""),
-            batch_size=batch_size,
+            batch_size=batch_size or batch_size_for(model.device.type),
             show_progress_bar=show_progress,
             convert_to_tensor=True,
             pool=processes,
