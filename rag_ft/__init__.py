@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from rag_ft.index.live_store import LiveChromaStore
     from rag_ft.index.nodes import nodes_from_chroma
     from rag_ft.pipeline import Run, fine_tune
+    from rag_ft.retrieval.ab import ABQueryEngine, ABRetriever, ab_session
+    from rag_ft.retrieval.votes import Votes
     from rag_ft.training.fine_tuning import TrainedModel, train_model
     from rag_ft.training.hard_negatives import mine_negatives
     from rag_ft.training.recipe import Recipe
@@ -83,6 +85,10 @@ _WHERE = {
     "prune_index": "index.build",
     "nodes_from_chroma": "index.nodes",
     "LiveChromaStore": "index.live_store",
+    "ABRetriever": "retrieval.ab",
+    "ABQueryEngine": "retrieval.ab",
+    "ab_session": "retrieval.ab",
+    "Votes": "retrieval.votes",
     "compare": "evaluation.comparison",
     "Comparison": "evaluation.comparison",
     "write_report": "evaluation.report",
@@ -137,6 +143,10 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "prune_index",
     "nodes_from_chroma",
     "LiveChromaStore",
+    "ABRetriever",
+    "ABQueryEngine",
+    "ab_session",
+    "Votes",
     "compare",
     "Comparison",
     "write_report",
