@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rag_ft.checkup import CheckUp, check
     from rag_ft.dataset.formats.beir import read_beir, write_beir
     from rag_ft.dataset.formats.documents import cut_into_nodes, read_documents
     from rag_ft.dataset.formats.from_pairs import dataset_from_pairs
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from rag_ft.training.recipe import Recipe
 
 _WHERE = {
+    "check": "checkup",
+    "CheckUp": "checkup",
     "fine_tune": "pipeline",
     "Run": "pipeline",
     "read_documents": "dataset.formats.documents",
@@ -99,6 +102,8 @@ _WHERE = {
 }
 
 __all__ = [  # noqa: RUF022 - in the order of the data
+    "check",
+    "CheckUp",
     "fine_tune",
     "Run",
     "read_documents",

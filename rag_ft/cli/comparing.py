@@ -1,15 +1,19 @@
-"""`rag-ft compare`."""
+"""`rag-ft check` and `compare`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from rag_ft.cli.app import app, begin
-from rag_ft.cli.inputs import embedding_of, named_fields
+from rag_ft.cli.app import app, begin, out
+from rag_ft.cli.inputs import cut_documents, embedding_of, named_fields
 from rag_ft.cli.options import (
+    BaseModel,
+    ChunkOverlap,
+    ChunkSize,
     Dataset,
     Device,
     Fields,
@@ -18,6 +22,37 @@ from rag_ft.cli.options import (
     Seed,
 )
 from rag_ft.cli.results import exit_by_verdict, show_comparison
+from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
+
+
+@app.command()
+def check(
+    source: Annotated[Path, typer.Argument(help="A folder of documents, or a dataset.")],
+    base_model: BaseModel = DEFAULT_BASE_MODEL,
+    split: Annotated[str | None, typer.Option(help="Whose questions are asked; test where there is one.")] = None,
+    field: Fields = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    chunk_size: ChunkSize = 256,
+    chunk_overlap: ChunkOverlap = 0,
+    device: Device = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Should I fine-tune at all: the base model, BM25 and both together, before any training."""
+    show_progress = begin(quiet)
+    from rag_ft.checkup import check as check_up
+    from rag_ft.dataset.formats.reading import is_dataset, load_dataset
+    from rag_ft.files import write_json
+
+    asked: Any = (
+        load_dataset(source, split or "test", fields=named_fields(field))
+        if is_dataset(source) or source.is_file()
+        else cut_documents(source, chunk_size, chunk_overlap)
+    )
+    found = check_up(asked, base_model, split=split, device=device, seed=seed, show_progress=show_progress)
+    out.print(escape(str(found)), highlight=False, soft_wrap=True)
+    if json is not None:
+        write_json(json, found.to_dict())
 
 
 @app.command()

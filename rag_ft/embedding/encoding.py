@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rag_ft.embedding.precision import autocast
+from rag_ft.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,12 +19,36 @@ CHARACTERS_PER_TOKEN = 40
 20 MB text would cost seconds, for tokens that are thrown away."""
 
 
-def batch_size_for(device_type: str) -> int:
-    """Texts in a forward pass: few on a CPU, whose caches hold their activations, many on a GPU.
+TOKENS_AT_ONCE = {"cpu": 3_072}
+TOKENS_AT_ONCE_ON_A_GPU = 65_536
+"""Tokens in a forward pass, padding included. On a CPU they are few, so that its caches hold their activations: on two
+cores 1,000 abstracts of scifact took 24.6, 22.5, 24.6 and 25.4 s in batches of 8, 16, 32 and 64 texts."""
 
-    On two cores 1,000 abstracts of scifact took 24.6, 22.5, 24.6 and 25.4 s in batches of 8, 16, 32 and 64.
+MOST_TEXTS = 256
+
+
+def batches_of(lengths: Sequence[int], tokens: int, size: int | None = None) -> list[list[int]]:
+    """Places of texts in batches of like length, longest first, so that little is padded.
+
+    Args:
+        lengths: of each text, in tokens.
+        tokens: in a batch at most, padding included.
+        size: texts in a batch, in place of `tokens`.
+
+    Example:
+        >>> from rag_ft.embedding.encoding import batches_of
+        >>> batches_of([3, 100, 4, 90], tokens=200)
+        [[1, 3], [2, 0]]
     """
-    return 16 if device_type == "cpu" else 128
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    found: list[list[int]] = []
+    for place in order:
+        longest = lengths[found[-1][0]] if found else 0
+        most = size or max(1, min(MOST_TEXTS, tokens // max(1, longest)))
+        if not found or len(found[-1]) >= most:
+            found.append([])
+        found[-1].append(place)
+    return found
 
 
 def encode(
@@ -43,7 +68,7 @@ def encode(
         model: a model with its prompts set (see `load_sentence_transformer`).
         texts: queries or passages.
         role: which prompt goes before them.
-        batch_size: texts in a forward pass; texts are sorted by length first. `batch_size_for` the device where None.
+        batch_size: texts in a forward pass; as many as make `TOKENS_AT_ONCE` where None.
         precision: `auto`, `bf16` or `fp32`.
         show_progress: a progress bar.
         normalize: vectors of length 1.
@@ -55,18 +80,61 @@ def encode(
     """
     if not texts:
         return np.zeros((0, dimension or model.get_embedding_dimension() or 0), dtype=np.float32)
-    longest = CHARACTERS_PER_TOKEN * int(model.max_seq_length or 8192)
-    with autocast(model.device.type, precision):
-        vectors = model.encode(
-            [text[:longest] for text in texts],
-            prompt=model.prompts.get(role, ""),
-            batch_size=batch_size or batch_size_for(model.device.type),
-            show_progress_bar=show_progress,
-            convert_to_tensor=True,
-            pool=processes,
-        )
+    reach = int(model.max_seq_length or 8192)
+    cut = [text[: CHARACTERS_PER_TOKEN * reach] for text in texts]
+    prompt = model.prompts.get(role, "")
+    if processes is not None:
+        vectors = model.encode(cut, prompt=prompt, batch_size=batch_size or 32, convert_to_tensor=True, pool=processes)
+        result = vectors.float().cpu().numpy()
+    else:
+        result = _in_batches(model, cut, prompt, reach, batch_size, precision, show_progress)
+    result = result[:, :dimension]
     # Normalised after autocast: in bfloat16 the length would be off in the third digit.
-    result = vectors.float().cpu().numpy()[:, :dimension]
     if normalize:
         result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
     return np.ascontiguousarray(result)
+
+
+def _in_batches(
+    model: SentenceTransformer,
+    texts: list[str],
+    prompt: str,
+    reach: int,
+    batch_size: int | None,
+    precision: str,
+    show_progress: bool,
+) -> NDArray[np.float32]:
+    from tqdm.auto import tqdm
+
+    device = model.device.type
+    lengths = _token_counts(model, texts, reach)
+    result: NDArray[np.float32] | None = None
+    budget = TOKENS_AT_ONCE.get(device, TOKENS_AT_ONCE_ON_A_GPU)
+    # One context for all batches: autocast keeps the weights that it has cast until it ends.
+    with (
+        autocast(device, precision),
+        tqdm(total=len(texts), desc="embedding", unit="text", disable=not show_progress, dynamic_ncols=True) as bar,
+    ):
+        for places in batches_of(lengths, budget, batch_size):
+            vectors = model.encode(
+                [texts[place] for place in places],
+                prompt=prompt,
+                batch_size=len(places),
+                show_progress_bar=False,
+                convert_to_tensor=True,
+            )
+            if result is None:
+                result = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
+            result[places] = vectors.float().cpu().numpy()
+            bar.update(len(places))
+    assert result is not None
+    return result
+
+
+def _token_counts(model: SentenceTransformer, texts: list[str], reach: int) -> list[int]:
+    """How many tokens the model reads of each text; a guess by letters where it has no tokenizer of the usual kind."""
+    try:
+        with quiet_libraries():
+            return [min(len(ids), reach) for ids in model.tokenizer(texts)["input_ids"]]
+    except Exception:
+        return [min(len(text) // 4 + 2, reach) for text in texts]

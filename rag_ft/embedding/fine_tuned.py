@@ -13,7 +13,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding, mean_agg
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
 
 from rag_ft.embedding.contract import EmbeddingContract, read_model_record, weights_sha256
-from rag_ft.embedding.encoding import batch_size_for, encode
+from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer, model_folder, pooling_of, resolve_model
 from rag_ft.embedding.marked import MarkedVector
 from rag_ft.errors import InputError
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-BATCHES_AT_ONCE = 16
+TEXTS_AT_ONCE = 256
+"""Texts of a long list that are embedded before another thread may have its turn."""
 
 REMEMBERED, REMEMBERED_NUMBERS = 200_000, 16
 """Vectors that an embedding knows again, by so many of their numbers."""
@@ -74,7 +75,7 @@ class FineTunedEmbedding(BaseEmbedding):
         default=2048, gt=0, le=2048, description="Texts handed over at once; they are sorted by length."
     )
     encode_batch_size: int | None = Field(
-        default=None, gt=0, description="Texts in one forward pass; None: 16 on a CPU, 128 on a GPU."
+        default=None, gt=0, description="Texts in one forward pass; None: as many as fit the caches of the device."
     )
     weights_sha256: str | None = Field(
         default=None, description="SHA-256 of the weights that are expected; other weights are refused."
@@ -211,8 +212,7 @@ class FineTunedEmbedding(BaseEmbedding):
         with self._lock:
             processes = self._started_processes(len(texts))
         # A thread that asks one question does not wait for another one's long list, but for some batches of it.
-        batch = self.encode_batch_size or batch_size_for(model.device.type)
-        step = len(texts) if processes is not None else BATCHES_AT_ONCE * batch
+        step = len(texts) if processes is not None else TEXTS_AT_ONCE
         order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
         found: list[Any] = [None] * len(texts)
         for start in range(0, len(order), max(1, step)):
@@ -223,7 +223,7 @@ class FineTunedEmbedding(BaseEmbedding):
                         model,
                         [texts[place] for place in places],
                         role,
-                        batch,
+                        self.encode_batch_size,
                         self.precision,
                         dimension=self.dimension,
                         processes=processes,

@@ -98,3 +98,33 @@ def _standard_error(sums: NDArray[Any], sizes: NDArray[Any], mean: float) -> flo
     count = len(sums)
     residuals = sums - mean * sizes
     return float(np.sqrt((residuals**2).sum() * count / (count - 1)) / sizes.sum())
+
+
+def smallest_effect(differences: NDArray[np.float64], groups: Sequence[object], power: float = 0.8) -> float | None:
+    """The gain that would show, in so many of a hundred comparisons, with differences that spread as these do.
+
+    Args:
+        differences: of each question, shape (questions,).
+        groups: for each question what it is resampled with: its document.
+        power: share of comparisons in which it shows.
+
+    Returns:
+        In the unit of the differences; None where all questions come from one place.
+
+    Example:
+        >>> import numpy as np
+        >>> from rag_ft.evaluation.significance import smallest_effect
+        >>> spread = np.random.default_rng(0).normal(0, 0.25, 400)
+        >>> round(smallest_effect(spread, range(400)), 2)
+        0.03
+    """
+    from scipy.stats import t
+
+    _, member = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
+    count = int(member.max()) + 1 if len(member) else 0
+    if count < 2:
+        return None
+    error = _standard_error(
+        np.bincount(member, differences), np.bincount(member).astype(np.float64), float(np.mean(differences))
+    )
+    return float((t.ppf(0.975, count - 1) + t.ppf(power, count - 1)) * error)

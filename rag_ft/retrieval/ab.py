@@ -177,7 +177,7 @@ class ABRetriever(BaseRetriever):
         ...         self.found = [NodeWithScore(node=TextNode(id_=key, text=key), score=1.0) for key in ids]
         ...     def _retrieve(self, query_bundle):
         ...         return self.found
-        >>> both = ABRetriever(Fixed("x", "y"), Fixed("y", "z"), mode="interleave")
+        >>> both = ABRetriever(Fixed("x", "y"), Fixed("y", "z"), mode="interleave", top_k=3)
         >>> sorted(node.node_id for node in both.retrieve("a question"))
         ['x', 'y', 'z']
     """

@@ -17,6 +17,7 @@ import numpy as np
 from rag_ft.dataset.merging import merge_datasets
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import carve_dev
+from rag_ft.dataset.text.sketch import sketch_of
 from rag_ft.embedding.contract import read_model_record
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, load_sentence_transformer
@@ -242,6 +243,8 @@ def train_model(
         "interrupted": any(tuning.interrupted for tuning in tunings),
         "seconds": round(time.monotonic() - started, 1),
         "question_styles": question_styles(dataset),
+        # By which a check-up knows that the model was tuned for a corpus already.
+        "corpus": sketch_of(dataset.passage_texts.values()),
     }
     if master is not None and dev is not None:
         training["teacher"] = _beside_teacher(str(teacher), model, master, dev)
