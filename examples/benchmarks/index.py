@@ -126,7 +126,7 @@ def speed(arguments: argparse.Namespace) -> None:
         found[name] = row
         print(name, json.dumps(row, indent=2), flush=True)
     found["machine"] = machine()
-    (RESULTS / "index-speed.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / f"{arguments.name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 class Drawn(BaseEmbedding):
@@ -200,6 +200,7 @@ def main() -> None:
     fast = commands.add_parser("speed")
     fast.add_argument("collections", nargs="+")
     fast.add_argument("--data", type=Path, default=Path("../shared/data"))
+    fast.add_argument("--name", default="index-speed", help="of the file of results")
     fast.add_argument("--exported", type=Path, help="a model folder with exports, for the other backends")
     fast.add_argument(
         "--backends", nargs="*", default=[], type=lambda name: (name.removesuffix("-int8"), name.endswith("-int8")),
