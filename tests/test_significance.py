@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.evaluation.comparison import judge, resampling_groups
-from rag_ft.evaluation.significance import Difference, paired_bootstrap
-from rag_ft.evaluation.verdict import decide
+from rag_ft.evaluation.significance import Difference, paired_bootstrap, paired_randomisation
+from rag_ft.evaluation.verdict import Costs, VerdictRules, decide
 
 
 def simulated(
@@ -179,3 +179,43 @@ def test_a_loss_on_one_kind_of_question_is_not_hidden_by_a_gain_on_the_other() -
     assert verdict == "ship"
     assert "known documents: +0.100" in reason
     assert "new documents: -0.020" in reason
+
+
+@pytest.mark.parametrize("documents", [12, 60])
+def test_randomisation_agrees_with_the_bootstrap_about_chance(documents: int) -> None:
+    below = 0
+    for seed in range(200):
+        differences, groups = simulated(0.0, 0.25, 120, documents, 0.2, seed)
+        below += paired_randomisation(differences, groups, resamples=400) < 0.05
+    assert below <= 19  # 5 % of 200, and what chance adds to it once in 1,000 times
+
+
+def test_randomisation_sees_a_gain() -> None:
+    differences, groups = simulated(0.05, 0.25, 400, 60, 0.1, seed=3)
+    assert paired_randomisation(differences, groups) < 0.01
+    assert paired_randomisation(np.zeros(60), range(60)) == 1.0
+    assert paired_randomisation(np.zeros(0), []) == 1.0
+
+
+def test_many_candidates_get_no_more_tries_than_one() -> None:
+    shipped = 0
+    dataset = corpus(40, 4)
+    base = rankings(dataset, 0.5, seed=0)
+    names = {"baseline": "base", "bm25": "bm25"} | {f"candidate-{n}": f"c{n}" for n in range(2, 10)}
+    for seed in range(40):
+        found = {role: rankings(dataset, 0.5, seed=1 + seed * 10 + n) for n, role in enumerate(names)}
+        result = judge(dataset, "test", found | {"baseline": base, "bm25": base}, names)
+        shipped += "ship" in result.verdicts.values()
+    assert shipped <= 6  # of 40, at most 5 % of which are expected
+
+
+def test_what_a_gain_costs_is_weighed() -> None:
+    gain = Difference(0.1, (0.05, 0.15), 0.001)
+    assert decide(gain, 200, costs=Costs(time=2.0, size=2.0))[0] == "ship"
+    slow, why = decide(gain, 200, costs=Costs(time=8.0))
+    assert (slow, "8.0 times as long" in why) == ("inconclusive", True)
+    large, why = decide(gain, 200, costs=Costs(size=4.0))
+    assert (large, "4.0 times as large" in why) == ("inconclusive", True)
+    assert decide(gain, 200, costs=Costs(8.0, 8.0), rules=VerdictRules(slower=10, larger=10))[0] == "ship"
+    assert decide(gain, 200, rules=VerdictRules(enough_questions=300))[0] == "inconclusive"
+    assert decide(gain, 200, adjusted=0.08)[0] == "inconclusive"

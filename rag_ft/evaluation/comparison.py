@@ -18,8 +18,8 @@ from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.errors import InputError
 from rag_ft.evaluation.metrics import DEFAULT_METRICS, HEADLINE, metrics_per_query
 from rag_ft.evaluation.search import Rankings, rank_with_embedding
-from rag_ft.evaluation.significance import Difference, paired_bootstrap
-from rag_ft.evaluation.verdict import Verdict, decide
+from rag_ft.evaluation.significance import Difference, holm, paired_bootstrap
+from rag_ft.evaluation.verdict import Costs, Verdict, VerdictRules, decide
 from rag_ft.files import read_json, write_json
 from rag_ft.retrieval.bm25 import BM25
 
@@ -175,6 +175,7 @@ def compare(
     split: str = "test",
     name: str = "",
     metrics: Sequence[str] = DEFAULT_METRICS,
+    rules: VerdictRules | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> Comparison:
@@ -187,6 +188,7 @@ def compare(
         split: whose questions are asked.
         name: of the dataset, for the report.
         metrics: names like `ndcg@10`; the headline metric is always among them.
+        rules: of the verdict.
         seed: of the bootstrap.
         show_progress: progress bars while passages are embedded.
 
@@ -206,17 +208,18 @@ def compare(
         role: rank_with_embedding(model, list(texts), list(texts.values()), queries, DEPTH, show_progress)
         for role, model in models.items()
     }
-    found["bm25"] = Rankings(BM25(texts).rank(queries, DEPTH), 1.0, 0.0, 0.0)
+    found["bm25"] = Rankings(BM25(texts).rank(queries, DEPTH), 1.0, 0.0, 0.0, 0)
     names = {role: display_name(model) for role, model in models.items()} | {"bm25": "bm25"}
     return judge(dataset, split, {role: value.passages for role, value in found.items()}, names, name, metrics, seed, {
         role: {
             "exact_agreement": round(value.exact_agreement, 4),
             "index_seconds": round(value.index_seconds, 2),
             "query_milliseconds": round(value.query_milliseconds, 2),
+            "dimension": value.dimension,
         }
         for role, value in found.items()
         if role != "bm25"
-    })  # fmt: skip
+    }, rules)  # fmt: skip
 
 
 def judge(
@@ -228,6 +231,7 @@ def judge(
     metrics: Sequence[str] = DEFAULT_METRICS,
     seed: int = 0,
     details: Mapping[str, Figures] | None = None,
+    rules: VerdictRules | None = None,
 ) -> Comparison:
     """Turn rankings into a comparison: metrics, differences, slices and verdicts.
 
@@ -239,7 +243,8 @@ def judge(
         name: of the dataset.
         metrics: names like `ndcg@10`.
         seed: of the bootstrap.
-        details: role -> more figures to keep.
+        details: role -> more figures to keep; `query_milliseconds` and `dimension` weigh in the verdict.
+        rules: of the verdict.
     """
     qrels = dataset.require(split)
     metrics = list(dict.fromkeys([*metrics, HEADLINE]))
@@ -263,9 +268,17 @@ def judge(
     }
     verdicts: dict[str, Verdict] = {}
     reasons: dict[str, str] = {}
+    adjusted = holm({role: differences[role][HEADLINE].p_value for role in candidates}) if len(candidates) > 1 else {}
     for role in candidates:
         kinds = {label: part.differences[role] for label, part in slices.items() if part.queries}
-        verdicts[role], reasons[role] = decide(differences[role][HEADLINE], len(qrels), kinds)
+        verdicts[role], reasons[role] = decide(
+            differences[role][HEADLINE],
+            len(qrels),
+            kinds,
+            rules=rules,
+            costs=_costs(details or {}, role),
+            adjusted=adjusted.get(role),
+        )
     return Comparison(
         dataset=name,
         split=split,
@@ -314,6 +327,17 @@ def display_name(model: BaseEmbedding) -> str:
     """A model's name for people: the last part of a folder, a hub name as it is."""
     path = Path(model.model_name)
     return path.name if path.is_dir() else model.model_name
+
+
+def _costs(details: Mapping[str, Figures], role: str) -> Costs:
+    """What a candidate takes beside the baseline, where it was measured."""
+
+    def times(name: str, least: float) -> float:
+        one, other = (max(least, details.get(each, {}).get(name, 0.0)) for each in (role, BASELINE))
+        return one / other
+
+    # Under a few milliseconds a ratio says nothing that a user would feel.
+    return Costs(times("query_milliseconds", 5.0), times("dimension", 1.0))
 
 
 def _means(values: Mapping[str, NDArray[np.float64]]) -> Figures:

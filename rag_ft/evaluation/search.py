@@ -30,12 +30,14 @@ class Rankings:
         exact_agreement: share of the exact top 10 that the index found too; 1 where the search is exact.
         index_seconds: to embed and index all passages.
         query_milliseconds: mean time of one question.
+        dimension: numbers in a vector; 0 where there are none.
     """
 
     passages: list[list[str]]
     exact_agreement: float
     index_seconds: float
     query_milliseconds: float
+    dimension: int
 
 
 def rank_with_embedding(
@@ -60,7 +62,9 @@ def rank_with_embedding(
         raise OutsideError(f"the embedding {model.model_name} failed ({reason}): mend it and run again") from error
     found, agreement = search_chroma(ids, passages, vectors, k)
     done = time.monotonic()
-    return Rankings(found, agreement, indexed - started, 1000 * (done - indexed) / max(1, len(queries)))
+    return Rankings(
+        found, agreement, indexed - started, 1000 * (done - indexed) / max(1, len(queries)), passages.shape[1]
+    )
 
 
 def search_chroma(
