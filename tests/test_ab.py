@@ -22,6 +22,7 @@ from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from rag_ft import ABQueryEngine, ABRetriever, FineTunedEmbedding, InputError, Votes, ab_session, rebuild_index
+from rag_ft.evaluation.ab_votes import judge_votes
 from rag_ft.retrieval.ab import side_of, team_draft
 
 
@@ -219,3 +220,16 @@ def test_what_cannot_be_meant_is_refused() -> None:
         ABQueryEngine(Engine("x"), Engine("y"), "interleave")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="share is 2"):
         ABQueryEngine(Engine("x"), Engine("y"), share=2)
+
+
+@pytest.mark.parametrize(("share_for_b", "verdict"), [(0.8, "ship"), (0.2, "keep-baseline")])
+def test_votes_end_in_a_verdict(share_for_b: float, verdict: str, tmp_path: Path) -> None:
+    votes, draw = Votes(tmp_path / "votes.jsonl"), random.Random(0)
+    for number in range(120):
+        votes.shown(f"q{number}", "side-by-side", f"user-{number % 30}", "Who?", order=["a", "b"])
+        votes.vote(f"q{number}", "b" if draw.random() < share_for_b else "a")
+    assert judge_votes(votes.standing())[0] == verdict
+    few = Votes(tmp_path / "few.jsonl")
+    few.shown("q", "side-by-side", "user", "Who?", order=["a", "b"])
+    few.vote("q", "b")
+    assert judge_votes(few.standing())[0] == "inconclusive"

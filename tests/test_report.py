@@ -255,3 +255,25 @@ def test_given_another_dataset_when_reported_then_it_is_refused(comparison: Comp
     with pytest.raises(InputError, match="give the dataset of the comparison"):
         write_report(comparison, tmp_path / "report.html", dataset_of(20))
     assert not (tmp_path / "report.html").exists()
+
+
+def test_given_questions_of_several_kinds_then_each_is_told_apart(tmp_path: Path) -> None:
+    passages = {f"p{n}": Passage(f"p{n}", f"Leave number {n} is booked in HELM.", doc_id=f"d{n}") for n in range(60)}
+    asked = [
+        "Where is leave booked?",
+        "How might anybody ever get a few days off work without asking twice before noon today?",
+    ]
+    queries = {f"q{n}": Query(f"q{n}", asked[n % 2], "" if n % 2 else "sentence") for n in range(60)}
+    mixed = QADataset(passages, queries, {"test": {f"q{n}": {f"p{n}": 1} for n in range(60)}})
+    comparison = compared(mixed)
+    assert {name: part.queries for name, part in comparison.aspects.items()} == {
+        "few words in common": 30,
+        "most words in common": 30,
+        "short (up to 6 words)": 30,
+        "long (over 15 words)": 30,
+        "asked by people": 30,
+        "sentence": 30,
+    }
+    assert "few words in common" in str(comparison)
+    assert Comparison.load(comparison.save(tmp_path / "c.json")).aspects == comparison.aspects
+    assert "Kinds of questions" in Page(write_report(comparison, tmp_path / "report.html", mixed)).words

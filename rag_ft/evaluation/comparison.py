@@ -16,6 +16,7 @@ from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import FEW_DOCUMENTS, NEIGHBOURS, split_units
 from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.errors import InputError
+from rag_ft.evaluation.aspects import aspects_of
 from rag_ft.evaluation.metrics import DEFAULT_METRICS, HEADLINE, metrics_per_query
 from rag_ft.evaluation.search import Rankings, rank_with_embedding
 from rag_ft.evaluation.significance import Difference, holm, paired_bootstrap
@@ -57,6 +58,7 @@ class Comparison:
         details: role -> what else was seen: agreement with exact search, times.
         differences: candidate -> metric -> difference to the baseline.
         slices: `known` and `new` questions apart.
+        aspects: kinds of questions apart, by the words that they share with their passages, length, and who made them.
         verdicts: candidate -> verdict.
         reasons: candidate -> why.
         notes: what a reader should know: how few documents, what was resampled, who made the questions.
@@ -77,6 +79,7 @@ class Comparison:
     verdicts: dict[str, Verdict]
     reasons: dict[str, str]
     notes: tuple[str, ...] = ()
+    aspects: dict[str, Slice] = field(default_factory=dict)
     per_query: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict, repr=False, compare=False)
     rankings: dict[str, list[list[str]]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -106,16 +109,8 @@ class Comparison:
                 role: {metric: _difference_to_dict(value) for metric, value in metrics.items()}
                 for role, metrics in self.differences.items()
             },
-            "slices": {
-                name: {
-                    "queries": part.queries,
-                    "models": {role: {"metrics": figures} for role, figures in part.models.items()},
-                    "differences": {
-                        role: {HEADLINE: _difference_to_dict(value)} for role, value in part.differences.items()
-                    },
-                }
-                for name, part in self.slices.items()
-            },
+            "slices": _slices_to_dict(self.slices),
+            "aspects": _slices_to_dict(self.aspects),
             "verdicts": self.verdicts,
             "reasons": self.reasons,
             "notes": list(self.notes),
@@ -138,14 +133,8 @@ class Comparison:
                 role: {metric: _difference_from_dict(value) for metric, value in metrics.items()}
                 for role, metrics in values["differences"].items()
             },
-            slices={
-                name: Slice(
-                    part["queries"],
-                    {role: entry["metrics"] for role, entry in part["models"].items()},
-                    {role: _difference_from_dict(entry[HEADLINE]) for role, entry in part["differences"].items()},
-                )
-                for name, part in values["slices"].items()
-            },
+            slices=_slices_from_dict(values["slices"]),
+            aspects=_slices_from_dict(values.get("aspects", {})),
             verdicts=values["verdicts"],
             reasons=values["reasons"],
             notes=tuple(values["notes"]),
@@ -290,6 +279,10 @@ def judge(
         details={role: dict(values) for role, values in (details or {}).items()},
         differences=differences,
         slices=slices,
+        aspects={
+            label: _slice(mask, per_query, groups, candidates, seed)
+            for label, mask in aspects_of(dataset, split).items()
+        },
         verdicts=verdicts,
         reasons=reasons,
         notes=(*([resampled] if resampled else []), *_about_questions(dataset, split)),
@@ -386,6 +379,28 @@ def _about_questions(dataset: QADataset, split: str) -> list[str]:
         f"{sum(generated.values())} of {len(dataset.qrels[split])} questions were generated ({kinds}): they share "
         "words with their passages more than real ones do, which flatters BM25. Real questions would tell more."
     ]
+
+
+def _slices_to_dict(slices: Mapping[str, Slice]) -> dict[str, Any]:
+    return {
+        name: {
+            "queries": part.queries,
+            "models": {role: {"metrics": figures} for role, figures in part.models.items()},
+            "differences": {role: {HEADLINE: _difference_to_dict(value)} for role, value in part.differences.items()},
+        }
+        for name, part in slices.items()
+    }
+
+
+def _slices_from_dict(values: Mapping[str, Any]) -> dict[str, Slice]:
+    return {
+        name: Slice(
+            part["queries"],
+            {role: entry["metrics"] for role, entry in part["models"].items()},
+            {role: _difference_from_dict(entry[HEADLINE]) for role, entry in part["differences"].items()},
+        )
+        for name, part in values.items()
+    }
 
 
 def _difference_to_dict(difference: Difference) -> dict[str, Any]:

@@ -171,6 +171,7 @@ def write_report(
         best={metric: best_score(comparison, metric) for metric in metric_names(comparison)},
         shown_hit_rate=_shown_hit_rate(comparison),
         keywords_win=_keywords_win(comparison),
+        aspects=comparison.aspects,
         slices={words: comparison.slices[name] for name, words in KINDS.items() if comparison.slices[name].queries},
         definitions={name: DEFINITIONS[name.split("@")[0]] for name in _kinds(comparison)},
         resamples=RESAMPLES,

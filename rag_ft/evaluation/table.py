@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rag_ft.evaluation.comparison import BASELINE, Comparison
+from rag_ft.evaluation.comparison import BASELINE, Comparison, Slice
 from rag_ft.evaluation.metrics import HEADLINE
 from rag_ft.evaluation.significance import Difference
 from rag_ft.evaluation.verdict import KINDS
@@ -60,7 +61,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(Text.assemble(who, (verdict, COLOURS[verdict]), f": {comparison.reasons[role]}"))
     if any(part.queries for part in comparison.slices.values()):
         console.print()
-        console.print(_slice_table(comparison))
+        console.print(_slice_table(comparison, comparison.slices, KINDS))
+    if comparison.aspects:
+        console.print()
+        console.print(_slice_table(comparison, comparison.aspects, {name: name for name in comparison.aspects}))
     if comparison.notes:
         console.print()
     for note in comparison.notes:
@@ -123,15 +127,15 @@ def _table(**options: Any) -> Table:
     return Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False, **options)
 
 
-def _slice_table(comparison: Comparison) -> Table:
-    """The headline metric on the questions about known and about new documents."""
+def _slice_table(comparison: Comparison, slices: Mapping[str, Slice], named: Mapping[str, str]) -> Table:
+    """The headline metric on parts of the questions."""
     table = _table()
     table.add_column(f"{HEADLINE} on", overflow="fold")
     for name in ("questions", "baseline", "candidate"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("difference\n[95 % interval]", no_wrap=True)
-    for name, words in KINDS.items():
-        part = comparison.slices.get(name)
+    for name, words in named.items():
+        part = slices.get(name)
         if part is None or not part.queries:
             continue
         for role, difference in part.differences.items():
