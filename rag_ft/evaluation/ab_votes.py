@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def judge_votes(standing: Standing, seed: int = 0) -> tuple[Verdict, str, Difference]:
     """The verdict on side b, by the statistics that decide a comparison: sessions are resampled, not single votes.
 
-    Each question that somebody decided counts -1 (a), 0 (a tie) or 1 (b). With `split`, where each session sees one side,
-    nobody compares: there only votes that people give on both count.
+    Each question that somebody decided counts -1 (a), 0 (a tie) or 1 (b). With `split`, where each session sees one
+    side, nobody compares: there only votes count.
 
     Args:
         standing: of a file of votes (`Votes.standing`).
