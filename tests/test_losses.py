@@ -29,7 +29,7 @@ SMALL = Recipe(epochs=2, batch_size=32, shares=(1.0,))
         pytest.param({"loss": "gist", "inner_batch": 8}, id="cached gist", marks=pytest.mark.slow),
         pytest.param({"mine": "both", "negatives": 1}, id="mnr with mined negatives", marks=pytest.mark.slow),
         pytest.param({"mine": "dense", "rounds": 2, "epochs": 1}, id="two rounds", marks=pytest.mark.slow),
-        pytest.param({"loss": "triplet", "mine": "bm25"}, id="triplet", marks=pytest.mark.slow),
+        pytest.param({"loss": "triplet", "mine": "dense", "learning_rate": 2e-5}, id="triplet", marks=pytest.mark.slow),
         pytest.param({"lora": 8, "learning_rate": 1e-3}, id="lora"),
         pytest.param({"dimensions": (128, 64)}, id="matryoshka", marks=pytest.mark.slow),
     ],
@@ -68,7 +68,9 @@ def _plain(value: object) -> object:
 )
 def test_scored_pairs_raise_the_correlation(dataset: QADataset, tmp_path: Path, loss: str | None, binary: bool) -> None:
     scored = only_scored(dataset, binary)
-    settings = {} if loss is None else {"loss": loss}
+    settings: dict[str, object] = {} if loss is None else {"loss": loss}
+    if binary:
+        settings |= {"learning_rate": 2e-5, "epochs": 4}  # a margin wants small steps (`MARGIN_RATE`)
     trained = train_model(
         scored,
         tmp_path / "m",
@@ -79,7 +81,8 @@ def test_scored_pairs_raise_the_correlation(dataset: QADataset, tmp_path: Path, 
     )
     expected = loss or ("online-contrastive" if binary else "cosent")
     assert trained.record["recipe"]["loss"] == expected
-    assert max(trained.dev["epoch 1"], trained.dev["epoch 2"]) > trained.dev["base"] + 0.02
+    epochs = [score for name, score in trained.dev.items() if "epoch" in name]
+    assert max(epochs) > trained.dev["base"] + 0.02
     assert "dev_spearman" in trained.record["training"]
 
 
@@ -87,7 +90,7 @@ def only_scored(dataset: QADataset, binary: bool) -> QADataset:
     """Questions with their passage (1), another of its document (.5), and one of another document (0)."""
     draw = random.Random(0)
     texts, pairs = dataset.passage_texts, []
-    for query, passage in dataset.pairs("train")[:80]:
+    for query, passage in dataset.pairs("train")[: 140 if binary else 80]:
         text = dataset.queries[query].text
         document = dataset.passages[passage].document
         near = [p for p in dataset.documents[document] if p != passage]

@@ -71,8 +71,13 @@ def test_a_share_of_the_old_questions_is_trained_on_again() -> None:
 @pytest.mark.slow
 def test_each_side_brings_its_own_dev(tmp_path: Path) -> None:
     def side(name: str, dev: bool) -> QADataset:
-        passages = {f"{name}{n}": Passage(f"{name}{n}", f"Rule {n} of {name} is about item {n}.") for n in range(40)}
-        queries = {f"q{name}{n}": Query(f"q{name}{n}", f"What does {name} say about item {n}?") for n in range(40)}
+        draw = random.Random(name)
+        terms = ["".join(draw.choices(["ka", "lo", "mi", "ten", "ru", "sa", "vo", "pli"], k=5)) for _ in range(120)]
+        passages = {
+            f"{name}{n}": Passage(f"{name}{n}", f"The {terms[n]} is kept by {terms[n + 40]} at {terms[n + 80]}.")
+            for n in range(40)
+        }
+        queries = {f"q{name}{n}": Query(f"q{name}{n}", f"{terms[n]} {terms[n + 80]}?") for n in range(40)}
         rows = {f"q{name}{n}": {f"{name}{n}": 1} for n in range(40)}
         held_out = dict(list(rows.items())[-6:]) if dev else {}
         train = {query: grades for query, grades in rows.items() if query not in held_out}
