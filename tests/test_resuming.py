@@ -96,6 +96,7 @@ def pairs(count: int = 64) -> list[Pair]:
     ]
 
 
+@pytest.mark.slow
 def test_a_training_that_broke_off_measures_no_epoch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "SECONDS_BETWEEN", 0.0)
     recipe = Recipe(epochs=3, batch_size=16, together=1)
