@@ -412,6 +412,10 @@ def test_an_index_that_was_never_built_is_named_with_those_that_are(
     rebuild_index(nodes(), embedding, tmp_path, "acme")
     with pytest.raises(InputError, match=r"no index other \(indexes: acme\)"):
         open_index(embedding, tmp_path, "other")
+    for act in (rollback_index, prune_index, lambda *place: update_index(nodes(), embedding, *place)):
+        with pytest.raises(InputError, match="no index other"):
+            act(tmp_path, "other")
+    assert not [each for each in open_chroma(tmp_path).list_collections() if each.name.startswith("other")]
     with pytest.raises(InputError, match="no index other"):
         LiveChromaStore("other", open_chroma(tmp_path))
 

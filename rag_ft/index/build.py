@@ -83,7 +83,7 @@ def rebuild_index(
     if vector_store is not None:
         return _fill_other_store(nodes, model, vector_store, show_progress)
     check_collection_name(name)
-    client = open_chroma(chroma) if isinstance(chroma, str | Path) else chroma
+    client = _client(chroma)
     contract = contract_of(model)
     with _chroma_failures(), building(client, name) as lock:
         pointer = read_pointer(client, name) or Pointer()
@@ -145,7 +145,8 @@ def update_index(
         OutsideError: where the server does not answer, another process builds the same index, or the embedding fails.
     """
     model = _model(embed_model)
-    client = open_chroma(chroma, create=False) if isinstance(chroma, str | Path) else chroma
+    client = _client(chroma, create=False)
+    _existing(client, name)  # before the lock: a mistyped name leaves nothing behind
     with _chroma_failures(), building(client, name) as lock:
         pointer = _existing(client, name)
         collection = client.get_collection(str(pointer.current), embedding_function=None)
@@ -185,7 +186,7 @@ def open_index(
     from rag_ft.index.live_store import LiveChromaStore
 
     model = _model(embed_model)
-    client = open_chroma(chroma, create=False) if isinstance(chroma, str | Path) else chroma
+    client = _client(chroma, create=False)
     _existing(client, name)
     store = LiveChromaStore(name, client, model)
     if not store.contract.weights_sha256 and store.collection.count():
@@ -203,7 +204,8 @@ def rollback_index(chroma: str | Path | ClientAPI = "chroma", name: str = "passa
         InputError: where there is none before it.
         OutsideError: where another process builds the index.
     """
-    client = open_chroma(chroma, create=False) if isinstance(chroma, str | Path) else chroma
+    client = _client(chroma, create=False)
+    _existing(client, name)  # before the lock: a mistyped name leaves nothing behind
     with _chroma_failures(), building(client, name):
         pointer = _existing(client, name)
         there = _names(client)
@@ -232,7 +234,8 @@ def prune_index(
         InputError: where there is no such index.
         OutsideError: where another process builds the index.
     """
-    client = open_chroma(chroma, create=False) if isinstance(chroma, str | Path) else chroma
+    client = _client(chroma, create=False)
+    _existing(client, name)  # before the lock: a mistyped name leaves nothing behind
     with _chroma_failures(), building(client, name):
         pointer = _existing(client, name)
         old = {each.collection for each in pointer.retired if _is_past(each.since, pause)}
@@ -240,6 +243,10 @@ def prune_index(
         write_pointer(client, name, pointer.without(old))
         _delete(client, old | left)
     return sorted(old | left)
+
+
+def _client(chroma: str | Path | ClientAPI, create: bool = True) -> ClientAPI:
+    return open_chroma(chroma, create=create) if isinstance(chroma, str | Path) else chroma
 
 
 def _model(embed_model: BaseEmbedding | None) -> BaseEmbedding:
