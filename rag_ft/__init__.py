@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from rag_ft.dataset.review import Review, export_questions, import_review, review_folder
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.errors import InputError, OutsideError, RagFtError
-    from rag_ft.evaluation.comparison import Comparison, compare
+    from rag_ft.evaluation.comparing import compare
+    from rag_ft.evaluation.comparison import Comparison
     from rag_ft.evaluation.report import write_report
     from rag_ft.generation.asking import questions_from_llm
     from rag_ft.generation.estimate import Estimate
@@ -92,7 +93,7 @@ _WHERE = {
     "ABQueryEngine": "retrieval.ab",
     "ab_session": "retrieval.ab",
     "Votes": "retrieval.votes",
-    "compare": "evaluation.comparison",
+    "compare": "evaluation.comparing",
     "Comparison": "evaluation.comparison",
     "write_report": "evaluation.report",
     "RagFtError": "errors",

@@ -12,7 +12,8 @@ from rag_ft.dataset.formats.beir import read_beir, write_beir
 from rag_ft.dataset.review import Review
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.errors import InputError
-from rag_ft.evaluation.comparison import Comparison, compare
+from rag_ft.evaluation.comparing import compare
+from rag_ft.evaluation.comparison import Comparison
 from rag_ft.files import read_json, sha256_of, sha256_of_file, write_json
 
 if TYPE_CHECKING:

@@ -76,7 +76,7 @@ def compare(
     """Hit rate, MRR and nDCG of several models on the same held-out questions, with a verdict on each."""
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.reading import load_dataset
-    from rag_ft.evaluation.comparison import compare as compare_models
+    from rag_ft.evaluation.comparing import compare as compare_models
     from rag_ft.evaluation.report import write_report
 
     questions = load_dataset(dataset, split, fields=named_fields(field))

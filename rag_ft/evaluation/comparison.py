@@ -15,17 +15,14 @@ from numpy.typing import NDArray
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import FEW_DOCUMENTS, NEIGHBOURS, split_units
 from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
-from rag_ft.errors import InputError
 from rag_ft.evaluation.aspects import aspects_of
 from rag_ft.evaluation.metrics import DEFAULT_METRICS, HEADLINE, metrics_per_query
-from rag_ft.evaluation.search import Rankings, rank_with_embedding
 from rag_ft.evaluation.significance import Difference, holm, paired_bootstrap
 from rag_ft.evaluation.verdict import Costs, Verdict, VerdictRules, decide
 from rag_ft.files import read_json, write_json
-from rag_ft.retrieval.bm25 import BM25
 
 if TYPE_CHECKING:
-    from llama_index.core.base.embeddings.base import BaseEmbedding
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -156,61 +153,6 @@ class Comparison:
         return comparison_text(self)
 
 
-def compare(
-    dataset: QADataset,
-    baseline: BaseEmbedding,
-    candidates: Sequence[BaseEmbedding] | BaseEmbedding,
-    *,
-    split: str = "test",
-    name: str = "",
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    rules: VerdictRules | None = None,
-    seed: int = 0,
-    show_progress: bool = False,
-) -> Comparison:
-    """Compare embeddings on the questions of one split, each through its own Chroma index, and BM25.
-
-    Args:
-        dataset: with questions in the split; the whole corpus is searched.
-        baseline: the embedding in use.
-        candidates: one or several that might replace it.
-        split: whose questions are asked.
-        name: of the dataset, for the report.
-        metrics: names like `ndcg@10`; the headline metric is always among them.
-        rules: of the verdict.
-        seed: of the bootstrap.
-        show_progress: progress bars while passages are embedded.
-
-    Raises:
-        InputError: where the split has no question.
-    """
-    qrels = dataset.require(split)
-    candidates = candidates if isinstance(candidates, Sequence) else [candidates]
-    if not candidates:
-        raise InputError("there is no candidate to compare with the baseline: give at least one")
-    models = {BASELINE: baseline} | {
-        "candidate" if place == 0 else f"candidate-{place + 1}": model for place, model in enumerate(candidates)
-    }
-    texts = dataset.passage_texts
-    queries = [dataset.queries[query].text for query in qrels]
-    found: dict[str, Rankings] = {
-        role: rank_with_embedding(model, list(texts), list(texts.values()), queries, DEPTH, show_progress)
-        for role, model in models.items()
-    }
-    found["bm25"] = Rankings(BM25(texts).rank(queries, DEPTH), 1.0, 0.0, 0.0, 0)
-    names = {role: display_name(model) for role, model in models.items()} | {"bm25": "bm25"}
-    return judge(dataset, split, {role: value.passages for role, value in found.items()}, names, name, metrics, seed, {
-        role: {
-            "exact_agreement": round(value.exact_agreement, 4),
-            "index_seconds": round(value.index_seconds, 2),
-            "query_milliseconds": round(value.query_milliseconds, 2),
-            "dimension": value.dimension,
-        }
-        for role, value in found.items()
-        if role != "bm25"
-    }, rules)  # fmt: skip
-
-
 def judge(
     dataset: QADataset,
     split: str,
@@ -314,12 +256,6 @@ def resampling_groups(dataset: QADataset, split: str) -> tuple[list[object], str
         f"The questions come from {documents}: groups of 5 neighbouring passages were resampled instead, "
         "so that the interval says nothing about other documents."
     )
-
-
-def display_name(model: BaseEmbedding) -> str:
-    """A model's name for people: the last part of a folder, a hub name as it is."""
-    path = Path(model.model_name)
-    return path.name if path.is_dir() else model.model_name
 
 
 def _costs(details: Mapping[str, Figures], role: str) -> Costs:
