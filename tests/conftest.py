@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
+from browser import browser, chromium  # noqa: F401
 
 from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents, read_questions
 
