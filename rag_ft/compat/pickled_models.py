@@ -1,0 +1,84 @@
+"""Model folders of years ago, whose weights are pickles: made safetensors, and no code of theirs is run."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_ft.errors import InputError
+from rag_ft.files import written_beside
+
+if TYPE_CHECKING:
+    import torch
+
+SAFE_NAME = "model.safetensors"
+
+
+def read_pickled_weights(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a `pytorch_model.bin`; nothing else in it is looked at.
+
+    Raises:
+        InputError: where the file is missing or broken, or holds more than tensors.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{file} does not exist: check the path") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else "it is broken"
+        raise InputError(f"{file} is not loaded: {reason}; save the model again as .safetensors") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise InputError(f"{file} is not loaded: it is no state of a model (names with their tensors)")
+    return weights
+
+
+def convert_model_folder(folder: str | Path, output: str | Path) -> Path:
+    """Copy a model folder with its pickled weights (`pytorch_model.bin`) as safetensors.
+
+    Args:
+        folder: of SentenceTransformers or transformers.
+        output: the new folder.
+
+    Returns:
+        The new folder, for `FineTunedEmbedding.load` and the engines.
+
+    Raises:
+        InputError: where there are no such weights, they hold more than tensors, or `output` is in the way.
+    """
+    folder, output = Path(folder), Path(output)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: check the path")
+    pickled = sorted(file for file in folder.rglob("*.bin") if file.is_file())
+    if not pickled:
+        raise InputError(f"{folder} has no weights as .bin: nothing to convert")
+    if output.exists() or folder.resolve() in output.resolve().parents:
+        raise InputError(f"{output} is in the way: choose another folder, outside {folder}")
+    from safetensors.torch import save_file
+
+    with written_beside(output) as target:
+        shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.pkl"))
+        for file in pickled:
+            weights = {name: tensor.clone().contiguous() for name, tensor in read_pickled_weights(file).items()}
+            place = target / file.relative_to(folder).with_name(SAFE_NAME)
+            save_file(weights, place, metadata={"format": "pt"})
+    return output
+
+
+@contextmanager
+def safe_model_folder(name: str) -> Iterator[str]:
+    """The name of a model; while the block runs, a converted copy of a folder whose weights are pickles."""
+    folder = Path(name)
+    if not folder.is_dir() or any(folder.rglob("*.safetensors")) or not any(folder.rglob("pytorch_model.bin")):
+        yield name
+        return
+    with tempfile.TemporaryDirectory(prefix="rag_ft-") as scratch:
+        # Under its own name, by which the family's prefixes are known.
+        yield str(convert_model_folder(folder, Path(scratch) / folder.resolve().name))

@@ -1,0 +1,417 @@
+"""The names of llama-index-finetuning: its dataset, its questions, its evaluation, and the files that it left."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llama_index.core import Settings, VectorStoreIndex
+from llama_index.core.evaluation import get_retrieval_results_df
+from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata, MockLLM
+from llama_index.core.schema import TextNode
+
+import rag_ft.compat
+from rag_ft import FineTunedEmbedding, InputError, load_dataset
+from rag_ft.compat import (
+    DEFAULT_QA_GENERATE_PROMPT_TMPL,
+    AdapterEmbeddingModel,
+    BaseAdapter,
+    EmbeddingQAFinetuneDataset,
+    LinearAdapterEmbeddingModel,
+    LinearLayer,
+    RetrieverEvaluator,
+    TwoLayerNN,
+    aevaluate_dataset,
+    convert_model_folder,
+    evaluate_dataset,
+    generate_qa_embedding_pairs,
+    generate_question_context_pairs,
+)
+from rag_ft.embedding.loading import local_model_folder
+
+
+class Asker(CustomLLM):
+    """Asks two questions on each passage, slowly; fails on passages with a word, and counts what it was asked."""
+
+    fails_on: str = ""
+    fails_first: int = 0
+    answer: str = ""
+    seconds: float = 0.0
+    asked: list[str] = []  # noqa: RUF012
+    most_at_once: int = 0
+    at_once: int = 0
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name="asker")
+
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        with LOCK:
+            self.asked.append(prompt)
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            turn = len(self.asked)
+        time.sleep(self.seconds)
+        with LOCK:
+            self.at_once -= 1
+        if turn <= self.fails_first or (self.fails_on and self.fails_on in prompt):
+            raise ConnectionError("the server is away")
+        words = re.findall(r"\w+", prompt.split("-" * 21)[1] if "-" * 21 in prompt else prompt)
+        return CompletionResponse(text=self.answer or f"1. What is {words[0]}?\n2) Explain {words[-1]}")
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+LOCK = threading.Lock()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder: the default output path is a file in it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def nodes(count: int, name: str = "n") -> list[TextNode]:
+    return [
+        TextNode(id_=f"{name}{i}", text=f"Term{name}{i} is a claim{i}", metadata={"file": "a"}) for i in range(count)
+    ]
+
+
+# The dataset
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(texts, texts, min_size=1, max_size=5), st.data())
+def test_a_saved_dataset_reads_back_and_the_bytes_are_those_of_the_old_package(
+    tmp_path_factory: pytest.TempPathFactory, corpus: dict[str, str], data: st.DataObject
+) -> None:
+    queries = data.draw(st.dictionaries(texts, texts, max_size=4))
+    relevant = {query: data.draw(st.lists(st.sampled_from(sorted(corpus)), max_size=3)) for query in queries}
+    dataset = EmbeddingQAFinetuneDataset(queries=queries, corpus=corpus, relevant_docs=relevant)
+    file = tmp_path_factory.mktemp("json") / "dataset.json"
+    dataset.save_json(str(file))
+    plain = {"queries": queries, "corpus": corpus, "relevant_docs": relevant, "mode": "text"}
+    assert file.read_text() == json.dumps(plain, indent=4)
+    assert EmbeddingQAFinetuneDataset.from_json(str(file)) == dataset
+    assert dataset.query_docid_pairs == [(text, relevant[query]) for query, text in queries.items()]
+
+
+def test_a_dataset_goes_to_rag_ft_and_back(tmp_path: Path) -> None:
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={"q": "Who?"}, corpus={"a": "One.", "b": "Two."}, relevant_docs={"q": ["b", "a"]}
+    )
+    there = dataset.to_dataset("test")
+    assert list(there.qrels["test"]["q"]) == ["b", "a"]
+    assert EmbeddingQAFinetuneDataset.from_dataset(there, "test") == dataset
+    assert dataset.to_dataset(first_only=True).pairs("train") == [("q", "b")]
+    dataset.save_json(tmp_path / "old.json")
+    assert load_dataset(tmp_path / "old.json").pairs("train") == [("q", "b"), ("q", "a")]
+
+
+def test_a_missing_or_broken_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        EmbeddingQAFinetuneDataset.from_json(tmp_path / "none.json")
+    (tmp_path / "broken.json").write_text('{"queries": {}, "corpus": []}')
+    with pytest.raises(InputError, match="queries, corpus, relevant_docs"):
+        EmbeddingQAFinetuneDataset.from_json(tmp_path / "broken.json")
+    wrong = EmbeddingQAFinetuneDataset(queries={"q": "?"}, corpus={}, relevant_docs={"q": ["p"]})
+    with pytest.raises(InputError, match="'p'"):
+        wrong.to_dataset()
+
+
+# Questions
+
+
+def test_questions_are_read_line_by_line_and_the_file_is_written(here: Path) -> None:
+    made = generate_qa_embedding_pairs(nodes(3), Asker())
+    assert list(made.corpus) == ["n0", "n1", "n2"]
+    assert made.corpus["n0"] == "Termn0 is a claim0"
+    assert list(made.queries.values())[:2] == ["What is Termn0?", "Explain claim0"]
+    assert made.relevant_docs == {
+        query: [node] for query, (_, [node]) in zip(made.queries, made.query_docid_pairs, strict=True)
+    }
+    assert EmbeddingQAFinetuneDataset.from_json("qa_finetune_dataset.json") == made
+
+
+def test_arguments_by_position_are_those_of_the_old_package(here: Path) -> None:
+    template = "Passage: {context_str}\nAsk {num_questions_per_chunk}:"
+    llm = Asker(answer="One?\nTwo?\nThree?")
+    made = generate_qa_embedding_pairs(nodes(1), llm, template, 1, 2, "fail", 500, "out.json", False)
+    assert llm.asked == ["Passage: Termn0 is a claim0\nAsk 1:"]
+    assert list(made.queries.values()) == ["One?"]
+    assert Path("out.json").exists()
+
+
+def test_the_default_prompt_shows_the_passage_and_is_not_left_by_it(here: Path) -> None:
+    llm = Asker()
+    generate_qa_embedding_pairs([TextNode(text="before\n" + "-" * 40 + "\nafter")], llm)
+    assert llm.asked[0].count("-" * 21) == 2
+    assert "{context_str}" in DEFAULT_QA_GENERATE_PROMPT_TMPL
+
+
+def test_without_an_llm_the_one_of_the_settings_is_asked(here: Path) -> None:
+    Settings.llm = MockLLM()
+    try:
+        made = generate_qa_embedding_pairs(nodes(1), qa_generate_prompt_tmpl="{context_str}", num_questions_per_chunk=1)
+    finally:
+        Settings.llm = None
+    assert list(made.queries.values()) == ["Termn0 is a claim0"]
+
+
+def test_calls_are_in_flight_together_and_the_order_is_that_of_the_nodes(here: Path) -> None:
+    llm = Asker(seconds=0.05)
+    made = generate_qa_embedding_pairs(nodes(16), llm)
+    assert llm.most_at_once == 8
+    assert list(made.corpus) == [f"n{i}" for i in range(16)]
+
+
+def test_validation_holds_nothing_of_train_though_they_share_the_default_path(here: Path) -> None:
+    train = generate_qa_embedding_pairs(nodes(3, "train"), Asker())
+    with pytest.warns(UserWarning, match="output_path of its own"):
+        val = generate_qa_embedding_pairs(nodes(2, "val"), Asker())
+    assert set(val.corpus) == {"val0", "val1"}
+    assert EmbeddingQAFinetuneDataset.from_json("qa_finetune_dataset.json") == val
+    kept = next(Path().glob("qa_finetune_dataset.????????.json"))
+    assert EmbeddingQAFinetuneDataset.from_json(kept) == train
+    llm = Asker()
+    with pytest.warns(UserWarning, match="is kept as"):
+        assert generate_qa_embedding_pairs(nodes(3, "train"), llm) == train
+    assert not llm.asked
+
+
+def test_a_node_that_failed_is_asked_again_by_the_next_call_and_no_other(here: Path) -> None:
+    with pytest.warns(UserWarning, match="left out 1 of 5 nodes"):
+        first = generate_qa_embedding_pairs(nodes(5), Asker(fails_on="Termn1 "), retry_limit=1)
+    assert list(first.corpus) == ["n0", "n2", "n3", "n4"]
+    llm = Asker()
+    second = generate_qa_embedding_pairs(nodes(5), llm)
+    assert len(llm.asked) == 1
+    assert "Termn1 " in llm.asked[0]
+    assert list(second.corpus) == [f"n{i}" for i in range(5)]
+    assert first.queries.items() <= second.queries.items()
+
+
+def test_what_a_kill_left_is_not_asked_again(here: Path) -> None:
+    class Killed(Asker):
+        def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+            if len(self.asked) == 6:
+                raise KeyboardInterrupt
+            return super().complete(prompt)
+
+    with pytest.raises(KeyboardInterrupt):
+        generate_qa_embedding_pairs(nodes(10), Killed(), workers=1)
+    saved = EmbeddingQAFinetuneDataset.from_json("qa_finetune_dataset.json")
+    assert 0 < len(saved.corpus) <= 6
+    Path("qa_finetune_dataset.json").unlink()  # the answers are in the journal too
+    llm = Asker()
+    assert len(generate_qa_embedding_pairs(nodes(10), llm).corpus) == 10
+    assert len(llm.asked) == 10 - len(saved.corpus)
+
+
+def test_questions_of_the_old_package_are_kept(here: Path) -> None:
+    old = {"queries": {"6f9619ff-8b86-4011-b42d-00cf4fc964ff": "Old?"}, "corpus": {"n0": nodes(1)[0].text}}
+    relevant = {"6f9619ff-8b86-4011-b42d-00cf4fc964ff": ["n0"]}
+    Path("old.json").write_text(json.dumps(old | {"relevant_docs": relevant, "mode": "text"}))
+    llm = Asker()
+    made = generate_qa_embedding_pairs(nodes(2), llm, output_path="old.json")
+    assert len(llm.asked) == 1
+    assert next(iter(made.queries.values())) == "Old?"
+
+
+def test_another_prompt_asks_again(here: Path) -> None:
+    generate_qa_embedding_pairs(nodes(2), Asker())
+    llm = Asker()
+    made = generate_qa_embedding_pairs(nodes(2), llm, num_questions_per_chunk=1)
+    assert (len(llm.asked), len(made.queries)) == (2, 2)
+
+
+def test_a_failing_llm_is_asked_as_often_as_it_may_be_and_then_said(here: Path) -> None:
+    llm = Asker(fails_first=2)
+    assert len(generate_qa_embedding_pairs(nodes(1), llm, retry_limit=3).queries) == 2
+    assert len(llm.asked) == 3
+    failing = Asker(fails_on="Term", seconds=0)
+    with pytest.raises(RuntimeError, match="the server is away"):
+        generate_qa_embedding_pairs(nodes(1, "x"), failing, retry_limit=2, on_failure="fail", output_path="x.json")
+    assert len(failing.asked) == 2
+    with pytest.warns(UserWarning, match="left out 2 of 2"):
+        assert not generate_qa_embedding_pairs(nodes(2, "y"), failing, retry_limit=1, output_path="y.json").queries
+
+
+def test_few_questions_and_old_arguments_are_warned_of(here: Path) -> None:
+    with pytest.warns(UserWarning, match="Fewer questions than the 3"):
+        generate_qa_embedding_pairs(nodes(1), Asker(), num_questions_per_chunk=3)
+    with pytest.warns(UserWarning, match="save_every is not used") as caught:
+        generate_qa_embedding_pairs(nodes(1), Asker(), save_every=10)
+    assert caught[0].filename == __file__
+    with pytest.raises(InputError, match="on_failure"):
+        generate_qa_embedding_pairs(nodes(1), Asker(), on_failure="stop")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="context_str"):
+        generate_qa_embedding_pairs(nodes(1), Asker(), "{text}")
+
+
+def test_pairs_for_an_evaluation_write_nothing_and_keep_all_passages(here: Path) -> None:
+    with pytest.warns(UserWarning, match="no question on 1 of 3"):
+        made = generate_question_context_pairs(nodes(3), llm=Asker(fails_on="Termn1 "), num_questions_per_chunk=2)
+    assert (len(made.corpus), len(made.queries)) == (3, 4)
+    assert not list(here.iterdir())
+
+
+# Evaluation
+
+
+@pytest.fixture(scope="module")
+def base() -> FineTunedEmbedding:
+    return FineTunedEmbedding.load("local")
+
+
+@pytest.fixture(scope="module")
+def animals() -> EmbeddingQAFinetuneDataset:
+    corpus = {"cat": "Cats sleep on the sofa.", "ship": "Ships cross the ocean.", "bread": "Bread is baked from flour."}
+    return EmbeddingQAFinetuneDataset(
+        queries={"1": "a sleeping cat", "2": "sailing on the sea", "3": "flour and an oven"},
+        corpus=corpus,
+        relevant_docs={"1": ["cat"], "2": ["ship"], "3": ["bread"]},
+    )
+
+
+def test_a_retriever_is_evaluated_on_a_dataset(base: FineTunedEmbedding, animals: EmbeddingQAFinetuneDataset) -> None:
+    index = VectorStoreIndex([TextNode(id_=k, text=v) for k, v in animals.corpus.items()], embed_model=base)
+    evaluator = RetrieverEvaluator.from_metric_names(
+        ["hit_rate", "mrr"], retriever=index.as_retriever(similarity_top_k=2)
+    )
+    results = evaluate_dataset(evaluator, animals, workers=2, show_progress=True)
+    assert [result.query for result in results] == list(animals.queries.values())
+    assert [result.expected_ids for result in results] == [["cat"], ["ship"], ["bread"]]
+    table = get_retrieval_results_df(["base"], [results])
+    assert table.loc[0, "hit_rate"] == 1.0
+    alone = animals.model_copy(update={"relevant_docs": {"1": ["cat"]}})
+    with pytest.raises(InputError, match="'2'"):
+        evaluate_dataset(evaluator, alone)
+
+
+async def within(evaluator: Any, dataset: EmbeddingQAFinetuneDataset) -> tuple[list[Any], list[Any]]:
+    return await evaluator.aevaluate_dataset(dataset), await aevaluate_dataset(evaluator, dataset, 3, True)
+
+
+def test_it_is_awaited_too_and_is_the_method_that_was_lost(
+    base: FineTunedEmbedding, animals: EmbeddingQAFinetuneDataset
+) -> None:
+    import asyncio
+
+    index = VectorStoreIndex([TextNode(id_=k, text=v) for k, v in animals.corpus.items()], embed_model=base)
+    evaluator = RetrieverEvaluator.from_metric_names(["mrr"], retriever=index.as_retriever())
+    one, other = asyncio.run(within(evaluator, animals))
+    assert [result.metric_vals_dict for result in one] == [result.metric_vals_dict for result in other]
+
+
+# Files of the old package
+
+
+def test_adapter_folders_of_the_old_package_load(base: FineTunedEmbedding, tmp_path: Path) -> None:
+    weights = torch.eye(384).flip(0)
+    torch.save({"linear.weight": weights}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text('{"in_features": 384, "out_features": 384, "bias": false}')
+    adapted = LinearAdapterEmbeddingModel(base, str(tmp_path))
+    vector = base.get_query_embedding("a claim")
+    assert adapted.get_query_embedding("a claim") == pytest.approx(list(reversed(vector)), abs=1e-6)
+    assert adapted.get_text_embedding("a claim") == base.get_text_embedding("a claim")
+    assert adapted.get_text_embedding_batch(["a", "b"]) == base.get_text_embedding_batch(["a", "b"])
+    assert adapted.model_name == "Adapter for local"
+    untouched = AdapterEmbeddingModel(base, str(tmp_path), None, False)
+    assert untouched.get_query_embedding("a claim") == pytest.approx(vector)
+
+
+def test_adapters_are_saved_in_the_same_form(tmp_path: Path) -> None:
+    adapter = TwoLayerNN(4, 8, 4, bias=True, add_residual=True)
+    vector = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert torch.equal(adapter(vector), vector)
+    with torch.no_grad():
+        adapter.residual_weight.fill_(0.5)
+    adapter.save(str(tmp_path / "two"))
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["config.json", "pytorch_model.bin"]
+    assert torch.equal(TwoLayerNN.load(str(tmp_path / "two"))(vector), adapter(vector))
+    LinearLayer(3, 2, bias=True).save(tmp_path / "one")
+    assert LinearLayer.load(tmp_path / "one")(torch.tensor([1.0, 2.0, 3.0])).tolist() == [1.0, 2.0]
+    with pytest.raises(InputError, match="adapter_cls"):
+        LinearLayer.load(tmp_path / "two")
+    with pytest.raises(NotImplementedError, match="get_config_dict"):
+        BaseAdapter().save(tmp_path / "none")
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return exec, ("raise SystemExit('boom')",)
+
+
+def test_weights_that_run_code_are_not_loaded(tmp_path: Path) -> None:
+    torch.save({"linear.weight": Bomb()}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text('{"in_features": 2, "out_features": 2}')
+    with pytest.raises(InputError, match="more than tensors"):
+        LinearLayer.load(tmp_path)
+    new = tmp_path.with_name("new")
+    with pytest.raises(InputError, match="more than tensors"):
+        convert_model_folder(tmp_path, new)
+    assert not new.exists()
+    with pytest.raises(InputError, match="in the way"):
+        convert_model_folder(tmp_path, tmp_path / "new")
+
+
+def test_a_model_folder_with_pickled_weights_is_converted(base: FineTunedEmbedding, tmp_path: Path) -> None:
+    old = pickled_copy(tmp_path / "old")
+    with pytest.raises(InputError, match="pickle"):
+        FineTunedEmbedding.load(old)
+    new = FineTunedEmbedding.load(convert_model_folder(old, tmp_path / "new"))
+    assert new.get_text_embedding("a claim") == base.get_text_embedding("a claim")
+
+
+def pickled_copy(folder: Path) -> Path:
+    import shutil
+
+    from safetensors.torch import load_file
+
+    shutil.copytree(local_model_folder(), folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save(load_file(local_model_folder() / "model.safetensors"), folder / "pytorch_model.bin")
+    return folder
+
+
+# Names
+
+
+def test_every_name_is_there_and_what_is_elsewhere_is_said() -> None:
+    for name in rag_ft.compat.__all__:
+        assert getattr(rag_ft.compat, name) is not None
+    with pytest.raises(ImportError, match="CrossEncoderTrainer"):
+        from rag_ft.compat import CohereRerankerFinetuneEngine  # noqa: F401
+    with pytest.raises(ImportError, match="openai"):
+        from rag_ft.compat import OpenAIFinetuneEngine  # noqa: F401
+    with pytest.raises(AttributeError):
+        rag_ft.compat.nothing  # noqa: B018
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    heavy = {"torch", "llama_index.core", "llama_index.finetuning"}
+    program = f"import sys, rag_ft.compat; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_program_that_calls_as_it_should_is_not_warned(here: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        generate_qa_embedding_pairs(nodes(2), Asker(), output_path="mine.json")
+        generate_qa_embedding_pairs(nodes(2), Asker(), output_path="mine.json")
