@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_ft.dataset.formats.documents import (
+    DocumentNodes,
     cut_into_nodes,
     passages_from_nodes,
     read_documents,
@@ -168,3 +169,21 @@ def test_a_generated_question_that_nearly_repeats_a_real_one_is_not_trained_on()
     trained = {dataset.queries[query].text for split in ("train", "dev") for query in dataset.qrels.get(split, {})}
     assert trained
     assert not any(text.startswith("How do I book") for text in trained)
+
+
+def test_documents_are_cut_while_they_are_read(acme: Path) -> None:
+    """The same nodes as from all documents at once, a document at a time, and again at each pass."""
+    folder = acme / "documents"
+    at_once = [(node.node_id, node.text) for node in cut_into_nodes(read_documents(folder), 128, 16)]
+    stream = DocumentNodes(folder, 128, 16)
+    assert [(node.node_id, node.text) for node in stream] == at_once
+    assert [node.node_id for node in stream] == [key for key, _ in at_once]
+    assert next(iter(stream)).node_id == at_once[0][0]
+
+
+def test_a_stream_says_at_once_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        DocumentNodes(tmp_path / "none")
+    (tmp_path / "a.md").write_text("A text.")
+    with pytest.raises(InputError, match="--chunk-overlap 9"):
+        DocumentNodes(tmp_path, 8, 9)

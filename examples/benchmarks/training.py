@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections import defaultdict
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--forgetting", help="a collection that has nothing to do with it")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--keep", type=Path, help="keep rag_ft's models here, as COLLECTION-SEED, for hybrid.py")
     arguments = parser.parse_args()
     for collection in arguments.collections:
         name, _, tested = collection.partition(":")
@@ -132,6 +134,8 @@ def main() -> None:
                     elif way != "base":
                         row["texts_per_second"] = round(plain(dataset, way, Path(scratch), length, seed), 1)
                     row["seconds"] = round(time.monotonic() - started, 1)
+                    if arguments.keep and way == "rag_ft":
+                        shutil.copytree(folder, arguments.keep / f"{name}-{seed}", dirs_exist_ok=True)
                     model = FineTunedEmbedding.load("local" if way == "base" else folder, max_length=length)
                     row["test"] = figures(model, test)
                     if arguments.forgetting:

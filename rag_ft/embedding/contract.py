@@ -5,12 +5,23 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag_ft.errors import InputError
-from rag_ft.files import read_json, sha256_of
+from rag_ft.files import read_json, sha256_of, write_json
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
 
 FILE = "rag_ft.json"
+
+ALIKE, ALIKE_INT8 = 0.999, 0.98
+"""Cosine of vectors that one model made of one text, in other batches or another precision; of two models that were
+tuned apart it is mostly less. In 8 bits a vector depends on the batch that it is made in."""
+
+
+class ContractError(InputError):
+    """Vectors of one model would meet those of another."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,8 @@ class EmbeddingContract:
         pooling: how the tokens' vectors become one: `mean`, `cls`, ...; empty where the model does not say.
         form: `int8-onnx` or `int8-openvino` where 8 bits compute the vectors. Questions of such a form are asked of
             passages of another; passages of two forms do not stand in one index.
+        adapter: hash of an adapter that changes queries and passages alike; empty of one that changes queries alone,
+            whose questions are asked of the passages of the embedding below it.
     """
 
     weights_sha256: str
@@ -42,6 +55,7 @@ class EmbeddingContract:
     distance: str = "cosine"
     pooling: str = ""
     form: str = ""
+    adapter: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The contract as plain values."""
@@ -64,6 +78,7 @@ class EmbeddingContract:
             str(self.max_length),
             self.pooling,
             self.form,
+            *([self.adapter] if self.adapter else []),
         )
 
     @property
@@ -92,11 +107,43 @@ class EmbeddingContract:
             if field.name == "base_model" and (self.weights_sha256 or other.weights_sha256):
                 continue
             one, two = getattr(self, field.name), getattr(other, field.name)
-            if field.name == "weights_sha256":
+            if field.name in ("weights_sha256", "adapter"):
                 one, two = one[:12], two[:12]
             if one != two:
                 found.append(f"{field.name} {one!r} and {two!r}")
         return found
+
+
+def contract_of(model: BaseEmbedding, dimension: int | None = None) -> EmbeddingContract:
+    """The embedding contract of a LlamaIndex embedding: its own where it has one, else what can be known of it.
+
+    Args:
+        model: any.
+        dimension: length of its vectors, where it is known; else the model is asked for one.
+
+    Example:
+        >>> from llama_index.core import MockEmbedding
+        >>> from rag_ft.embedding.contract import contract_of
+        >>> contract_of(MockEmbedding(embed_dim=8)).dimension
+        8
+    """
+    contract = getattr(model, "contract", None)
+    if isinstance(contract, EmbeddingContract):
+        return contract
+    return EmbeddingContract(
+        weights_sha256="",
+        base_model=f"{model.class_name()} {model.model_name}",
+        query_prefix=getattr(model, "query_instruction", None) or "",
+        passage_prefix=getattr(model, "text_instruction", None) or "",
+        dimension=dimension or len(model.get_text_embedding("dimension")),
+        normalize=False,
+        max_length=int(getattr(model, "max_length", None) or 0),
+    )
+
+
+def keep_in_record(folder: Path, name: str, value: Any) -> None:
+    """Write one entry of a model folder's `rag_ft.json` anew; what the vectors depend on is not among them."""
+    write_json(Path(folder) / FILE, read_model_record(folder) | {name: value})
 
 
 def read_model_record(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,24 @@ def metrics_per_query(
         ideal[row, : len(best)] = best
         relevant[row] = len(grades)
     return {name: _FORMULAS[kind](gains, ideal, relevant, depth) for name, (kind, depth) in parsed.items()}
+
+
+def ndcg_of_gains(gains: Sequence[float] | NDArray[Any], ideal: Sequence[float], k: int) -> float:
+    """nDCG of one ranking at k.
+
+    Args:
+        gains: the grades of what was found, best first.
+        ideal: the grades of all relevant passages, highest first.
+        k: how deep.
+
+    Example:
+        >>> from rag_ft.evaluation.metrics import ndcg_of_gains
+        >>> round(ndcg_of_gains([0, 1], [1], 10), 3)
+        0.631
+    """
+    found, best = np.asarray(gains, dtype=float)[:k], np.asarray(ideal, dtype=float)[:k]
+    most = float(best @ (1 / np.log2(np.arange(2, len(best) + 2))))
+    return float(found @ (1 / np.log2(np.arange(2, len(found) + 2)))) / most if most > 0 else 0.0
 
 
 def _parse(name: str) -> tuple[str, int]:

@@ -4,67 +4,130 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_ft.errors import OutsideError, RagFtError
+from rag_ft.errors import InputError, OutsideError, RagFtError, without_secrets
 from rag_ft.index.chroma import create_collection
-from rag_ft.retrieval.exact import query_vectors
+from rag_ft.retrieval.exact import query_vectors, unit
 
 if TYPE_CHECKING:
+    from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
 
 QUERY_BATCH = 256
 
 
-@dataclass(frozen=True)
-class Rankings:
-    """What a retriever found for each question.
+class EmbeddedCorpus:
+    """Passages and questions under one embedding, each embedded once.
+
+    Args:
+        model: any LlamaIndex embedding.
+        passages: passage id -> text as it is embedded.
+        queries: the questions.
+        show_progress: a progress bar.
 
     Attributes:
-        passages: one list of passage ids for each question, best first.
-        exact_agreement: share of the exact top 10 that the index found too; 1 where the search is exact.
-        index_seconds: to embed and index all passages.
-        query_milliseconds: mean time of one question.
-        dimension: numbers in a vector; 0 where there are none.
-    """
-
-    passages: list[list[str]]
-    exact_agreement: float
-    index_seconds: float
-    query_milliseconds: float
-    dimension: int
-
-
-def rank_with_embedding(
-    model: BaseEmbedding, ids: Sequence[str], texts: Sequence[str], queries: Sequence[str], k: int, show_progress: bool
-) -> Rankings:
-    """Index passages under a model in Chroma and search all questions.
+        ids: of the passages.
+        seconds: to embed all passages.
+        query_milliseconds: to embed one question, on average.
 
     Raises:
         OutsideError: where the embedding fails (a server behind it, say).
     """
-    started = time.monotonic()
+
+    def __init__(
+        self, model: BaseEmbedding, passages: Mapping[str, str], queries: Sequence[str], show_progress: bool = False
+    ) -> None:
+        self._model, self.ids, self._texts = model, list(passages), list(queries)
+        began = time.monotonic()
+        with embedding_failures(model):
+            vectors = model.get_text_embedding_batch(list(passages.values()), show_progress=show_progress)
+        self._passages = np.asarray(vectors, dtype=np.float32)
+        self.seconds = time.monotonic() - began
+        began = time.monotonic()
+        with embedding_failures(model):
+            self._queries = query_vectors(model, queries)
+        self.query_milliseconds = round(1000 * (time.monotonic() - began) / max(1, len(queries)), 2)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+        return int(self._passages.shape[1])
+
+    @property
+    def megabytes(self) -> float:
+        """Of the vectors in an index."""
+        return self._passages.nbytes / 1e6
+
+    def rank(self, k: int) -> tuple[list[list[str]], float, float]:
+        """(the top k of each question from a Chroma index, share of the exact top 10 in them, ms for a question)."""
+        began = time.monotonic()
+        found, agreement = search_chroma(self.ids, self._passages, self._queries, k)
+        milliseconds = 1000 * (time.monotonic() - began) / max(1, len(self._queries))
+        return found, agreement, self.query_milliseconds + milliseconds
+
+    def scores(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+        """The cosine similarity of every passage to each question, shape (passages,); exact.
+
+        Args:
+            queries: those that were embedded before are not embedded again.
+        """
+        if list(queries) == self._texts:
+            vectors = self._queries
+        else:
+            with embedding_failures(self._model):
+                vectors = query_vectors(self._model, queries)
+        passages, asked = unit(self._passages), unit(vectors)
+        for start in range(0, len(queries), QUERY_BATCH):
+            yield from asked[start : start + QUERY_BATCH] @ passages.T
+
+
+@contextmanager
+def embedding_failures(model: BaseEmbedding) -> Iterator[None]:
+    """Turn what an embedding raises into one clear line."""
     try:
-        passages = np.asarray(
-            model.get_text_embedding_batch(list(texts), show_progress=show_progress), dtype=np.float32
-        )
-        indexed = time.monotonic()
-        vectors = query_vectors(model, queries)
+        yield
     except RagFtError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        reason = without_secrets((str(error).strip() or type(error).__name__).splitlines()[0])[:120]
         raise OutsideError(f"the embedding {model.model_name} failed ({reason}): mend it and run again") from error
-    found, agreement = search_chroma(ids, passages, vectors, k)
-    done = time.monotonic()
-    return Rankings(
-        found, agreement, indexed - started, 1000 * (done - indexed) / max(1, len(queries)), passages.shape[1]
-    )
+
+
+def rank_with_retriever(
+    retriever: BaseRetriever, queries: Sequence[str], k: int, passages: Container[str]
+) -> tuple[list[list[str]], float]:
+    """(what a LlamaIndex retriever finds for each question, ms for a question).
+
+    Raises:
+        InputError: where it finds nodes that are none of the passages: then no figure would be true.
+        OutsideError: where it fails.
+    """
+    name = type(retriever).__name__
+    began = time.monotonic()
+    found: list[list[str]] = []
+    for query in queries:
+        try:
+            nodes = retriever.retrieve(query)
+        except RagFtError:
+            raise
+        except Exception as error:
+            reason = without_secrets((str(error).strip() or type(error).__name__).splitlines()[0])[:120]
+            raise OutsideError(f"the retriever {name} failed ({reason}): mend it and run again") from error
+        found.append(list(dict.fromkeys(node.node.node_id for node in nodes))[:k])
+    milliseconds = 1000 * (time.monotonic() - began) / max(1, len(queries))
+    unknown = next((key for keys in found for key in keys if key not in passages), None)
+    if unknown is not None:
+        raise InputError(
+            f"the retriever {name} found the node {unknown!r}, which is no passage of the dataset: build both from the "
+            "same nodes, so that their ids are the same"
+        )
+    return found, milliseconds
 
 
 def search_chroma(

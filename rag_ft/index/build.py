@@ -8,15 +8,23 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rag_ft.embedding.contract import ContractError, contract_of
 from rag_ft.errors import InputError, OutsideError, RagFtError, without_secrets
 from rag_ft.index.build_lock import building
 from rag_ft.index.chroma import check_collection_name, create_collection, open_chroma
-from rag_ft.index.contract import ContractError, as_metadata, check_same, check_still_makes, contract_of, from_metadata
+from rag_ft.index.contract import (
+    FUSION,
+    as_metadata,
+    check_same,
+    check_still_makes,
+    from_metadata,
+)
 from rag_ft.index.filling import WINDOW, check_filled, embedded, fill
 from rag_ft.index.nodes import some_nodes
 from rag_ft.index.pointer import Pointer, read_pointer, write_pointer
+from rag_ft.index.revision import changing
 from rag_ft.index.writing import parts_of, step_of
 
 if TYPE_CHECKING:
@@ -151,15 +159,21 @@ def update_index(
         pointer = _existing(client, name)
         collection = client.get_collection(str(pointer.current), embedding_function=None)
         _check(collection, model)
-        filled = fill(
-            collection,
-            nodes,
-            model,
-            delete_others=delete_missing,
-            still_ours=lock.check,
-            step=step_of(client),
-            show_progress=show_progress,
-        )
+        with changing(client, collection.name) as writing:
+
+            def before_each_write() -> None:
+                lock.check()
+                writing.mark()
+
+            filled = fill(
+                collection,
+                nodes,
+                model,
+                delete_others=delete_missing,
+                still_ours=before_each_write,
+                step=step_of(client),
+                show_progress=show_progress,
+            )
         logger.info(
             "%d passages embedded, %d vectors reused, %d as they were, %d deleted in %s",
             filled.embedded, filled.reused, filled.kept, filled.deleted, collection.name,
@@ -296,7 +310,15 @@ def _half_filled(
             return collection
         client.delete_collection(left)
     final = f"{name}-{contract.fingerprint[:FINGERPRINT_DIGITS]}-{pointer.version + 1}"
-    return create_collection(client, final, as_metadata(contract))
+    return create_collection(client, final, as_metadata(contract) | _fusion_of(client, pointer, contract))
+
+
+def _fusion_of(client: ClientAPI, pointer: Pointer, contract: EmbeddingContract) -> dict[str, Any]:
+    """What was learned about mixing with BM25 holds for the same model over other passages."""
+    if pointer.current is None:
+        return {}
+    metadata = client.get_collection(pointer.current, embedding_function=None).metadata or {}
+    return {FUSION: metadata[FUSION]} if FUSION in metadata and from_metadata(metadata) == contract else {}
 
 
 def _same_vectors(

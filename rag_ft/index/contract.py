@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.embedding.contract import EmbeddingContract
-from rag_ft.errors import InputError
+from rag_ft.embedding.contract import ALIKE, ALIKE_INT8, ContractError, EmbeddingContract
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,35 +16,8 @@ SPACE = "cosine"
 KEY = "rag_ft_"
 """Before each entry of ours in a collection's metadata."""
 
-
-class ContractError(InputError):
-    """Vectors of one model would meet those of another."""
-
-
-def contract_of(model: BaseEmbedding) -> EmbeddingContract:
-    """The embedding contract of a LlamaIndex embedding: its own where it has one, else what can be known of it.
-
-    Args:
-        model: asked for a vector where it has no contract, since nothing else tells its dimension.
-
-    Example:
-        >>> from llama_index.core import MockEmbedding
-        >>> from rag_ft.index.contract import contract_of
-        >>> contract_of(MockEmbedding(embed_dim=8)).dimension
-        8
-    """
-    contract = getattr(model, "contract", None)
-    if isinstance(contract, EmbeddingContract):
-        return contract
-    return EmbeddingContract(
-        weights_sha256="",
-        base_model=f"{model.class_name()} {model.model_name}",
-        query_prefix=getattr(model, "query_instruction", None) or "",
-        passage_prefix=getattr(model, "text_instruction", None) or "",
-        dimension=len(model.get_text_embedding("dimension")),
-        normalize=False,
-        max_length=int(getattr(model, "max_length", None) or 0),
-    )
+FUSION = KEY + "fusion"
+"""How its vectors are mixed with BM25, as JSON: learned for one model, so kept with its contract."""
 
 
 def as_metadata(contract: EmbeddingContract) -> dict[str, Any]:
@@ -85,11 +57,6 @@ def check_same(stored: EmbeddingContract, given: EmbeddingContract, collection: 
             f"the collection {collection} holds vectors of {stored.base_model}, and the model is {given.base_model}: "
             f"they differ in {'; '.join(differing)}. {mend[0].upper()}{mend[1:]}"
         )
-
-
-ALIKE, ALIKE_INT8 = 0.999, 0.98
-"""Cosine of vectors that one model made of one text, in other batches or another precision; of two models that were
-tuned apart it is mostly less. In 8 bits a vector depends on the batch that it is made in."""
 
 
 def check_alike(

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -17,12 +18,13 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from rag_ft.embedding.contract import EmbeddingContract
+from rag_ft.embedding.contract import ContractError, EmbeddingContract, contract_of
 from rag_ft.embedding.marked import mark_of
 from rag_ft.errors import InputError, RagFtError
-from rag_ft.index.contract import ContractError, check_alike, check_same, contract_of, from_metadata
+from rag_ft.index.contract import check_alike, check_same, from_metadata
 from rag_ft.index.pointer import read_pointer
 from rag_ft.index.records import record_of
+from rag_ft.index.revision import Revision, changing, read_revision
 from rag_ft.index.writing import CLOUD_STEP, step_of, stored_metadata, write_records
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class LiveChromaStore(BasePydanticVectorStore):
     _contract: EmbeddingContract | None = PrivateAttr(default=None)
     _store: Any = PrivateAttr(default=None)
     _looked: float = PrivateAttr(default=0.0)
+    _changes: int = PrivateAttr(default=0)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
     def __init__(self, name: str, client: ClientAPI, embed_model: BaseEmbedding | None = None, **kwargs: Any) -> None:
@@ -200,6 +203,67 @@ class LiveChromaStore(BasePydanticVectorStore):
             own = self._embed_model.get_text_embedding_batch(texts)
             check_alike(own, [vectors[place] for place in unknown], self._embed_model, "vectors of an insert")
 
+    @contextmanager
+    def _changing(self, store: ChromaVectorStore) -> Iterator[None]:
+        """Tell those who follow the collection, here and elsewhere, that its passages change."""
+        try:
+            with changing(self._client, store._collection.name):
+                yield
+        finally:
+            self._changes += 1
+
+    @property
+    def changes(self) -> int:
+        """How often passages were changed through this store."""
+        return self._changes
+
+    def revision(self) -> Revision:
+        """What state the collection is in that is read at present."""
+        return self._on_current(lambda store: read_revision(self._client, store._collection.name))
+
+    def nearest(self, query: VectorStoreQuery) -> tuple[list[str], list[float]]:
+        """(ids of the passages that are most like a question, their cosine similarities), without the passages.
+
+        Args:
+            query: its vector, its words, how many, and filters.
+
+        Raises:
+            ContractError: where another model made the question's vector.
+        """
+
+        def ask(store: ChromaVectorStore) -> tuple[list[str], list[float]]:
+            self._check_query(store, query)
+            found = store._collection.query(
+                query_embeddings=[list(query.query_embedding or ())],
+                n_results=query.similarity_top_k,
+                where=where_of(query.filters),
+                include=["distances"],
+            )
+            return found["ids"][0], [1 - distance for distance in (found["distances"] or [[]])[0]]
+
+        return self._on_current(ask)
+
+    def similarities(self, ids: Sequence[str], vector: Sequence[float]) -> dict[str, float]:
+        """Cosine similarity of passages to a question; without those that are gone."""
+        import numpy as np
+
+        if not ids:
+            return {}
+
+        def ask(store: ChromaVectorStore) -> dict[str, float]:
+            rows = store._collection.get(ids=list(ids), include=["embeddings"])
+            stored = np.asarray(rows["embeddings"], dtype=np.float32).reshape(len(rows["ids"]), -1)
+            asked = np.asarray(vector, dtype=np.float32)
+            lengths = np.linalg.norm(stored, axis=1) * np.linalg.norm(asked)
+            return dict(zip(rows["ids"], (stored @ asked / np.maximum(lengths, 1e-12)).tolist(), strict=True))
+
+        return self._on_current(ask)
+
+    def ids_that_match(self, filters: MetadataFilters) -> list[str]:
+        """The ids of all passages that filters let through."""
+        where = where_of(filters)
+        return self._on_current(lambda store: list(store._collection.get(where=where, include=[])["ids"]))
+
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Insert nodes, or replace those of the same ids.
 
@@ -216,7 +280,8 @@ class LiveChromaStore(BasePydanticVectorStore):
             self._check_insert(store, nodes, given)
             known = stored_metadata(store._collection, [record.id for record in records], step)
             vectors = [np.asarray(vector, dtype=np.float32) for vector in given]
-            write_records(store._collection, records, vectors, known, step)
+            with self._changing(store):
+                write_records(store._collection, records, vectors, known, step)
 
         self._on_current(insert)
         return [record.id for record in records]
@@ -240,7 +305,12 @@ class LiveChromaStore(BasePydanticVectorStore):
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a document."""
-        self._on_current(lambda store: store.delete(ref_doc_id, **delete_kwargs))
+
+        def remove(store: ChromaVectorStore) -> None:
+            with self._changing(store):
+                store.delete(ref_doc_id, **delete_kwargs)
+
+        self._on_current(remove)
 
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
@@ -253,15 +323,22 @@ class LiveChromaStore(BasePydanticVectorStore):
             wanted = set(node_ids) if node_ids is not None else None
             node_ids = [node.node_id for node in self.get_nodes(None, filters)]
             node_ids = [key for key in node_ids if wanted is None or key in wanted]
-        if node_ids:
-            self._on_current(lambda store: store.delete_nodes(node_ids))
+        if not node_ids:
+            return
+
+        def remove(store: ChromaVectorStore) -> None:
+            with self._changing(store):
+                store.delete_nodes(node_ids)
+
+        self._on_current(remove)
 
     def clear(self) -> None:
         """Delete all nodes."""
 
         def empty(store: ChromaVectorStore) -> None:
-            while ids := store._collection.get(limit=CLOUD_STEP, include=[])["ids"]:
-                store._collection.delete(ids=ids)
+            with self._changing(store):
+                while ids := store._collection.get(limit=CLOUD_STEP, include=[])["ids"]:
+                    store._collection.delete(ids=ids)
 
         self._on_current(empty)
 
@@ -292,6 +369,13 @@ class LiveChromaStore(BasePydanticVectorStore):
     async def aclear(self) -> None:
         """Delete all nodes without holding up the event loop."""
         await asyncio.to_thread(self.clear)
+
+
+def where_of(filters: MetadataFilters | None) -> dict[str, Any] | None:
+    """LlamaIndex's filters as Chroma takes them."""
+    from llama_index.vector_stores.chroma.base import _to_chroma_filter
+
+    return _to_chroma_filter(filters) if filters is not None and filters.filters else None
 
 
 def _contract_in(collection: Collection) -> EmbeddingContract:

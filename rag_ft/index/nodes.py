@@ -60,7 +60,7 @@ class ChromaNodes:
                     raise InputError(
                         f"{self.collection.name}: the entry {key!r} has no text: there is nothing to embed"
                     )
-                yield _node(key, text, dict(metadata or {}))
+                yield node_of(key, text, dict(metadata or {}))
             offset += len(page["ids"])
 
 
@@ -68,7 +68,7 @@ def some_nodes(collection: Collection, count: int = 4) -> tuple[list[BaseNode], 
     """(a few nodes of a collection, their vectors)."""
     rows = collection.get(limit=count, include=["documents", "metadatas", "embeddings"])
     parts = zip(rows["ids"], rows["documents"] or [], rows["metadatas"] or [], strict=True)
-    return [_node(key, text, dict(metadata or {})) for key, text, metadata in parts], list(rows["embeddings"])  # type: ignore[arg-type]
+    return [node_of(key, text, dict(metadata or {})) for key, text, metadata in parts], list(rows["embeddings"])  # type: ignore[arg-type]
 
 
 def nodes_from_chroma(source: str) -> ChromaNodes:
@@ -99,7 +99,7 @@ def nodes_from_chroma(source: str) -> ChromaNodes:
     return ChromaNodes(found)
 
 
-def _node(key: str, text: str, metadata: dict[str, Any]) -> BaseNode:
+def node_of(key: str, text: str, metadata: dict[str, Any]) -> BaseNode:
     """A node as LlamaIndex keeps it in Chroma, or a new one around a text of somebody else."""
     from llama_index.core.schema import TextNode
     from llama_index.core.vector_stores.utils import metadata_dict_to_node

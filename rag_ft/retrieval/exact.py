@@ -27,7 +27,7 @@ class ExactSearch:
         self.ids = list(passages)
         self._embed_model = embed_model
         vectors = embed_model.get_text_embedding_batch(list(passages.values()), show_progress=show_progress)
-        self._vectors = _unit(np.asarray(vectors, dtype=np.float32))
+        self._vectors = unit(np.asarray(vectors, dtype=np.float32))
 
     def rank(self, queries: Sequence[str], k: int) -> list[list[str]]:
         """The ids of the best k passages of each query by cosine similarity, best first."""
@@ -44,7 +44,7 @@ class ExactSearch:
         return (row for block in self._blocks(queries) for row in block)
 
     def _blocks(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-        vectors = _unit(query_vectors(self._embed_model, queries))
+        vectors = unit(query_vectors(self._embed_model, queries))
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             yield vectors[start : start + QUERIES_AT_ONCE] @ self._vectors.T
 
@@ -56,6 +56,7 @@ def query_vectors(embed_model: BaseEmbedding, queries: Sequence[str]) -> NDArray
     return np.asarray(vectors, dtype=np.float32)
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors of length 1; one of zeros stays."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, 1e-12)

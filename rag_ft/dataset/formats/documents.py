@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from rag_ft.errors import InputError, require_package
 from rag_ft.files import read_text
 
 if TYPE_CHECKING:
+    from llama_index.core.node_parser import SentenceSplitter
     from llama_index.core.schema import BaseNode, Document, TextNode
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,11 @@ def read_documents(folder: str | Path) -> list[Document]:
     Raises:
         InputError: where the path is missing, holds no readable document, or a file is not UTF-8.
     """
+    return list(stream_documents(folder))
+
+
+def stream_documents(folder: str | Path) -> Iterator[Document]:
+    """What `read_documents` reads, one document at a time."""
     from llama_index.core.schema import Document
 
     root = Path(folder)
@@ -53,7 +60,7 @@ def read_documents(folder: str | Path) -> list[Document]:
         raise InputError(f"{root} holds no text document ({kinds}): .md, .txt, .rst, .pdf, .docx and .html are read")
     if len(readable) < len(files):
         logger.info("passed over %d files in %s that are no documents", len(files) - len(readable), root)
-    documents = []
+    empty = True
     for path in readable:
         name = path.name if root.is_file() else path.relative_to(root).as_posix()
         raw = read_text(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_other(path)
@@ -61,21 +68,19 @@ def read_documents(folder: str | Path) -> list[Document]:
         text = without_template_tags(body).strip()
         if text:
             title = str(matter.get("title") or "").strip() or _first_heading(text) or Path(name).stem
-            documents.append(
-                Document(
-                    text=text,
-                    id_=name,
-                    metadata={"title": title, "file_name": name},
-                    excluded_embed_metadata_keys=["file_name"],
-                    excluded_llm_metadata_keys=["file_name"],
-                    # The embedded text is title, newline, text: as a BEIR passage is embedded.
-                    metadata_template="{value}",
-                    text_template="{metadata_str}\n{content}",
-                )
+            empty = False
+            yield Document(
+                text=text,
+                id_=name,
+                metadata={"title": title, "file_name": name},
+                excluded_embed_metadata_keys=["file_name"],
+                excluded_llm_metadata_keys=["file_name"],
+                # The embedded text is title, newline, text: as a BEIR passage is embedded.
+                metadata_template="{value}",
+                text_template="{metadata_str}\n{content}",
             )
-    if not documents:
+    if empty:
         raise InputError(f"the {len(readable)} documents in {root} are empty: there is nothing to index")
-    return documents
 
 
 def _read_other(path: Path) -> str:
@@ -155,34 +160,67 @@ def cut_into_nodes(
         >>> [(node.node_id, node.text[-3:]) for node in nodes][:2]
         [('年假#0', '申请。'), ('年假#1', '表格。')]
     """
-    from llama_index.core.node_parser.text.sentence import CHUNKING_REGEX, SentenceSplitter
+    cutter = _Cutter(chunk_size, chunk_overlap, corpus_language([document.text for document in documents]))
+    return [node for document in documents for node in cutter.cut(document)]
 
-    if chunk_overlap >= chunk_size:
-        raise InputError(f"--chunk-overlap {chunk_overlap} must be less than --chunk-size {chunk_size}")
-    languages = [language_of(document.text) for document in documents]
-    most = corpus_language([document.text for document in documents])
-    places: Counter[str] = Counter()
 
-    def next_id(_: int, document: BaseNode) -> str:
+class DocumentNodes:
+    """The nodes of a folder of documents, cut while they are read: one document is in memory at a time.
+
+    The same nodes as those of `cut_into_nodes(read_documents(folder))`; documents that do not tell their language
+    follow the first 200.
+
+    Args:
+        folder: of documents, or a single file.
+        chunk_size: tokens in a node at most, the title included.
+        chunk_overlap: tokens that neighbours share.
+
+    Raises:
+        InputError: where the overlap is no less than the chunk, or there is no document.
+    """
+
+    def __init__(self, folder: str | Path, chunk_size: int = CHUNK_SIZE, chunk_overlap: int = CHUNK_OVERLAP) -> None:
+        self._folder, self._cut = folder, (chunk_size, chunk_overlap)
+        first = [document.text for document in islice(stream_documents(folder), 200)]
+        self._most = corpus_language(first)
+        _Cutter(*self._cut, self._most)
+
+    def __iter__(self) -> Iterator[TextNode]:
+        cutter = _Cutter(*self._cut, self._most)
+        for document in stream_documents(self._folder):
+            yield from cutter.cut(document)
+
+
+class _Cutter:
+    """Cuts documents at sentence ends, as they are in the language of each."""
+
+    def __init__(self, chunk_size: int, chunk_overlap: int, most: str) -> None:
+        if chunk_overlap >= chunk_size:
+            raise InputError(f"--chunk-overlap {chunk_overlap} must be less than --chunk-size {chunk_size}")
+        self._size, self._overlap, self._most = chunk_size, chunk_overlap, most
+        self._places: Counter[str] = Counter()
+        self._splitters: dict[str, SentenceSplitter] = {}
+
+    def cut(self, document: Document) -> list[TextNode]:
+        return self._splitter(language_of(document.text) or self._most).get_nodes_from_documents([document])  # type: ignore[return-value]
+
+    def _splitter(self, language: str) -> SentenceSplitter:
+        from llama_index.core.node_parser.text.sentence import CHUNKING_REGEX, SentenceSplitter
+
+        if language not in self._splitters:
+            self._splitters[language] = SentenceSplitter(
+                chunk_size=self._size,
+                chunk_overlap=self._overlap,
+                chunking_tokenizer_fn=partial(sentences_of, language=language),
+                secondary_chunking_regex=CHUNKING_REGEX if language in ("", "en") else CLAUSE,
+                id_func=self._next_id,
+            )
+        return self._splitters[language]
+
+    def _next_id(self, _: int, document: BaseNode) -> str:
         name = document.ref_doc_id or document.node_id
-        places[name] += 1
-        return f"{name}#{places[name] - 1}"
-
-    splitters = {
-        language: SentenceSplitter(
-            chunk_size=chunk_size,
-            chunk_overlap=chunk_overlap,
-            chunking_tokenizer_fn=partial(sentences_of, language=language),
-            secondary_chunking_regex=CHUNKING_REGEX if language in ("", "en") else CLAUSE,
-            id_func=next_id,
-        )
-        for language in {*languages, most}
-    }
-    return [
-        node
-        for document, language in zip(documents, languages, strict=True)
-        for node in splitters[language or most].get_nodes_from_documents([document])
-    ]
+        self._places[name] += 1
+        return f"{name}#{self._places[name] - 1}"
 
 
 def passages_from_nodes(nodes: Sequence[BaseNode]) -> dict[str, Passage]:

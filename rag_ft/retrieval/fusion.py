@@ -1,0 +1,171 @@
+"""Two lists of passages become one: how dense scores and those of BM25 are mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from rag_ft.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Method = Literal["standardised", "relative", "reciprocal-rank"]
+
+RRF = 60
+"""The constant of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)."""
+
+DEPTH = 100
+"""Passages taken from each side."""
+
+FEATURES = ("length", "rarest word", "agreement", "dense lead", "bm25 lead")
+"""What a weight for each question goes by; all between 0 and about 1."""
+
+AGREE = 10
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What either side found for one question, scored by both.
+
+    Attributes:
+        ids: passages, shape (n,).
+        dense: cosine similarity of each, shape (n,).
+        sparse: BM25's score of each, shape (n,); 0 without a common word.
+        words: how many different words of the question BM25 knows.
+        rarest: share of the passages that do not have the question's rarest known word; 0 where none is known.
+    """
+
+    ids: Sequence[str]
+    dense: NDArray[np.float32]
+    sparse: NDArray[np.float32]
+    words: int = 0
+    rarest: float = 0.0
+
+    @property
+    def features(self) -> NDArray[np.float64]:
+        """The question in numbers, in the order of `FEATURES`."""
+        ranked = [np.argsort(-side, kind="stable")[:AGREE] for side in (self.dense, self.sparse)]
+        agreement = len(set(ranked[0].tolist()) & set(ranked[1].tolist())) / max(1, min(AGREE, len(self.ids)))
+        return np.array([min(self.words, 20) / 20, self.rarest**20, agreement, _lead(self.dense), _lead(self.sparse)])
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How two lists become one.
+
+    `standardised`: both sides' scores less their mean, over their standard deviation, over the question's pool.
+    `relative`: scores between the pool's least and its highest. `reciprocal-rank`: 1 / (60 + rank).
+
+    Attributes:
+        method: one of these three.
+        weight: of the dense side, from 0 (BM25 alone) to 1 (the embedding alone).
+        by_question: an offset and a factor for each of `FEATURES`: the logit of a question's weight; empty where one
+            weight serves all.
+        depth: passages taken from each side.
+
+    Example:
+        >>> import numpy as np
+        >>> from rag_ft.retrieval.fusion import Fusion, Pool
+        >>> pool = Pool(["a", "b", "c"], np.array([0.9, 0.1, 0.5]), np.array([0.0, 9.0, 8.0]))
+        >>> Fusion("standardised", 0.5).ranked(pool)[0][0]
+        'c'
+    """
+
+    method: Method = "reciprocal-rank"
+    weight: float = 0.5
+    by_question: tuple[float, ...] = ()
+    depth: int = DEPTH
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise InputError(f"fusion method {self.method!r}: use one of {', '.join(get_args(Method))}")
+        if not 0 <= self.weight <= 1:
+            raise InputError(f"fusion weight {self.weight}: from 0 (BM25 alone) to 1 (the embedding alone)")
+        if self.by_question and len(self.by_question) != len(FEATURES) + 1:
+            raise InputError(
+                f"{len(self.by_question)} numbers for the weight of a question: {len(FEATURES) + 1} needed"
+            )
+
+    def weight_for(self, pool: Pool) -> float:
+        """The weight of the dense side for one question."""
+        if not self.by_question:
+            return self.weight
+        return float(sigmoid(self.by_question[0] + pool.features @ np.array(self.by_question[1:])))
+
+    def scores(self, pool: Pool) -> NDArray[np.float64]:
+        """The mixed score of each passage, shape (n,)."""
+        weight, side = self.weight_for(pool), SIDES[self.method]
+        return weight * side(pool.dense) + (1 - weight) * side(pool.sparse)
+
+    def ranked(self, pool: Pool) -> list[tuple[str, float]]:
+        """(passage, score), best first; where one side has no say, passages that only it knows nothing of are left."""
+        scores = self.scores(pool)
+        order = np.argsort(-scores, kind="stable")
+        if not self.by_question and self.weight == 0:
+            order = order[pool.sparse[order] > 0]
+        return [(pool.ids[place], float(scores[place])) for place in order]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON keeps it."""
+        return asdict(self) | {"by_question": list(self.by_question)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Fusion:
+        """From `to_dict`.
+
+        Raises:
+            InputError: where it is none.
+        """
+        try:
+            return cls(
+                str(values["method"]),  # type: ignore[arg-type]
+                float(values["weight"]),
+                tuple(float(value) for value in values.get("by_question", ())),
+                int(values.get("depth", DEPTH)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"no description of a fusion ({error}): learn it again") from error
+
+    def __str__(self) -> str:
+        if self.by_question:
+            return f"{self.method}, a weight for each question"
+        return f"{self.method}, weight {self.weight:g} for the embedding"
+
+
+def _standardised(scores: NDArray[Any]) -> NDArray[np.float64]:
+    scores = scores.astype(np.float64)
+    return (scores - scores.mean()) / max(float(scores.std()), 1e-9) if len(scores) else scores
+
+
+def _relative(scores: NDArray[Any]) -> NDArray[np.float64]:
+    scores = scores.astype(np.float64)
+    return (scores - scores.min()) / max(float(np.ptp(scores)), 1e-9) if len(scores) else scores
+
+
+def _reciprocal_rank(scores: NDArray[Any]) -> NDArray[np.float64]:
+    ranks = np.empty(len(scores))
+    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    return 1 / (RRF + ranks)
+
+
+def _lead(scores: NDArray[Any]) -> float:
+    """How far the first stands before the tenth, as a share of the first."""
+    top = np.sort(scores)[::-1][:AGREE]
+    return float((top[0] - top[-1]) / top[0]) if len(top) and top[0] > 0 else 0.0
+
+
+def sigmoid(value: float) -> float:
+    """From a logit to a weight between 0 and 1."""
+    return float(1 / (1 + np.exp(-value)))
+
+
+SIDES: dict[str, Callable[[NDArray[Any]], NDArray[np.float64]]] = {
+    "standardised": _standardised,
+    "relative": _relative,
+    "reciprocal-rank": _reciprocal_rank,
+}
+"""Method -> what becomes of one side's scores."""

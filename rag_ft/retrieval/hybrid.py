@@ -1,0 +1,147 @@
+"""The embedding and BM25 together, as a LlamaIndex retriever over an index that rag_ft built."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from llama_index.core import Settings
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery
+
+from rag_ft.errors import InputError
+from rag_ft.index.contract import FUSION
+from rag_ft.index.live_store import LiveChromaStore
+from rag_ft.retrieval.bm25 import best_places
+from rag_ft.retrieval.fusion import Fusion, Pool
+from rag_ft.retrieval.keyword_index import KeywordIndex
+
+if TYPE_CHECKING:
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.callbacks import CallbackManager
+
+
+class HybridRetriever(BaseRetriever):
+    """Finds passages by the embedding and by their words, and mixes the two lists.
+
+    Passages that only one side found are scored by the other as well, so that nothing is guessed. The words follow the
+    index: inserts, changes, deletions and rebuilds.
+
+    Args:
+        index: of `rebuild_index` or `open_index`.
+        fusion: how the lists are mixed; None: as it was learned for this index, else reciprocal ranks.
+        similarity_top_k: passages to return.
+        filters: on the nodes' metadata; both sides obey.
+        keywords: the word index, where several retrievers share one.
+        callback_manager: `Settings.callback_manager` where None.
+
+    Raises:
+        InputError: where the index is not one of rag_ft's.
+
+    Example:
+        >>> import chromadb
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import FineTunedEmbedding, HybridRetriever, rebuild_index
+        >>> nodes = [TextNode(text="Form T-9 is an expenses claim."), TextNode(text="Visitors wear a badge.")]
+        >>> index = rebuild_index(nodes, FineTunedEmbedding.load("local"), chromadb.EphemeralClient(), "hybrid-example")
+        >>> HybridRetriever(index, similarity_top_k=1).retrieve("What is T-9?")[0].text
+        'Form T-9 is an expenses claim.'
+    """
+
+    def __init__(
+        self,
+        index: VectorStoreIndex,
+        fusion: Fusion | None = None,
+        similarity_top_k: int = 10,
+        *,
+        filters: MetadataFilters | None = None,
+        keywords: KeywordIndex | None = None,
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
+        if similarity_top_k < 1:
+            raise InputError(f"similarity_top_k is {similarity_top_k}: at least 1 passage")
+        self.store, self.embed_model = _store_of(index), index._embed_model
+        self.similarity_top_k, self.filters = similarity_top_k, filters
+        self.keywords = keywords or KeywordIndex(self.store)
+        self._fusion = fusion
+        super().__init__(callback_manager=callback_manager or Settings.callback_manager)
+
+    @property
+    def fusion(self) -> Fusion:
+        """How the lists are mixed: as was given, else as the index says, else as its model's folder does."""
+        if self._fusion is not None:
+            return self._fusion
+        kept = (self.store.collection.metadata or {}).get(FUSION)
+        learned = json.loads(str(kept)) if kept else getattr(self.embed_model, "fusion", None)
+        return Fusion.from_dict(learned) if learned else Fusion()
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        fusion = self.fusion
+        ranked = fusion.ranked(self.pool(query_bundle, fusion))[: self.similarity_top_k]
+        nodes = {node.node_id: node for node in self.store.get_nodes([key for key, _ in ranked])} if ranked else {}
+        # A passage that was deleted since stands in neither.
+        return [NodeWithScore(node=nodes[key], score=score) for key, score in ranked if key in nodes]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await asyncio.to_thread(self._retrieve, query_bundle)
+
+    def pool(self, query_bundle: QueryBundle, fusion: Fusion) -> Pool:
+        """What either side finds for a question, scored by both."""
+        words = self.keywords.bm25()
+        found = next(iter(words.search([query_bundle.query_str])))
+        scores = found.scores
+        place_of = words.place_of
+        if self.filters is not None:
+            allowed = [place_of[key] for key in self.store.ids_that_match(self.filters) if key in place_of]
+            mask = np.zeros(len(scores), dtype=bool)
+            mask[allowed] = True
+            scores = np.where(mask, scores, 0.0).astype(np.float32)
+        by_words = [words.ids[place] for place in best_places(scores, fusion.depth, above=0.0)]
+        similarity: dict[str, float] = {}
+        if fusion.by_question or fusion.weight > 0:
+            similarity = self._by_embedding(query_bundle, by_words, fusion.depth)
+        else:
+            similarity = dict.fromkeys(by_words, 0.0)
+        ids = list(similarity)
+        sparse = np.array([scores[place_of[key]] if key in place_of else 0.0 for key in ids], dtype=np.float32)
+        dense = np.array(list(similarity.values()), dtype=np.float32)
+        return Pool(ids, dense, sparse, found.words, found.rarest)
+
+    def _by_embedding(self, query_bundle: QueryBundle, others: list[str], depth: int) -> dict[str, float]:
+        """Similarity of the passages that are nearest to a question, and of some others."""
+        vector: Any = query_bundle.embedding
+        if vector is None:
+            vector = self.embed_model.get_query_embedding(query_bundle.query_str)
+        ids, similarities = self.store.nearest(
+            VectorStoreQuery(
+                query_embedding=vector,
+                query_str=query_bundle.query_str,
+                similarity_top_k=depth,
+                filters=self.filters,
+            )
+        )
+        found = dict(zip(ids, similarities, strict=True))
+        return found | self.store.similarities([key for key in others if key not in found], vector)
+
+
+def keep_fusion(index: VectorStoreIndex, fusion: Fusion) -> None:
+    """Write into an index how its two lists are mixed; it stays there until the index is built with another model.
+
+    Raises:
+        InputError: where the index is not one of rag_ft's.
+    """
+    store = _store_of(index)
+    collection = store._client.get_collection(store.collection.name, embedding_function=None)
+    collection.modify(metadata={**(collection.metadata or {}), FUSION: json.dumps(fusion.to_dict())})
+
+
+def _store_of(index: VectorStoreIndex) -> LiveChromaStore:
+    store = index.vector_store
+    if not isinstance(store, LiveChromaStore):
+        raise InputError(
+            f"a hybrid got an index over {type(store).__name__}: give one of rag_ft.rebuild_index or open_index"
+        )
+    return store

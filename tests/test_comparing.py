@@ -1,0 +1,111 @@
+"""Candidates of every kind on the same questions: embeddings, BM25, hybrids, LlamaIndex retrievers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from llama_index.core import VectorStoreIndex
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from test_killed_rebuild import Hashed
+from typer.testing import CliRunner
+
+from rag_ft import Fusion, Hybrid, InputError, OutsideError, Passage, QADataset, Query, compare
+from rag_ft.cli import app
+from rag_ft.evaluation.comparing import learn_fusion_of
+from rag_ft.evaluation.comparison import Comparison
+
+MODEL = Hashed(model_name="hashed")
+
+
+@pytest.fixture(scope="module")
+def harbour() -> QADataset:
+    """60 documents of a passage each; a question on each names its form: dev 30, test 60 in all but words."""
+    passages = {f"p{n}": Passage(f"p{n}", f"Form T-{n} is signed by master {n}.", "", f"d{n}") for n in range(60)}
+    queries = {f"q{n}": Query(f"q{n}", f"Where is T-{n} signed?") for n in range(60)}
+    queries |= {f"v{n}": Query(f"v{n}", f"Which desk signs T-{n}?") for n in range(60)}
+    return QADataset(passages, queries, {
+        "dev": {f"v{n}": {f"p{n}": 1} for n in range(0, 60, 2)}, "test": {f"q{n}": {f"p{n}": 1} for n in range(60)},
+    })  # fmt: skip
+
+
+def test_bm25_and_hybrids_stand_in_every_comparison(harbour: QADataset, tmp_path: Path) -> None:
+    """Vectors that mean nothing: the mix that is learned on dev leaves the words to speak."""
+    found = compare(harbour, MODEL, Hashed(model_name="other"))
+    assert list(found.models) == ["baseline", "candidate", "hybrid-baseline", "hybrid-candidate", "bm25"]
+    assert found.models["bm25"]["ndcg@10"] > 0.9
+    fusion = found.details["hybrid-candidate"]["fusion"]
+    assert fusion["weight"] < 0.5
+    assert found.details["hybrid-candidate"]["fusion_learned_on"] == 30
+    assert found.models["hybrid-candidate"]["ndcg@10"] > found.models["candidate"]["ndcg@10"] + 0.3
+    assert found.recommendation is not None
+    assert found.recommendation.role == "bm25"
+    assert found.candidates == ["candidate"]  # a verdict is given on what was asked for
+    file = found.save(tmp_path / "comparison.json")
+    assert Comparison.load(file).recommendation == found.recommendation
+    assert json.loads(file.read_text())["models"]["bm25"]["index_megabytes"] >= 0
+
+
+def test_any_retriever_is_a_candidate(harbour: QADataset) -> None:
+    nodes = [TextNode(id_=key, text=text) for key, text in harbour.passage_texts.items()]
+    retriever = VectorStoreIndex(nodes, embed_model=MODEL).as_retriever(similarity_top_k=10)
+    found = compare(harbour, "bm25", [retriever, Hybrid(MODEL, Fusion("standardised", 0.0))], hybrids=False)
+    assert list(found.models) == ["baseline", "candidate", "candidate-2"]
+    assert found.models["candidate-2"]["ndcg@10"] == pytest.approx(found.models["baseline"]["ndcg@10"])
+    assert found.names["candidate-2"] == "hybrid:hashed"
+    assert found.names["baseline"] == "bm25"
+
+
+class Wrong(BaseRetriever):
+    """Finds what is in no dataset, or fails."""
+
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+        super().__init__()
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        if self.fails:
+            raise ConnectionError("no answer")
+        return [NodeWithScore(node=TextNode(id_="elsewhere", text="x"))]
+
+
+def test_a_retriever_over_other_nodes_is_refused(harbour: QADataset) -> None:
+    with pytest.raises(InputError, match="'elsewhere', which is no passage"):
+        compare(harbour, MODEL, Wrong(fails=False))
+    with pytest.raises(OutsideError, match="the retriever Wrong failed"):
+        compare(harbour, MODEL, Wrong(fails=True))
+
+
+def test_a_mix_is_never_learned_on_what_is_asked(harbour: QADataset) -> None:
+    only_test = harbour.with_qrels({"test": harbour.qrels["test"]})
+    assert compare(only_test, MODEL, MODEL).details["hybrid-candidate"]["fusion"] == Fusion().to_dict()
+    assert compare(harbour, MODEL, MODEL, split="dev").details["hybrid-candidate"]["fusion"] == Fusion().to_dict()
+    with pytest.raises(InputError, match="0 dev questions"):
+        learn_fusion_of(only_test, MODEL)
+
+
+def test_the_mix_of_a_model_folder_is_used(harbour: QADataset, tmp_path: Path) -> None:
+    """`rag-ft fuse` writes it, `compare --candidate hybrid:MODEL` reads it; the contract is the same as before."""
+    from rag_ft import FineTunedEmbedding, write_beir
+    from rag_ft.embedding.loading import load_sentence_transformer
+    from rag_ft.embedding.saving import save_model
+
+    folder, data = tmp_path / "model", tmp_path / "data"
+    model = load_sentence_transformer("local")
+    model.prompts |= {"query": "", "document": ""}
+    save_model(model, folder, "local")
+    write_beir(harbour, data)
+    contract = FineTunedEmbedding.load(folder).contract
+    run = CliRunner().invoke(app, ["fuse", str(data), "--model", str(folder), "--quiet"])
+    assert run.exit_code == 0, run.output
+    assert "on 30 dev questions" in run.output
+    embedding = FineTunedEmbedding.load(folder)
+    assert embedding.contract == contract
+    assert embedding.fusion is not None
+    written = tmp_path / "comparison.json"
+    sides = ["--baseline", "bm25", "--candidate", f"hybrid:{folder}"]
+    run = CliRunner().invoke(app, ["compare", str(data), *sides, "--json", str(written), "--quiet"])
+    assert run.exit_code == 0, run.output
+    assert json.loads(written.read_text())["models"]["candidate"]["fusion"] == embedding.fusion
