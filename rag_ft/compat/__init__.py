@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from rag_ft.compat.pickled_models import convert_model_folder
     from rag_ft.compat.sentence_transformer_engine import SentenceTransformersFinetuneEngine
+    from rag_ft.compat.warn import CompatibilityWarning
 
 _WHERE = {
     "EmbeddingQAFinetuneDataset": "dataset",
@@ -52,6 +53,7 @@ _WHERE = {
     "RetrieverEvaluator": "evaluation",
     "aevaluate_dataset": "evaluation",
     "evaluate_dataset": "evaluation",
+    "CompatibilityWarning": "warn",
 }
 
 _OPENAI = "fine-tune chat models with the provider's own package (openai, mistralai)"
@@ -87,6 +89,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "RetrieverEvaluator",
     "aevaluate_dataset",
     "evaluate_dataset",
+    "CompatibilityWarning",
 ]
 
 
