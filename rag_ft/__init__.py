@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from rag_ft.dataset.review import Review, export_questions, import_review, review_folder
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.errors import InputError, OutsideError, RagFtError
+    from rag_ft.evaluation.ab_votes import judge_votes
+    from rag_ft.evaluation.answers import JudgedAnswers, ajudge_answers, judge_answers
     from rag_ft.evaluation.comparing import compare
     from rag_ft.evaluation.comparison import Comparison
     from rag_ft.evaluation.report import write_report
     from rag_ft.generation.asking import questions_from_llm
     from rag_ft.generation.estimate import Estimate
+    from rag_ft.generation.feedback import questions_from_feedback
     from rag_ft.generation.filters import Filters, filter_questions
     from rag_ft.generation.generation import agenerate_qa_dataset, generate_qa_dataset
     from rag_ft.generation.local_llm import LocalLLM
@@ -36,7 +39,9 @@ if TYPE_CHECKING:
     from rag_ft.index.live_store import LiveChromaStore
     from rag_ft.index.nodes import nodes_from_chroma
     from rag_ft.pipeline import Run, fine_tune
-    from rag_ft.retrieval.ab import ABQueryEngine, ABRetriever, ab_session
+    from rag_ft.retrieval.ab.query_engine import ABQueryEngine
+    from rag_ft.retrieval.ab.retriever import ABRetriever
+    from rag_ft.retrieval.ab.sessions import ab_session
     from rag_ft.retrieval.votes import Votes
     from rag_ft.training.fine_tuning import TrainedModel, train_model
     from rag_ft.training.hard_negatives import mine_negatives
@@ -56,6 +61,7 @@ _WHERE = {
     "Filters": "generation.filters",
     "filter_questions": "generation.filters",
     "LocalLLM": "generation.local_llm",
+    "questions_from_feedback": "generation.feedback",
     "RealQuestion": "generation.real_questions",
     "read_questions": "generation.real_questions",
     "Passage": "dataset.qa_dataset",
@@ -89,10 +95,14 @@ _WHERE = {
     "prune_index": "index.build",
     "nodes_from_chroma": "index.nodes",
     "LiveChromaStore": "index.live_store",
-    "ABRetriever": "retrieval.ab",
-    "ABQueryEngine": "retrieval.ab",
-    "ab_session": "retrieval.ab",
+    "ABRetriever": "retrieval.ab.retriever",
+    "ABQueryEngine": "retrieval.ab.query_engine",
+    "ab_session": "retrieval.ab.sessions",
     "Votes": "retrieval.votes",
+    "judge_votes": "evaluation.ab_votes",
+    "judge_answers": "evaluation.answers",
+    "ajudge_answers": "evaluation.answers",
+    "JudgedAnswers": "evaluation.answers",
     "compare": "evaluation.comparing",
     "Comparison": "evaluation.comparison",
     "write_report": "evaluation.report",
@@ -116,6 +126,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "Filters",
     "filter_questions",
     "LocalLLM",
+    "questions_from_feedback",
     "RealQuestion",
     "read_questions",
     "Passage",
@@ -153,6 +164,10 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "ABQueryEngine",
     "ab_session",
     "Votes",
+    "judge_votes",
+    "judge_answers",
+    "ajudge_answers",
+    "JudgedAnswers",
     "compare",
     "Comparison",
     "write_report",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import random
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,15 +18,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.base.base_query_engine import BaseQueryEngine
-from llama_index.core.base.response.schema import Response
+from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.llms import MockLLM
-from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.query_engine import CustomQueryEngine, RetrieverQueryEngine
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from rag_ft import ABQueryEngine, ABRetriever, FineTunedEmbedding, InputError, Votes, ab_session, rebuild_index
-from rag_ft.evaluation.ab_votes import judge_votes
-from rag_ft.retrieval.ab import side_of, team_draft
+from rag_ft import ABQueryEngine, ABRetriever, FineTunedEmbedding, InputError, OutsideError, Votes, rebuild_index
+from rag_ft.retrieval.ab.interleaving import team_draft
+from rag_ft.retrieval.ab.sessions import ab_session, side_of
 
 
 def ranked(ids: str) -> list[NodeWithScore]:
@@ -134,7 +137,7 @@ def test_a_side_that_fails_or_hangs_takes_nobody_down(mode: str, tmp_path: Path)
         assert {node.node_id for node in asyncio.run(both.aretrieve("Which?"))} == {"x", "y"}
         assert time.monotonic() - began < 3
     assert Votes(tmp_path / "v.jsonl").standing().failed == {"a": 0, "b": 4}
-    with pytest.raises(RuntimeError, match="both sides failed"):
+    with pytest.raises(OutsideError, match="both sides failed"):
         ABRetriever(Fixed("x", fails=1.0), Fixed("y", fails=1.0), mode).retrieve("Which?")  # type: ignore[arg-type]
 
 
@@ -165,7 +168,7 @@ def test_both_answers_stand_side_by_side_and_are_voted_on(tmp_path: Path) -> Non
     assert orders == {("a", "b"), ("b", "a")}
     standing = engine.votes.standing()  # type: ignore[union-attr]
     assert (standing.a, standing.b, standing.ties) == (0, 20, 10)
-    with pytest.raises(InputError, match="'a', 'b' or 'tie'"):
+    with pytest.raises(InputError, match="'a', 'b', 'tie' or 'neither'"):
         engine.vote(response.metadata["ab_query"], "c")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="votes are not kept"):
         ABQueryEngine(Engine("Old"), Engine("New")).vote("x", "a")
@@ -193,26 +196,6 @@ def test_many_clients_are_served_though_one_side_fails_half_of_the_time(tmp_path
         assert sides == {"a"} if side_of(session) == "a" else sides <= {"a", "b"}
 
 
-def write_votes(file: str, name: str) -> None:
-    votes = Votes(file)
-    for number in range(50):
-        votes.shown(f"{name}-{number}", "split", name, "Who?", side="a")
-        votes.vote(f"{name}-{number}", "a")
-
-
-def test_several_processes_write_one_file_and_half_a_line_is_left_out(tmp_path: Path) -> None:
-    file = tmp_path / "votes.jsonl"
-    file.write_text('{"event": "shown", "query": "half')
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=write_votes, args=(str(file), f"p{n}")) for n in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    standing = Votes(file).standing()
-    assert (standing.queries, standing.a) == (150, 150)
-
-
 def test_what_cannot_be_meant_is_refused() -> None:
     with pytest.raises(InputError, match="mode is 'both'"):
         ABRetriever(Fixed("x"), Fixed("y"), "both")  # type: ignore[arg-type]
@@ -222,14 +205,180 @@ def test_what_cannot_be_meant_is_refused() -> None:
         ABQueryEngine(Engine("x"), Engine("y"), share=2)
 
 
-@pytest.mark.parametrize(("share_for_b", "verdict"), [(0.8, "ship"), (0.2, "keep-baseline")])
-def test_votes_end_in_a_verdict(share_for_b: float, verdict: str, tmp_path: Path) -> None:
-    votes, draw = Votes(tmp_path / "votes.jsonl"), random.Random(0)
-    for number in range(120):
-        votes.shown(f"q{number}", "side-by-side", f"user-{number % 30}", "Who?", order=["a", "b"])
-        votes.vote(f"q{number}", "b" if draw.random() < share_for_b else "a")
-    assert judge_votes(votes.standing())[0] == verdict
-    few = Votes(tmp_path / "few.jsonl")
-    few.shown("q", "side-by-side", "user", "Who?", order=["a", "b"])
-    few.vote("q", "b")
-    assert judge_votes(few.standing())[0] == "inconclusive"
+class Waiting(BaseRetriever):
+    """A retriever without an asynchronous form of its own that hangs until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        self.go.wait(60)
+        return ranked("vw")
+
+
+def test_a_side_that_hangs_for_good_leaves_the_other_its_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag_ft.retrieval.ab.sides.AT_ONCE", 8)
+    hanging = Waiting()
+    both = ABRetriever(Fixed("xy"), hanging, "interleave", timeout=0.05, votes=tmp_path / "votes.jsonl")
+    for _ in range(20):
+        assert {node.node_id for node in both.retrieve("Which?")} == {"x", "y"}
+    reasons = [row["failed"]["b"] for row in Votes(tmp_path / "votes.jsonl").rows() if row["event"] == "shown"]
+    assert [reason.startswith("no answer") for reason in reasons] == [True] * 8 + [False] * 12
+    assert "8 calls of it are still running" in reasons[-1]
+    hanging.go.set()
+
+
+def test_a_side_that_blocks_does_not_stop_the_event_loop() -> None:
+    hanging = Waiting()
+    both = ABRetriever(Fixed("xy"), hanging, "interleave", timeout=0.5)
+
+    async def ask() -> int:
+        asking, ticks = asyncio.ensure_future(both.aretrieve("Which?")), 0
+        while not asking.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        assert {node.node_id for node in asking.result()} == {"x", "y"}
+        return ticks
+
+    assert asyncio.run(ask()) > 5
+    hanging.go.set()
+
+
+def test_who_has_answered_waits_for_the_other_no_longer_than_patience_lasts() -> None:
+    both = ABRetriever(Fixed("xy"), Fixed("vw", waits=20), "interleave", timeout=30, patience=0.2)
+    began = time.monotonic()
+    assert {node.node_id for node in both.retrieve("Which?")} == {"x", "y"}
+    assert {node.node_id for node in asyncio.run(both.aretrieve("Which?"))} == {"x", "y"}
+    assert time.monotonic() - began < 10
+
+
+def test_a_process_ends_though_a_side_hangs() -> None:
+    program = (
+        "from test_ab import Fixed, Waiting; from rag_ft import ABRetriever; "
+        "print(len(ABRetriever(Fixed('xy'), Waiting(), 'interleave', timeout=0.2).retrieve('Which?')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=50
+    )
+    assert done.stdout.strip() == "2", done.stderr
+
+
+def test_a_cancelled_side_is_a_failed_side() -> None:
+    class Cancelled(Fixed):
+        async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+            raise asyncio.CancelledError
+
+    both = ABRetriever(Fixed("xy"), Cancelled("vw"), "interleave")
+    assert {node.node_id for node in asyncio.run(both.aretrieve("Which?"))} == {"x", "y"}
+
+
+def test_a_key_in_an_error_is_written_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Leaking(Fixed):
+        def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+            raise ConnectionError("Incorrect API key provided: sk-abcdef1234567890abcd")
+
+    both = ABRetriever(Fixed("xy"), Leaking("vw"), "interleave", votes=tmp_path / "votes.jsonl")
+    both.retrieve("Which?")
+    assert "sk-abcdef" not in (tmp_path / "votes.jsonl").read_text() + caplog.text
+    assert "ConnectionError" in caplog.text
+
+
+def test_votes_that_cannot_be_kept_cost_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    votes = Votes(tmp_path / "folder" / "votes.jsonl")
+    both = ABRetriever(Fixed("xy"), Fixed("vw"), votes=votes)
+    shutil.rmtree(tmp_path / "folder")
+    (tmp_path / "folder").write_text("in the way")
+    assert both.retrieve("Which?")
+    assert asyncio.run(both.aretrieve("Which?"))
+    assert "could not be kept" in caplog.text
+
+
+class Streaming(Engine):
+    """Answers word by word, and may break off after some of them."""
+
+    def __init__(self, name: str, breaks_after: int | None = None) -> None:
+        super().__init__(name)
+        self.breaks_after = breaks_after
+
+    def _words(self) -> list[str]:
+        return [self.name, " says", " so."]
+
+    def _query(self, query_bundle: QueryBundle) -> StreamingResponse:  # type: ignore[override]
+        def words() -> Iterator[str]:
+            for place, word in enumerate(self._words()):
+                if place == self.breaks_after:
+                    raise ConnectionError("the line is cut")
+                yield word
+
+        return StreamingResponse(words(), ranked("xy"))
+
+    async def _aquery(self, query_bundle: QueryBundle) -> AsyncStreamingResponse:  # type: ignore[override]
+        async def words() -> AsyncIterator[str]:
+            for place, word in enumerate(self._words()):
+                await asyncio.sleep(0)
+                if place == self.breaks_after:
+                    raise ConnectionError("the line is cut")
+                yield word
+
+        return AsyncStreamingResponse(words(), ranked("xy"))
+
+
+def test_a_stream_is_streamed_and_one_that_never_begins_is_left_out(tmp_path: Path) -> None:
+    engine = ABQueryEngine(Streaming("Old"), Streaming("New", 0), votes=tmp_path / "votes.jsonl", share=1.0)
+    response = engine.query("Who says so?")
+    assert isinstance(response, StreamingResponse)
+    assert response.metadata["ab_side"] == "a"
+    assert list(response.response_gen) == ["Old", " says", " so."]
+
+    async def ask() -> list[str]:
+        response = await engine.aquery("Who says so?")
+        assert isinstance(response, AsyncStreamingResponse)
+        return [word async for word in response.async_response_gen()]
+
+    assert asyncio.run(ask()) == ["Old", " says", " so."]
+    assert Votes(tmp_path / "votes.jsonl").standing().failed == {"a": 0, "b": 2}
+
+
+def test_a_stream_that_breaks_off_is_said_and_written_down(tmp_path: Path) -> None:
+    engine = ABQueryEngine(Streaming("Old"), Streaming("New", 2), votes=tmp_path / "votes.jsonl", share=1.0)
+    words = iter(engine.query("Who says so?").response_gen)
+    assert [next(words), next(words)] == ["New", " says"]
+    with pytest.raises(ConnectionError):
+        next(words)
+
+    async def ask() -> None:
+        async for _ in (await engine.aquery("Who says so?")).async_response_gen():
+            pass
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(ask())
+    assert Votes(tmp_path / "votes.jsonl").standing().failed == {"a": 0, "b": 2}
+
+
+@pytest.mark.parametrize("breaks_after", [None, 0, 2])
+def test_streams_stand_side_by_side_and_one_that_breaks_is_left_out(breaks_after: int | None) -> None:
+    engine = ABQueryEngine(Streaming("Old"), Streaming("New", breaks_after), "side-by-side")
+    wanted = {"a": "Old says so."} | ({"b": "New says so."} if breaks_after is None else {})
+    assert engine.query("Who says so?").metadata["ab_answers"] == wanted
+    assert asyncio.run(engine.aquery("Who says so?")).metadata["ab_answers"] == wanted
+
+
+def test_an_engine_whose_asynchronous_form_blocks_goes_into_a_thread() -> None:
+    class Custom(CustomQueryEngine):
+        def custom_query(self, query_str: str) -> str:
+            assert threading.current_thread() is not threading.main_thread()
+            return f"So: {query_str}"
+
+    engine = ABQueryEngine(Custom(), Custom())
+    assert str(asyncio.run(engine.aquery("Who?"))) == "So: Who?"
+
+
+def test_what_an_answer_rests_on_can_be_picked(tmp_path: Path) -> None:
+    engine = ABQueryEngine(Engine("Old"), Engine("New"), "side-by-side", votes=tmp_path / "votes.jsonl")
+    query = engine.query("Who says so?").metadata["ab_query"]
+    assert engine.pick(query, "x", "b") is None  # both rest on it
+    with pytest.raises(InputError, match="was not shown"):
+        engine.pick(query, "z")

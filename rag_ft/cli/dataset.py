@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rag_ft.cli.app import app, begin, out
-from rag_ft.cli.inputs import approval, cut_documents, embedding_of, named_fields, real_questions
+from rag_ft.cli.inputs import approval, embedding_of, named_fields, real_questions, source_nodes
 from rag_ft.cli.options import (
     BaseModel,
     ChunkOverlap,
@@ -51,12 +51,16 @@ class Format(StrEnum):
 
 @app.command()
 def generate(
-    documents: Annotated[Path, typer.Argument(help="A folder of documents.")],
+    source: Annotated[str, typer.Argument(help="A folder of documents, a dataset, or chroma:PATH_OR_URL:COLLECTION.")],
     output: Annotated[Path, typer.Option(help="The dataset folder (or file, with --format llama-index).")],
     llm: Llm = "none",
     llm_url: LlmUrl = None,
     questions: Questions = None,
     field: Fields = None,
+    from_feedback: Annotated[
+        Path | None,
+        typer.Option(metavar="VOTES", help="What people picked (rag-ft ab, ABRetriever): it trains and chooses."),
+    ] = None,
     questions_per_passage: Annotated[int, typer.Option(metavar="N", min=1, help="Asked of the LLM, in one call.")] = 2,
     style: Annotated[
         list[str] | None,
@@ -111,13 +115,14 @@ def generate(
         raise InputError(f"--field {field[0]!r} needs --questions: it says what the columns of that file hold")
     template = read_prompt(prompt) if prompt is not None else None
     model = resolve_llm(llm, llm_url)
-    nodes = cut_documents(documents, chunk_size, chunk_overlap)
+    nodes = list(source_nodes(source, chunk_size, chunk_overlap))
     dense = round_trip not in (RoundTripBy.BM25, RoundTripBy.NONE)
     made = generate_qa_dataset(
         nodes,
         model,
         use_llm=model is not None,
         questions=real_questions(questions, field),
+        feedback=from_feedback,
         filters=Filters(
             round_trip=round_trip.value,
             depth=round_trip_depth,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from rag_ft.cli.app import app, begin, out
-from rag_ft.cli.inputs import cut_documents
+from rag_ft.cli.inputs import source_nodes
 from rag_ft.cli.options import (
     ChunkOverlap,
     ChunkSize,
@@ -18,9 +18,6 @@ from rag_ft.cli.options import (
     Quiet,
 )
 from rag_ft.errors import InputError
-
-if TYPE_CHECKING:
-    from llama_index.core.schema import BaseNode
 
 
 @app.command()
@@ -70,7 +67,7 @@ def index(
         raise InputError("--keep-others goes with --update, and --fresh without it")
     # A server that is down is found out before a model is loaded; a new folder is made only after that.
     client = open_chroma(chroma) if is_address(chroma) or Path(chroma).expanduser().exists() else chroma
-    nodes = _source_nodes(source, chunk_size, chunk_overlap)
+    nodes = source_nodes(source, chunk_size, chunk_overlap)
     embedding = FineTunedEmbedding.load(model, device=device)
     if update:
         built = update_index(
@@ -80,18 +77,3 @@ def index(
         built = rebuild_index(nodes, embedding, client, collection, reuse=not fresh, show_progress=show_progress)
     there = built.vector_store.client
     out.print(f"{there.count()} passages in {escape(chroma)}, collection {escape(there.name)}", highlight=False)
-
-
-def _source_nodes(source: str, chunk_size: int, chunk_overlap: int) -> Iterable[BaseNode]:
-    """Nodes of a folder of documents, of a dataset, or of a Chroma collection that an app has."""
-    from rag_ft.dataset.formats.reading import is_dataset, load_dataset
-    from rag_ft.index.nodes import nodes_from_chroma, nodes_from_texts
-
-    if source.startswith("chroma:"):
-        return nodes_from_chroma(source)
-    path = Path(source)
-    if is_dataset(path):
-        dataset = load_dataset(path)
-        documents = {key: passage.document for key, passage in dataset.passages.items()}
-        return nodes_from_texts(dataset.passage_texts, documents)
-    return cut_documents(path, chunk_size, chunk_overlap)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,29 @@ from rag_ft.errors import InputError
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.schema import TextNode
+    from llama_index.core.schema import BaseNode, TextNode
 
 
 def cut_documents(documents: Path, chunk_size: int, chunk_overlap: int) -> list[TextNode]:
     from rag_ft.dataset.formats.documents import cut_into_nodes, read_documents
 
     return cut_into_nodes(read_documents(documents), chunk_size, chunk_overlap)
+
+
+def source_nodes(source: str, chunk_size: int, chunk_overlap: int) -> Iterable[BaseNode]:
+    """Nodes of a folder of documents, of a dataset, or of a Chroma collection that an app has."""
+    from rag_ft.dataset.formats.documents import DocumentNodes
+    from rag_ft.dataset.formats.reading import is_dataset, load_dataset
+    from rag_ft.index.nodes import nodes_from_chroma, nodes_from_texts
+
+    if source.startswith("chroma:"):
+        return nodes_from_chroma(source)
+    path = Path(source)
+    if is_dataset(path):
+        dataset = load_dataset(path)
+        documents = {key: passage.document for key, passage in dataset.passages.items()}
+        return nodes_from_texts(dataset.passage_texts, documents)
+    return DocumentNodes(path, chunk_size, chunk_overlap)
 
 
 def real_questions(file: Path | None, field: list[str] | None) -> list[Any]:

@@ -46,8 +46,15 @@ class Located:
     negatives: list[str]
 
 
-def make_real(questions: Sequence[RealQuestion], corpus: QADataset) -> tuple[list[Located], list[Row]]:
+def make_real(
+    questions: Sequence[RealQuestion], corpus: QADataset, prefix: str = HUMAN
+) -> tuple[list[Located], list[Row]]:
     """Find the passages of real questions.
+
+    Args:
+        questions: with their documents or passages.
+        corpus: the passages.
+        prefix: of the ids of those that have none.
 
     Raises:
         InputError: where more than one in twenty names a document or passage that is not in the corpus.
@@ -62,7 +69,7 @@ def make_real(questions: Sequence[RealQuestion], corpus: QADataset) -> tuple[lis
     if len(set(named)) < len(named):
         twice = next(name for name, times in Counter(named).items() if times > 1)
         raise InputError(f"two real questions have the id {twice!r}: ids must be unique")
-    free = (name for number in count() if (name := f"human{number}") not in set(named))
+    free = (name for number in count() if (name := f"{prefix}{number}") not in set(named))
     for question in questions:
         query = Query(question.id or next(free), question.text, HUMAN, question.answer, question.evidence)
         try:
@@ -82,11 +89,15 @@ def make_real(questions: Sequence[RealQuestion], corpus: QADataset) -> tuple[lis
         raise InputError(f"{first}{more}")
     for row in dropped:
         logger.warning("left out: %s", row["reason"])
-    if found and len(found) < FEW_REAL:
-        logger.warning(
-            "%d real questions are the whole test, and too few for a verdict: give %d or more", len(found), FEW_REAL
-        )
     return found, dropped
+
+
+def warn_of_few(real: Sequence[Located]) -> None:
+    """Say where real questions, which are the whole test, are too few."""
+    if real and len(real) < FEW_REAL:
+        logger.warning(
+            "%d real questions are the whole test, and too few for a verdict: give %d or more", len(real), FEW_REAL
+        )
 
 
 def assemble(
@@ -97,6 +108,7 @@ def assemble(
     evaluating: Set[str],
     seed: int,
     new_documents: float = NEW_DOCUMENTS,
+    feedback: Sequence[Located] = (),
 ) -> tuple[QADataset, list[Row]]:
     """Split questions, and leave out what would leak or is of the wrong making for its split.
 
@@ -111,20 +123,25 @@ def assemble(
         seed: of the draw.
         new_documents: share of the documents that training does not see. With 0 all are known: dev and test are new
             questions about them, and what only trains (sentences, headings) is taken from all of them.
+        feedback: questions whose passages people picked: they are split as generated ones are. Where there are real
+            questions to test on, none of these tests: only what the asked models showed could be picked.
 
     Returns:
         The dataset with its splits, and a row for each question that could go nowhere.
     """
     members = _members(corpus)
-    queries = {query.id: query for query, _ in pairs} | {found.query.id: found.query for found in real}
+    queries = {query.id: query for query, _ in pairs} | {found.query.id: found.query for found in [*real, *feedback]}
     qrels: Qrels = {query.id: dict.fromkeys(members[corpus.near_duplicates[passage]], 1) for query, passage in pairs}
+    picked: Qrels = {found.query.id: found.relevant for found in feedback}
+    qrels |= picked
     real_qrels: Qrels = {found.query.id: found.relevant for found in real}
     dataset = corpus.with_questions(queries, {})
     measuring = {*evaluating, KEY_PHRASES}
     wanted = {"train": training, "dev": measuring, "test": {HUMAN} if real else evaluating}
 
     # Where all documents are known, what only trains says nothing about what is held out.
-    trains = {} if new_documents else {q: r for q, r in qrels.items() if queries[q].style not in measuring}
+    only_train = {q for q in qrels if queries[q].style not in measuring and q not in picked}
+    trains = {} if new_documents else {q: r for q, r in qrels.items() if q in only_train}
     divided = {query: relevant for query, relevant in qrels.items() if query not in trains}
     if len(real) > REAL_TEST:
         # The shares are of passages, and questions cluster: the least share that holds enough of them.
@@ -142,8 +159,13 @@ def assemble(
         splits["train"] |= _unlike(trains, splits["dev"] | splits["test"], queries)
         splits = {name: _unlike(part, real_qrels, queries) for name, part in splits.items()} if real else splits
         placed = splits | {"test": real_qrels} if real else splits
+    picked_in = {"train", "dev"} if real else {"train", "dev", "test"}
     kept = {
-        name: {query: relevant for query, relevant in part.items() if queries[query].style in wanted[name]}
+        name: {
+            query: relevant
+            for query, relevant in part.items()
+            if (name in picked_in if query in picked else queries[query].style in wanted[name])
+        }
         for name, part in placed.items()
     }
     used = {query for part in kept.values() for query in part}
@@ -154,7 +176,14 @@ def assemble(
         if query.id not in used
     ]
     dropped += [dropped_row(found.query, "", LIKE_ANOTHER) for found in real if found.query.id not in used]
-    negatives = {found.query.id: found.negatives for found in real if found.negatives and found.query.id in used}
+    dropped += [
+        dropped_row(found.query, "", OTHER_MAKING if found.query.id in unlike else LIKE_ANOTHER)
+        for found in feedback
+        if found.query.id not in used
+    ]
+    negatives = {
+        found.query.id: found.negatives for found in [*real, *feedback] if found.negatives and found.query.id in used
+    }
     return corpus.with_questions(
         {key: query for key, query in queries.items() if key in used}, kept, negatives
     ), dropped

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.formats.documents import passages_from_nodes
@@ -15,7 +16,8 @@ from rag_ft.dataset.qa_dataset import Passage, QADataset
 from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.errors import InputError
 from rag_ft.generation.asking import Asking, ask_questions, run_coroutine
-from rag_ft.generation.assembling import NEW_DOCUMENTS, assemble, make_real
+from rag_ft.generation.assembling import NEW_DOCUMENTS, Located, assemble, make_real, warn_of_few
+from rag_ft.generation.feedback import questions_from_feedback
 from rag_ft.generation.filters import Filters, Pair, Row, dropped_row, filter_questions, summary
 from rag_ft.generation.judging import judge_questions
 from rag_ft.generation.real_questions import RealQuestion
@@ -24,6 +26,8 @@ from rag_ft.generation.without_llm import questions_without_llm
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from llama_index.core.schema import BaseNode
+
+    from rag_ft.retrieval.votes import Votes
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ def generate_qa_dataset(
     *,
     use_llm: bool = True,
     questions: Sequence[RealQuestion] = (),
+    feedback: str | Path | Votes | None = None,
     filters: Filters | None = None,
     new_documents: float = NEW_DOCUMENTS,
     seed: int = 0,
@@ -69,6 +74,7 @@ def generate_qa_dataset(
         llm: any LlamaIndex LLM; `Settings.llm` where None.
         use_llm: False makes questions without any model.
         questions: questions that people asked, with their documents or passages.
+        feedback: a file of votes, whose picks are trained on (`questions_from_feedback`).
         filters: which questions stay.
         new_documents: share of the documents that training does not see: what the comparison says of them holds for
             documents that are yet to come. 0 where all documents are known: all of them are trained on.
@@ -92,7 +98,19 @@ def generate_qa_dataset(
         ['train', 'dev', 'test']
     """
     return run_coroutine(
-        _generate(nodes, llm, use_llm, questions, filters, Asking(**asking), new_documents, seed, show_progress, True)
+        _generate(
+            nodes,
+            llm,
+            use_llm,
+            questions,
+            feedback,
+            filters,
+            Asking(**asking),
+            new_documents,
+            seed,
+            show_progress,
+            True,
+        )
     )
 
 
@@ -102,6 +120,7 @@ async def agenerate_qa_dataset(
     *,
     use_llm: bool = True,
     questions: Sequence[RealQuestion] = (),
+    feedback: str | Path | Votes | None = None,
     filters: Filters | None = None,
     new_documents: float = NEW_DOCUMENTS,
     seed: int = 0,
@@ -110,7 +129,7 @@ async def agenerate_qa_dataset(
 ) -> GeneratedDataset:
     """`generate_qa_dataset` within a running event loop, by the LLM's asynchronous method."""
     return await _generate(
-        nodes, llm, use_llm, questions, filters, Asking(**asking), new_documents, seed, show_progress, False
+        nodes, llm, use_llm, questions, feedback, filters, Asking(**asking), new_documents, seed, show_progress, False
     )
 
 
@@ -119,6 +138,7 @@ async def _generate(
     llm: LLM | None,
     use_llm: bool,
     questions: Sequence[RealQuestion],
+    feedback: str | Path | Votes | None,
     filters: Filters | None,
     asking: Asking,
     new_documents: float,
@@ -133,6 +153,9 @@ async def _generate(
         raise InputError(f"new_documents is {new_documents:g}: give a share from 0 to less than 1")
     corpus = QADataset(passages_from_nodes(nodes), {}, {})
     real, dropped = make_real(questions, corpus)
+    warn_of_few(real)
+    picked, unusable = _picked(feedback, corpus)
+    dropped += unusable
     pairs = await asyncio.to_thread(_without_llm, corpus.passages, seed)
     requests = 0
     evaluating = {KEY_PHRASES}
@@ -161,7 +184,9 @@ async def _generate(
         dropped += judged
         requests += sent
     training = {SENTENCE, HEADING} | (evaluating if use_llm else set())
-    dataset, left_out = await asyncio.to_thread(assemble, corpus, kept, real, training, evaluating, seed, new_documents)
+    dataset, left_out = await asyncio.to_thread(
+        assemble, corpus, kept, real, training, evaluating, seed, new_documents, picked
+    )
     dropped += left_out
     if not dataset.qrels.get("train"):
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary(dropped).most_common(3))
@@ -177,6 +202,14 @@ async def _generate(
         "dropped": dict(summary(dropped)),
     }
     return GeneratedDataset(dataset.with_info(info), dropped, requests)
+
+
+def _picked(feedback: str | Path | Votes | None, corpus: QADataset) -> tuple[list[Located], list[Row]]:
+    if feedback is None:
+        return [], []
+    found, dropped = questions_from_feedback(feedback, corpus.passages)
+    located, lost = make_real(found, corpus, "picked")
+    return located, dropped + lost
 
 
 def _without_llm(passages: dict[str, Passage], seed: int) -> list[Pair]:

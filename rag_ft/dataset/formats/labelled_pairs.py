@@ -144,6 +144,8 @@ def _read_rows(path: Path, fields: Mapping[str, str]) -> list[LabelledPair]:
     head = list(islice(rows, HEAD))
     if not head:
         return []
+    if {row.get("event") for _, row in head} & {"shown", "passage", "pick"}:
+        raise InputError(f"{path} is a file of votes: rag-ft generate SOURCE --from-feedback {path} reads it")
     columns = find_columns(path, table.columns, [row for _, row in head], fields)
     read = []
     question_of: dict[str, str] = {}
