@@ -1,6 +1,8 @@
 """The comparison on the terminal and as an HTML file."""
 
 import io
+import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -35,18 +37,26 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self._inside = ""
+        self._data = ""
         self.feed(file.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = tag
+        self._inside = "data" if ("type", "application/json") in attrs else tag
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""
 
     def handle_data(self, data: str) -> None:
-        if self._inside not in ("script", "style"):
+        if self._inside == "data":
+            self._data += data
+        elif self._inside not in ("script", "style"):
             self.text += data
+
+    @property
+    def questions(self) -> dict:
+        """What the table of questions is made of."""
+        return json.loads(self._data)
 
     @property
     def words(self) -> str:
@@ -142,19 +152,27 @@ def test_given_a_color_terminal_when_printed_then_the_best_is_bold_and_the_verdi
 def test_given_all_there_is_when_reported_then_the_verdict_is_first_and_every_part_follows(
     comparison: Comparison, dataset: QADataset, tmp_path: Path
 ) -> None:
-    page = Page(write_report(comparison, tmp_path / "out" / "report.html", dataset, TRAINING, "my run"))
+    made = dataset.with_info({"dropped": {"repeated": 7, "copies the passage": 2}})
+    file = tmp_path / "out" / "report.html"
+    page = Page(write_report(comparison, file, made, TRAINING, "my run", "rag-ft compare policies"))
     parts = [
         "Ship it: retrieval got better",
         "the 95 % interval lies above 0",
         "All figures",
+        "a paired randomisation gives p < 0.001",
         "nDCG@10 of each model",
         "Hit rate: answered within",
-        "Known and new documents",
-        "Questions that moved most",
-        "12 sentence, 28 human",
+        "Where the answer stands, before and after",
+        "Where the gain comes from",
+        "Every question",
         "0.625",
+        "12 sentence, 28 human",
+        "What the filters left out",
         "How it was measured",
         "99.8 %",
+        "How to make it again",
+        "rag-ft compare policies",
+        "sentence-transformers",
     ]
     places = [page.words.find(part) for part in parts]
     assert -1 not in places
@@ -169,9 +187,33 @@ def test_given_a_report_when_opened_then_nothing_is_loaded_from_anywhere(
     page = Page(file)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert not [tag for tag, _ in page.elements if tag in ("link", "img", "iframe", "object", "embed")]
-    assert not [attributes for _, attributes in page.elements if {"src", "href", "xlink:href"} & set(attributes)]
+    addresses = [
+        value for _, found in page.elements for name, value in found.items() if name in ("src", "href", "xlink:href")
+    ]
+    assert addresses
+    assert all(address is not None and address.startswith("#") for address in addresses)
     text = file.read_text(encoding="utf-8")
-    assert not any(word in text for word in ("http://", "https://", "url(", "@import"))
+    assert not any(word in text for word in ("http://", "https://", "@import"))
+    assert text.count("url(") == text.count("url(#")
+
+
+def test_given_several_plots_then_no_two_elements_have_one_id(
+    comparison: Comparison, dataset: QADataset, tmp_path: Path
+) -> None:
+    page = Page(write_report(comparison, tmp_path / "report.html", dataset, TRAINING))
+    ids = [found["id"] for _, found in page.elements if "id" in found]
+    assert len(ids) == len(set(ids))
+    pictures = [found for tag, found in page.elements if tag == "svg"]
+    assert len(pictures) == 5
+    assert all(set((found["aria-labelledby"] or "").split()) <= set(ids) for found in pictures)
+    assert not re.search("#0000[a-f]", (tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_given_the_same_comparison_then_the_report_is_the_same(
+    comparison: Comparison, dataset: QADataset, tmp_path: Path
+) -> None:
+    one, other = (write_report(comparison, tmp_path / name, dataset, TRAINING) for name in ("one.html", "other.html"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_given_a_passage_with_html_when_reported_then_it_is_text(
@@ -179,12 +221,12 @@ def test_given_a_passage_with_html_when_reported_then_it_is_text(
 ) -> None:
     file = write_report(comparison, tmp_path / "report.html", dataset, {"base_model": ATTACK, **TRAINING}, ATTACK)
     page = Page(file)
-    assert sum(tag == "script" for tag, _ in page.elements) == 1  # the filter
+    assert sum(tag == "script" for tag, _ in page.elements) == 2  # the questions, and what shows them
     assert sum(tag == "b" for tag, _ in page.elements) == 0
     assert "<script>alert(" not in file.read_text(encoding="utf-8")
     assert page.text.count(ATTACK) >= 2
-    assert "<b>evil</b>.md" in page.text
-    assert ARABIC in page.text
+    assert ["<b>evil</b>.md", ATTACK] in page.questions["passages"]
+    assert ["section-3", ARABIC] in page.questions["passages"]
 
 
 def test_given_a_lone_surrogate_in_a_document_when_reported_then_the_report_is_written_all_the_same(
@@ -193,27 +235,29 @@ def test_given_a_lone_surrogate_in_a_document_when_reported_then_the_report_is_w
     broken = QADataset(
         dataset.passages | {"p5a": Passage("p5a", "half \ud83d", doc_id="section-5")}, dataset.queries, dataset.qrels
     )
-    assert "half ?" in Page(write_report(compared(broken), tmp_path / "report.html", broken)).text
+    page = Page(write_report(compared(broken), tmp_path / "report.html", broken))
+    assert ["section-5", "half ?"] in page.questions["passages"]
 
 
 @pytest.mark.parametrize(
     ("baseline", "candidate", "expected", "verdict"),
     [
-        (4, 1, "better 4 → 1", "Ship it"),
-        (None, 2, "better not in top 100 → 2", "Ship it"),
-        (1, 3, "worse 1 → 3", "Keep the baseline"),
+        (4, 1, "higher for 75, lower for 0", "Ship it"),
+        (None, 2, "higher for 75, lower for 0", "Ship it"),
+        (1, 3, "higher for 0, lower for 75", "Keep the baseline"),
         (2, 2, "where it stood for 75", "Keep the baseline"),
     ],
 )
-def test_given_ranks_before_and_after_when_reported_then_the_moves_are_named(
+def test_given_ranks_before_and_after_when_reported_then_the_moves_are_there(
     dataset: QADataset, tmp_path: Path, baseline: int | None, candidate: int, expected: str, verdict: str
 ) -> None:
-    words = Page(write_report(compared(dataset, baseline, candidate), tmp_path / "report.html", dataset)).words
-    assert expected in words
-    assert verdict in words
+    page = Page(write_report(compared(dataset, baseline, candidate), tmp_path / "report.html", dataset))
+    assert expected in page.words
+    assert verdict in page.words
+    assert {(row["b"], row["a"]) for row in page.questions["rows"]["candidate"]} == {(baseline, candidate)}
 
 
-def test_given_more_moves_than_fit_when_reported_then_losses_are_not_crowded_out(tmp_path: Path) -> None:
+def test_given_wins_and_losses_then_those_that_moved_most_come_first(tmp_path: Path) -> None:
     large = dataset_of(200)
     wanted = [next(iter(relevant)) for relevant in large.qrels["test"].values()]
     lost = 20
@@ -222,10 +266,22 @@ def test_given_more_moves_than_fit_when_reported_then_losses_are_not_crowded_out
         "candidate": [ranking(large, passage, 3 if place < lost else 1) for place, passage in enumerate(wanted)],
     }
     comparison = judge(large, "test", rankings, {"baseline": "base", "candidate": "tuned"})
-    words = Page(write_report(comparison, tmp_path / "report.html", large)).words
-    assert words.count("worse 2 → 3") == lost
-    assert words.count("better not in top 100 → 1") == 200 - lost
-    assert "The 200 largest moves are shown." in words
+    rows = Page(write_report(comparison, tmp_path / "report.html", large)).questions["rows"]["candidate"]
+    assert [(row["b"], row["a"]) for row in rows] == [(None, 1)] * (len(wanted) - lost) + [(2, 3)] * lost
+
+
+def test_given_several_candidates_then_each_is_in_every_part(dataset: QADataset, tmp_path: Path) -> None:
+    wanted = [next(iter(relevant)) for relevant in dataset.qrels["test"].values()]
+    ranks = {"baseline": 4, "candidate": 1, "candidate-2": 6, "candidate-3": 2, "hybrid-baseline": 3, "bm25": None}
+    rankings = {role: [ranking(dataset, passage, rank) for passage in wanted] for role, rank in ranks.items()}
+    comparison = judge(dataset, "test", rankings, {role: f"model {role}" for role in ranks})
+    assert comparison.evidence["candidate-2"].adjusted_p is not None
+    page = Page(write_report(comparison, tmp_path / "report.html", dataset))
+    assert list(page.questions["rows"]) == ["candidate", "candidate-2", "candidate-3"]
+    assert "Holm’s correction for 3 candidates" in page.words
+    assert page.words.count("Where the answer stands, before and after") >= 3
+    markdown = comparison.to_markdown(dataset)
+    assert all(f"| {role}: model {role} |" in markdown for role in ranks)
 
 
 def test_given_a_comparison_from_a_file_when_printed_and_reported_then_only_single_questions_are_missing(
@@ -237,7 +293,7 @@ def test_given_a_comparison_from_a_file_when_printed_and_reported_then_only_sing
     page = Page(write_report(loaded, tmp_path / "report.html", dataset, TRAINING))
     assert "Ship it: retrieval got better" in page.text
     assert "nDCG@10 of each model" in page.text
-    assert "Questions that moved most" not in page.text
+    assert "Every question" not in page.text
 
 
 def test_given_questions_on_one_document_when_shown_then_an_unknown_interval_is_said_in_words(tmp_path: Path) -> None:
@@ -276,4 +332,35 @@ def test_given_questions_of_several_kinds_then_each_is_told_apart(tmp_path: Path
     }
     assert "few words in common" in str(comparison)
     assert Comparison.load(comparison.save(tmp_path / "c.json")).aspects == comparison.aspects
-    assert "Kinds of questions" in Page(write_report(comparison, tmp_path / "report.html", mixed)).words
+    assert "few words in common" in Page(write_report(comparison, tmp_path / "report.html", mixed)).words
+
+
+def test_given_a_name_with_markup_then_markdown_shows_it_as_it_is(dataset: QADataset) -> None:
+    markdown = compared(dataset, 4, 1, "a|b <i>@somebody</i> `x` #12").to_markdown(dataset)
+    assert "candidate: a\\|b &lt;i&gt;&#64;somebody&lt;/i&gt; \\`x\\` &#35;12 |" in markdown
+    table = [line for line in markdown.splitlines() if line.startswith("| candidate")]
+    assert table[0].replace("\\|", "").count("|") == 9
+    assert markdown.startswith("## Ship it")
+    assert "| What does p0a say? | 4 | 1 |" in markdown
+
+
+def test_given_test_questions_that_train_has_too_then_it_is_said(dataset: QADataset) -> None:
+    leaking = dataset.with_qrels({"train": dataset.qrels["test"], "test": dataset.qrels["test"]})
+    assert any("75 of 75 questions stand in train too" in note for note in compared(leaking).notes)
+
+
+def test_given_passages_that_are_cut_and_few_documents_then_they_are_slices(tmp_path: Path) -> None:
+    passages = {
+        f"p{n}": Passage(f"p{n}", f"Rule {n} of {n * 7919} is about {n * 104729}.", doc_id=f"d{n % 3}")
+        for n in range(75)
+    }
+    queries = {f"q{n}": Query(f"q{n}", f"What about {n * 7919}?") for n in range(75)}
+    few = QADataset(passages, queries, {"test": {f"q{n}": {f"p{n}": 1} for n in range(75)}})
+    wanted = [f"p{n}" for n in range(75)]
+    rankings = {
+        role: [ranking(few, passage, rank) for passage in wanted] for role, rank in (("baseline", 2), ("candidate", 1))
+    }
+    comparison = judge(few, "test", rankings, {}, cut={f"p{n}": 10 for n in range(30)})
+    assert comparison.aspects["truncated passages"].queries == 30
+    assert [comparison.aspects[f"document d{n}"].queries for n in range(3)] == [25, 25, 25]
+    assert "document d2" in Page(write_report(comparison, tmp_path / "report.html", few)).words

@@ -76,6 +76,21 @@ def test_chance_is_shipped_rarely_where_most_questions_do_not_change() -> None:
     assert shipped <= 13
 
 
+@pytest.mark.parametrize("documents", [1, 5, 10, 29, 60])
+def test_chance_is_rarely_shipped_whatever_is_resampled(documents: int) -> None:
+    """With under 10 documents groups of neighbours are resampled, as `compare` does."""
+    groups, note = resampling_groups(corpus(documents, 240 // documents), "test")
+    assert bool(note) == (documents < 10)
+    _, member = np.unique([str(group) for group in groups], return_inverse=True)
+    shipped = 0
+    for seed in range(100):
+        draw = np.random.default_rng(seed)
+        shared = draw.normal(0, 0.08, member.max() + 1)[member]
+        differences = shared + draw.normal(0, 0.24, len(member))
+        shipped += decide(paired_bootstrap(differences, groups, seed, resamples=400), len(groups))[0] == "ship"
+    assert shipped <= 9  # 2.5 of 100 are expected; 10 would be seen by chance less than once in 1,000 times
+
+
 def test_a_real_gain_is_shipped_in_most_of_100_comparisons() -> None:
     shipped = 0
     for seed in range(100):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import carve_dev
 from rag_ft.errors import InputError
+from rag_ft.evaluation.aspects import characters_read_by
 from rag_ft.evaluation.comparison import BASELINE, DEPTH, Comparison, judge, resampling_groups
 from rag_ft.evaluation.learning_fusion import LearnedFusion, learn_fusion
 from rag_ft.evaluation.metrics import DEFAULT_METRICS
@@ -99,6 +100,7 @@ def compare(
         seed,
         {role: value.details for role, value in found.items()},
         rules,
+        characters_read_by(given, dataset, split),
     )
 
 

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import FEW_DOCUMENTS, NEIGHBOURS, split_units
-from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
-from rag_ft.evaluation.aspects import aspects_of
+from rag_ft.evaluation.aspects import about_questions, aspects_of
 from rag_ft.evaluation.metrics import DEFAULT_METRICS, HEADLINE, metrics_per_query
-from rag_ft.evaluation.significance import Difference, holm, paired_bootstrap
+from rag_ft.evaluation.recommendation import Recommendation, recommend
+from rag_ft.evaluation.significance import (
+    Difference,
+    Evidence,
+    holm,
+    paired_bootstrap,
+    paired_randomisation,
+    smallest_effect,
+)
+from rag_ft.evaluation.slices import (
+    Figures,
+    Slice,
+    difference_from_dict,
+    difference_to_dict,
+    evidence_from_dict,
+    evidence_to_dict,
+    slices_from_dict,
+    slices_to_dict,
+)
 from rag_ft.evaluation.verdict import Costs, Verdict, VerdictRules, decide
 from rag_ft.files import read_json, write_json
 
-if TYPE_CHECKING:
-    pass
-
-logger = logging.getLogger(__name__)
-
 BASELINE = "baseline"
 DEPTH = 100
-Figures = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Some of the questions, and each retriever's figures on them."""
-
-    queries: int
-    models: dict[str, Figures]
-    differences: dict[str, Difference] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,21 @@ class Comparison:
         documents: how many documents they come from.
         names: role (`baseline`, `candidate`, `candidate-2`, ..., `bm25`) -> the model's name.
         models: role -> metric -> mean.
-        details: role -> what else was seen: agreement with exact search, times.
+        details: role -> what else was seen: agreement with exact search, times, sizes, how lists were mixed.
         differences: candidate -> metric -> difference to the baseline.
         slices: `known` and `new` questions apart.
-        aspects: kinds of questions apart, by the words that they share with their passages, length, and who made them.
+        aspects: kinds of questions apart: by the words that they share with their passages, length, who made them,
+            whether their passage is read to its end, and document where these are few.
         verdicts: candidate -> verdict.
         reasons: candidate -> why.
         notes: what a reader should know: how few documents, what was resampled, who made the questions.
+        evidence: candidate -> p-value of a randomisation test, and the smallest gain that would show.
+        recommendation: the simplest retriever of all that is not significantly worse than the best.
+        seed: of the draws.
         per_query: role -> metric -> one value for each question; not in the JSON.
         rankings: role -> passages found for each question; not in the JSON.
+        members: name of a slice or aspect -> one truth value for each question; not in the JSON.
+        cut: passage id -> characters that a candidate reads of it, where it does not read it all; not in the JSON.
     """
 
     dataset: str
@@ -70,15 +76,20 @@ class Comparison:
     documents: int
     names: dict[str, str]
     models: dict[str, Figures]
-    details: dict[str, Figures]
+    details: dict[str, dict[str, Any]]
     differences: dict[str, dict[str, Difference]]
     slices: dict[str, Slice]
     verdicts: dict[str, Verdict]
     reasons: dict[str, str]
     notes: tuple[str, ...] = ()
     aspects: dict[str, Slice] = field(default_factory=dict)
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    recommendation: Recommendation | None = None
+    seed: int = 0
     per_query: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict, repr=False, compare=False)
     rankings: dict[str, list[list[str]]] = field(default_factory=dict, repr=False, compare=False)
+    members: dict[str, NDArray[np.bool_]] = field(default_factory=dict, repr=False, compare=False)
+    cut: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -103,13 +114,16 @@ class Comparison:
                 for role, figures in self.models.items()
             },
             "differences": {
-                role: {metric: _difference_to_dict(value) for metric, value in metrics.items()}
+                role: {metric: difference_to_dict(value) for metric, value in metrics.items()}
                 for role, metrics in self.differences.items()
             },
-            "slices": _slices_to_dict(self.slices),
-            "aspects": _slices_to_dict(self.aspects),
+            "slices": slices_to_dict(self.slices),
+            "aspects": slices_to_dict(self.aspects),
             "verdicts": self.verdicts,
             "reasons": self.reasons,
+            "evidence": evidence_to_dict(self.evidence),
+            "recommendation": self.recommendation.to_dict() if self.recommendation else None,
+            "seed": self.seed,
             "notes": list(self.notes),
         }
 
@@ -127,13 +141,16 @@ class Comparison:
                 if entry.keys() - {"name", "metrics"}
             },
             differences={
-                role: {metric: _difference_from_dict(value) for metric, value in metrics.items()}
+                role: {metric: difference_from_dict(value) for metric, value in metrics.items()}
                 for role, metrics in values["differences"].items()
             },
-            slices=_slices_from_dict(values["slices"]),
-            aspects=_slices_from_dict(values.get("aspects", {})),
+            slices=slices_from_dict(values["slices"]),
+            aspects=slices_from_dict(values.get("aspects", {})),
             verdicts=values["verdicts"],
             reasons=values["reasons"],
+            evidence=evidence_from_dict(values.get("evidence", {})),
+            recommendation=Recommendation(**values["recommendation"]) if values.get("recommendation") else None,
+            seed=values.get("seed", 0),
             notes=tuple(values["notes"]),
         )
 
@@ -146,6 +163,12 @@ class Comparison:
     def load(cls, file: str | Path) -> Comparison:
         """Read `comparison.json`."""
         return cls.from_dict(read_json(Path(file)))
+
+    def to_markdown(self, dataset: QADataset | None = None) -> str:
+        """The comparison as Markdown, for a pull request; with its dataset the largest wins and losses too."""
+        from rag_ft.evaluation.report import to_markdown
+
+        return to_markdown(self, dataset)
 
     def __str__(self) -> str:
         from rag_ft.evaluation.table import comparison_text
@@ -161,8 +184,9 @@ def judge(
     name: str = "",
     metrics: Sequence[str] = DEFAULT_METRICS,
     seed: int = 0,
-    details: Mapping[str, Figures] | None = None,
+    details: Mapping[str, Mapping[str, Any]] | None = None,
     rules: VerdictRules | None = None,
+    cut: Mapping[str, int] | None = None,
 ) -> Comparison:
     """Turn rankings into a comparison: metrics, differences, slices and verdicts.
 
@@ -176,6 +200,8 @@ def judge(
         seed: of the bootstrap.
         details: role -> more figures to keep; `query_milliseconds` and `dimension` weigh in the verdict.
         rules: of the verdict.
+        cut: passage id -> characters that a candidate reads of it, where it does not read it all
+            (`rag_ft.evaluation.aspects.characters_read`).
     """
     qrels = dataset.require(split)
     metrics = list(dict.fromkeys([*metrics, HEADLINE]))
@@ -193,19 +219,23 @@ def judge(
         for role in candidates
     }
     known = dataset.known_queries(split)
-    slices = {
-        label: _slice(np.array([(query in known) == wanted for query in qrels]), per_query, groups, candidates, seed)
-        for label, wanted in (("known", True), ("new", False))
-    }
+    is_known = np.array([query in known for query in qrels])
+    kinds = {"known": is_known, "new": ~is_known}
+    aspects = aspects_of(dataset, split, cut or {})
+
+    def apart(masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, Slice]:
+        return {name: _slice(mask, per_query, groups, candidates, seed) for name, mask in masks.items()}
+
+    slices = apart(kinds)
     verdicts: dict[str, Verdict] = {}
     reasons: dict[str, str] = {}
     adjusted = holm({role: differences[role][HEADLINE].p_value for role in candidates}) if len(candidates) > 1 else {}
     for role in candidates:
-        kinds = {label: part.differences[role] for label, part in slices.items() if part.queries}
+        by_kind = {label: part.differences[role] for label, part in slices.items() if part.queries}
         verdicts[role], reasons[role] = decide(
             differences[role][HEADLINE],
             len(qrels),
-            kinds,
+            by_kind,
             rules=rules,
             costs=_costs(details or {}, role),
             adjusted=adjusted.get(role),
@@ -221,15 +251,24 @@ def judge(
         details={role: dict(values) for role, values in (details or {}).items()},
         differences=differences,
         slices=slices,
-        aspects={
-            label: _slice(mask, per_query, groups, candidates, seed)
-            for label, mask in aspects_of(dataset, split).items()
-        },
+        aspects=apart(aspects),
         verdicts=verdicts,
         reasons=reasons,
-        notes=(*([resampled] if resampled else []), *_about_questions(dataset, split)),
+        evidence={
+            role: Evidence(
+                paired_randomisation(gain := per_query[role][HEADLINE] - per_query[BASELINE][HEADLINE], groups, seed),
+                adjusted.get(role),
+                smallest_effect(gain, groups),
+            )
+            for role in candidates
+        },
+        recommendation=recommend({role: values[HEADLINE] for role, values in per_query.items()}, groups, seed),
+        seed=seed,
+        notes=(*([resampled] if resampled else []), *about_questions(dataset, split)),
         per_query=per_query,
         rankings=dict(rankings),
+        members=kinds | aspects,
+        cut=dict(cut or {}),
     )
 
 
@@ -258,7 +297,7 @@ def resampling_groups(dataset: QADataset, split: str) -> tuple[list[object], str
     )
 
 
-def _costs(details: Mapping[str, Figures], role: str) -> Costs:
+def _costs(details: Mapping[str, Mapping[str, Any]], role: str) -> Costs:
     """What a candidate takes beside the baseline, where it was measured."""
 
     def times(name: str, least: float) -> float:
@@ -292,59 +331,3 @@ def _slice(
             for role in candidates
         },
     )
-
-
-MAKING = {KEY_PHRASES: "of key phrases", SENTENCE: "sentences", HEADING: "headings"}
-
-
-def _about_questions(dataset: QADataset, split: str) -> list[str]:
-    """What the questions are, where that limits what the figures can claim."""
-    styles: dict[str, int] = {}
-    for query in dataset.qrels[split]:
-        style = dataset.queries[query].style
-        if style:
-            styles[style] = styles.get(style, 0) + 1
-    generated = {style: count for style, count in styles.items() if style != "human"}
-    if not generated:
-        return []
-    makings: Counter[str] = Counter()
-    for style, count in generated.items():
-        makings[MAKING.get(style, "by an LLM")] += count
-    kinds = ", ".join(f"{count} {making}" for making, count in sorted(makings.items()))
-    return [
-        f"{sum(generated.values())} of {len(dataset.qrels[split])} questions were generated ({kinds}): they share "
-        "words with their passages more than real ones do, which flatters BM25. Real questions would tell more."
-    ]
-
-
-def _slices_to_dict(slices: Mapping[str, Slice]) -> dict[str, Any]:
-    return {
-        name: {
-            "queries": part.queries,
-            "models": {role: {"metrics": figures} for role, figures in part.models.items()},
-            "differences": {role: {HEADLINE: _difference_to_dict(value)} for role, value in part.differences.items()},
-        }
-        for name, part in slices.items()
-    }
-
-
-def _slices_from_dict(values: Mapping[str, Any]) -> dict[str, Slice]:
-    return {
-        name: Slice(
-            part["queries"],
-            {role: entry["metrics"] for role, entry in part["models"].items()},
-            {role: _difference_from_dict(entry[HEADLINE]) for role, entry in part["differences"].items()},
-        )
-        for name, part in values.items()
-    }
-
-
-def _difference_to_dict(difference: Difference) -> dict[str, Any]:
-    finite = [value if np.isfinite(value) else None for value in difference.ci95]
-    return {"mean": difference.mean, "ci95": finite, "p_value": difference.p_value}
-
-
-def _difference_from_dict(values: dict[str, Any]) -> Difference:
-    low, high = values["ci95"]
-    interval = (float("-inf") if low is None else low, float("inf") if high is None else high)
-    return Difference(values["mean"], interval, values["p_value"])

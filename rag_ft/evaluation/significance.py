@@ -33,6 +33,22 @@ class Difference:
         return f"{self.mean:+z.3f} [{self.ci95[0]:+z.3f}, {self.ci95[1]:+z.3f}]"
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What else speaks for or against chance, beside the interval of the headline metric.
+
+    Attributes:
+        randomisation_p: of `paired_randomisation`.
+        adjusted_p: of `holm` where several candidates are compared; None for one.
+        smallest_effect: the gain that so many questions would show in 80 of 100 comparisons; None where it cannot be
+            told.
+    """
+
+    randomisation_p: float
+    adjusted_p: float | None = None
+    smallest_effect: float | None = None
+
+
 def paired_bootstrap(
     differences: NDArray[np.float64], groups: Sequence[object], seed: int = 0, resamples: int = RESAMPLES
 ) -> Difference:

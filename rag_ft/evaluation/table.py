@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rag_ft.evaluation.comparison import BASELINE, Comparison, Slice
+from rag_ft.evaluation.comparison import BASELINE, Comparison
 from rag_ft.evaluation.metrics import HEADLINE
 from rag_ft.evaluation.significance import Difference
+from rag_ft.evaluation.slices import Slice
 from rag_ft.evaluation.verdict import KINDS
 
 WIDTH = 110

@@ -1,0 +1,166 @@
+// The table of questions. Texts come from documents: they are put into the page as text, never as markup.
+(() => {
+  "use strict";
+  const PAGE = 50, START = 110;
+  const data = JSON.parse(document.getElementById("questions-data").textContent);
+  const at = (id) => document.getElementById(id);
+  const body = at("questions-rows");
+  const state = { role: data.candidates[0][0], words: [], kind: "", cause: "", slice: "", sort: "", down: false, page: 0 };
+  const prepared = new Map();
+
+  const kindOf = (row) => {
+    const before = row.b ?? Infinity, after = row.a ?? Infinity;
+    return after < before ? "win" : after > before ? "loss" : "same";
+  };
+  const worth = (rank) => (rank === null ? 0 : 1 / Math.log2(rank + 1));
+
+  // What is searched and sorted by is worked out once for each candidate.
+  const rowsOf = (role) => {
+    if (!prepared.has(role)) {
+      prepared.set(role, data.rows[role].map((row) => ({
+        ...row,
+        kind: kindOf(row),
+        change: worth(row.a) - worth(row.b),
+        text: [row.q, ...data.passages[row.w], ...row.i.flatMap((place) => data.passages[place])].join(" ").toLowerCase(),
+      })));
+    }
+    return prepared.get(role);
+  };
+
+  const SORTS = {
+    question: (one, other) => one.q.localeCompare(other.q),
+    before: (one, other) => (one.b ?? Infinity) - (other.b ?? Infinity) || one.change - other.change,
+    after: (one, other) => (one.a ?? Infinity) - (other.a ?? Infinity) || one.change - other.change,
+    change: (one, other) => one.change - other.change,
+  };
+  // Infinity - Infinity is no number, and two that were not found are equal.
+  const ordered = (compare) => (one, other) => compare(one, other) || 0;
+
+  const chosen = () => {
+    const rows = rowsOf(state.role).filter((row) =>
+      (!state.kind || row.kind === state.kind) &&
+      (state.cause === "" || row.c.some(([cause]) => String(cause) === state.cause)) &&
+      (state.slice === "" || row.s.includes(Number(state.slice))) &&
+      state.words.every((word) => row.text.includes(word)));
+    if (state.sort) {
+      rows.sort(ordered(SORTS[state.sort]));
+      if (state.down) rows.reverse();
+    }
+    return rows;
+  };
+
+  const element = (name, text, className) => {
+    const made = document.createElement(name);
+    if (text !== undefined) made.textContent = text;
+    if (className) made.className = className;
+    return made;
+  };
+  const cell = (label, className) => {
+    const made = element("td", undefined, className);
+    made.setAttribute("role", "cell");
+    if (label) made.dataset.label = label;
+    return made;
+  };
+  // A long passage shows its start, and the rest when it is opened.
+  const excerpt = (place) => {
+    const [document_, text] = data.passages[place];
+    const name = element("span", document_, "document");
+    name.dir = "auto";
+    if (text.length <= START) {
+      const passage = element("span", text, "passage");
+      passage.dir = "auto";
+      return [name, passage];
+    }
+    const whole = element("details"), start = element("summary", `${text.slice(0, START).trimEnd()}…`, "start");
+    const rest = element("p", text);
+    start.dir = rest.dir = "auto";
+    whole.append(start, rest);
+    return [name, whole];
+  };
+  const rank = (value) => (value === null ? `not in top ${data.depth}` : String(value));
+  const WORDS = { win: "better", loss: "worse", same: "same" };
+
+  const drawn = (row) => {
+    const line = element("tr");
+    line.setAttribute("role", "row");
+    const question = cell();
+    question.textContent = row.q;
+    question.dir = "auto";
+    const before = cell("before", "rank"), after = cell("after", "rank"), moved = cell("", `moved ${row.kind}`);
+    before.textContent = rank(row.b);
+    after.textContent = rank(row.a);
+    moved.append(element("span", WORDS[row.kind], "word"));
+    const why = cell(row.c.length ? "why" : "", "why");
+    for (const [cause, shows] of row.c) {
+      const shown = element("span", shows, "shows");
+      shown.dir = "auto";
+      why.append(element("span", data.causes[cause], "cause"), shown);
+    }
+    const wanted = cell("wanted");
+    wanted.append(...excerpt(row.w));
+    const instead = cell(row.i.length ? "came before it" : "");
+    if (row.i.length) instead.append(...excerpt(row.i[0]));
+    if (row.i.length > 1) {
+      const more = element("details");
+      more.append(element("summary", `${row.i.length - 1} more`, "more"));
+      for (const place of row.i.slice(1)) {
+        const part = element("p");
+        part.append(...excerpt(place));
+        more.append(part);
+      }
+      instead.append(more);
+    }
+    line.append(question, before, after, moved, why, wanted, instead);
+    return line;
+  };
+
+  const show = () => {
+    const rows = chosen();
+    const pages = Math.max(1, Math.ceil(rows.length / PAGE));
+    state.page = Math.min(state.page, pages - 1);
+    body.replaceChildren(...rows.slice(state.page * PAGE, (state.page + 1) * PAGE).map(drawn));
+    const total = rowsOf(state.role).length;
+    at("questions-count").textContent =
+      `${rows.length.toLocaleString("en")} of ${total.toLocaleString("en")} questions, page ${state.page + 1} of ${pages}`;
+    at("questions-previous").disabled = state.page === 0;
+    at("questions-next").disabled = state.page >= pages - 1;
+  };
+  const change = (name, value) => {
+    state[name] = value;
+    state.page = 0;
+    show();
+  };
+
+  const fill = (select, names) => {
+    names.forEach((name, place) => select.append(new Option(name, String(place))));
+    select.parentElement.hidden = !names.length;
+  };
+  fill(at("questions-cause"), data.causes);
+  fill(at("questions-slice"), data.slices);
+  if (data.candidates.length > 1) {
+    for (const [role, label] of data.candidates) at("questions-role").append(new Option(label, role));
+    at("questions-role").parentElement.hidden = false;
+  }
+  at("questions-search").addEventListener("input", (event) =>
+    change("words", event.target.value.toLowerCase().split(/\s+/).filter(Boolean)));
+  for (const name of ["kind", "cause", "slice", "role"]) {
+    at(`questions-${name}`).addEventListener("change", (event) => change(name, event.target.value));
+  }
+  for (const button of document.querySelectorAll("#questions-table thead button")) {
+    button.addEventListener("click", () => {
+      state.down = state.sort === button.value && !state.down;
+      for (const head of document.querySelectorAll("#questions-table thead th[aria-sort]")) head.setAttribute("aria-sort", "none");
+      button.closest("th").setAttribute("aria-sort", state.down ? "descending" : "ascending");
+      change("sort", button.value);
+    });
+  }
+  const turn = (by) => () => {
+    state.page += by;
+    show();
+    at("questions-table").scrollIntoView({ block: "start" });
+  };
+  at("questions-previous").addEventListener("click", turn(-1));
+  at("questions-next").addEventListener("click", turn(1));
+  at("questions-controls").hidden = at("questions-pages").hidden = at("questions-table").hidden = false;
+  show();
+})();
