@@ -188,10 +188,24 @@ def test_many_clients_are_served_though_one_side_fails_half_of_the_time(tmp_path
             with lock:
                 seen.setdefault(f"user-{number}", set()).add(response.metadata["ab_side"])
 
-    with ThreadPoolExecutor(50) as pool:
+    async def task(number: int) -> None:
+        for _ in range(5):
+            with ab_session(f"user-{number}"):
+                response = await engine.aquery("Who says so?")
+            await asyncio.to_thread(engine.vote, response.metadata["ab_query"], response.metadata["ab_side"])
+            with lock:
+                seen.setdefault(f"user-{number}", set()).add(response.metadata["ab_side"])
+
+    async def tasks() -> None:
+        await asyncio.gather(*map(task, range(50, 100)))
+
+    with ThreadPoolExecutor(51) as pool:
+        others = pool.submit(asyncio.run, tasks())
         list(pool.map(client, range(50)))
+        others.result()
     standing = votes.standing()
-    assert standing.queries == standing.a + standing.b == 250
+    assert standing.queries == standing.a + standing.b == 500
+    assert 30 <= sum(side_of(session) == "b" for session in seen) <= 70
     for session, sides in seen.items():
         assert sides == {"a"} if side_of(session) == "a" else sides <= {"a", "b"}
 

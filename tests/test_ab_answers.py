@@ -16,7 +16,7 @@ from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from rag_ft import ABQueryEngine, InputError, OutsideError, Votes, judge_answers
-from rag_ft.evaluation.answers import last_verdict, plain_answer
+from rag_ft.evaluation.answer_judge import last_verdict, plain_answer
 
 QUESTIONS = [f"Who signs form T-{number}?" for number in range(60)]
 

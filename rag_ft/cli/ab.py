@@ -9,16 +9,16 @@ import typer
 from rich.markup import escape
 
 from rag_ft.cli.app import app, begin, out
-from rag_ft.cli.inputs import embedding_of, source_nodes
+from rag_ft.cli.inputs import candidate_of, source_nodes
 from rag_ft.cli.options import ChunkOverlap, ChunkSize, Device, LlmUrl, Quiet
-
-HYBRID = "hybrid:"
 
 
 @app.command()
 def ab(
     source: Annotated[str, typer.Argument(help="A folder of documents, a dataset, or chroma:PATH_OR_URL:COLLECTION.")],
-    a: Annotated[str, typer.Option("--a", help="A model folder, a hub name, 'local', openai:NAME, or hybrid:MODEL.")],
+    a: Annotated[
+        str, typer.Option("--a", help="A model folder, a hub name, 'local', openai:NAME, bm25, or hybrid:MODEL.")
+    ],
     b: Annotated[str, typer.Option("--b", help="Another one.")],
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 for one that is free.")] = 8765,
     host: Annotated[str, typer.Option(help="Another one opens the page to other machines.")] = "127.0.0.1",
@@ -59,17 +59,11 @@ def ab(
     check_same_sides(kept, a, b)
     model = resolve_llm(llm, llm_url)
     with bound_socket(host, port) as listening:  # a port that is taken is found out before a model is loaded
-        nodes = source_nodes(source, chunk_size, chunk_overlap)
-        models = {
-            "a": embedding_of(a.removeprefix(HYBRID), device, None),
-            "b": embedding_of(b.removeprefix(HYBRID), device, None),
-        }
         sides = page_sides(
-            nodes,
-            models,  # type: ignore[arg-type]
+            source_nodes(source, chunk_size, chunk_overlap),
+            {"a": candidate_of(a, device, None), "b": candidate_of(b, device, None)},
             {"a": a, "b": b},
             chroma,
-            hybrid=[side for side, name in (("a", a), ("b", b)) if name.startswith(HYBRID)],  # type: ignore[misc]
             llm=model,
             top_k=top_k,
             show_progress=show_progress,
@@ -77,7 +71,14 @@ def ab(
         token = secrets.token_urlsafe(24)
         local = host in LOCAL_HOSTS
         page = create_ab_page(
-            *sides, kept, token=token, blind=blind, hosts=_names(host), local=local, timeout=60.0 if model else 30.0
+            *sides,
+            kept,
+            token=token,
+            blind=blind,
+            hosts=_names(host),
+            local=local,
+            timeout=120.0 if model else 30.0,  # an LLM on a CPU takes its time
+            patience=60.0 if model else 15.0,
         )
         listening.listen()
         shown = f"[{host}]" if ":" in host else _reachable(host)

@@ -70,6 +70,16 @@ class ShownQuery:
         """The passages of one list."""
         return _names(self.row.get("passages"))
 
+    def finders_of(self, passage: str) -> list[Side]:
+        """The sides whose rankings hold a passage."""
+        return [side for side in SIDES if passage in self.rankings[side]]
+
+    def team_of(self, passage: str) -> Side | None:
+        """Who placed a passage in the one list."""
+        teams = _names(self.row.get("teams"))
+        team = dict(zip(self.passages, teams, strict=False)).get(passage)
+        return team if team in SIDES else None  # type: ignore[return-value]
+
     @property
     def failed(self) -> set[str]:
         """The sides that failed."""
@@ -101,9 +111,7 @@ class ShownQuery:
     def _credit_of(self, passage: str) -> int:
         """Of a pick: for who placed it in an interleaved list; for who ranked it higher of two rankings."""
         if passage in self.passages:
-            teams = _names(self.row.get("teams"))
-            side = dict(zip(self.passages, teams, strict=False)).get(passage)
-            return {"a": -1, "b": 1}.get(str(side), 0)
+            return {"a": -1, "b": 1, None: 0}[self.team_of(passage)]
         places = {
             side: ranking.index(passage) if passage in ranking else math.inf for side, ranking in self.rankings.items()
         }

@@ -15,10 +15,10 @@ from filelock import FileLock, Timeout
 
 from rag_ft.errors import InputError, OutsideError
 from rag_ft.files import outside_failures, sha256_of
-from rag_ft.retrieval.ab.sessions import SIDES, Side
+from rag_ft.retrieval.ab.sessions import Side
 
 if TYPE_CHECKING:
-    from rag_ft.retrieval.standing import Standing
+    from rag_ft.retrieval.standing import ShownQuery, Standing
 
 Better = Literal["a", "b", "tie", "neither"]
 BETTER: tuple[Better, ...] = get_args(Better)
@@ -129,25 +129,19 @@ class Votes:
             InputError: where nothing was shown under this id, or not this passage.
             OutsideError: where the file cannot be written.
         """
-        row = self.find(query)
-        rankings = row.get("rankings") or {}
-        finders = [each for each in SIDES if passage in rankings.get(each, ())]
-        passages, teams = row.get("passages", []), row.get("teams", [])
-        if passage not in passages and (side not in finders if side is not None else not finders):
-            raise InputError(f"the passage {passage!r} was not shown for {query!r}")
+        shown = self._check_shown(query, passage, side)
         self._append({"event": "pick", "query": query, "passage": passage, **({"side": side} if side else {})})
-        if passage in passages:
-            return teams[passages.index(passage)] if teams else None
-        return finders[0] if len(finders) == 1 else None
+        finders = shown.finders_of(passage)
+        return shown.team_of(passage) or (finders[0] if len(finders) == 1 else None)
 
     def unpick(self, query: str, passage: str) -> None:
         """A pick was a mistake.
 
         Raises:
-            InputError: where nothing was shown under this id.
+            InputError: where nothing was shown under this id, or not this passage.
             OutsideError: where the file cannot be written.
         """
-        self.find(query)
+        self._check_shown(query, passage, None)
         self._append({"event": "unpick", "query": query, "passage": passage})
 
     def failed(self, query: str, side: Side, reason: str) -> None:
@@ -186,6 +180,15 @@ class Votes:
                 if wanted in line and (row := _row(line)) and row["event"] == "shown" and row.get("query") == query:
                     return row
         raise InputError(f"nothing was shown under {query!r}: give the 'ab_query' of what was")
+
+    def _check_shown(self, query: str, passage: str, side: Side | None) -> ShownQuery:
+        from rag_ft.retrieval.standing import ShownQuery
+
+        shown = ShownQuery(self.find(query))
+        finders = shown.finders_of(passage)
+        if passage not in shown.passages and (side not in finders if side is not None else not finders):
+            raise InputError(f"the passage {passage[:80]!r} was not shown for {query!r}")
+        return shown
 
     def _append(self, *events: dict[str, Any]) -> None:
         """Put lines on the disk; those of threads that come together are one write."""

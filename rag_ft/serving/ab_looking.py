@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -21,8 +20,6 @@ from rag_ft.retrieval.ab.sides import Sides, reason_of
 if TYPE_CHECKING:
     from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.response_synthesizers import BaseSynthesizer
-
-logger = logging.getLogger(__name__)
 
 Place = Literal["left", "right"]
 PLACES: tuple[Place, Place] = ("left", "right")
@@ -122,7 +119,7 @@ class Looking:
         running = set(SIDES)
         for side in SIDES:
             future = self.sides.started(side, partial(self._look, side, question, tell))
-            future.add_done_callback(partial(_ended, side, tell))
+            future.add_done_callback(partial(_ended, side, tell, self.sides.warn))
         until, answered = time.monotonic() + self.sides.timeout, False
         while running:
             try:
@@ -158,12 +155,12 @@ class Looking:
         return {"event": event, "place": place, "reason": reason}
 
 
-def _ended(side: Side, tell: Any, future: Any) -> None:
+def _ended(side: Side, tell: Any, warn: Any, future: Any) -> None:
     error = future.exception()
     if error is None:
         tell(side, "done")
     else:
-        logger.warning("side %s failed (%s)", side, reason_of(error))
+        warn(side, reason_of(error))
         tell(side, "failed", failed=reason_of(error))
 
 

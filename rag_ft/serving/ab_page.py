@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from rag_ft.errors import InputError
+from rag_ft.errors import InputError, RagFtError
 from rag_ft.retrieval.ab.sessions import Side
 from rag_ft.retrieval.ab.sides import Sides, reason_of
 from rag_ft.retrieval.votes import Better, Votes
@@ -89,13 +89,13 @@ def create_ab_page(
         words = (_text(given, "query"), _text(given, "passage"), _text(given, "place"))
         return await _done(desk.pick, *words, given.get("picked") is not False)
 
-    @app.exception_handler(InputError)
-    async def refused(request: Request, error: InputError) -> Response:
-        return JSONResponse({"error": str(error)}, 422)
+    @app.exception_handler(RagFtError)
+    async def refused(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 422 if isinstance(error, InputError) else 500)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
-        return JSONResponse({"error": f"it could not be kept ({reason_of(error)})"}, 500)
+        return JSONResponse({"error": f"something failed here ({reason_of(error)})"}, 500)
 
     app.add_middleware(Guard, token=token, hosts=hosts, local=local)
     return app

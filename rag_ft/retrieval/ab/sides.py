@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -38,6 +39,10 @@ AT_ONCE = 256
 """Calls of one side that may be running: one that hangs keeps its threads, and must not take all there are."""
 
 REASON = 200
+"""Characters of why a side failed."""
+
+QUIET = 10.0
+"""Seconds between two lines of the log about one side."""
 
 
 class Sides:
@@ -70,6 +75,8 @@ class Sides:
         self.votes = votes if isinstance(votes, Votes) or votes is None else Votes(votes)
         self.share, self.salt, self.timeout, self.patience = share, salt, timeout, patience
         self._writers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="rag_ft-ab-votes")
+        self._warned: dict[Side, float] = {}
+        self._unsaid: Counter[Side] = Counter()
         self._free = {side: threading.BoundedSemaphore(AT_ONCE) for side in SIDES}
 
     def in_turn(self, session: str) -> tuple[Side, Side]:
@@ -146,8 +153,18 @@ class Sides:
             except (Exception, asyncio.CancelledError) as error:
                 failed[side] = reason_of(error)
         for side, reason in failed.items():
-            logger.warning("side %s failed (%s)", side, reason)
+            self.warn(side, reason)
         return found, failed
+
+    def warn(self, side: Side, reason: str) -> None:
+        """Say in the log that a side failed; one that goes on failing does not fill the log, the votes hold each."""
+        now = time.monotonic()
+        if now - self._warned.get(side, -QUIET) < QUIET:
+            self._unsaid[side] += 1
+            return
+        more = f", and {self._unsaid[side]} times more since the last line" if self._unsaid[side] else ""
+        self._warned[side], self._unsaid[side] = now, 0
+        logger.warning("side %s failed (%s)%s", side, reason, more)
 
     def shown(self, mode: str, session: str, question: str, nodes: Sequence[NodeWithScore], **more: Any) -> str:
         """Remember what was shown; the id to vote on.
@@ -172,7 +189,7 @@ class Sides:
     def broke(self, query: str, side: Side, error: Exception) -> None:
         """Remember that a side's answer broke off."""
         reason = reason_of(error)
-        logger.warning("side %s broke off (%s)", side, reason)
+        self.warn(side, f"broke off: {reason}")
         if self.votes is not None:
             try:
                 self.votes.failed(query, side, reason)
