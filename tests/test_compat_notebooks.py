@@ -22,6 +22,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from torch import Tensor, nn
 
+import rag_ft.compat
 from rag_ft.compat import (
     AdapterEmbeddingModel,
     BaseAdapter,
@@ -169,6 +170,20 @@ def test_the_second_notebook_ends_with_its_table(acme: Path, here: None) -> None
     assert list(table.index)[:3] == ["base", "linear", "linear, loaded"]
     assert table.loc["linear, loaded"].equals(table.loc["linear"])
     assert (table["hit_rate"] >= table.loc["base", "hit_rate"] - 0.15).all()
+
+
+def test_the_migration_page_tells_the_truth(acme: Path, here: None) -> None:
+    page = (acme.parent / "migration.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0].replace("BAAI/bge-small-en", "local")
+    nodes = cut(acme / "documents" / "people", 12)
+    names: dict[str, Any] = {"train_nodes": nodes[:8], "val_nodes": nodes[8:], "llm": Reader()}
+    exec(code, names)
+    assert len(names["embed_model"].get_query_embedding("What is a Lantern?")) == 384
+    table = page.partition("| was imported from")[2].partition("\n\n")[0]
+    for name in re.findall(r"`([A-Za-z_]+)(?:\(.*?\))?`", "".join(row.split("|")[2] for row in table.splitlines()[2:])):
+        assert name in rag_ft.compat.__all__, name
+    for name in re.findall(r"`([A-Za-z_]+)`", page.partition("| where to go |")[2]):
+        assert name not in rag_ft.compat.__all__
 
 
 @pytest.mark.slow

@@ -62,6 +62,8 @@ _ELSEWHERE = {
     "OpenAIFinetuneEngine": _OPENAI,
     "AzureOpenAIFinetuneEngine": _OPENAI,
     "MistralAIFinetuneEngine": _OPENAI,
+    "OpenAIFineTuningHandler": _OPENAI,
+    "MistralAIFineTuningHandler": _OPENAI,
     "CohereRerankerFinetuneEngine": _RERANKER,
     "generate_cohere_reranker_finetuning_dataset": _RERANKER,
     "CrossEncoderFinetuneEngine": _RERANKER,

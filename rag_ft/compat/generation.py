@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from llama_index.core.schema import BaseNode, MetadataMode
 
 from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset
+from rag_ft.compat.retried_llm import RetriedLLM
 from rag_ft.compat.warn import warn, warn_of_changed
-from rag_ft.errors import InputError, OutsideError, RagFtError
+from rag_ft.errors import InputError, OutsideError
 from rag_ft.generation.asking import run_coroutine
 from rag_ft.generation.calling import Answers, Call, answer_calls
 from rag_ft.generation.journal import Journal, question_key
@@ -212,7 +212,7 @@ class _Generation:
         if self.kept:
             logger.info("%d of %d nodes have their questions already", len(self.kept), len(self.texts))
         batched = hasattr(type(self.llm), "complete_many")
-        llm = self.llm if batched else cast("LLM", _Retried(self.llm, retry_limit))
+        llm = self.llm if batched else cast("LLM", RetriedLLM(self.llm, retry_limit))
         try:
             answers: Answers = run_coroutine(
                 answer_calls(llm, self.calls, journal, workers=workers, threads=True, show_progress=show_progress)
@@ -241,40 +241,6 @@ class _Generation:
         if few:
             warn(f"Fewer questions than the {self.count} that were asked for came on {few} of {len(corpus)} nodes.")
         return EmbeddingQAFinetuneDataset(queries=queries, corpus=corpus, relevant_docs=relevant)
-
-
-class _GaveUpError(RagFtError):
-    """An LLM failed as often as it may; nobody tries again."""
-
-
-class _Retried:
-    """An LLM that is asked again when it fails, so often and no more."""
-
-    def __init__(self, llm: Any, tries: int) -> None:
-        self.llm, self.tries = llm, tries
-        self.failed: dict[str, _GaveUpError] = {}
-        self.lock = threading.Lock()
-
-    def complete(self, prompt: str) -> Any:
-        from llama_index.core.base.llms.types import CompletionResponse
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
-
-        with self.lock:
-            if prompt in self.failed:
-                raise self.failed[prompt]
-        retrying = Retrying(
-            stop=stop_after_attempt(self.tries),
-            wait=wait_random_exponential(multiplier=0.1, max=20),
-            retry=retry_if_exception_type(Exception),
-            reraise=True,
-        )
-        try:
-            return CompletionResponse(text=str(retrying(self.llm.complete, prompt)))
-        except Exception as error:
-            gave_up = _GaveUpError(str(error) or type(error).__name__)
-            with self.lock:
-                self.failed[prompt] = gave_up
-            raise gave_up from error
 
 
 def _prompt(template: str | BasePromptTemplate, text: str, count: int, llm: Any) -> str:

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset, finetune_dataset, question_and_passage
 from rag_ft.compat.engine import BaseEmbeddingFinetuneEngine, check_output
+from rag_ft.compat.held_out import choose_weights, dev_figure, with_dev
 from rag_ft.compat.pickled_models import safe_model_folder
 from rag_ft.compat.warn import warn, warn_of_changed
-from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.dataset.splitting import carve_dev
+from rag_ft.dataset.text.sketch import sketch_of
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.embedding.saving import save_model
 from rag_ft.errors import InputError
 from rag_ft.files import sha256_of
 from rag_ft.training.checkpoints import Checkpoints
-from rag_ft.training.dev import DevQuestions, State, copy_weights, mean_over_makings, mixed_weights
+from rag_ft.training.dev import DevQuestions, copy_weights
 from rag_ft.training.diagnosis import check_losses, check_questions
 from rag_ft.training.pairs import question_styles, training_pairs
 from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
-from rag_ft.training.trainer import Tuning, run_trainer
+from rag_ft.training.trainer import run_trainer
 
 if TYPE_CHECKING:
     import torch
@@ -204,7 +204,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
             self.model_output_path, "modules.json", "rag_ft.json", "config_sentence_transformers.json"
         )
         recipe = self._recipe(train_kwargs)
-        dataset = carve_dev(_with_dev(self._train, self._val, self.use_all_docs), seed=self.seed)
+        dataset = carve_dev(with_dev(self._train, self._val, self.use_all_docs), seed=self.seed)
         if self._max_length is None:
             self.model.max_seq_length = fitting_max_length(self.model, [example.texts[1] for example in self.examples])
         pairs = training_pairs(dataset, recipe)
@@ -219,11 +219,11 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
                 self.model,
                 pairs,
                 recipe,
-                (lambda: _figure(dev, self.model)) if dev is not None else None,
+                (lambda: dev_figure(dev, self.model)) if dev is not None else None,
                 folder=checkpoints.stage("round-1"),
                 show_progress=self.show_progress_bar,
             )
-            chosen = _choose(self.model, base, tuning, recipe, dev)
+            chosen = choose_weights(self.model, base, tuning, recipe, dev)
         finally:
             checkpoints.close()
         self.dev = chosen.dev
@@ -233,13 +233,14 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         training = {
             "pairs": len(pairs),
             "dev_questions": len(dev.makings) if dev else 0,
+            "dev_makings": dict(Counter(dev.makings)) if dev else {},
             "dev_ndcg@10": {name: round(value, 4) for name, value in chosen.dev.items()},
             "share": chosen.share,
             "findings": findings,
             "interrupted": tuning.interrupted,
             "seconds": round(time.monotonic() - started, 1),
             "question_styles": question_styles(dataset),
-            "made_by": "rag_ft.compat",
+            "corpus": sketch_of(dataset.passage_texts.values()),
         }
         save_model(self.model, output, self.model_id, {"recipe": recipe.to_dict(), "training": training})
         checkpoints.remove()
@@ -298,74 +299,6 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
                 instruction = model_kwargs.pop(old)
                 model_kwargs[new] = f"{instruction} " if instruction else instruction
         return FineTunedEmbedding.load(self.model_output_path, **model_kwargs)
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """Which weights the model has now, and the figures of all candidates."""
-
-    share: float
-    dev: dict[str, float]
-
-
-def _figure(dev: DevQuestions, model: SentenceTransformer) -> float:
-    return mean_over_makings(dev.values(model), dev.makings)
-
-
-def _choose(
-    model: SentenceTransformer, base: State, tuning: Tuning, recipe: Recipe, dev: DevQuestions | None
-) -> _Chosen:
-    """Give a model the best of the tuned weights, or of those nearer to the base; the base's where all do worse."""
-    tuned = tuning.weights or copy_weights(model)
-    if dev is None:
-        warn("there are too few questions to hold some out: nothing tells whether the tuned model is better")
-        model.load_state_dict(tuned)
-        return _Chosen(1.0, {})
-    model.load_state_dict(base)
-    found = {"base": _figure(dev, model)} | tuning.scores
-    best = (0.0, found["base"], base)
-    for share in sorted(recipe.shares):  # of two that do as well the larger one
-        weights = mixed_weights(base, tuned, share)
-        model.load_state_dict(weights)
-        score = found[f"share {share:g}"] = _figure(dev, model)
-        if np.isfinite(score) and score >= best[1]:
-            best = (share, score, weights)
-    model.load_state_dict(best[2])
-    return _Chosen(best[0], found)
-
-
-def _with_dev(train: EmbeddingQAFinetuneDataset, val: EmbeddingQAFinetuneDataset | None, all_docs: bool) -> QADataset:
-    """Training questions as split train, those of a validation dataset that are not among them as split dev."""
-    dataset = train.to_dataset(first_only=not all_docs)
-    if val is None:
-        return dataset
-    known = set(question_and_passage(train, all_docs=True))
-    held_out = val.to_dataset("dev")
-    names = {
-        key: key if dataset.passages.get(key, passage).text == passage.text else f"val:{key}"
-        for key, passage in held_out.passages.items()
-    }
-    passages = {names[key]: Passage(names[key], passage.text) for key, passage in held_out.passages.items()}
-    queries: dict[str, Query] = {}
-    qrels: dict[str, dict[str, int]] = {}
-    leaked = 0
-    for key, relevant in held_out.qrels["dev"].items():
-        text = held_out.queries[key].text
-        if any((text, held_out.passages[passage].text) in known for passage in relevant):
-            leaked += 1
-            continue
-        name = f"val:{key}" if key in dataset.queries else key
-        queries[name] = Query(name, text)
-        qrels[name] = {names[passage]: grade for passage, grade in relevant.items()}
-    if leaked:
-        rest = "the others choose" if qrels else "a part of the training questions is held out in their place"
-        warn(f"{leaked} questions of val_dataset are trained on, and would approve of anything: {rest}")
-    return replace(
-        dataset,
-        passages=dataset.passages | passages,
-        queries=dataset.queries | queries,
-        qrels=dataset.qrels | ({"dev": qrels} if qrels else {}),
-    )
 
 
 def _loss(loss: Any) -> tuple[Loss | None, tuple[int, ...]]:
