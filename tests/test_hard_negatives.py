@@ -38,14 +38,14 @@ def small() -> QADataset:
     return QADataset({key: Passage(key, text) for key, text in texts.items()}, queries, qrels)
 
 
-@pytest.mark.parametrize("by", ["dense", "bm25", "both"])
+@pytest.mark.parametrize("by", ["dense", "bm25", "both", "mix"])
 def test_a_hard_negative_is_near_and_no_answer(by: str) -> None:
     model = load_sentence_transformer("local") if by != "bm25" else None
     mined = mine_negatives(small(), model, by=by, count=2, margin=0.98)  # type: ignore[arg-type]
     assert mined.negatives["q"][0] == "sick"
     assert "copy" not in mined.negatives["q"]  # it answers the question as well
     assert not any("held-out" in found for found in mined.negatives.values())
-    assert set(mined.negative_sources["q"].values()) <= {"dense", "bm25"}
+    assert set(mined.negative_sources["q"].values()) <= {"dense", "bm25", "mix"}
 
 
 def test_what_comes_too_near_to_the_answer_is_left_out() -> None:

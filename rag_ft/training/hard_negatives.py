@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def mine_negatives(
     Args:
         dataset: with a train split. Negatives that it has already stay, before the mined ones.
         model: finds the dense ones; with its prompts set (`load_sentence_transformer`).
-        by: `dense`, `bm25`, or `both`, which takes them in turn.
+        by: `dense`, `bm25`, `both`, which takes them in turn, or `mix`, which takes what both together rank high.
         count: negatives for each question at most.
         margin: share of the right passage's score that a negative may have at most. A dense score decides where there
             is a model, that of BM25 where there is none.
@@ -88,7 +88,10 @@ def mine_negatives(
         decisive = scores_by[0]  # dense where there is a model
         ceiling = margin * float(decisive[answers].max())
         in_turn = []
-        for name, scores in zip(rankers, scores_by, strict=True):
+        sides = dict(zip(rankers, scores_by, strict=True))
+        if by == "mix":
+            sides = {"mix": sum(map(_standardised, scores_by), np.zeros(len(ids)))}
+        for name, scores in sides.items():
             top = _best(scores, DEPTH)
             in_turn.append([
                 (ids[each], name)
@@ -124,7 +127,11 @@ def _bm25_scores(passages: dict[str, str], queries: Sequence[str]) -> Iterator[N
     yield from BM25(passages).scores(queries)
 
 
-def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def _standardised(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    return (scores - scores.mean()) / max(float(scores.std()), 1e-9)
+
+
+def _best(scores: NDArray[Any], count: int) -> NDArray[np.int64]:
     """Places of the highest scores, best first; equal ones in their order."""
     if count >= len(scores):
         return np.argsort(-scores, kind="stable")

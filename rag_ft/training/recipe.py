@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 Loss = Literal[
     "mnr", "gist", "triplet", "cosent", "cosine", "online-contrastive", "contrastive", "mse", "margin-mse", "kl"
 ]
-Miner = Literal["dense", "bm25", "both"]
+Miner = Literal["dense", "bm25", "both", "mix"]
+Focus = Literal["bm25-misses"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,11 @@ class Recipe:
         loss: its name (`rag_ft.training.losses`); None takes the one that fits the data.
         negatives: hard negatives that a question takes at most, where the dataset has some. Each costs as much as
             the positive.
-        mine: who looks for hard negatives before training: `dense` (the model itself), `bm25`, or `both`; None
-            takes those of the dataset. Batches of similar passages are most of what they bring, at no cost.
+        mine: who looks for hard negatives before training: `dense` (the model itself), `bm25`, `both` in turn, or the
+            `mix` of their scores; None takes those of the dataset. Batches of similar passages are most of what they
+            bring, at no cost.
+        focus: train on some of the questions alone: `bm25-misses`, for an embedding that is mixed with BM25
+            (`rag_ft.training.focus`); None trains on all.
         rounds: of mining and training, each with the model of the round before.
         lora: rank of the low-rank updates that are trained in place of the weights (Hu et al. 2022) and merged when
             the model is saved; 0 trains all weights. Needs peft.
@@ -61,6 +65,7 @@ class Recipe:
     loss: Loss | None = None
     negatives: int = 1
     mine: Miner | None = None
+    focus: Focus | None = None
     rounds: int = 1
     lora: int = 0
     dimensions: tuple[int, ...] = ()
@@ -80,7 +85,7 @@ class Recipe:
         Raises:
             InputError: with the setting and its value.
         """
-        for name, known in (("loss", get_args(Loss)), ("mine", get_args(Miner))):
+        for name, known in (("loss", get_args(Loss)), ("mine", get_args(Miner)), ("focus", get_args(Focus))):
             if getattr(self, name) not in (None, *known):
                 raise InputError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}")
         least_values = {"batch_size": 2, "negatives": 0, "lora": 0}
