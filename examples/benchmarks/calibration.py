@@ -93,7 +93,6 @@ def main() -> None:
     parser.add_argument("--comparisons", type=int, default=1000)
     arguments = parser.parse_args()
     file = RESULTS / "calibration.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"figures": {}}
     for documents in arguments.documents:
         dataset = corpus(documents)
         groups, note = resampling_groups(dataset, "test")
@@ -110,7 +109,11 @@ def main() -> None:
             seeds = range(arguments.comparisons)
             row[name] = counted((paired_bootstrap(make(seed), groups, seed) for seed in seeds), truth, len(seeds))
             print(documents, name, row[name], flush=True)
-        found["figures"][str(documents)] = row
+        # Read as late as this: another run may have written figures of other documents.
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"figures": {}}
+        found["figures"] = dict(
+            sorted({**found["figures"], str(documents): row}.items(), key=lambda item: int(item[0]))
+        )
         found |= {"questions": QUESTIONS, "comparisons": arguments.comparisons, "machine": machine()}
         file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
