@@ -90,7 +90,7 @@ def mine_negatives(
         in_turn = []
         sides = dict(zip(rankers, scores_by, strict=True))
         if by == "mix":
-            sides = {"mix": sum(map(_standardised, scores_by), np.zeros(len(ids)))}
+            sides = {"mix": sum(map(_relative, scores_by), np.zeros(len(ids)))}
         for name, scores in sides.items():
             top = _best(scores, DEPTH)
             in_turn.append([
@@ -127,8 +127,9 @@ def _bm25_scores(passages: dict[str, str], queries: Sequence[str]) -> Iterator[N
     yield from BM25(passages).scores(queries)
 
 
-def _standardised(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    return (scores - scores.mean()) / max(float(scores.std()), 1e-9)
+def _relative(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Between 0 for the least and 1 for the highest."""
+    return (scores - scores.min()) / max(float(np.ptp(scores)), 1e-9)
 
 
 def _best(scores: NDArray[Any], count: int) -> NDArray[np.int64]:
