@@ -20,29 +20,40 @@ if TYPE_CHECKING:
     from rag_ft.dataset.merging import merge_datasets
     from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
     from rag_ft.dataset.review import Review, export_questions, import_review, review_folder
+    from rag_ft.embedding.adapter import AdapterEmbedding
+    from rag_ft.embedding.cached import CachedEmbedding
+    from rag_ft.embedding.contract import ContractError
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+    from rag_ft.embedding.vector_cache import VectorCache
+    from rag_ft.embedding.vectors import Sending
     from rag_ft.errors import InputError, OutsideError, RagFtError
     from rag_ft.evaluation.ab_votes import judge_votes
     from rag_ft.evaluation.answers import JudgedAnswers, ajudge_answers, judge_answers
-    from rag_ft.evaluation.comparing import compare
+    from rag_ft.evaluation.comparing import Hybrid, compare, learn_fusion_of
     from rag_ft.evaluation.comparison import Comparison
+    from rag_ft.evaluation.losses import NextRound, next_round, write_losses
+    from rag_ft.evaluation.moves import Move, moves_of
+    from rag_ft.evaluation.questions import write_questions
     from rag_ft.evaluation.report import write_report
     from rag_ft.generation.asking import questions_from_llm
-    from rag_ft.generation.estimate import Estimate
     from rag_ft.generation.feedback import questions_from_feedback
     from rag_ft.generation.filters import Filters, filter_questions
     from rag_ft.generation.generation import agenerate_qa_dataset, generate_qa_dataset
     from rag_ft.generation.local_llm import LocalLLM
     from rag_ft.generation.real_questions import RealQuestion, read_questions
     from rag_ft.index.build import open_index, prune_index, rebuild_index, rollback_index, update_index
-    from rag_ft.index.contract import ContractError
     from rag_ft.index.live_store import LiveChromaStore
     from rag_ft.index.nodes import nodes_from_chroma
     from rag_ft.pipeline import Run, fine_tune
+    from rag_ft.remote.estimate import Estimate
     from rag_ft.retrieval.ab.query_engine import ABQueryEngine
     from rag_ft.retrieval.ab.retriever import ABRetriever
     from rag_ft.retrieval.ab.sessions import ab_session
+    from rag_ft.retrieval.fusion import Fusion
+    from rag_ft.retrieval.hybrid import HybridRetriever, keep_fusion
+    from rag_ft.retrieval.reranked import RerankedRetriever
     from rag_ft.retrieval.votes import Votes
+    from rag_ft.training.adapter import TrainedAdapter, train_adapter
     from rag_ft.training.fine_tuning import TrainedModel, train_model
     from rag_ft.training.hard_negatives import mine_negatives
     from rag_ft.training.recipe import Recipe
@@ -57,7 +68,7 @@ _WHERE = {
     "generate_qa_dataset": "generation.generation",
     "agenerate_qa_dataset": "generation.generation",
     "questions_from_llm": "generation.asking",
-    "Estimate": "generation.estimate",
+    "Estimate": "remote.estimate",
     "Filters": "generation.filters",
     "filter_questions": "generation.filters",
     "LocalLLM": "generation.local_llm",
@@ -87,7 +98,13 @@ _WHERE = {
     "train_model": "training.fine_tuning",
     "TrainedModel": "training.fine_tuning",
     "Recipe": "training.recipe",
+    "train_adapter": "training.adapter",
+    "TrainedAdapter": "training.adapter",
     "FineTunedEmbedding": "embedding.fine_tuned",
+    "AdapterEmbedding": "embedding.adapter",
+    "CachedEmbedding": "embedding.cached",
+    "VectorCache": "embedding.vector_cache",
+    "Sending": "embedding.vectors",
     "rebuild_index": "index.build",
     "update_index": "index.build",
     "open_index": "index.build",
@@ -103,13 +120,25 @@ _WHERE = {
     "judge_answers": "evaluation.answers",
     "ajudge_answers": "evaluation.answers",
     "JudgedAnswers": "evaluation.answers",
+    "HybridRetriever": "retrieval.hybrid",
+    "RerankedRetriever": "retrieval.reranked",
+    "keep_fusion": "retrieval.hybrid",
+    "Fusion": "retrieval.fusion",
+    "learn_fusion_of": "evaluation.comparing",
+    "Hybrid": "evaluation.comparing",
     "compare": "evaluation.comparing",
     "Comparison": "evaluation.comparison",
     "write_report": "evaluation.report",
+    "Move": "evaluation.moves",
+    "moves_of": "evaluation.moves",
+    "write_questions": "evaluation.questions",
+    "NextRound": "evaluation.losses",
+    "next_round": "evaluation.losses",
+    "write_losses": "evaluation.losses",
     "RagFtError": "errors",
     "InputError": "errors",
     "OutsideError": "errors",
-    "ContractError": "index.contract",
+    "ContractError": "embedding.contract",
 }
 
 __all__ = [  # noqa: RUF022 - in the order of the data
@@ -152,7 +181,13 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "train_model",
     "TrainedModel",
     "Recipe",
+    "train_adapter",
+    "TrainedAdapter",
     "FineTunedEmbedding",
+    "AdapterEmbedding",
+    "CachedEmbedding",
+    "VectorCache",
+    "Sending",
     "rebuild_index",
     "update_index",
     "open_index",
@@ -168,9 +203,21 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "judge_answers",
     "ajudge_answers",
     "JudgedAnswers",
+    "HybridRetriever",
+    "RerankedRetriever",
+    "keep_fusion",
+    "Fusion",
+    "learn_fusion_of",
+    "Hybrid",
     "compare",
     "Comparison",
     "write_report",
+    "Move",
+    "moves_of",
+    "write_questions",
+    "NextRound",
+    "next_round",
+    "write_losses",
     "RagFtError",
     "InputError",
     "OutsideError",

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from test_killed_rebuild import Hashed
 from typer.testing import CliRunner
 
-from rag_ft import Fusion, Hybrid, InputError, OutsideError, Passage, QADataset, Query, compare
+from rag_ft import Fusion, Hybrid, InputError, OutsideError, Passage, QADataset, Query, RerankedRetriever, compare
 from rag_ft.cli import app
 from rag_ft.evaluation.comparing import learn_fusion_of
 from rag_ft.evaluation.comparison import Comparison
@@ -56,6 +57,30 @@ def test_any_retriever_is_a_candidate(harbour: QADataset) -> None:
     assert found.models["candidate-2"]["ndcg@10"] == pytest.approx(found.models["baseline"]["ndcg@10"])
     assert found.names["candidate-2"] == "hybrid:hashed"
     assert found.names["baseline"] == "bm25"
+
+
+class ByName(BaseNodePostprocessor):
+    """Puts the passage first that names the question's form."""
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "ByName"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        words = set(query_bundle.query_str.rstrip("?").split()) if query_bundle else set()
+        return sorted(nodes, key=lambda node: -len(words & set(node.node.get_content().split())))
+
+
+def test_a_reranker_is_a_candidate_with_its_latency(harbour: QADataset) -> None:
+    nodes = [TextNode(id_=key, text=text) for key, text in harbour.passage_texts.items()]
+    plain = VectorStoreIndex(nodes, embed_model=MODEL).as_retriever(similarity_top_k=60)
+    found = compare(harbour, plain, RerankedRetriever(plain, [ByName()]), hybrids=False)
+    assert found.names["candidate"] == "VectorIndexRetriever > ByName"
+    assert found.models["candidate"]["hit_rate@1"] > found.models["baseline"]["hit_rate@1"] + 0.5
+    assert found.details["candidate"]["query_milliseconds"] > 0
+    assert found.verdict == "ship"
 
 
 class Wrong(BaseRetriever):
