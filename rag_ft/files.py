@@ -20,6 +20,13 @@ MAX_LINE_BYTES = 10_000_000
 """A line longer than this is no passage and no document: it is refused before it fills the memory."""
 
 
+def cache_folder() -> Path:
+    """Where fetched weights and vectors are kept: `RAG_FT_CACHE`, or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("RAG_FT_CACHE") or platformdirs.user_cache_path("rag_ft"))
+
+
 @contextmanager
 def outside_failures(path: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission into one clear line."""

@@ -1,4 +1,4 @@
-"""An HTTP server that speaks OpenAI's protocol (chat completions, files, batches), with latency and faults.
+"""An HTTP server that speaks OpenAI's protocol (chat completions, embeddings, files, batches), with latency and faults.
 
     python tests/openai_server.py --latency 0.5 --faults 0.3
 
@@ -9,18 +9,22 @@ GET /stats what it was asked: requests, their outcomes, how many times each prom
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import json
 import random
 import re
 import socket
+import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 FAULTS = ("429", "500", "reset", "cut", "rubbish")
+"""What may befall a request; `401` is one more, for tests that ask for it."""
 
 
 def answer_to(prompt: str) -> str:
@@ -37,6 +41,32 @@ def answer_to(prompt: str) -> str:
     return json.dumps({"questions": questions})
 
 
+DIMENSION = 64
+
+
+def vector_of(text: str, version: int = 0) -> list[float]:
+    """A vector of length 1 that follows from the words of a text alone: texts that share words are near."""
+    vector = [0.0] * DIMENSION
+    for word in re.findall(r"\w+", text.lower()):
+        digest = hashlib.sha256(f"{version} {word}".encode()).digest()
+        for place in range(4):
+            vector[digest[place] % DIMENSION] += 1.0 if digest[place + 8] % 2 else -1.0
+    length = sum(number * number for number in vector) ** 0.5
+    return [number / length for number in vector] if length else [1.0] + [0.0] * (DIMENSION - 1)
+
+
+def embeddings(body: dict[str, Any], version: int = 0) -> dict[str, Any]:
+    """The answer to a request for vectors."""
+    texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+    vectors: list[Any] = [vector_of(text, version) for text in texts]
+    if body.get("encoding_format") == "base64":
+        vectors = [base64.b64encode(struct.pack(f"<{DIMENSION}f", *vector)).decode() for vector in vectors]
+    data = [{"object": "embedding", "index": place, "embedding": vector} for place, vector in enumerate(vectors)]
+    return {
+        "object": "list", "model": body["model"], "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1},
+    }  # fmt: skip
+
+
 class State:
     """What the server knows, under one lock."""
 
@@ -51,6 +81,12 @@ class State:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.batch_seconds = 0.2
+        self.texts: Counter[str] = Counter()
+        """Texts whose vectors were sent whole."""
+        self.version = 0
+        """Of the weights behind the embeddings."""
+        self.paths: Counter[str] = Counter()
+        self.keys: set[str] = set()
         self.batch_endings: list[str] = []
         """How the next batches end: completed, partial, expired or failed; completed when the list is used up."""
 
@@ -107,15 +143,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path.endswith("/chat/completions"):
-            with self.state.lock:
-                self.state.in_flight += 1
-                self.state.most_in_flight = max(self.state.most_in_flight, self.state.in_flight)
-            try:
-                self.chat(json.loads(body)["messages"][-1]["content"])
-            finally:
-                with self.state.lock:
-                    self.state.in_flight -= 1
+        with self.state.lock:
+            self.state.paths[self.path] += 1
+            self.state.keys.add(self.headers.get("api-key") or self.headers.get("Authorization", ""))
+        if self.path.split("?")[0].endswith("/embeddings"):
+            self.in_flight(lambda: self.embed(json.loads(body)))
+        elif self.path.endswith("/chat/completions"):
+            self.in_flight(lambda: self.chat(json.loads(body)["messages"][-1]["content"]))
         elif self.path.endswith("/files"):
             content = body.split(b"\r\n\r\n")
             part = next(chunk for chunk in content if chunk.lstrip().startswith(b"{"))
@@ -127,11 +161,35 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.reply(404, {"error": {"message": "no such path"}})
 
+    def in_flight(self, answer: Callable[[], None]) -> None:
+        with self.state.lock:
+            self.state.in_flight += 1
+            self.state.most_in_flight = max(self.state.most_in_flight, self.state.in_flight)
+        try:
+            answer()
+        finally:
+            with self.state.lock:
+                self.state.in_flight -= 1
+
     def chat(self, prompt: str) -> None:
+        rubbish = completion('{"questions": [{"style": "question", "ques')
+        self.answer(completion(answer_to(prompt)), rubbish, prompt)
+
+    def embed(self, body: dict[str, Any]) -> None:
+        texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+        if self.answer(embeddings(body, self.state.version), b'{"object": "list", "data": [', "\n".join(texts)):
+            with self.state.lock:
+                self.state.texts.update(texts)
+
+    def answer(self, good: Any, rubbish: Any, prompt: str) -> bool:
+        """Answer well, or as a fault has it; whether it went well."""
         time.sleep(self.state.latency)
         fault = self.state.fault()
         self.state.count(fault or "ok", prompt)
-        if fault == "429":
+        if fault == "401":
+            key = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            self.reply(401, {"error": {"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"}})
+        elif fault == "429":
             self.reply(429, {"error": {"message": "slow down", "code": "rate_limit"}}, {"Retry-After": "0.2"})
         elif fault == "500":
             self.reply(500, {"error": {"message": "a bad day"}})
@@ -141,7 +199,7 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.close()
             self.close_connection = True
         elif fault == "cut":
-            data = json.dumps(completion(answer_to(prompt))).encode()
+            data = json.dumps(good).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
@@ -151,9 +209,10 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
         elif fault == "rubbish":
-            self.reply(200, completion('{"questions": [{"style": "question", "ques'))
+            self.reply(200, rubbish)
         else:
-            self.reply(200, completion(answer_to(prompt)))
+            self.reply(200, good)
+        return not fault
 
     def file(self, identifier: str) -> dict[str, Any]:
         return {
@@ -197,7 +256,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         good, bad = [], []
         for place, line in enumerate(lines):
-            prompt = line["body"]["messages"][-1]["content"]
+            embedding = line["url"].endswith("/embeddings")
+            prompt = line["body"]["input"] if embedding else line["body"]["messages"][-1]["content"]
             head = {"id": f"batch_req_{place}", "custom_id": line["custom_id"]}
             if ending == "expired" and place >= len(lines) // 2:
                 error = {"code": "batch_expired", "message": "This request could not be executed before the end"}
@@ -207,12 +267,13 @@ class Handler(BaseHTTPRequestHandler):
                 bad.append(head | {"response": {"status_code": 500, "request_id": "r", "body": body}, "error": None})
             else:
                 rubbish = ending == "partial" and place % 3 == 1
-                text = "I cannot" if rubbish else answer_to(prompt)
+                if embedding:
+                    answer = {"data": []} if rubbish else embeddings(line["body"], self.state.version)
+                    self.state.texts.update([] if rubbish else [prompt])
+                else:
+                    answer = completion("I cannot" if rubbish else answer_to(prompt))
                 self.state.count("rubbish" if rubbish else "ok", prompt)
-                good.append(
-                    head
-                    | {"response": {"status_code": 200, "request_id": "r", "body": completion(text)}, "error": None}
-                )
+                good.append(head | {"response": {"status_code": 200, "request_id": "r", "body": answer}, "error": None})
         random.Random(0).shuffle(good)  # results come in any order
         for name, rows in (("output_file_id", good), ("error_file_id", bad)):
             if rows:

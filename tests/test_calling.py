@@ -17,10 +17,10 @@ from openai_server import State, answer_to, serve
 
 from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.errors import InputError, OutsideError
-from rag_ft.generation import calling
 from rag_ft.generation.asking import Asking, LLMQuestions, ask_questions, questions_from_llm
 from rag_ft.generation.journal import Journal
 from rag_ft.generation.llms import resolve_llm
+from rag_ft.remote import retries
 
 pytest.importorskip("llama_index.llms.openai_like", reason="pip install 'rag-ft[openai]'")
 
@@ -75,7 +75,7 @@ def test_every_passage_gets_its_questions_in_several_styles(server: tuple[State,
 def test_with_a_third_of_faults_the_dataset_is_complete(
     server: tuple[State, str], asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calling, "FIRST_ATTEMPTS", calling.ATTEMPTS)
+    monkeypatch.setattr(retries, "FIRST_ATTEMPTS", retries.ATTEMPTS)
     state, address = server
     state.faults = 0.3
     llm, passages = clerk(address), about(120)
@@ -110,7 +110,7 @@ def test_retry_after_is_honoured(server: tuple[State, str], monkeypatch: pytest.
     ("value", "seconds"), [("3", 3), ("0.5", 0.5), (None, 0), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", -1)]
 )
 def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float) -> None:
-    found = calling._seconds(value)
+    found = retries.retry_after_seconds(value)
     assert found == seconds if seconds >= 0 else found < 0
 
 

@@ -18,13 +18,14 @@ from rag_ft.generation import openai_batch
 from rag_ft.generation.asking import Asking, ask_questions, questions_from_llm
 from rag_ft.generation.journal import Journal
 from rag_ft.generation.local_llm import LocalLLM
+from rag_ft.remote import batch_job
 
 pytest.importorskip("openai", reason="pip install 'rag-ft[openai]'")
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[State, str]]:
-    monkeypatch.setattr(openai_batch, "FIRST_POLL", 0.05)
+    monkeypatch.setattr(batch_job, "FIRST_POLL", 0.05)
     running, state, address = serve()
     state.batch_seconds = 0.2
     yield state, address

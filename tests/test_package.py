@@ -16,13 +16,15 @@ import rag_ft
 PACKAGE = Path(rag_ft.__file__).parent
 
 MAY_IMPORT = {
+    "remote": {"remote"},
     "dataset": {"dataset"},
-    "generation": {"dataset", "generation", "retrieval", "embedding"},
-    "embedding": {"embedding"},
+    "generation": {"dataset", "generation", "retrieval", "embedding", "remote"},
+    "embedding": {"embedding", "remote"},
     "index": {"index", "embedding"},
     "retrieval": {"retrieval", "dataset", "index", "embedding"},
     "evaluation": {"evaluation", "dataset", "index", "retrieval"},
-    "training": {"training", "dataset", "embedding", "evaluation", "retrieval"},
+    "training": {"training", "dataset", "embedding", "evaluation", "retrieval", "remote"},
+    "serving": {"serving", "dataset", "embedding", "evaluation", "index", "retrieval"},
 }
 """Room -> the rooms that it may know; errors.py, files.py and quiet.py are for all."""
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from rag_ft.cli.app import app, begin, out
-from rag_ft.cli.inputs import cut_documents, embedding_of, named_fields
+from rag_ft.cli.inputs import Server, approve_vectors, candidate_of, cut_documents, named_fields, sending
 from rag_ft.cli.options import (
     BaseModel,
     ChunkOverlap,
     ChunkSize,
     Dataset,
     Device,
+    EmbedUrl,
     Fields,
+    MaxCost,
     Quiet,
     RequireImprovement,
     Seed,
 )
 from rag_ft.cli.results import exit_by_verdict, show_comparison
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
+
+if TYPE_CHECKING:
+    from rag_ft.dataset.qa_dataset import QADataset
+    from rag_ft.evaluation.comparison import Comparison
 
 
 @app.command()
@@ -58,7 +65,9 @@ def check(
 @app.command()
 def compare(
     dataset: Dataset,
-    baseline: Annotated[str, typer.Option(help="A model folder, a hub name, 'local', or openai:NAME.")],
+    baseline: Annotated[
+        str, typer.Option(help="A model folder, a hub name, 'local', openai:NAME, bm25, or hybrid:MODEL.")
+    ],
     candidate: Annotated[list[str], typer.Option(help="The same; may be given several times.")],
     split: Annotated[str, typer.Option(help="Whose questions are asked.")] = "test",
     field: Fields = None,
@@ -68,6 +77,19 @@ def compare(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the report as Markdown, for a pull request.")] = None,
+    single: Annotated[
+        Path | None,
+        typer.Option("--questions", help="Write the result of every question: .csv, .tsv, .parquet or .jsonl."),
+    ] = None,
+    losses: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the worst losses as training pairs (.jsonl), or a dataset for the next round (folder)."
+        ),
+    ] = None,
+    embed_url: EmbedUrl = None,
+    max_cost: MaxCost = 5.0,
     require_improvement: RequireImprovement = False,
     device: Device = None,
     seed: Seed = 0,
@@ -77,19 +99,80 @@ def compare(
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.evaluation.comparing import compare as compare_models
-    from rag_ft.evaluation.report import write_report
+    from rag_ft.evaluation.comparing import reach_of
+    from rag_ft.evaluation.questions import write_questions
+    from rag_ft.evaluation.report import to_markdown, write_report
+    from rag_ft.files import write_text
 
+    check_outputs(dataset, single, losses)
     questions = load_dataset(dataset, split, fields=named_fields(field))
     questions.require(split)
-    candidates = [embedding_of(name, device, max_length) for name in candidate]
-    reach = max((getattr(model, "max_length", None) or 0 for model in candidates), default=0)
-    before = embedding_of(baseline, device, max_length, at_least=reach)
+    server = Server(embed_url, sending(max_cost))
+    candidates = [candidate_of(name, device, max_length, server=server) for name in candidate]
+    reach = max((reach_of(model) for model in candidates), default=0)
+    before = candidate_of(baseline, device, max_length, reach, server)
+    approve_vectors([before, *candidates], questions, {split, "dev"})
     comparison = compare_models(
         questions, before, candidates, split=split, name=dataset.name, seed=seed, show_progress=show_progress
     )
     show_comparison(comparison)
     if json is not None:
         comparison.save(json)
+    record = record_of(candidate[0])
+    told = [
+        "compare",
+        str(dataset),
+        "--baseline",
+        baseline,
+        *(part for name in candidate for part in ("--candidate", name)),
+    ]
+    told += ["--split", split, "--seed", str(seed), *(["--max-length", str(max_length)] if max_length else [])]
+    command = shlex.join(["rag-ft", *told])
     if html is not None:
-        write_report(comparison, html, questions)
+        write_report(comparison, html, questions, record, command=command)
+    if markdown is not None:
+        write_text(markdown, to_markdown(comparison, questions, record, command=command))
+    if single is not None:
+        write_questions(comparison, questions, single)
+    if losses is not None:
+        export_losses(comparison, questions, losses, dataset, seed)
     exit_by_verdict(comparison, require_improvement)
+
+
+def check_outputs(dataset: Path, single: Path | None, losses: Path | None) -> None:
+    """Refuse what cannot be written before anything is computed."""
+    from rag_ft.evaluation.losses import check_target
+    from rag_ft.evaluation.questions import check_suffix
+
+    if single is not None:
+        check_suffix(single)
+    if losses is not None:
+        check_target(losses, dataset)
+
+
+def record_of(candidate: str) -> dict[str, Any]:
+    """What the folder of a tuned model says of its training; nothing for any other candidate."""
+    from rag_ft.embedding.contract import read_model_record
+
+    folder = Path(candidate.removeprefix("hybrid:"))
+    return read_model_record(folder) if folder.is_dir() else {}
+
+
+def export_losses(comparison: Comparison, questions: QADataset, target: Path, dataset: Path, seed: int) -> None:
+    """Write the worst losses, and say what may still be tested on."""
+    from rag_ft.evaluation.losses import next_round, write_losses
+    from rag_ft.evaluation.verdict import ENOUGH_QUESTIONS
+
+    found = next_round(comparison, questions, seed=seed)
+    if not found.losses:
+        out.print("no question of the half of the documents that was looked at was lost: nothing is exported")
+        return
+    write_losses(found, target, dataset)
+    out.print(f"{found}\n{escape(str(target))}", highlight=False)
+    if target.suffix:
+        out.print(
+            "[yellow]these questions are no longer held out: test the model that is trained on them on the dataset of "
+            "the next round (--losses FOLDER writes it), and not on this one[/]"
+        )
+    elif found.left < ENOUGH_QUESTIONS:
+        out.print(f"[yellow]{found.left} questions are too few for a verdict: add some before the next round[/]")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from rag_ft.cli.app import app, begin, out
-from rag_ft.cli.inputs import source_nodes
+from rag_ft.cli.inputs import embedding_of, source_nodes
 from rag_ft.cli.options import (
     ChunkOverlap,
     ChunkSize,
@@ -27,7 +26,9 @@ def index(
     source: Annotated[
         str | None, typer.Argument(help="A folder of documents, a dataset, or chroma:PATH_OR_URL:COLLECTION.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A model folder, a hub name, or 'local'.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model folder, a hub name, 'local', or an adapter's folder.")
+    ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Change what is read in place; only what is new is embedded.")
     ] = False,
@@ -47,7 +48,6 @@ def index(
     A build that was killed goes on where it was. An app that has the index open finds the new one by itself.
     """
     show_progress = begin(quiet)
-    from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.index.build import prune_index, rebuild_index, rollback_index, update_index
     from rag_ft.index.chroma import check_collection_name, is_address, open_chroma
 
@@ -68,7 +68,7 @@ def index(
     # A server that is down is found out before a model is loaded; a new folder is made only after that.
     client = open_chroma(chroma) if is_address(chroma) or Path(chroma).expanduser().exists() else chroma
     nodes = source_nodes(source, chunk_size, chunk_overlap)
-    embedding = FineTunedEmbedding.load(model, device=device)
+    embedding = embedding_of(model, device, None)
     if update:
         built = update_index(
             nodes, embedding, client, collection, delete_missing=not keep_others, show_progress=show_progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ from rag_ft.errors import InputError
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import BaseNode, TextNode
+
+    from rag_ft.dataset.qa_dataset import QADataset
+    from rag_ft.embedding.vectors import Sending
+    from rag_ft.evaluation.comparing import Candidate
 
 
 def cut_documents(documents: Path, chunk_size: int, chunk_overlap: int) -> list[TextNode]:
@@ -66,19 +71,34 @@ def approval(max_cost: float) -> Callable[[Any], bool]:
     return approve
 
 
-def embedding_of(name: str, device: str | None, max_length: int | None, at_least: int = 0) -> BaseEmbedding:
+def sending(max_cost: float, requests_per_minute: float | None = None, batch: bool = False) -> Sending:
+    """How texts go to an embedding's server, and up to which cost nobody is asked."""
+    from rag_ft.embedding.vectors import Sending
+
+    return Sending(requests_per_minute=requests_per_minute, approve=approval(max_cost), batch=batch)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where vectors of openai:NAME come from."""
+
+    url: str | None = None
+    sending: Sending | None = None
+
+
+def embedding_of(
+    name: str, device: str | None, max_length: int | None, at_least: int = 0, server: Server | None = None
+) -> BaseEmbedding:
     """The embedding of a name on the command line; one that may read further does so, to be compared fairly."""
+    from rag_ft.embedding.adapter import is_adapter
+    from rag_ft.embedding.by_name import embedding_by_name
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.embedding.loading import longest_input
-    from rag_ft.errors import require_package
+    from rag_ft.embedding.openai_api import is_openai_name
 
-    if name == "bm25":
-        raise InputError("bm25 stands in every comparison by itself: give an embedding model")
-    if name.startswith("openai:"):
-        require_package("llama_index.embeddings.openai", "openai", name)
-        from llama_index.embeddings.openai import OpenAIEmbedding
-
-        return OpenAIEmbedding(model=name.removeprefix("openai:"))
+    if is_openai_name(name) or is_adapter(name):
+        server = server or Server()
+        return embedding_by_name(name, url=server.url, sending=server.sending, device=device, max_length=max_length)
     embedding = FineTunedEmbedding.load(name, device=device, max_length=max_length)
     own = embedding.max_length or 0
     reach = min(at_least, longest_input(embedding.sentence_transformer) or own)
@@ -88,3 +108,36 @@ def embedding_of(name: str, device: str | None, max_length: int | None, at_least
         )
         embedding = FineTunedEmbedding.load(name, device=device, max_length=reach)
     return embedding
+
+
+def candidate_of(
+    name: str, device: str | None, max_length: int | None, at_least: int = 0, server: Server | None = None
+) -> Candidate:
+    """What `compare` can search with: an embedding, `bm25`, or `hybrid:` and an embedding."""
+    from rag_ft.evaluation.comparing import Hybrid
+
+    if name == "bm25":
+        return "bm25"
+    kind, _, model = name.partition(":")
+    if kind == "hybrid":
+        return Hybrid(embedding_of(model, device, max_length, at_least, server))
+    return embedding_of(name, device, max_length, at_least, server)
+
+
+def approve_vectors(candidates: Iterable[Candidate], dataset: QADataset, splits: Iterable[str]) -> None:
+    """Have whoever pays agree to what a comparison takes, once for each model behind an API.
+
+    Raises:
+        InputError: where they do not.
+    """
+    from rag_ft.embedding.cached import CachedEmbedding
+
+    queries = [dataset.queries[query].text for name in splits for query in dataset.qrels.get(name, {})]
+    asked: set[str] = set()
+    for candidate in candidates:
+        model: Any = candidate
+        while not isinstance(model, CachedEmbedding) and hasattr(model, "embed_model"):
+            model = model.embed_model  # of a hybrid, or an adapter
+        if isinstance(model, CachedEmbedding) and model.model_name not in asked:
+            asked.add(model.model_name)
+            model.vectors.approve(queries, list(dataset.passage_texts.values()))

@@ -13,6 +13,12 @@ Dataset = Annotated[
 BaseModel = Annotated[str, typer.Option(help="A hub name, a model folder, or 'local' (all-MiniLM-L6-v2 from pip).")]
 Llm = Annotated[str, typer.Option(help="Who writes questions: 'none', 'local', or PROVIDER:MODEL.")]
 LlmUrl = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server, for openai-like:MODEL.")]
+EmbedUrl = Annotated[
+    str | None, typer.Option(help="Address of an OpenAI-compatible server, for openai:MODEL; else OPENAI_BASE_URL.")
+]
+RequestsPerMinute = Annotated[
+    float | None, typer.Option(metavar="N", min=1, help="Never send more to the server of openai:MODEL.")
+]
 QueryPrefix = Annotated[str | None, typer.Option(help="Put before a query; the base model's own when not given.")]
 PassagePrefix = Annotated[str | None, typer.Option(help="Put before a passage; the base model's own when not given.")]
 MaxLength = Annotated[
@@ -38,7 +44,7 @@ NewDocuments = Annotated[
 ]
 MaxCost = Annotated[
     float,
-    typer.Option(metavar="N", min=0, help="Dollars for the LLM, by the estimate, above which a person is asked first."),
+    typer.Option(metavar="N", min=0, help="Dollars for an API, by the estimate, above which a person is asked first."),
 ]
 ChunkSize = Annotated[int, typer.Option(metavar="N", min=16, help="Tokens in a passage at most.")]
 ChunkOverlap = Annotated[int, typer.Option(metavar="N", min=0, help="Tokens that neighbouring passages share.")]

@@ -10,22 +10,26 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from rag_ft.cli.adapter import refuse_other_options, train_an_adapter
 from rag_ft.cli.app import app, begin, out
-from rag_ft.cli.inputs import named_fields
+from rag_ft.cli.inputs import named_fields, sending
 from rag_ft.cli.options import (
-    BaseModel,
     Dataset,
     Device,
+    EmbedUrl,
     Fields,
+    MaxCost,
     MaxLength,
     MaxMinutes,
     MaxPairs,
     PassagePrefix,
     QueryPrefix,
     Quiet,
+    RequestsPerMinute,
     Seed,
 )
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
+from rag_ft.errors import InputError
 
 
 class Loss(StrEnum):
@@ -49,6 +53,22 @@ class Miner(StrEnum):
     DENSE = "dense"
     BM25 = "bm25"
     BOTH = "both"
+    MIX = "mix"
+
+
+class Focus(StrEnum):
+    """Which of the questions are trained on."""
+
+    BM25_MISSES = "bm25-misses"
+
+
+class Adapter(StrEnum):
+    """The map that an adapter is (`rag_ft.embedding.adapter_maps`)."""
+
+    AUTO = "auto"
+    LINEAR = "linear"
+    LOW_RANK = "low-rank"
+    RESIDUAL = "residual"
 
 
 class Backend(StrEnum):
@@ -109,7 +129,10 @@ def mine(
 def train(
     dataset: Dataset,
     output: Annotated[Path, typer.Option(help="The model folder.")],
-    base_model: BaseModel = DEFAULT_BASE_MODEL,
+    base_model: Annotated[
+        str,
+        typer.Option(help="A hub name, a model folder, 'local', or openai:NAME, which gets an adapter."),
+    ] = DEFAULT_BASE_MODEL,
     field: Fields = None,
     query_prefix: QueryPrefix = None,
     passage_prefix: PassagePrefix = None,
@@ -133,6 +156,9 @@ def train(
         Miner | None, typer.Option(help="Who mines hard negatives; the dataset's own are taken by default.")
     ] = None,
     negatives: Annotated[int | None, typer.Option(metavar="N", min=0, help="Hard negatives of a question.")] = None,
+    focus: Annotated[
+        Focus | None, typer.Option(help="Train on what BM25 does not find, for a retriever that mixes both.")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of mining and training.")] = None,
     lora: Annotated[
         int | None, typer.Option(metavar="RANK", min=1, help="Train low-rank updates, and merge them in the end.")
@@ -151,6 +177,17 @@ def train(
     report_to: Annotated[
         list[str] | None, typer.Option(metavar="TRACKER", help="tensorboard, trackio, mlflow, wandb, ...")
     ] = None,
+    adapter: Annotated[
+        Adapter | None,
+        typer.Option(help="Train a small map of the vectors, and leave the weights; 'auto' over openai:NAME."),
+    ] = None,
+    both_sides: Annotated[
+        bool, typer.Option("--both-sides", help="The adapter changes passages too: rebuild the index with it.")
+    ] = False,
+    embed_url: EmbedUrl = None,
+    max_cost: MaxCost = 5.0,
+    requests_per_minute: RequestsPerMinute = None,
+    batch: Annotated[bool, typer.Option("--batch", help="Embed through the OpenAI Batch API: half the price.")] = False,
     device: Device = None,
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -161,11 +198,30 @@ def train(
     """
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.reading import load_dataset
+    from rag_ft.embedding.openai_api import is_openai_name
     from rag_ft.training.fine_tuning import train_model
 
+    if adapter is not None or is_openai_name(base_model):
+        refuse_other_options({
+            "--query-prefix": query_prefix, "--passage-prefix": passage_prefix, "--max-length": max_length,
+            "--max-minutes": max_minutes, "--teacher": teacher, "--continue-from": continue_from, "--earlier": earlier,
+            "--loss": loss, "--mine": mine, "--focus": focus, "--negatives": negatives, "--rounds": rounds,
+            "--lora": lora,
+            "--epochs": epochs, "--batch-size": batch_size, "--learning-rate": learning_rate,
+            "--dimension": dimension, "--report-to": report_to,
+        })  # fmt: skip
+        train_an_adapter(
+            load_dataset(dataset, fields=named_fields(field)), base_model, output, (adapter or Adapter.AUTO).value,
+            both_sides, embed_url, sending(max_cost, requests_per_minute, batch), max_pairs, seed, device,
+            show_progress,
+        )  # fmt: skip
+        return
+    if both_sides or batch or embed_url:
+        raise InputError("--both-sides, --batch and --embed-url are for an adapter: give --adapter, or openai:MODEL")
     settings: dict[str, Any] = {
         "loss": loss.value if loss is not None else None,
         "mine": mine.value if mine is not None else None,
+        "focus": focus.value if focus is not None else None,
         "negatives": negatives,
         "rounds": rounds,
         "lora": lora,

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_index.core.base.embeddings.base import BaseEmbedding, mean_agg
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
 
 from rag_ft.embedding.contract import EmbeddingContract, read_model_record, weights_sha256
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer, model_folder, pooling_of, resolve_model
-from rag_ft.embedding.marked import MarkedVector
+from rag_ft.embedding.marked import MarkedVector, marked_mean
 from rag_ft.errors import InputError
 
 if TYPE_CHECKING:
@@ -189,6 +189,12 @@ class FineTunedEmbedding(BaseEmbedding):
         assert self._contract is not None
         return self._contract
 
+    @property
+    def fusion(self) -> dict[str, Any] | None:
+        """How its lists are mixed with those of BM25, as it was learned on dev questions; None where it was not."""
+        folder = model_folder(self.model_name)
+        return read_model_record(folder).get("fusion") if folder is not None else None
+
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Plain values, with the prefixes in force: what `from_dict` needs to embed in the same way."""
         self.weights_sha256 = self.contract.weights_sha256 or None
@@ -287,17 +293,13 @@ class FineTunedEmbedding(BaseEmbedding):
             queries: one for a plain question, several for HyDE and the like.
             agg_fn: in place of the mean.
         """
-        return self._aggregated([self.get_query_embedding(query) for query in queries], agg_fn)
+        return marked_mean([self.get_query_embedding(query) for query in queries], self.contract, agg_fn)
 
     async def aget_agg_embedding_from_queries(
         self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
     ) -> list[float]:
         """The same, asynchronously."""
-        return self._aggregated([await self.aget_query_embedding(query) for query in queries], agg_fn)
-
-    def _aggregated(self, vectors: list[list[float]], agg_fn: Callable[..., list[float]] | None) -> list[float]:
-        mixed = vectors[0] if len(vectors) == 1 and agg_fn is None else (agg_fn or mean_agg)(vectors)
-        return MarkedVector(mixed, self.contract)
+        return marked_mean([await self.aget_query_embedding(query) for query in queries], self.contract, agg_fn)
 
     def query_embeddings(self, queries: list[str]) -> list[list[float]]:
         """Embed many queries at once, each with the query prefix; shape (queries, dimension)."""

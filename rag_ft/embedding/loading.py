@@ -47,6 +47,10 @@ def local_model_folder() -> Path:
 
 def check_model_folder(folder: Path) -> None:
     """Raise an `InputError` where a folder cannot be a model, or could run code when it is loaded."""
+    if (folder / "adapter.safetensors").is_file():
+        raise InputError(
+            f"{folder} is an adapter: load it over its embedding, AdapterEmbedding.load(FOLDER, embed_model)"
+        )
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise InputError(f"{folder} is not a model folder: it has no modules.json and no config.json")
     if not any(folder.rglob("*.safetensors")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,3 +40,13 @@ class MarkedVector(list[float]):
 def mark_of(vector: Any) -> EmbeddingContract | None:
     """The contract that a vector was made under; None where it does not say."""
     return getattr(vector, "contract", None)
+
+
+def marked_mean(
+    vectors: list[list[float]], contract: EmbeddingContract, agg_fn: Callable[..., list[float]] | None = None
+) -> MarkedVector:
+    """The mean of several vectors, or what `agg_fn` makes of them, marked; a single one stays as it is."""
+    from llama_index.core.base.embeddings.base import mean_agg
+
+    mixed = vectors[0] if len(vectors) == 1 and agg_fn is None else (agg_fn or mean_agg)(vectors)
+    return MarkedVector(mixed, contract)

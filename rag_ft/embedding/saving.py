@@ -10,11 +10,24 @@ from typing import TYPE_CHECKING, Any
 from rag_ft.embedding.contract import FILE, EmbeddingContract, weights_sha256
 from rag_ft.embedding.loading import LOCAL, LOCAL_NAME, pooling_of
 from rag_ft.embedding.model_card import model_card
+from rag_ft.errors import InputError
 from rag_ft.files import write_json, write_text, written_beside
 from rag_ft.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a place where something stands that rag_ft did not write.
+
+    Raises:
+        InputError: naming it.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).exists()):
+        raise InputError(
+            f"{folder} is in the way and no model of rag_ft: choose another --output, nothing is overwritten"
+        )
 
 
 def save_model(

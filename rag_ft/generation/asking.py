@@ -18,7 +18,7 @@ from rag_ft.dataset.text.language import language_of
 from rag_ft.errors import InputError
 from rag_ft.files import sha256_of
 from rag_ft.generation.calling import Answers, Call, answer_calls
-from rag_ft.generation.estimate import Estimate, estimate
+from rag_ft.generation.estimate import estimate
 from rag_ft.generation.journal import Journal, question_key
 from rag_ft.generation.prompts import (
     QUESTION_AND_ANSWER_PROMPT,
@@ -34,6 +34,7 @@ from rag_ft.generation.prompts import (
     styles_for,
     wants_json,
 )
+from rag_ft.remote.estimate import Estimate
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM

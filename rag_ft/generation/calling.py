@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from rag_ft.errors import OutsideError, RagFtError, without_secrets
+from rag_ft.errors import OutsideError
 from rag_ft.generation.journal import Journal
 from rag_ft.generation.prompts import REMINDER
+from rag_ft.remote.retries import attempts_for, is_mendable, is_outage, pause_before_next, reason_of
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -27,23 +27,8 @@ logger = logging.getLogger(__name__)
 GIVE_UP_AFTER, GIVE_UP_AFTER_UNUSABLE = 10, 50
 """So many calls in a row that failed, or got no usable answer, mean that it is the LLM, not a few odd passages."""
 
-ATTEMPTS, FIRST_ATTEMPTS, OVERLOADED_ATTEMPTS, UNKNOWN_ATTEMPTS = 6, 3, 8, 2
-"""Tries of one call whose connection or server fails; fewer as long as no call has been answered, so that a server
-that is down is told soon; more of one that says that it is overloaded; and of one that fails in an unknown way."""
-
 ASKED = 2
 """An answer that is not what the prompt asked for is asked for again so often, in all."""
-
-LONGEST_WAIT = 60.0
-"""Seconds that a server's `Retry-After` is believed, and the longest pause without one."""
-
-MENDABLE = {408, 409, 425, 429}
-"""HTTP statuses below 500 that another try can mend."""
-
-OVERLOADED = {429, 503, 529}
-
-TRANSPORT = {"openai", "anthropic", "httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp", "grpc", "ssl"}
-"""Packages whose errors, where they have no HTTP status, are about the connection."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +194,7 @@ async def _in_flight(
                 elif not isinstance(outcome, (Exception, asyncio.CancelledError)):
                     raise outcome
                 else:
-                    if _is_outage(outcome):
+                    if is_outage(outcome):
                         outages += 1
                         result.outages.add(call.key)
                     else:
@@ -291,12 +276,12 @@ def _asking(llm: LLM, workers: int, limiter: BaseRateLimiter | None, threads: bo
     async def ask(prompt: str, answered: bool) -> str:
         def stop(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
-            return state.attempt_number >= _attempts(error, answered)
+            return state.attempt_number >= attempts_for(error, answered)
 
         retrying = AsyncRetrying(
             stop=stop,
-            wait=_pause,
-            retry=retry_if_exception(_is_mendable),
+            wait=pause_before_next,
+            retry=retry_if_exception(is_mendable),
             reraise=True,
         )
         return await retrying(once, prompt)
@@ -307,78 +292,6 @@ def _asking(llm: LLM, workers: int, limiter: BaseRateLimiter | None, threads: bo
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _pause(state: RetryCallState) -> float:
-    """Seconds until the next try: the server's `Retry-After`, else exponential back-off with jitter."""
-    from tenacity import wait_random_exponential
-
-    error = state.outcome.exception() if state.outcome else None
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    try:
-        asked = float(headers.get("retry-after-ms", "")) / 1000
-    except (TypeError, ValueError):
-        asked = _seconds(headers.get("retry-after"))
-    if asked > 0:
-        return min(asked, LONGEST_WAIT)
-    # The windows of rate limits are a minute long.
-    first, longest = (2.0, LONGEST_WAIT) if error is not None and _status(error) in OVERLOADED else (0.5, 20.0)
-    return float(wait_random_exponential(multiplier=first, max=longest)(state))
-
-
-def _attempts(error: BaseException | None, answered: bool) -> int:
-    if error is not None and _status(error) in OVERLOADED:
-        return OVERLOADED_ATTEMPTS
-    if error is not None and _status(error) is None and not _is_connection(error):
-        return UNKNOWN_ATTEMPTS
-    return ATTEMPTS if answered else FIRST_ATTEMPTS
-
-
-def _is_connection(error: BaseException) -> bool:
-    """Whether an error is about the way to the server; a body that was cut off is no JSON."""
-    if isinstance(error, (OSError, TimeoutError, json.JSONDecodeError)):
-        return True
-    return any(kind.__module__.split(".")[0] in TRANSPORT for kind in type(error).__mro__)
-
-
-def _seconds(value: str | None) -> float:
-    """A `Retry-After` header in seconds: it is a number, or a date (RFC 9110, 10.2.3)."""
-    from datetime import UTC, datetime
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return float(value or 0)
-    except ValueError:
-        pass
-    try:
-        return (parsedate_to_datetime(str(value)) - datetime.now(UTC)).total_seconds()
-    except (TypeError, ValueError):
-        return 0.0
-
-
-def _is_mendable(error: BaseException) -> bool:
-    if isinstance(error, RagFtError) or not isinstance(error, Exception):
-        return False
-    if getattr(error, "code", None) == "insufficient_quota":
-        return False
-    status = _status(error)
-    return status is None or status in MENDABLE or status >= 500
-
-
-def _is_outage(error: BaseException) -> bool:
-    """Whether an error says something about the LLM or its server, and not about one passage."""
-    status = _status(error)
-    if status is None:
-        return isinstance(error, OutsideError) or _is_connection(error)
-    return status not in (400, 413, 422)
-
-
-def _status(error: BaseException) -> int | None:
-    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
-
-
 def _reason(error: BaseException) -> str:
-    """One short line on what went wrong; an error's text may hold a key, or a part of it."""
-    text = str(error).strip() or type(error).__name__
-    if isinstance(error, NoUsableAnswerError):
-        return text
-    return f"the LLM failed: {without_secrets(text.splitlines()[0])[:120].rstrip('. ')}"
+    """One short line on what went wrong."""
+    return str(error) if isinstance(error, NoUsableAnswerError) else f"the LLM failed: {reason_of(error)}"

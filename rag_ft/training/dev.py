@@ -142,8 +142,10 @@ class DevQuestions:
 
     def values(self, model: SentenceTransformer) -> NDArray[np.float64]:
         """nDCG@10 of each dev question under a model, shape (questions,); the search is exact."""
-        queries = encode(model, self.query_texts, "query")
-        passages = encode(model, self.passage_texts, "document")
+        return self.values_of(encode(model, self.query_texts, "query"), encode(model, self.passage_texts, "document"))
+
+    def values_of(self, queries: NDArray[np.float32], passages: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The same of vectors, of length 1, in the order of `query_texts` and `passage_texts`."""
         depth = min(DEPTH, len(self.passage_ids))
         rankings = {}
         for start in range(0, len(queries), AT_ONCE):

@@ -22,13 +22,14 @@ from rag_ft.embedding.contract import read_model_record
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, load_sentence_transformer
 from rag_ft.embedding.precision import has_fast_bf16
-from rag_ft.embedding.saving import save_model
+from rag_ft.embedding.saving import check_output, save_model
 from rag_ft.errors import InputError
 from rag_ft.evaluation.significance import Difference
 from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import Dev, DevQuestions, DevScores, State, copy_weights, mean_over_makings
 from rag_ft.training.diagnosis import check_level, check_losses, check_makings, check_questions, check_vectors
 from rag_ft.training.distillation import CANDIDATES, ranked_pairs, vector_pairs
+from rag_ft.training.focus import what_bm25_misses
 from rag_ft.training.guard import Choice, choose_share
 from rag_ft.training.hard_negatives import mine_negatives
 from rag_ft.training.lora import DEFAULT_RATE, add_lora, remove_lora
@@ -157,10 +158,7 @@ def train_model(
         OutsideError: where the hub cannot be reached or the disk is full.
     """
     output = Path(output)
-    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / "rag_ft.json").exists()):
-        raise InputError(
-            f"{output} is in the way and no model of rag_ft: choose another --output, nothing is overwritten"
-        )
+    check_output(output)
     check_trackers(report_to)
     if device is not None and device.partition(":")[2] not in ("", "0"):
         raise InputError(
@@ -348,6 +346,8 @@ def _examples(
     shape = SHAPE[recipe.loss or "mnr"]
     if shape in ("scored", "binary"):
         return scored_pairs(dataset, shape == "binary", max_pairs, recipe.seed)
+    if recipe.focus is not None:
+        dataset = what_bm25_misses(dataset)
     if shape == "vectors" and teacher is not None:
         examples = vector_pairs(dataset, teacher, model.get_embedding_dimension() or 0, recipe.seed)
         return examples[:max_pairs]

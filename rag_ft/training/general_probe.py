@@ -12,6 +12,7 @@ import numpy as np
 from rag_ft.embedding.encoding import encode
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
 FILE = Path(__file__).parent / "general_questions.jsonl"
@@ -47,7 +48,12 @@ class GeneralProbe:
             >>> GeneralProbe.shipped().score(load_sentence_transformer("local")) > 0.7
             True
         """
-        similarity = SCALE * encode(model, self.queries, "query") @ encode(model, self.passages, "document").T
+        return self.score_of(encode(model, self.queries, "query"), encode(model, self.passages, "document"))
+
+    @staticmethod
+    def score_of(queries: NDArray[np.float32], passages: NDArray[np.float32]) -> float:
+        """The same of vectors of length 1, in the order of `queries` and `passages`."""
+        similarity = SCALE * queries @ passages.T
         similarity -= similarity.max(axis=1, keepdims=True)
         shares = np.exp(similarity)
         shares /= shares.sum(axis=1, keepdims=True)

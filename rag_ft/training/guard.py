@@ -96,7 +96,7 @@ def choose_share(
             if not scores[name] > scores["base"]:  # nor where it is not a number
                 continue
             gain = paired_bootstrap(as_mean_over_makings(values - base_values, dev.makings), dev.groups)
-            if reason := _objection(values - base_values, gain, dev):
+            if reason := objection_to(values - base_values, gain, dev):
                 refused[name] = reason
                 continue
         if not general["base"] - general[name] <= forgetting:
@@ -110,8 +110,14 @@ def choose_share(
     return Choice(best[1], best[2], scores, best[3], refused, general)
 
 
-def _objection(differences: NDArray[np.float64], gain: Difference, dev: Dev) -> str:
-    """Why a gain on dev is not believed; empty where it is."""
+def objection_to(differences: NDArray[np.float64], gain: Difference, dev: Dev) -> str:
+    """Why a gain on dev is not believed; empty where it is.
+
+    Args:
+        differences: candidate minus base of each unit, shape (units,).
+        gain: their mean over makings, with its interval.
+        dev: what was measured.
+    """
     made = np.asarray(dev.makings)
     for making in dict.fromkeys(dev.makings):
         chosen = made == making

@@ -1,0 +1,83 @@
+"""Small maps over vectors that begin as the identity, for embeddings whose weights cannot be touched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from rag_ft.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["linear", "low-rank", "residual"]
+
+RANK = 64
+"""Of the low-rank map, and the width of the residual network's layer."""
+
+
+def make_map(kind: str, dimension: int, rank: int = RANK) -> torch.nn.Module:
+    """A map that gives its input back as long as it is not trained.
+
+    `linear`: x + A x. `low-rank`: x + U V x. `residual`: x + U gelu(V x + b).
+
+    Args:
+        kind: one of the three.
+        dimension: of the vectors.
+        rank: of U and V.
+
+    Raises:
+        InputError: for another kind.
+
+    Example:
+        >>> import torch
+        >>> from rag_ft.embedding.adapter_maps import make_map
+        >>> make_map("low-rank", dimension=4, rank=2)(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+        tensor([[1., 2., 3., 4.]], grad_fn=<AddBackward0>)
+    """
+    if kind not in get_args(Kind):
+        raise InputError(f"the adapter's kind is {kind!r}: give one of {', '.join(get_args(Kind))}")
+    from torch import nn
+
+    def begun(rows: int, columns: int) -> nn.Linear:
+        layer = nn.Linear(columns, rows, bias=False)
+        nn.init.zeros_(layer.weight)
+        return layer
+
+    class Residual(nn.Module):
+        def __init__(self, *layers: nn.Module) -> None:
+            super().__init__()
+            self.change = nn.Sequential(*layers)
+
+        def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+            return vectors + self.change(vectors)  # type: ignore[no-any-return]
+
+    if kind == "linear":
+        return Residual(begun(dimension, dimension))
+    inner = nn.Linear(dimension, min(rank, dimension), bias=kind == "residual")
+    nn.init.orthogonal_(inner.weight)
+    if kind == "residual":
+        nn.init.zeros_(inner.bias)
+        return Residual(inner, nn.GELU(), begun(dimension, min(rank, dimension)))
+    return Residual(inner, begun(dimension, min(rank, dimension)))
+
+
+def mapped(module: torch.nn.Module, vectors: torch.Tensor, share: float = 1.0) -> torch.Tensor:
+    """Vectors after a map, as long as they were before: a cosine does not ask for length, and a threshold may.
+
+    Args:
+        module: the map.
+        vectors: shape (texts, dimension).
+        share: of the way from the identity to the map.
+
+    Raises:
+        InputError: where the map changes the dimension.
+    """
+    import torch.nn.functional as functional
+
+    changed: Any = module(vectors)
+    if changed.shape != vectors.shape:
+        raise InputError(
+            f"the adapter's module makes {changed.shape[-1]} numbers of {vectors.shape[-1]}: both must be the same"
+        )
+    moved = vectors + share * (changed - vectors)
+    return functional.normalize(moved, dim=-1) * vectors.norm(dim=-1, keepdim=True)

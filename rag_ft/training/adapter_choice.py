@@ -1,0 +1,126 @@
+"""Which map is shipped: the identity is a candidate, dev decides, and what is not sure to be better stays out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rag_ft.embedding.adapter_maps import mapped
+from rag_ft.evaluation.significance import Difference, holm, paired_bootstrap
+from rag_ft.training.adapter_fitting import fit_path
+from rag_ft.training.adapter_vectors import AdapterVectors
+from rag_ft.training.dev import as_mean_over_makings, mean_over_makings
+from rag_ft.training.diagnosis import check_makings
+from rag_ft.training.general_probe import GeneralProbe
+from rag_ft.training.guard import SURE, objection_to
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+FORGETTING = 0.1
+"""How much less sure of general questions an adapter may be than the embedding (`GeneralProbe.score`)."""
+
+
+@dataclass(frozen=True)
+class AdapterChoice:
+    """What dev chose among the maps."""
+
+    module: torch.nn.Module
+    kind: str
+    share: float = 0.0
+    strength: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    gain: Difference | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+    general: dict[str, float] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+
+
+def choose_adapter(
+    known: AdapterVectors,
+    begun: torch.nn.Module,
+    kind: str,
+    strengths: Sequence[float],
+    shares: Sequence[float],
+    both_sides: bool,
+    seed: int,
+    device: str,
+) -> AdapterChoice:
+    """Fit the map for each strength, and take the one that dev likes best, if what it gains is more than chance.
+
+    Args:
+        known: the vectors.
+        begun: the map as it begins.
+        kind: its name.
+        strengths: of the pull to the identity.
+        shares: of the way to the map, which are candidates too; none at all where nothing may be learned.
+        both_sides: whether passages change too.
+        seed: of the draws.
+        device: a torch device.
+    """
+    base_values = known.values(known.queries, known.passages) if known.dev is not None else None
+    general = {"base": GeneralProbe.score_of(*known.general)}
+    scores = {} if known.dev is None or base_values is None else {
+        "base": mean_over_makings(base_values, known.dev.makings)
+    }  # fmt: skip
+    candidates: dict[str, AdapterChoice] = {}
+    refused: dict[str, str] = {}
+    pulls = strengths if shares else ()
+    for strength, module in fit_path(
+        copy.deepcopy(begun), known.examples, pulls, both_sides=both_sides, seed=seed, device=device
+    ):
+        fitted = copy.deepcopy(module).cpu().eval()
+        for share in shares:
+            name = f"{kind}, pull {strength:g}" + (f", share {share:g}" if share != 1 else "")
+            changed = partial(_changed, fitted, share)
+            beside = changed if both_sides else _same
+            general[name] = GeneralProbe.score_of(changed(known.general[0]), beside(known.general[1]))
+            gain, findings = None, []
+            if known.dev is not None and base_values is not None:
+                values = known.values(changed(known.queries), beside(known.passages))
+                scores[name] = mean_over_makings(values, known.dev.makings)
+                gain = paired_bootstrap(
+                    as_mean_over_makings(values - base_values, known.dev.makings), known.dev.groups, seed
+                )
+                if scores[name] > scores["base"] and (reason := objection_to(values - base_values, gain, known.dev)):
+                    refused[name] = reason
+                findings = check_makings(values - base_values, known.dev.makings)
+            if not general["base"] - general[name] <= FORGETTING:
+                refused[name] = f"forgets: {general['base']:.3f} -> {general[name]:.3f} on general questions"
+            candidates[name] = AdapterChoice(fitted, kind, share, strength, gain=gain, findings=findings)
+    refused |= _chances({name: each.gain for name, each in candidates.items() if each.gain is not None}, refused)
+    left = [
+        candidates[name] for name in candidates if name not in refused and (not scores or scores[name] > scores["base"])
+    ]
+    # Without dev the strongest pull is taken, which comes first.
+    best = max(left, key=lambda each: each.gain.mean if each.gain is not None else 0.0, default=None)
+    best = best or AdapterChoice(copy.deepcopy(begun).cpu(), kind)
+    return replace(best, scores=scores, refused=refused, general=general)
+
+
+def _chances(gains: Mapping[str, Difference], refused: Mapping[str, str]) -> dict[str, str]:
+    """Candidates whose gain may be one of chance's several tries, and why."""
+    # One-sided, as `SURE` is; a loss is no try that could have been taken for a gain, but it was one.
+    tries = {name: gain.p_value / 2 if gain.mean > 0 else 1.0 for name, gain in gains.items()}
+    return {
+        name: f"its gain on dev may be chance where {len(tries)} maps are tried ({gains[name]})"
+        for name, p_value in holm(tries).items()
+        if p_value > SURE and gains[name].mean > 0 and name not in refused
+    }
+
+
+def _same(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vectors
+
+
+def _changed(module: torch.nn.Module, share: float, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    import torch
+
+    with torch.inference_mode():
+        found: NDArray[np.float32] = mapped(module, torch.from_numpy(vectors), share).numpy()
+    return found
