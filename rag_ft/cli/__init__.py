@@ -13,7 +13,9 @@ from rag_ft.cli import dataset  # noqa: F401
 from rag_ft.cli import training  # noqa: F401
 from rag_ft.cli import index  # noqa: F401
 from rag_ft.cli import comparing  # noqa: F401
+from rag_ft.cli import fusing  # noqa: F401
 from rag_ft.cli import ab  # noqa: F401
+from rag_ft.cli import serving  # noqa: F401
 # isort: on
 
 __all__ = ["app", "main"]
