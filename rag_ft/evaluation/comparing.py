@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -15,15 +17,17 @@ from rag_ft.evaluation.aspects import characters_read_by
 from rag_ft.evaluation.comparison import BASELINE, DEPTH, Comparison, judge, resampling_groups
 from rag_ft.evaluation.learning_fusion import LearnedFusion, learn_fusion
 from rag_ft.evaluation.metrics import DEFAULT_METRICS
-from rag_ft.evaluation.search import EmbeddedCorpus, rank_with_retriever
+from rag_ft.evaluation.search import QUERIES_AT_ONCE, EmbeddedCorpus, rank_with_retriever
 from rag_ft.evaluation.verdict import VerdictRules
-from rag_ft.retrieval.bm25 import BM25
+from rag_ft.retrieval.bm25 import BM25, WordScores, best_places
 from rag_ft.retrieval.fusion import Fusion
-from rag_ft.retrieval.pooling import pools_of
+from rag_ft.retrieval.pooling import pool_of, pools_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.base.embeddings.base import BaseEmbedding
+    from numpy.typing import NDArray
 
     Candidate: TypeAlias = "BaseEmbedding | Hybrid | BaseRetriever | Literal['bm25']"
 
@@ -88,8 +92,7 @@ def compare(
                 roles[f"hybrid-{role}"] = Hybrid(model)
     if "bm25" not in roles.values():
         roles["bm25"] = "bm25"
-    searches = _Searches(dataset, split, seed, show_progress)
-    found = {role: searches.search(each) for role, each in roles.items()}
+    found = _Searches(dataset, split, seed, show_progress).of(roles)
     return judge(
         dataset,
         split,
@@ -104,83 +107,126 @@ def compare(
     )
 
 
-@dataclass(frozen=True)
+INDEXED = 20_000
+"""Passages up to which all go into a Chroma index. Of more the exact search gives the figures, and what an index of so
+many of them finds stands beside."""
+
+ASKED = 500
+"""Questions by which that is told."""
+
+
+@dataclass
 class _Found:
     passages: list[list[str]]
     details: dict[str, Any]
 
 
 class _Searches:
-    """Searches all questions with any candidate; what several of them need is made once."""
+    """Searches all questions with every candidate; what several of them need is made once."""
 
     def __init__(self, dataset: QADataset, split: str, seed: int, show_progress: bool) -> None:
         self._dataset, self._split, self._seed, self._show_progress = dataset, split, seed, show_progress
         self._texts = dataset.passage_texts
         self._queries = [dataset.queries[query].text for query in dataset.qrels[split]]
         self._corpora: dict[int, EmbeddedCorpus] = {}
-        self._words: tuple[BM25, float] | None = None
+        self._words: BM25 | None = None
+        self._words_seconds = 0.0
 
-    def search(self, candidate: Candidate) -> _Found:
+    def of(self, roles: Mapping[str, Candidate]) -> dict[str, _Found]:
+        """What each finds."""
+        from llama_index.core.base.base_retriever import BaseRetriever
         from llama_index.core.base.embeddings.base import BaseEmbedding
 
-        if isinstance(candidate, BaseEmbedding):
-            return self._embedding(candidate)
-        if isinstance(candidate, Hybrid):
-            return self._hybrid(candidate)
+        found: dict[str, _Found] = {}
+        exact: dict[str, Candidate] = {}
+        for role, each in roles.items():
+            if isinstance(each, BaseRetriever):
+                passages, milliseconds = rank_with_retriever(each, self._queries, DEPTH, self._texts)
+                found[role] = _Found(passages, {"query_milliseconds": round(milliseconds, 2)})
+            elif isinstance(each, BaseEmbedding) and len(self._texts) <= INDEXED:
+                found[role] = self._through_chroma(each)
+            else:
+                exact[role] = each
+        found |= self._exactly(exact)
+        return {role: found[role] for role in roles}
+
+    def _through_chroma(self, model: BaseEmbedding) -> _Found:
+        corpus = self._corpus(model)
+        passages, agreement, milliseconds = corpus.rank(DEPTH)
+        return _Found(passages, corpus_details(corpus, agreement) | {"query_milliseconds": round(milliseconds, 2)})
+
+    def _exactly(self, roles: Mapping[str, Candidate]) -> dict[str, _Found]:
+        """Rank all passages by each candidate, in one pass over the questions."""
+        from tqdm.auto import tqdm
+
+        found = {role: _Found([], self._details(each)) for role, each in roles.items()}
+        mixed = [role for role, each in roles.items() if isinstance(each, Hybrid)]
+        fusions = {role: Fusion.from_dict(found[role].details["fusion"]) for role in mixed}
+        words = self._bm25() if fusions or "bm25" in roles.values() else None
+        corpora = {role: self._corpus(_model_of(each)) for role, each in roles.items() if each != "bm25"}
+        seconds: dict[str, float] = defaultdict(float)
+        blocks = range(0, len(self._queries), QUERIES_AT_ONCE)
+        quiet = not self._show_progress or len(self._texts) <= INDEXED
+        for start in tqdm(blocks, desc="searching", unit="block", disable=quiet, dynamic_ncols=True):
+            queries = self._queries[start : start + QUERIES_AT_ONCE]
+            with _timed(seconds, "bm25"):
+                by_words = list(words.search(queries)) if words is not None else []
+            by_corpus = {}
+            for corpus in {id(each): each for each in corpora.values()}.values():
+                with _timed(seconds, str(id(corpus))):
+                    by_corpus[id(corpus)] = corpus.block(start, start + QUERIES_AT_ONCE)
+            for role in roles:
+                with _timed(seconds, role):
+                    dense = by_corpus[id(corpora[role])] if role in corpora else None
+                    found[role].passages += self._ranked(fusions.get(role), dense, by_words, len(queries))
+        for role, value in found.items():
+            taken = seconds[role] + (seconds["bm25"] if role in fusions or role not in corpora else 0.0)
+            embedding = corpora[role].query_milliseconds if role in corpora else 0.0
+            taken += seconds[str(id(corpora[role]))] if role in corpora else 0.0
+            value.details["query_milliseconds"] = round(embedding + 1000 * taken / len(self._queries), 2)
+        return found
+
+    def _ranked(
+        self, fusion: Fusion | None, dense: NDArray[np.float32] | None, by_words: Sequence[WordScores], count: int
+    ) -> list[list[str]]:
+        """The passages of a block of questions: by the embedding, by BM25, or by both."""
+        ids = list(self._texts)
+        if fusion is not None and dense is not None:
+            pools = (pool_of(ids, row, words, fusion.depth) for row, words in zip(dense, by_words, strict=True))
+            return [[passage for passage, _ in fusion.ranked(pool)[:DEPTH]] for pool in pools]
+        places = [
+            best_places(dense[row], DEPTH) if dense is not None else best_places(by_words[row].scores, DEPTH, above=0.0)
+            for row in range(count)
+        ]
+        return [[ids[place] for place in row] for row in places]
+
+    def _details(self, candidate: Candidate) -> dict[str, Any]:
+        """What a candidate takes, and how it mixes."""
         if isinstance(candidate, str):
-            return self._bm25()
-        passages, milliseconds = rank_with_retriever(candidate, self._queries, DEPTH, self._texts)
-        return _Found(passages, {"query_milliseconds": round(milliseconds, 2)})
+            words = self._bm25()
+            return {"index_seconds": round(self._words_seconds, 2), "index_megabytes": round(words.megabytes, 1)}
+        corpus = self._corpus(_model_of(candidate))
+        if not isinstance(candidate, Hybrid):
+            agreement = corpus.agreement(INDEXED, ASKED, self._seed)
+            return corpus_details(corpus, agreement) | {"agreement_passages": INDEXED}
+        words = self._bm25()
+        fusion, learned = self._fusion(candidate, corpus, words)
+        details = corpus_details(corpus) | {"fusion": fusion.to_dict()}
+        details["index_seconds"] = round(corpus.seconds + self._words_seconds, 2)
+        details["index_megabytes"] = round(corpus.megabytes + words.megabytes, 1)
+        return details | ({"fusion_learned_on": learned.questions} if learned is not None else {})
 
     def _corpus(self, model: BaseEmbedding) -> EmbeddedCorpus:
         if id(model) not in self._corpora:
             self._corpora[id(model)] = EmbeddedCorpus(model, self._texts, self._queries, self._show_progress)
         return self._corpora[id(model)]
 
-    def _embedding(self, model: BaseEmbedding) -> _Found:
-        corpus = self._corpus(model)
-        passages, agreement, milliseconds = corpus.rank(DEPTH)
-        return _Found(passages, {
-            "exact_agreement": round(agreement, 4),
-            "index_seconds": round(corpus.seconds, 2),
-            "query_milliseconds": round(milliseconds, 2),
-            "dimension": corpus.dimension,
-            "index_megabytes": round(corpus.megabytes, 1),
-        })  # fmt: skip
-
-    def _bm25(self) -> _Found:
-        words, seconds = self._word_index()
-        began = time.monotonic()
-        passages = words.rank(self._queries, DEPTH)
-        return _Found(passages, {
-            "index_seconds": round(seconds, 2),
-            "query_milliseconds": _each(time.monotonic() - began, self._queries),
-            "index_megabytes": round(words.megabytes, 1),
-        })  # fmt: skip
-
-    def _word_index(self) -> tuple[BM25, float]:
+    def _bm25(self) -> BM25:
         if self._words is None:
             began = time.monotonic()
-            self._words = BM25(self._texts), 0.0
-            self._words = self._words[0], time.monotonic() - began
+            self._words = BM25(self._texts)
+            self._words_seconds = time.monotonic() - began
         return self._words
-
-    def _hybrid(self, hybrid: Hybrid) -> _Found:
-        corpus, (words, seconds) = self._corpus(hybrid.embed_model), self._word_index()
-        fusion, learned = self._fusion(hybrid, corpus, words)
-        began = time.monotonic()
-        pools = pools_of(corpus, words, self._queries, fusion.depth)
-        passages = [[passage for passage, _ in fusion.ranked(pool)[:DEPTH]] for pool in pools]
-        details: dict[str, Any] = {
-            "index_seconds": round(corpus.seconds + seconds, 2),
-            "query_milliseconds": corpus.query_milliseconds + _each(time.monotonic() - began, self._queries),
-            "dimension": corpus.dimension,
-            "index_megabytes": round(corpus.megabytes + words.megabytes, 1),
-            "fusion": fusion.to_dict(),
-        }
-        if learned is not None:
-            details["fusion_learned_on"] = learned.questions
-        return _Found(passages, details)
 
     def _fusion(self, hybrid: Hybrid, corpus: EmbeddedCorpus, words: BM25) -> tuple[Fusion, LearnedFusion | None]:
         if hybrid.fusion is not None:
@@ -189,6 +235,26 @@ class _Searches:
             return Fusion.from_dict(kept), None
         learned = _learned(self._dataset, self._split, corpus, words, self._seed)
         return (learned.fusion, learned) if learned is not None else (Fusion(), None)
+
+
+def corpus_details(corpus: EmbeddedCorpus, agreement: float | None = None) -> dict[str, Any]:
+    """What an embedding's index takes."""
+    return ({"exact_agreement": round(agreement, 4)} if agreement is not None else {}) | {
+        "index_seconds": round(corpus.seconds, 2),
+        "dimension": corpus.dimension,
+        "index_megabytes": round(corpus.megabytes, 1),
+    }
+
+
+def _model_of(candidate: Candidate) -> Any:
+    return candidate.embed_model if isinstance(candidate, Hybrid) else candidate
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[name] += time.monotonic() - began
 
 
 FEWEST_DEV = 20
@@ -233,14 +299,9 @@ def learn_fusion_of(
     return learned
 
 
-def _each(seconds: float, queries: Sequence[str]) -> float:
-    return round(1000 * seconds / max(1, len(queries)), 2)
-
-
 def reach_of(candidate: Candidate) -> int:
     """Tokens that a candidate reads of a passage; 0 where it has no such bound, or none is known."""
-    model = candidate.embed_model if isinstance(candidate, Hybrid) else candidate
-    return int(getattr(model, "max_length", None) or 0)
+    return int(getattr(_model_of(candidate), "max_length", None) or 0)
 
 
 def display_name(candidate: Candidate) -> str:

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
 
-QUERY_BATCH = 256
+QUERIES_AT_ONCE = 256
 
 
 class EmbeddedCorpus:
@@ -71,6 +72,28 @@ class EmbeddedCorpus:
         milliseconds = 1000 * (time.monotonic() - began) / max(1, len(self._queries))
         return found, agreement, self.query_milliseconds + milliseconds
 
+    def agreement(self, passages: int, queries: int, seed: int = 0) -> float:
+        """Share of the exact top 10 that a Chroma index of some of the passages finds for some of the questions.
+
+        Args:
+            passages: drawn at random.
+            queries: drawn at random.
+            seed: of the draw.
+        """
+        draw = np.random.default_rng(seed)
+        places = draw.choice(len(self.ids), min(passages, len(self.ids)), replace=False)
+        asked = draw.choice(len(self._queries), min(queries, len(self._queries)), replace=False)
+        ids = [self.ids[place] for place in places]
+        return search_chroma(ids, self._passages[places], self._queries[asked], 10)[1]
+
+    def block(self, start: int, end: int) -> NDArray[np.float32]:
+        """The cosine similarity of every passage to some of the questions, shape (end - start, passages)."""
+        return unit(self._queries[start:end]) @ self._unit.T
+
+    @cached_property
+    def _unit(self) -> NDArray[np.float32]:
+        return unit(self._passages)
+
     def scores(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
         """The cosine similarity of every passage to each question, shape (passages,); exact.
 
@@ -82,9 +105,9 @@ class EmbeddedCorpus:
         else:
             with embedding_failures(self._model):
                 vectors = query_vectors(self._model, queries)
-        passages, asked = unit(self._passages), unit(vectors)
-        for start in range(0, len(queries), QUERY_BATCH):
-            yield from asked[start : start + QUERY_BATCH] @ passages.T
+        asked = unit(vectors)
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            yield from asked[start : start + QUERIES_AT_ONCE] @ self._unit.T
 
 
 @contextmanager
@@ -143,8 +166,8 @@ def search_chroma(
         for start in range(0, len(ids), step):
             collection.add(ids=list(ids[start : start + step]), embeddings=passages[start : start + step])
         found: list[list[str]] = []
-        for start in range(0, len(queries), QUERY_BATCH):
-            batch = queries[start : start + QUERY_BATCH]
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            batch = queries[start : start + QUERIES_AT_ONCE]
             found += collection.query(query_embeddings=batch, n_results=min(k, len(ids)), include=["distances"])["ids"]
     finally:
         client.delete_collection(collection.name)
@@ -156,9 +179,9 @@ def _agreement(
 ) -> float:
     depth = min(10, len(ids))
     shared = 0
-    for start in range(0, len(queries), QUERY_BATCH):
-        scores = queries[start : start + QUERY_BATCH] @ passages.T
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        scores = queries[start : start + QUERIES_AT_ONCE] @ passages.T
         top = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
-        for row, places in zip(found[start : start + QUERY_BATCH], top, strict=True):
+        for row, places in zip(found[start : start + QUERIES_AT_ONCE], top, strict=True):
             shared += len({ids[place] for place in places} & set(row[:depth]))
     return shared / (depth * len(queries)) if len(queries) else 1.0

@@ -194,15 +194,18 @@ class BM25:
 
 
 def best_places(scores: NDArray[np.float32], k: int, above: float = float("-inf")) -> NDArray[np.intp]:
-    """Places of the k highest scores, highest first; only those above a bound."""
-    k = min(k, len(scores))
-    if k < len(scores):
-        places = np.argpartition(-scores, k)[:k]
-        places.sort()  # equal scores keep their order
+    """Places of the k highest scores, highest first and equal ones in their order; only those above a bound."""
+    if len(scores) > RUN * k:
+        # The k-th highest of the maxima of runs is no more than the k-th highest score: all else is not looked at.
+        highest = np.maximum.reduceat(scores, np.arange(0, len(scores), RUN))
+        places = np.flatnonzero(scores >= np.partition(highest, len(highest) - k)[len(highest) - k])
     else:
         places = np.arange(len(scores))
     places = places[scores[places] > above]
-    return places[np.argsort(-scores[places], kind="stable")]
+    return places[np.argsort(-scores[places], kind="stable")][:k]
+
+
+RUN = 64
 
 
 @lru_cache(maxsize=4)

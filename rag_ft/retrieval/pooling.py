@@ -13,7 +13,7 @@ from rag_ft.retrieval.fusion import DEPTH, Pool
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rag_ft.retrieval.bm25 import BM25
+    from rag_ft.retrieval.bm25 import BM25, WordScores
 
 
 class Scoring(Protocol):
@@ -32,9 +32,19 @@ def pools_of(dense: Scoring, words: BM25, queries: Sequence[str], depth: int = D
         queries: the questions.
         depth: passages taken from each side.
     """
-    ids = words.ids
     for similarity, found in zip(dense.scores(queries), words.search(queries), strict=True):
-        places = np.union1d(best_places(similarity, depth), best_places(found.scores, depth, above=0.0))
-        yield Pool(
-            [ids[place] for place in places], similarity[places], found.scores[places], found.words, found.rarest
-        )
+        yield pool_of(words.ids, similarity, found, depth)
+
+
+def pool_of(ids: Sequence[str], similarity: NDArray[np.float32], found: WordScores, depth: int = DEPTH) -> Pool:
+    """The first passages of either side for one question, scored by both.
+
+    Args:
+        ids: of all passages.
+        similarity: of each to the question, shape (passages,).
+        found: by BM25.
+        depth: passages taken from each side.
+    """
+    places = np.union1d(best_places(similarity, depth), best_places(found.scores, depth, above=0.0))
+    sides = similarity[places], found.scores[places]
+    return Pool([ids[place] for place in places], *sides, found.words, found.rarest)
