@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from rag_ft import InputError, QADataset, Recipe, ScoredPair, train_model
+from rag_ft import (
+    InputError,
+    QADataset,
+    Recipe,
+    ScoredPair,
+    cut_into_nodes,
+    generate_qa_dataset,
+    read_documents,
+    train_model,
+)
 from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.retrieval.bm25 import BM25
 from rag_ft.training.losses import check_dimensions, loss_for
 from rag_ft.training.trainer import without_dropout
 
@@ -29,7 +39,6 @@ SMALL = Recipe(epochs=2, batch_size=32, shares=(1.0,))
         pytest.param({"loss": "gist", "inner_batch": 8}, id="cached gist", marks=pytest.mark.slow),
         pytest.param({"mine": "both", "negatives": 1}, id="mnr with mined negatives", marks=pytest.mark.slow),
         pytest.param({"mine": "dense", "rounds": 2, "epochs": 1}, id="two rounds", marks=pytest.mark.slow),
-        pytest.param({"loss": "triplet", "mine": "dense", "learning_rate": 2e-5}, id="triplet", marks=pytest.mark.slow),
         pytest.param({"lora": 8, "learning_rate": 1e-3}, id="lora"),
         pytest.param({"dimensions": (128, 64)}, id="matryoshka", marks=pytest.mark.slow),
     ],
@@ -53,52 +62,63 @@ def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settin
     assert saved.state_dict().keys() == load_sentence_transformer("local").state_dict().keys()
 
 
+@pytest.mark.slow
+def test_triplets_raise_the_dev_figure(acme: Path, tmp_path: Path) -> None:
+    """A margin wants small steps (`MARGIN_RATE`), and negatives that are near."""
+    nodes = cut_into_nodes(read_documents(acme / "documents"), 96)[:60]
+    dataset = generate_qa_dataset(nodes, use_llm=False).dataset
+    recipe = SMALL.but(loss="triplet", mine="dense", learning_rate=2e-5, epochs=3)
+    trained = train_model(dataset, tmp_path / "m", "local", recipe=recipe, max_length=64)
+    epochs = [score for name, score in trained.dev.items() if "epoch" in name]
+    assert max(epochs) > trained.dev["base"] + 0.01
+
+
 def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-@pytest.mark.parametrize(
-    ("loss", "binary"),
-    [
-        pytest.param(None, False, id="cosent", marks=pytest.mark.slow),
-        pytest.param("cosine", False, id="cosine", marks=pytest.mark.slow),
-        pytest.param(None, True, id="online-contrastive", marks=pytest.mark.slow),
-        pytest.param("contrastive", True, id="contrastive", marks=pytest.mark.slow),
-    ],
-)
-def test_scored_pairs_raise_the_correlation(dataset: QADataset, tmp_path: Path, loss: str | None, binary: bool) -> None:
-    scored = only_scored(dataset, binary)
-    settings: dict[str, object] = {} if loss is None else {"loss": loss}
-    if binary:
-        settings |= {"learning_rate": 2e-5, "epochs": 4}  # a margin wants small steps (`MARGIN_RATE`)
-    trained = train_model(
-        scored,
-        tmp_path / "m",
-        "local",
-        recipe=SMALL,
-        max_length=64,
-        **settings,  # type: ignore[arg-type]
-    )
-    expected = loss or ("online-contrastive" if binary else "cosent")
-    assert trained.record["recipe"]["loss"] == expected
-    epochs = [score for name, score in trained.dev.items() if "epoch" in name]
-    assert max(epochs) > trained.dev["base"] + 0.02
-    assert "dev_spearman" in trained.record["training"]
-
-
-def only_scored(dataset: QADataset, binary: bool) -> QADataset:
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [None, "cosine"])
+def test_scored_pairs_raise_the_correlation(dataset: QADataset, tmp_path: Path, loss: str | None) -> None:
     """Questions with their passage (1), another of its document (.5), and one of another document (0)."""
     draw = random.Random(0)
     texts, pairs = dataset.passage_texts, []
-    for query, passage in dataset.pairs("train")[: 140 if binary else 80]:
+    for query, passage in dataset.pairs("train")[:80]:
         text = dataset.queries[query].text
         document = dataset.passages[passage].document
         near = [p for p in dataset.documents[document] if p != passage]
         far = [p for p in dataset.passages if dataset.passages[p].document != document]
         pairs += [ScoredPair(text, texts[passage], 1.0), ScoredPair(text, texts[draw.choice(far)], 0.0)]
-        if near and not binary:
-            pairs.append(ScoredPair(text, texts[draw.choice(near)], 0.5))
-    return QADataset(dataset.passages, {}, {}, scored_pairs=pairs)
+        pairs += [ScoredPair(text, texts[draw.choice(near)], 0.5)] if near else []
+    rise_of(pairs, dataset, tmp_path, loss, "cosent", SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [None, "contrastive"])
+def test_clicks_raise_the_correlation(acme: Path, tmp_path: Path, loss: str | None) -> None:
+    """Questions with their passage (1), and with one that shares words with it (0)."""
+    nodes = cut_into_nodes(read_documents(acme / "documents"), 96)[:150]
+    dataset = generate_qa_dataset(nodes, use_llm=False).dataset
+    texts, pairs = dataset.passage_texts, []
+    words = BM25(texts)
+    for query, passage in dataset.pairs("train")[:140]:
+        text = dataset.queries[query].text
+        pairs.append(ScoredPair(text, texts[passage], 1.0))
+        pairs += [ScoredPair(text, texts[p], 0.0) for p in words.rank([text], 6)[0] if p != passage][:1]
+    # A margin wants small steps (`MARGIN_RATE`).
+    rise_of(pairs, dataset, tmp_path, loss, "online-contrastive", SMALL.but(learning_rate=5e-5, epochs=4))
+
+
+def rise_of(
+    pairs: list[ScoredPair], dataset: QADataset, folder: Path, loss: str | None, default: str, recipe: Recipe
+) -> None:
+    scored = QADataset(dataset.passages, {}, {}, scored_pairs=pairs)
+    settings: dict[str, Any] = {} if loss is None else {"loss": loss}
+    trained = train_model(scored, folder / "m", "local", recipe=recipe, max_length=64, **settings)
+    assert trained.record["recipe"]["loss"] == (loss or default)
+    epochs = [score for name, score in trained.dev.items() if "epoch" in name]
+    assert max(epochs) > trained.dev["base"] + 0.02
+    assert "dev_spearman" in trained.record["training"]
 
 
 @pytest.mark.parametrize(
