@@ -18,6 +18,8 @@ from rag_ft.files import read_json, sha256_of, sha256_of_file, write_json
 
 if TYPE_CHECKING:
     from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.base_query_engine import BaseQueryEngine
+    from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.llms import LLM
     from llama_index.core.schema import BaseNode
 
@@ -40,6 +42,10 @@ class Run:
         embed_model: the embedding to use: the tuned one where the verdict is `ship`, else the baseline's.
         index: the index that goes with it.
         candidate: the tuned embedding, whatever the verdict.
+
+    Example:
+        Settings.embed_model = run.embed_model
+        query_engine = run.query_engine(similarity_top_k=5)
     """
 
     folder: Path
@@ -47,6 +53,34 @@ class Run:
     embed_model: FineTunedEmbedding
     index: VectorStoreIndex
     candidate: FineTunedEmbedding
+
+    def retriever(self, similarity_top_k: int = 10) -> BaseRetriever:
+        """The retriever that the comparison recommends, over the index: BM25, the embedding, or both mixed.
+
+        Args:
+            similarity_top_k: passages to return.
+        """
+        from rag_ft.retrieval.fusion import Fusion
+        from rag_ft.retrieval.hybrid import HybridRetriever
+
+        recommended = self.comparison.recommendation.role if self.comparison.recommendation else ""
+        if recommended == "bm25":
+            return HybridRetriever(self.index, Fusion(weight=0.0), similarity_top_k)
+        if recommended.startswith("hybrid"):
+            return HybridRetriever(self.index, similarity_top_k=similarity_top_k)
+        return self.index.as_retriever(similarity_top_k=similarity_top_k)
+
+    def query_engine(self, llm: LLM | None = None, similarity_top_k: int = 10, **kwargs: Any) -> BaseQueryEngine:
+        """A LlamaIndex query engine over `retriever`.
+
+        Args:
+            llm: writes the answers; `Settings.llm` where None.
+            similarity_top_k: passages that it reads.
+            **kwargs: of `RetrieverQueryEngine.from_args`.
+        """
+        from llama_index.core.query_engine import RetrieverQueryEngine
+
+        return RetrieverQueryEngine.from_args(self.retriever(similarity_top_k), llm=llm, **kwargs)
 
 
 def fine_tune(
@@ -110,6 +144,8 @@ def fine_tune(
     from rag_ft.evaluation.report import write_report
     from rag_ft.generation.generation import generate_qa_dataset
     from rag_ft.index.build import rebuild_index
+    from rag_ft.retrieval.fusion import Fusion
+    from rag_ft.retrieval.hybrid import keep_fusion
     from rag_ft.training.fine_tuning import train_model
 
     folder = Path(output_dir)
@@ -184,6 +220,9 @@ def fine_tune(
     chosen = candidate if comparison.verdict == "ship" else baseline
     stages.start("index")
     index = rebuild_index(nodes, chosen, chroma or folder / "chroma", collection, show_progress=show_progress)
+    hybrid = comparison.details.get("hybrid-candidate" if chosen is candidate else "hybrid-baseline", {})
+    if "fusion" in hybrid:
+        keep_fusion(index, Fusion.from_dict(hybrid["fusion"]))
     stages.finish("index", {"verdict": comparison.verdict, "embed_model": chosen.model_name})
     return Run(folder, comparison, chosen, index, candidate)
 
