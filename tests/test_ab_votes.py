@@ -96,6 +96,16 @@ def test_a_pick_of_two_rankings_goes_to_who_ranked_it_higher(tmp_path: Path) -> 
         votes.pick("x", "z", "a")
 
 
+def test_where_one_side_failed_nobody_compared(tmp_path: Path) -> None:
+    votes = Votes(tmp_path / "votes.jsonl")
+    votes.shown("q1", "interleave", "me", "Who?", passages=["x"], teams=["a"], failed={"b": "down"})
+    votes.pick("q1", "x")
+    votes.shown("q2", "side-by-side", "me", "Who?", order=["a"], failed={"b": "down"})
+    votes.vote("q2", "a")
+    standing = votes.standing()
+    assert (standing.a, standing.credit, standing.failed) == (0, {}, {"a": 0, "b": 2})
+
+
 def test_votes_of_another_process_and_of_long_ago_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rag_ft.retrieval.votes.RECENT", 3)
     first, second = Votes(tmp_path / "votes.jsonl"), Votes(tmp_path / "votes.jsonl")

@@ -101,7 +101,9 @@ class ShownQuery:
         return set(_names(self.row.get("order")) or _names(self.row.get("teams"))) & set(SIDES)
 
     def credit(self) -> float | None:
-        """-1 (a), 0 or 1 (b), where both sides took part and somebody decided; a vote counts more than picks."""
+        """-1 (a), 0 or 1 (b), where both sides were seen and somebody decided; a vote counts more than picks."""
+        if _mapping(self.row.get("failed")):
+            return None  # one side was seen: that says nothing of the other
         if self.vote is not None:
             return CREDIT[self.vote]
         if not self.picks:
