@@ -111,8 +111,10 @@ def main() -> None:
                 row |= {"ndcg@10": evaluator_ndcg(model, test), "max_length": model.max_length}
             rows[way] = row
             print(way, row, flush=True)
-    result = {"train": len(train.queries), "test": len(test.queries), "ways": rows, "published": PUBLISHED}
     file = RESULTS / "lyft-uber.json"
+    if file.exists():  # of the ways that were not asked for
+        rows = json.loads(file.read_text(encoding="utf-8"))["ways"] | rows
+    result = {"train": len(train.queries), "test": len(test.queries), "ways": rows, "published": PUBLISHED}
     file.write_text(json.dumps(result | {"machine": machine()}, indent=1) + "\n", encoding="utf-8")
     for name, row in [*rows.items(), *PUBLISHED.items()]:
         print(f"{name:30} " + "  ".join(f"{row[key]:.3f}" for key in ("hit_rate@5", "mrr@5", "ndcg@10") if key in row))

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 SCALE = 20.0
 """Of the cosine in the loss, as in sentence-transformers."""
 
-LEARNING_RATE = 1e-3
-"""A matrix that begins as the identity learns next to nothing from steps of 2e-5, the old default."""
+LEARNING_RATE = 3e-4
+"""A matrix that begins as the identity learns next to nothing from steps of 2e-5, the old default. Chosen on held-out
+questions of tenk-lyft (4 epochs; .627 without an adapter): .628 at 1e-4, .642 at 3e-4, .611 at 1e-3."""
 
 WORKERS = 8
 """Queries that are embedded side by side, where the embedding has no method for many."""
@@ -226,7 +227,7 @@ class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
                 batch = [pairs[number] for number in order[place * self.batch_size : (place + 1) * self.batch_size]]
                 loss = self._loss(batch)
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.get("max_grad_norm", 1.0))
                 optimizer.step()
                 scheduler.step()
@@ -282,7 +283,8 @@ class _HeldOut:
         self.queries = np.asarray([vectors["query"][query] for query, _ in pairs], dtype=np.float32)
         place = {text: str(number) for number, text in enumerate(texts)}
         self.qrels = {str(number): {place[passage]: 1} for number, (_, passage) in enumerate(pairs)}
-        self.best, self.best_name, self.best_weights = float("-inf"), "", {}
+        self.best, self.best_name = float("-inf"), ""
+        self.best_weights: dict[str, torch.Tensor] = {}
 
     def figure(self, adapter: Any) -> float:
         """nDCG@10 under an adapter; None is none."""
