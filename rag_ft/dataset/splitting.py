@@ -139,6 +139,40 @@ def carve_dev(dataset: QADataset, share: float = 0.15, seed: int = 0) -> QADatas
     return dataset.with_qrels(dataset.qrels | {"train": left, "dev": dev})
 
 
+def carve_known_dev(dataset: QADataset, share: float = 0.15, seed: int = 0) -> QADataset:
+    """Move single questions from train to dev whose documents (see `split_units`) training still asks about.
+
+    So dev has both kinds of held-out question: `carve_dev` takes whole documents.
+
+    Args:
+        dataset: with a train split.
+        share: of the training questions; near-repeats of a question go with it.
+        seed: of the draw.
+    """
+    train = dataset.qrels.get("train", {})
+    units = split_units(dataset)
+    of_unit: dict[int, set[str]] = defaultdict(set)
+    for query, relevant in train.items():
+        for passage in relevant:
+            of_unit[units[passage]].add(query)
+    repeats: dict[int, set[str]] = defaultdict(set)
+    groups = near_duplicate_groups([dataset.queries[query].text for query in train])
+    for query, group in zip(train, groups, strict=True):
+        repeats[group].add(query)
+    drawn = sorted(repeats)
+    random.Random(seed).shuffle(drawn)
+    moved: set[str] = set()
+    for group in drawn:
+        asked = {units[passage] for query in repeats[group] for passage in train[query]}
+        if len(moved) + len(repeats[group]) <= share * len(train) and all(
+            of_unit[unit] - moved - repeats[group] for unit in asked
+        ):
+            moved |= repeats[group]
+    dev = dataset.qrels.get("dev", {}) | {query: train[query] for query in train if query in moved}
+    left = {query: relevant for query, relevant in train.items() if query not in moved}
+    return dataset.with_qrels(dataset.qrels | {"train": left, "dev": dev}) if moved else dataset
+
+
 def _drawn(units: Iterable[int], share: float, seed: int) -> set[int]:
     """A share of the distinct units, at random; at least one where there are two or more and share > 0."""
     distinct = sorted(set(units))

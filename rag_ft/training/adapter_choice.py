@@ -8,17 +8,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rag_ft.embedding.adapter_maps import mapped
 from rag_ft.evaluation.significance import Difference, holm, paired_bootstrap
 from rag_ft.training.adapter_fitting import fit_path
 from rag_ft.training.adapter_vectors import AdapterVectors
-from rag_ft.training.dev import as_mean_over_makings, mean_over_makings
+from rag_ft.training.dev import DevQuestions, as_mean_over_makings, mean_over_makings
 from rag_ft.training.diagnosis import check_makings
 from rag_ft.training.general_probe import GeneralProbe
-from rag_ft.training.guard import SURE, objection_to
+from rag_ft.training.guard import FEWEST, SURE, objection_to
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -87,9 +88,9 @@ def choose_adapter(
                 gain = paired_bootstrap(
                     as_mean_over_makings(values - base_values, known.dev.makings), known.dev.groups, seed
                 )
-                if scores[name] > scores["base"] and (reason := objection_to(values - base_values, gain, known.dev)):
+                if scores[name] > scores["base"] and (reason := _objection(values - base_values, gain, known.dev)):
                     refused[name] = reason
-                findings = check_makings(values - base_values, known.dev.makings)
+                findings = check_makings(values - base_values, [each.partition(",")[0] for each in known.dev.makings])
             if not general["base"] - general[name] <= FORGETTING:
                 refused[name] = f"forgets: {general['base']:.3f} -> {general[name]:.3f} on general questions"
             candidates[name] = AdapterChoice(fitted, kind, share, strength, gain=gain, findings=findings)
@@ -101,6 +102,16 @@ def choose_adapter(
     best = max(left, key=lambda each: each.gain.mean if each.gain is not None else 0.0, default=None)
     best = best or AdapterChoice(copy.deepcopy(begun).cpu(), kind)
     return replace(best, scores=scores, refused=refused, general=general)
+
+
+def _objection(differences: NDArray[np.float64], gain: Difference, dev: DevQuestions) -> str:
+    """Why a gain on dev is not believed: where the guard says so, and where one making of questions loses at all."""
+    made = np.asarray(dev.makings)
+    for making in dict.fromkeys(dev.makings):
+        chosen = made == making
+        if chosen.sum() >= FEWEST and (mean := float(differences[chosen].mean())) < 0:
+            return f"it loses on the dev questions of one making ({making}: {mean:+.3f})"
+    return objection_to(differences, gain, dev)
 
 
 def _chances(gains: Mapping[str, Difference], refused: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ from rag_ft.errors import InputError
 from rag_ft.training.adapter_fitting import AdapterExamples
 from rag_ft.training.dev import DevQuestions
 from rag_ft.training.general_probe import GeneralProbe
+from rag_ft.training.guard import FEWEST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +58,7 @@ class AdapterVectors:
         """Embed what is needed, after the estimate was approved."""
         general = GeneralProbe.shipped()
         texts = dataset.passage_texts
-        dev = DevQuestions.of(dataset, seed, len(texts)) if dataset.qrels.get("dev") else None
+        dev = _both_kinds(DevQuestions.of(dataset, seed, len(texts)), dataset) if dataset.qrels.get("dev") else None
         pairs = _pairs(dataset, max_pairs, seed)
         against = _against(dataset, pairs)
         place = {passage: number for number, passage in enumerate(against)}
@@ -99,6 +100,19 @@ class AdapterVectors:
         """nDCG@10 of each dev question, shape (questions,)."""
         assert self.dev is not None
         return self.dev.values_of(queries, passages)
+
+
+def _both_kinds(dev: DevQuestions, dataset: QADataset) -> DevQuestions:
+    """Dev questions on documents that training sees and on new ones as two makings, where there are enough of both.
+
+    A map learns documents rather than a language: what it gains on the one kind it may lose on the other.
+    """
+    known = dataset.known_queries("dev")
+    on_known = sum(query in known for query in dev.query_ids)
+    if min(on_known, len(dev.query_ids) - on_known) < FEWEST:
+        return dev
+    kinds = ["known documents" if query in known else "new documents" for query in dev.query_ids]
+    return replace(dev, makings=[f"{making}, {kind}" for making, kind in zip(dev.makings, kinds, strict=True)])
 
 
 def bounded(dataset: QADataset, seed: int) -> QADataset:

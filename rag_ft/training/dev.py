@@ -219,6 +219,32 @@ class DevScores:
         return list(dict.fromkeys(pair.passage for pair in self.pairs))
 
 
+def dev_triplets(dataset: QADataset, seed: int = 0) -> list[tuple[str, str, str]]:
+    """(question, passage that answers it, one that does not) of the dev questions that were given negatives."""
+    texts = dataset.passage_texts
+    found = [
+        (dataset.queries[query].text, texts[passage], texts[negative])
+        for query, grades in dataset.qrels.get("dev", {}).items()
+        for passage in grades
+        for negative in dataset.negatives.get(query, ())
+    ]
+    return random.Random(seed).sample(found, MOST) if len(found) > MOST else found
+
+
+def triplet_accuracy(model: SentenceTransformer, triplets: Sequence[tuple[str, str, str]]) -> float:
+    """Share of the triplets whose answering passage is nearer to the question than the other one.
+
+    Args:
+        model: with its prompts set.
+        triplets: question, passage that answers it, one that does not.
+    """
+    questions, answers, others = (
+        encode(model, [triplet[place] for triplet in triplets], role)
+        for place, role in enumerate(("query", "document", "document"))
+    )
+    return float(((questions * answers).sum(axis=1) > (questions * others).sum(axis=1)).mean())
+
+
 def _drawn(making: Mapping[str, str], most: int, seed: int) -> list[str]:
     """At most so many questions, of each making its share, and 30 at least where it has them."""
     if len(making) <= most:

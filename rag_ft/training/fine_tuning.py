@@ -26,7 +26,17 @@ from rag_ft.embedding.saving import check_output, save_model
 from rag_ft.errors import InputError
 from rag_ft.evaluation.significance import Difference
 from rag_ft.training.checkpoints import Checkpoints
-from rag_ft.training.dev import Dev, DevQuestions, DevScores, State, copy_weights, mean_over_makings
+from rag_ft.training.dev import (
+    ENOUGH,
+    Dev,
+    DevQuestions,
+    DevScores,
+    State,
+    copy_weights,
+    dev_triplets,
+    mean_over_makings,
+    triplet_accuracy,
+)
 from rag_ft.training.diagnosis import check_level, check_losses, check_makings, check_questions, check_vectors
 from rag_ft.training.distillation import CANDIDATES, ranked_pairs, vector_pairs
 from rag_ft.training.focus import what_bm25_misses
@@ -196,6 +206,8 @@ def train_model(
         recipe, examples = _planned(planned, recipe, examples)
     findings = check_questions(dataset) if SHAPE[recipe.loss or "mnr"] in ("pairs", "triplets") else []
     base_values = dev.values(model) if dev is not None else None
+    triplets = dev_triplets(dataset, seed)
+    accuracy = {"base": triplet_accuracy(model, triplets)} if len(triplets) >= ENOUGH else {}
     level = None
     if isinstance(dev, DevQuestions) and base_values is not None:
         findings += check_level(float(base_values.mean()), dev.chance())
@@ -248,6 +260,10 @@ def train_model(
         # By which a check-up knows that the model was tuned for a corpus already.
         "corpus": sketch_of(dataset.passage_texts.values()),
     }
+    if accuracy:
+        accuracy["shipped"] = triplet_accuracy(model, triplets)
+        training["dev_triplet_accuracy"] = {name: round(share, 4) for name, share in accuracy.items()}
+        logger.info("triplets of dev that are told apart: %.3f, before %.3f", accuracy["shipped"], accuracy["base"])
     if master is not None and dev is not None:
         training["teacher"] = _beside_teacher(str(teacher), model, master, dev)
     generations = [*before.get("generations", []), _generation(before)] if before else []
