@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from rag_ft import Passage, QADataset, Query, load_dataset, merge_datasets, read_labelled_pairs, write_beir
 from rag_ft.cli import app
+from rag_ft.dataset.splitting import split_questions
 from rag_ft.errors import InputError
 from rag_ft.evaluation.aspects import characters_read
 from rag_ft.evaluation.causes import COPY, CUT_OFF, JARGON, NEAR_DUPLICATE, Causes
@@ -212,6 +213,16 @@ def test_the_next_test_asks_nothing_that_was_exported_and_is_drawn_without_a_loo
     # Another candidate with other results leaves the same test.
     assert set(next_round(lost(dataset, 2, None), dataset).dataset.qrels["test"]) == set(after.qrels["test"])
     assert after.info["losses"]["questions"] == 30
+
+
+def test_new_documents_are_in_both_halves() -> None:
+    """The draw of the halves is not the one by which documents were held out."""
+    dataset = harbour(100)
+    drawn = split_questions(dataset, dataset.qrels["test"], new_documents=0.4, seed=0)
+    dataset = dataset.with_qrels({"train": drawn["train"], "dev": drawn["dev"], "test": drawn["test"]})
+    left = next_round(lost(dataset), dataset, seed=0).dataset
+    new = len(left.qrels["test"]) - len(left.known_queries("test"))
+    assert 10 <= new <= 30
 
 
 def test_a_test_that_still_asks_them_makes_the_guard_drop_them(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def next_round(
     qrels = dataset.require(split)
     units = split_units(dataset)
     asked = sorted({units[next(iter(relevant))] for relevant in qrels.values()})
-    looked_at = set(random.Random(seed).sample(asked, max(1, len(asked) // 2)))
+    # A draw of its own: with the seed alone it would begin as the one by which new documents were held out.
+    looked_at = set(random.Random(f"looked at {seed}").sample(asked, max(1, len(asked) // 2)))
     ids = list(dict.fromkeys(query for part in dataset.qrels.values() for query in part))
     group = dict(zip(ids, near_duplicate_groups([dataset.queries[query].text for query in ids]), strict=True))
     held_out = {group[query] for name in ("dev", "test") if name != split for query in dataset.qrels.get(name, {})}

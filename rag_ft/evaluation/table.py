@@ -42,7 +42,7 @@ def comparison_table(comparison: Comparison) -> Table:
         scores = [f"{figures[metric]:.3f}" for metric in metrics]
         difference = comparison.differences.get(role, {}).get(HEADLINE)
         table.add_row(
-            Text(role),
+            Text(role.replace("hybrid-", "hybrid-\n")),  # in two lines, as 80 columns need it
             *(
                 Text(score, "bold" if score == best[metric] else "")
                 for metric, score in zip(metrics, scores, strict=True)
