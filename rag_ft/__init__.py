@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.embedding.vector_cache import VectorCache
     from rag_ft.embedding.vectors import Sending
+    from rag_ft.embedding.hub import push_to_hub
     from rag_ft.errors import InputError, OutsideError, RagFtError
     from rag_ft.evaluation.ab_votes import judge_votes
     from rag_ft.evaluation.answers import JudgedAnswers, ajudge_answers, judge_answers
@@ -101,6 +102,7 @@ _WHERE = {
     "train_adapter": "training.adapter",
     "TrainedAdapter": "training.adapter",
     "FineTunedEmbedding": "embedding.fine_tuned",
+    "push_to_hub": "embedding.hub",
     "AdapterEmbedding": "embedding.adapter",
     "CachedEmbedding": "embedding.cached",
     "VectorCache": "embedding.vector_cache",
@@ -184,6 +186,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "train_adapter",
     "TrainedAdapter",
     "FineTunedEmbedding",
+    "push_to_hub",
     "AdapterEmbedding",
     "CachedEmbedding",
     "VectorCache",

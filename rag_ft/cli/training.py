@@ -184,6 +184,9 @@ def train(
     both_sides: Annotated[
         bool, typer.Option("--both-sides", help="The adapter changes passages too: rebuild the index with it.")
     ] = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the model in the end; private where it is new.")
+    ] = None,
     embed_url: EmbedUrl = None,
     max_cost: MaxCost = 5.0,
     requests_per_minute: RequestsPerMinute = None,
@@ -208,7 +211,7 @@ def train(
             "--loss": loss, "--mine": mine, "--focus": focus, "--negatives": negatives, "--rounds": rounds,
             "--lora": lora,
             "--epochs": epochs, "--batch-size": batch_size, "--learning-rate": learning_rate,
-            "--dimension": dimension, "--report-to": report_to,
+            "--dimension": dimension, "--report-to": report_to, "--push-to-hub": push_to_hub,
         })  # fmt: skip
         train_an_adapter(
             load_dataset(dataset, fields=named_fields(field)), base_model, output, (adapter or Adapter.AUTO).value,
@@ -264,7 +267,13 @@ def train(
         out.print(f"[yellow]{escape(name)} is not taken: {escape(reason)}[/]", highlight=False)
     if trained.is_base:
         out.print("[yellow]nothing beat the base model on dev: the model folder holds the base model[/]")
+    if accuracy := training.get("dev_triplet_accuracy"):
+        out.print(f"dev triplets told apart: {accuracy['base']:.3f} -> {accuracy['shipped']:.3f}", highlight=False)
     out.print(f"model   {escape(str(output))}", highlight=False)
+    if push_to_hub is not None:
+        from rag_ft.embedding import hub
+
+        out.print(f"hub     {escape(hub.push_to_hub(output, push_to_hub))}", highlight=False)
 
 
 @app.command()
