@@ -51,7 +51,7 @@ class TrainedAdapter:
         folder: the adapter's folder.
         share: of the way from the identity to the trained map; 0 changes nothing.
         strength: of the pull to the identity that dev chose; None where nothing was.
-        dev: nDCG@10 on dev by candidate (`base`, `linear, pull 10`, ...).
+        dev: nDCG@10 on dev by candidate (`base`, `pull 10`, `pull 10 (share 0.6)`, ...).
         record: what `rag_ft.json` says.
         base: the embedding that it was trained over.
         module: the module of your own that was trained, where it was one.
@@ -186,8 +186,6 @@ def train_adapter(
     findings += choice.findings
     for finding in findings:
         logger.warning("%s", finding)
-    for name, reason in choice.refused.items():
-        logger.info("%s is not taken: %s", name, reason)
     record = save_adapter(
         choice.module,
         folder,

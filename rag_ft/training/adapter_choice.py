@@ -77,7 +77,7 @@ def choose_adapter(
     ):
         fitted = copy.deepcopy(module).cpu().eval()
         for share in shares:
-            name = f"{kind}, pull {strength:g}" + (f", share {share:g}" if share != 1 else "")
+            name = f"pull {strength:g}" + (f" (share {share:g})" if share != 1 else "")
             changed = partial(_changed, fitted, share)
             beside = changed if both_sides else _same
             general[name] = GeneralProbe.score_of(changed(known.general[0]), beside(known.general[1]))
