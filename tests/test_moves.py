@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_report import compared, dataset_of, ranking
 from typer.testing import CliRunner
@@ -54,6 +54,7 @@ def lost(dataset: QADataset, baseline: int | None = 1, candidate: int | None = 3
     )
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.one_of(st.none(), st.integers(1, 130)), st.one_of(st.none(), st.integers(1, 130)))
 def test_every_question_has_its_ranks_and_what_came_before_its_passage(before: int | None, after: int | None) -> None:
     dataset = dataset_of(70)
