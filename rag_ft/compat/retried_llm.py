@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from rag_ft.errors import RagFtError
+from rag_ft.remote.retries import pause_before_next
 
 
 class GaveUpError(RagFtError):
@@ -27,14 +28,14 @@ class RetriedLLM:
             GaveUpError: where it failed each time; the same prompt fails at once from then on.
         """
         from llama_index.core.base.llms.types import CompletionResponse
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
         with self.lock:
             if prompt in self.failed:
                 raise self.failed[prompt]
         retrying = Retrying(
             stop=stop_after_attempt(self.tries),
-            wait=wait_random_exponential(multiplier=0.1, max=20),
+            wait=pause_before_next,
             retry=retry_if_exception_type(Exception),
             reraise=True,
         )
