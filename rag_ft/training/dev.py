@@ -238,10 +238,9 @@ def triplet_accuracy(model: SentenceTransformer, triplets: Sequence[tuple[str, s
         model: with its prompts set.
         triplets: question, passage that answers it, one that does not.
     """
-    questions, answers, others = (
-        encode(model, [triplet[place] for triplet in triplets], role)
-        for place, role in enumerate(("query", "document", "document"))
-    )
+    questions = encode(model, [question for question, _, _ in triplets], "query")
+    answers = encode(model, [answer for _, answer, _ in triplets], "document")
+    others = encode(model, [other for _, _, other in triplets], "document")
     return float(((questions * answers).sum(axis=1) > (questions * others).sum(axis=1)).mean())
 
 
