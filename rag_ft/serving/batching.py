@@ -147,7 +147,7 @@ class Batcher:
         costs = [int(min(len(text) // USUAL_CHARACTERS_PER_TOKEN + 3, most)) for text in texts]
         job = _Job(texts, role, costs, loop.create_future())
         with self._changed:
-            if self._stopping:
+            if not self.alive:
                 raise EncodingError("the server is stopping")
             if self.queued + len(texts) > self._queued_texts:
                 raise QueueFullError(self._seconds_until_room(len(texts)))
@@ -180,12 +180,11 @@ class Batcher:
                 if turn is None:
                     return
                 began = time.perf_counter()
-                done = self._encode(turn)
+                self._encode(turn)
                 seconds = time.perf_counter() - began
                 texts = sum(len(places) for _, places in turn)
                 self._texts_per_second += 0.1 * (texts / max(seconds, 1e-6) - self._texts_per_second)
                 self._on_turn(texts, seconds)
-                self._hand_over(done)
 
     def _next_turn(self) -> list[tuple[_Job, list[int]]] | None:
         """Some of each caller's texts; None where the thread is to end."""
@@ -212,9 +211,8 @@ class Batcher:
                     self._jobs.append(job)
             return list(turn.items())
 
-    def _encode(self, turn: list[tuple[_Job, list[int]]]) -> list[tuple[_Job, EncodingError | None]]:
-        """Encode a turn; the jobs that are done with it."""
-        ended: list[tuple[_Job, EncodingError | None]] = []
+    def _encode(self, turn: list[tuple[_Job, list[int]]]) -> None:
+        """Encode a turn, queries first, and hand over what is done with it."""
         roles: tuple[Role, Role] = ("query", "passage")
         for role in roles:
             pieces = [piece for piece in turn if piece[0].role == role]
@@ -223,14 +221,14 @@ class Batcher:
             except Exception as error:
                 if len(pieces) > 1:  # one caller's text fails no other's
                     for piece in pieces:
-                        ended += self._encode([piece])
+                        self._encode([piece])
                     continue
                 logger.error("encoding failed: %s", type(error).__name__)
-                self._forget(pieces[0][0])
-                ended.append((pieces[0][0], EncodingError(f"the model failed ({type(error).__name__})")))
+                failed = pieces[0][0]
+                self._forget(failed)
+                self._hand_over([(failed, EncodingError(f"the model failed ({type(error).__name__})"))])
                 continue
-            ended += [(job, None) for job, _ in pieces if job.left == 0]
-        return ended
+            self._hand_over([(job, None) for job, _ in pieces if job.left == 0])
 
     def _encode_pieces(self, pieces: list[tuple[_Job, list[int]]], role: Role) -> None:
         pieces = [(job, places) for job, places in pieces if not job.given_up]
@@ -249,7 +247,7 @@ class Batcher:
             start = end
 
     def _hand_over(self, ended: list[tuple[_Job, EncodingError | None]]) -> None:
-        """Give results to the event loop, in one step for all of a turn."""
+        """Give results to the event loop, in one step for all of them."""
 
         def give() -> None:
             for job, error in ended:
