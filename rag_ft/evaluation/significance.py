@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ RESAMPLES = 10_000
 
 AT_ONCE = 4_000_000
 """Numbers in memory: groups times resamples."""
+
+KEPT = 1_000_000
+"""Numbers of a draw that is kept for the next difference of the same groups."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +92,16 @@ def paired_bootstrap(
         return Difference(
             mean, (mean - half, mean + half), float(2 * t.sf(abs(mean) * t.ppf(0.975, count - 1) / half, count - 1))
         )
-    generator, share = np.random.default_rng(seed), np.full(count, 1 / count)
+    residuals = sums - mean * sizes
+    moments = np.column_stack([sizes, residuals, residuals**2, residuals * sizes, sizes**2])
     parts = []
-    step = max(1, AT_ONCE // count)
-    for start in range(0, resamples, step):
-        draws = generator.multinomial(count, share, size=min(step, resamples - start))
-        numbers = draws @ sizes
-        means = draws @ sums / numbers
+    for draws in _draws(count, seed, resamples):
         # The spread of each resample: the same formula, with each group counted as often as it was drawn.
-        residuals = sums[None, :] - means[:, None] * sizes[None, :]
-        errors = np.sqrt((draws * residuals**2).sum(axis=1) * count / (count - 1)) / numbers
-        parts.append(np.divide(means - mean, errors, out=np.zeros_like(means), where=errors > error * 1e-6))
+        numbers, shift, *squares = (draws @ moments).T
+        shift /= numbers
+        spread = squares[0] - 2 * shift * squares[1] + shift**2 * squares[2]
+        errors = np.sqrt(np.maximum(spread, 0.0) * count / (count - 1)) / numbers
+        parts.append(np.divide(shift, errors, out=np.zeros_like(shift), where=errors > error * 1e-6))
     pivots = np.concatenate(parts)
     low, high = np.quantile(pivots, [0.025, 0.975])
     # Studentised pivots of very few groups have wild tails; Student's t is the floor of honesty there.
@@ -107,6 +110,21 @@ def paired_bootstrap(
     statistic = mean / error
     p_value = float(max((np.abs(pivots) >= abs(statistic)).mean(), 2 * t.sf(abs(statistic), count - 1)))
     return Difference(mean, (mean - high * error, mean - low * error), min(1.0, p_value))
+
+
+def _draws(count: int, seed: int, resamples: int) -> Iterable[NDArray[np.float64]]:
+    """How often each group is drawn in each resample, shape (some resamples, groups)."""
+    if count * resamples <= KEPT:
+        return (_kept_draws(count, seed, resamples),)
+    generator, step = np.random.default_rng(seed), max(1, AT_ONCE // count)
+    sizes = (min(step, resamples - start) for start in range(0, resamples, step))
+    return (generator.multinomial(count, np.full(count, 1 / count), size).astype(float) for size in sizes)
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(count: int, seed: int, resamples: int) -> NDArray[np.float64]:
+    """The same for every metric and candidate of a comparison."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples).astype(float)
 
 
 def _standard_error(sums: NDArray[Any], sizes: NDArray[Any], mean: float) -> float:
