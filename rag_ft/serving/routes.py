@@ -111,7 +111,11 @@ async def _body(request: Request, limits: Limits) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         # A page in a browser cannot send this kind to another site without being asked first.
-        raise ApiError(415, "the content type is not application/json: send JSON", code="unsupported_media_type")
+        raise ApiError(
+            415,
+            "the content type is not application/json: send JSON, with Content-Type: application/json",
+            code="unsupported_media_type",
+        )
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(415, "the body is compressed: send it plain", code="unsupported_media_type")
     too_large = ApiError(
