@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from rag_ft.embedding.cached import CachedEmbedding
     from rag_ft.embedding.contract import ContractError
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+    from rag_ft.embedding.hub import push_to_hub
     from rag_ft.embedding.vector_cache import VectorCache
     from rag_ft.embedding.vectors import Sending
-    from rag_ft.embedding.hub import push_to_hub
     from rag_ft.errors import InputError, OutsideError, RagFtError
     from rag_ft.evaluation.ab_votes import judge_votes
     from rag_ft.evaluation.answers import JudgedAnswers, ajudge_answers, judge_answers

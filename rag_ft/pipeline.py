@@ -55,7 +55,10 @@ class Run:
     candidate: FineTunedEmbedding
 
     def retriever(self, similarity_top_k: int = 10) -> BaseRetriever:
-        """The retriever that the comparison recommends, over the index: BM25, the embedding, or both mixed.
+        """The kind of retriever that the comparison recommends, over `index`: BM25, the embedding, or both mixed.
+
+        Which model's index that is the verdict decides, not the recommendation; where the two speak of different
+        models, the log says so.
 
         Args:
             similarity_top_k: passages to return.
@@ -64,6 +67,12 @@ class Run:
         from rag_ft.retrieval.hybrid import HybridRetriever
 
         recommended = self.comparison.recommendation.role if self.comparison.recommendation else ""
+        tuned = self.comparison.verdict == "ship"
+        if recommended.endswith("baseline" if tuned else "candidate"):
+            logger.warning(
+                "recommended is %s, and the index holds the %s model's vectors, by the verdict on it", recommended,
+                "tuned" if tuned else "base",
+            )  # fmt: skip
         if recommended == "bm25":
             return HybridRetriever(self.index, Fusion(weight=0.0), similarity_top_k)
         if recommended.startswith("hybrid"):

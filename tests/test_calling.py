@@ -328,6 +328,7 @@ def kill_at_random(server: tuple[State, str], folder: Path, kills: int, count: i
     assert output.read_text() == rows
 
 
+@pytest.mark.slow
 def test_two_kills_lose_nothing(server: tuple[State, str], tmp_path: Path) -> None:
     kill_at_random(server, tmp_path, kills=2, count=60)
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rag_ft import Fusion, Hybrid, InputError, OutsideError, Passage, QADataset, Query, RerankedRetriever, compare
 from rag_ft.cli import app
-from rag_ft.evaluation.comparing import learn_fusion_of
+from rag_ft.evaluation.comparing import learn_fusion_of, question_hash
 from rag_ft.evaluation.comparison import Comparison
 
 MODEL = Hashed(model_name="hashed")
@@ -111,6 +111,17 @@ def test_a_mix_is_never_learned_on_what_is_asked(harbour: QADataset) -> None:
         learn_fusion_of(only_test, MODEL)
 
 
+def test_a_mix_that_was_chosen_on_the_asked_questions_is_not_used(harbour: QADataset) -> None:
+    class Remembering(Hashed):
+        @property
+        def fusion(self) -> dict:
+            asked = [question_hash(harbour.queries["q3"].text)]
+            return Fusion("relative", 0.1).to_dict() | {"asked": asked}
+
+    found = compare(harbour, MODEL, Remembering(model_name="remembering"))
+    assert found.details["hybrid-candidate"]["fusion_learned_on"] == 30
+
+
 def test_the_mix_of_a_model_folder_is_used(harbour: QADataset, tmp_path: Path) -> None:
     """`rag-ft fuse` writes it, `compare --candidate hybrid:MODEL` reads it; the contract is the same as before."""
     from rag_ft import FineTunedEmbedding, write_beir
@@ -133,4 +144,6 @@ def test_the_mix_of_a_model_folder_is_used(harbour: QADataset, tmp_path: Path) -
     sides = ["--baseline", "bm25", "--candidate", f"hybrid:{folder}"]
     run = CliRunner().invoke(app, ["compare", str(data), *sides, "--json", str(written), "--quiet"])
     assert run.exit_code == 0, run.output
-    assert json.loads(written.read_text())["models"]["candidate"]["fusion"] == embedding.fusion
+    assert (
+        json.loads(written.read_text())["models"]["candidate"]["fusion"] == Fusion.from_dict(embedding.fusion).to_dict()
+    )

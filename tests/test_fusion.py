@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,6 +49,20 @@ def test_the_ends_are_one_side_alone(pairs: list[tuple[float, float]], method: s
     by_words = [pool.sparse[int(passage[1:])] for passage, _ in Fusion(method, 0.0).ranked(pool)]
     assert by_words == sorted(by_words, reverse=True)
     assert all(score > 0 for score in by_words)  # BM25 alone knows nothing of passages without a common word
+
+
+@settings(deadline=None)
+@given(scores, st.sampled_from(METHODS), st.floats(0, 1), st.randoms())
+def test_the_order_of_a_pool_changes_nothing(
+    pairs: list[tuple[float, float]], method: str, weight: float, draw: Random
+) -> None:
+    """Offline a pool is in the order of the corpus, in an app in that of the lists."""
+    pool = pool_of([one for one, _ in pairs], [other for _, other in pairs])
+    places = list(range(len(pairs)))
+    draw.shuffle(places)
+    shuffled = Pool([pool.ids[place] for place in places], pool.dense[places], pool.sparse[places], 3, 0.9)
+    fusion = Fusion(method, weight)
+    assert [passage for passage, _ in fusion.ranked(pool)] == [passage for passage, _ in fusion.ranked(shuffled)]
 
 
 @pytest.mark.parametrize("fusion", [Fusion(), Fusion("relative", 0.3), Fusion("standardised", 0.5, (0.1,) * 6)])

@@ -20,6 +20,7 @@ from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 from test_killed_rebuild import Hashed
 
 from rag_ft import Fusion, HybridRetriever, InputError, keep_fusion, open_index, rebuild_index, update_index
+from rag_ft.index.live_store import LiveChromaStore
 from rag_ft.retrieval.keyword_index import KeywordIndex
 
 MODEL = Hashed(model_name="hashed")
@@ -114,6 +115,57 @@ def test_the_next_start_reads_only_what_changed(tmp_path: Path, caplog: pytest.L
     assert found(again, "heliograph") == ["new"]
     assert found(again, "T-17") == ["n17"]
     assert "1 passages read, 0 gone" in caplog.text
+
+
+def test_the_next_start_finds_what_this_one_finds(tmp_path: Path) -> None:
+    """Nothing changed: the kept word index answers as the one it was made of."""
+    first = HybridRetriever(rebuild_index(nodes(), MODEL, tmp_path, "acme"), similarity_top_k=5)
+    question = "Who signs T-17 at desk 3?"
+    answer = [(node.node.node_id, node.score) for node in first.retrieve(question)]
+    again = HybridRetriever(open_index(MODEL, tmp_path, "acme"), similarity_top_k=5)
+    assert [(node.node.node_id, node.score) for node in again.retrieve(question)] == answer
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
+    (tmp_path / "file").write_text("in the way")
+    keywords = KeywordIndex(LiveChromaStore("acme", index.vector_store._client, MODEL), folder=tmp_path / "file" / "x")
+    assert found(HybridRetriever(index, WORDS, 1, keywords=keywords), "T-17") == ["n17"]
+    assert "is not kept" in caplog.text
+
+
+def test_a_killed_writer_is_followed_until_its_lease_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said that it writes, changed a passage after others had looked, and never said that it ended."""
+    from rag_ft.index import revision
+
+    index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
+    retriever = HybridRetriever(index, WORDS, 1)
+    store = retriever.store
+    revision.Writing(store._client, "acme").mark()
+    assert found(retriever, "heliograph") == []
+    with monkeypatch.context() as silent:
+        silent.setattr(revision.Writing, "mark", lambda self: None)
+        index.insert_nodes([TextNode(id_="n3", text="The heliograph stands on the roof.")])
+    monkeypatch.setattr(revision, "LEASE", -1.0)  # later
+    assert found(retriever, "heliograph") == ["n3"]
+    assert retriever.keywords._made_of is not None
+
+
+def test_another_language_is_told_again(tmp_path: Path) -> None:
+    german = ["Der Ausweis öffnet alle Türen des Hauses.", "Der Urlaub wird beim Vorgesetzten beantragt."]
+    english = ["The badge opens all of the doors of the house.", "Holidays are asked for at the desk of the master."]
+    index = rebuild_index([TextNode(id_=text, text=text) for text in english], MODEL, tmp_path, "acme")
+    retriever = HybridRetriever(index, WORDS, 1)
+    retriever.retrieve("doors")
+    rebuild_index([TextNode(id_=text, text=text) for text in german], MODEL, tmp_path, "acme")
+    time.sleep(1.1)
+    assert retriever.keywords.bm25().language == "de"
+    assert found(retriever, "offene Tür") == [german[0]]
+
+
+def test_more_passages_than_the_depth(tmp_path: Path) -> None:
+    index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
+    assert len(HybridRetriever(index, Fusion(depth=5), similarity_top_k=30).retrieve("Who signs form T-3?")) == 30
 
 
 def test_a_broken_word_index_is_made_again(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def test_it_writes_a_question_for_each_passage_and_the_same_ones_again(llm: Loca
     assert again == pairs
 
 
+@pytest.mark.slow
 def test_llama_index_can_use_it_like_any_llm(llm: LocalLLM) -> None:
     assert llm.complete("What is the capital of France?").text
     assert llm.metadata.model_name == "SmolLM2-135M-Instruct"

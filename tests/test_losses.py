@@ -39,7 +39,7 @@ SMALL = Recipe(epochs=2, batch_size=32, shares=(1.0,))
         pytest.param({"loss": "gist", "inner_batch": 8}, id="cached gist", marks=pytest.mark.slow),
         pytest.param({"mine": "both", "negatives": 1}, id="mnr with mined negatives", marks=pytest.mark.slow),
         pytest.param({"mine": "dense", "rounds": 2, "epochs": 1}, id="two rounds", marks=pytest.mark.slow),
-        pytest.param({"lora": 8, "learning_rate": 1e-3}, id="lora"),
+        pytest.param({"lora": 8, "learning_rate": 1e-3}, id="lora", marks=pytest.mark.slow),
         pytest.param({"dimensions": (128, 64)}, id="matryoshka", marks=pytest.mark.slow),
     ],
 )

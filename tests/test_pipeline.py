@@ -37,7 +37,9 @@ def test_a_run_leaves_what_the_design_says(run_folder: Path) -> None:
         "dataset", "model", "chroma", "comparison.json", "report.html", "run.json",
     }  # fmt: skip
     comparison = json.loads((run_folder / "comparison.json").read_text())
-    assert list(comparison["models"]) == ["baseline", "candidate", "bm25"]
+    assert list(comparison["models"]) == [
+        "baseline", "candidate", "hybrid-baseline", "hybrid-candidate", "bm25",
+    ]  # fmt: skip
     assert set(comparison["slices"]) == {"known", "new"}
     assert comparison["slices"]["known"]["queries"] > 0
     assert comparison["slices"]["new"]["queries"] > 0
@@ -84,6 +86,7 @@ def test_a_changed_argument_does_only_what_depends_on_it_anew(run_folder: Path, 
     assert (run_folder / "model").stat().st_mtime_ns != model
 
 
+@pytest.mark.slow
 def test_a_base_model_that_stays_is_what_the_run_gives(acme_people: Path, tmp_path: Path) -> None:
     run = fine_tune(acme_nodes(acme_people), output_dir=tmp_path / "run", **(OPTIONS | {"max_pairs": 2}))
     if run.comparison.verdict != "ship":

@@ -46,7 +46,12 @@ def test_the_snippet_for_an_app_that_exists_runs(tmp_path: Path, capsys: pytest.
 
 def test_every_command_and_option_of_the_readme_exists() -> None:
     commands = sorted(
-        set(re.findall(r"rag-ft (ab|check|demo|run|generate|inspect|review|mine|train|export|index|compare|serve)\b", README))
+        set(
+            re.findall(
+                r"rag-ft (ab|check|demo|run|generate|inspect|review|mine|train|export|index|compare|serve|fuse)\b",
+                README,
+            )
+        )
     )
     runner = CliRunner(env={"COLUMNS": "200"})
     helps = {command: runner.invoke(app, [command, "--help"]).output for command in commands}

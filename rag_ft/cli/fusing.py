@@ -37,7 +37,7 @@ def fuse(
     learned = learn_fusion_of(
         questions, FineTunedEmbedding.load(model, device=device), seed=seed, show_progress=show_progress
     )
-    keep_in_record(model, "fusion", learned.fusion.to_dict())
+    keep_in_record(model, "fusion", learned.to_record())
     curve = learned.curves[learned.fusion.method]
     best = curve[WEIGHTS.index(learned.fusion.weight)]
     out.print(

@@ -192,8 +192,13 @@ class FineTunedEmbedding(BaseEmbedding):
     @property
     def fusion(self) -> dict[str, Any] | None:
         """How its lists are mixed with those of BM25, as it was learned on dev questions; None where it was not."""
+        return self.record.get("fusion")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `rag_ft.json` says of the model; empty for one that rag_ft did not make."""
         folder = model_folder(self.model_name)
-        return read_model_record(folder).get("fusion") if folder is not None else None
+        return read_model_record(folder) if folder is not None else {}
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Plain values, with the prefixes in force: what `from_dict` needs to embed in the same way."""

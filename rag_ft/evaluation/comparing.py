@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -19,6 +19,7 @@ from rag_ft.evaluation.learning_fusion import LearnedFusion, learn_fusion
 from rag_ft.evaluation.metrics import DEFAULT_METRICS
 from rag_ft.evaluation.search import QUERIES_AT_ONCE, EmbeddedCorpus, rank_with_retriever
 from rag_ft.evaluation.verdict import VerdictRules
+from rag_ft.files import sha256_of
 from rag_ft.retrieval.bm25 import BM25, WordScores, best_places
 from rag_ft.retrieval.fusion import Fusion
 from rag_ft.retrieval.pooling import pool_of, pools_of
@@ -90,7 +91,7 @@ def compare(
         for role in (BASELINE, "candidate"):
             if isinstance(model := roles[role], BaseEmbedding):
                 roles[f"hybrid-{role}"] = Hybrid(model)
-    if "bm25" not in roles.values():
+    if not any(isinstance(each, str) for each in roles.values()):
         roles["bm25"] = "bm25"
     found = _Searches(dataset, split, seed, show_progress).of(roles)
     return judge(
@@ -101,7 +102,7 @@ def compare(
         name,
         metrics,
         seed,
-        {role: value.details for role, value in found.items()},
+        {role: value.details | {"kind": _kind_of(roles[role])} for role, value in found.items()},
         rules,
         characters_read_by(given, dataset, split),
     )
@@ -110,6 +111,9 @@ def compare(
 INDEXED = 20_000
 """Passages up to which all go into a Chroma index. Of more the exact search gives the figures, and what an index of so
 many of them finds stands beside."""
+
+SCORES_AT_ONCE = 25_600_000
+"""Of one embedding in memory: 100 MB."""
 
 ASKED = 500
 """Questions by which that is told."""
@@ -165,16 +169,17 @@ class _Searches:
         words = self._bm25() if fusions or "bm25" in roles.values() else None
         corpora = {role: self._corpus(_model_of(each)) for role, each in roles.items() if each != "bm25"}
         seconds: dict[str, float] = defaultdict(float)
-        blocks = range(0, len(self._queries), QUERIES_AT_ONCE)
+        step = max(16, min(QUERIES_AT_ONCE, SCORES_AT_ONCE // max(1, len(self._texts))))
+        blocks = range(0, len(self._queries), step)
         quiet = not self._show_progress or len(self._texts) <= INDEXED
         for start in tqdm(blocks, desc="searching", unit="block", disable=quiet, dynamic_ncols=True):
-            queries = self._queries[start : start + QUERIES_AT_ONCE]
+            queries = self._queries[start : start + step]
             with _timed(seconds, "bm25"):
                 by_words = list(words.search(queries)) if words is not None else []
             by_corpus = {}
             for corpus in {id(each): each for each in corpora.values()}.values():
                 with _timed(seconds, str(id(corpus))):
-                    by_corpus[id(corpus)] = corpus.block(start, start + QUERIES_AT_ONCE)
+                    by_corpus[id(corpus)] = corpus.block(start, start + step)
             for role in roles:
                 with _timed(seconds, role):
                     dense = by_corpus[id(corpora[role])] if role in corpora else None
@@ -231,7 +236,8 @@ class _Searches:
     def _fusion(self, hybrid: Hybrid, corpus: EmbeddedCorpus, words: BM25) -> tuple[Fusion, LearnedFusion | None]:
         if hybrid.fusion is not None:
             return hybrid.fusion, None
-        if kept := getattr(hybrid.embed_model, "fusion", None):
+        kept = getattr(hybrid.embed_model, "fusion", None)
+        if kept and not set(kept.get("asked", ())) & {question_hash(query) for query in self._queries}:
             return Fusion.from_dict(kept), None
         learned = _learned(self._dataset, self._split, corpus, words, self._seed)
         return (learned.fusion, learned) if learned is not None else (Fusion(), None)
@@ -244,6 +250,17 @@ def corpus_details(corpus: EmbeddedCorpus, agreement: float | None = None) -> di
         "dimension": corpus.dimension,
         "index_megabytes": round(corpus.megabytes, 1),
     }
+
+
+def _kind_of(candidate: Candidate) -> str:
+    """`bm25`, `embedding`, `hybrid` or `retriever`."""
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    if isinstance(candidate, str):
+        return "bm25"
+    if isinstance(candidate, Hybrid):
+        return "hybrid"
+    return "embedding" if isinstance(candidate, BaseEmbedding) else "retriever"
 
 
 def _model_of(candidate: Candidate) -> Any:
@@ -263,14 +280,28 @@ FEWEST_DEV = 20
 
 def _learned(dataset: QADataset, split: str, corpus: EmbeddedCorpus, words: BM25, seed: int) -> LearnedFusion | None:
     """The mix that is best on dev; None where there are too few dev questions besides those that are asked."""
-    if not dataset.qrels.get("dev") and dataset.qrels.get("train"):
-        dataset = carve_dev(dataset, seed=seed)
-    dev = dataset.qrels.get("dev", {})
+    if not dataset.qrels.get("dev") and dataset.qrels.get("train") and split != "train":
+        # The questions that chose the model's weights, and that it was not trained on: drawn by its own seed.
+        own = getattr(corpus.model, "record", {}).get("recipe", {}).get("seed")
+        dataset = carve_dev(dataset, seed=seed if own is None else int(own))
+    asked = {question_hash(dataset.queries[query].text) for query in dataset.qrels.get(split, {})}
+    dev = {
+        query: grades
+        for query, grades in dataset.qrels.get("dev", {}).items()
+        if question_hash(dataset.queries[query].text) not in asked
+    }
     if split == "dev" or len(dev) < FEWEST_DEV:
         return None
+    dataset = dataset.with_qrels(dataset.qrels | {"dev": dev})
     queries = [dataset.queries[query].text for query in dev]
     pools = list(pools_of(corpus, words, queries))
-    return learn_fusion(pools, list(dev.values()), resampling_groups(dataset, "dev")[0], seed)
+    learned = learn_fusion(pools, list(dev.values()), resampling_groups(dataset, "dev")[0], seed)
+    return replace(learned, asked=tuple(question_hash(query) for query in queries))
+
+
+def question_hash(question: str) -> str:
+    """A question as a model folder remembers it."""
+    return sha256_of(question)[:12]
 
 
 def learn_fusion_of(
@@ -282,7 +313,7 @@ def learn_fusion_of(
         dataset: the one that the model was trained on, with its dev split; where it has none, the same questions are
             taken out of train as in training with this seed.
         embed_model: any LlamaIndex embedding.
-        seed: of the training.
+        seed: of the training, where the model's folder does not say.
         show_progress: a progress bar while passages are embedded.
 
     Raises:

@@ -262,7 +262,12 @@ def judge(
             )
             for role in candidates
         },
-        recommendation=recommend({role: values[HEADLINE] for role, values in per_query.items()}, groups, seed),
+        recommendation=recommend(
+            {role: values[HEADLINE] for role, values in per_query.items()},
+            groups,
+            {role: str(values["kind"]) for role, values in (details or {}).items() if "kind" in values},
+            seed,
+        ),
         seed=seed,
         notes=(*([resampled] if resampled else []), *about_questions(dataset, split)),
         per_query=per_query,

@@ -39,16 +39,22 @@ class LearnedFusion:
         questions: it was chosen on.
         curves: method -> nDCG@10 at each of `WEIGHTS`.
         by_question: nDCG@10 of a weight for each question, on questions that it was not fitted to; None: not tried.
+        asked: hashes of the questions that it was chosen on, so that nobody is misled by asking them again.
     """
 
     fusion: Fusion
     questions: int
     curves: dict[str, list[float]] = field(default_factory=dict)
     by_question: float | None = None
+    asked: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For `rag_ft.json` and the report."""
-        return asdict(self) | {"fusion": self.fusion.to_dict(), "weights": list(WEIGHTS)}
+        return asdict(self) | {"fusion": self.fusion.to_dict(), "weights": list(WEIGHTS), "asked": list(self.asked)}
+
+    def to_record(self) -> dict[str, Any]:
+        """What a model folder keeps: the fusion, and which questions chose it."""
+        return self.fusion.to_dict() | {"asked": list(self.asked)}
 
 
 def learn_fusion(
@@ -80,7 +86,12 @@ def learn_fusion(
     """
     if not pools:
         raise InputError("a fusion needs questions to be learned on: give a dev split")
-    sides = {method: [(side(pool.dense), side(pool.sparse)) for pool in pools] for method, side in SIDES.items()}
+    sides = {
+        method: [
+            (side(pool.dense, np.ones(len(pool.ids), dtype=bool)), side(pool.sparse, pool.sparse > 0)) for pool in pools
+        ]
+        for method, side in SIDES.items()
+    }
     gains = [np.array([grades.get(each, 0) for each in pool.ids]) for pool, grades in zip(pools, relevant, strict=True)]
     ideals = [sorted(grades.values(), reverse=True) for grades in relevant]
     curves = {

@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-BM25, BASELINE, CANDIDATE, HYBRID = "bm25", "baseline", "candidate", "hybrid"
-
 NEEDS = {
-    BM25: "words alone: no model, no vectors",
-    BASELINE: "the model as it is, and its index",
-    CANDIDATE: "another model or retriever, and a rebuilt index",
-    f"{HYBRID}-{BASELINE}": "the model as it is, its index, and a word index in memory",
-    f"{HYBRID}-{CANDIDATE}": "another model, a rebuilt index, and a word index in memory",
+    "bm25": "words alone: no model, no vectors",
+    "embedding": "the model as it is, and its index",
+    "another embedding": "another model, and an index rebuilt with it",
+    "hybrid": "the model as it is, its index, and a word index in memory",
+    "another hybrid": "another model, an index rebuilt with it, and a word index in memory",
+    "retriever": "a retriever of its own",
 }
-"""What each kind of retriever needs to run, the simplest first."""
+"""What each kind of retriever needs to run, the simplest first; `another` is what is not the baseline's model."""
+
+BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,20 @@ class Recommendation:
 
 
 def recommend(
-    values: Mapping[str, NDArray[np.float64]], groups: Sequence[object], seed: int = 0, enough: int = 50
+    values: Mapping[str, NDArray[np.float64]],
+    groups: Sequence[object],
+    kinds: Mapping[str, str] | None = None,
+    seed: int = 0,
+    enough: int = 50,
 ) -> Recommendation:
     """The simplest retriever whose nDCG@10 is not significantly below that of the best.
+
+    Where the questions come from so few places that nothing can be told, and under 50 of them, the baseline stays.
 
     Args:
         values: role -> nDCG@10 of each question, shape (questions,); roles as in a comparison.
         groups: what each question is resampled with.
+        kinds: role -> `bm25`, `embedding`, `hybrid` or `retriever`; told by the role where it is not there.
         seed: of the bootstrap.
         enough: questions under which nothing new is recommended.
 
@@ -62,40 +70,37 @@ def recommend(
         >>> recommend({"baseline": base, "candidate": base + 0.2, "bm25": base - 0.1}, range(200)).role
         'candidate'
     """
+
+    def simplicity(role: str) -> int:
+        return list(NEEDS).index(kind_of(role, kinds))
+
     means = {role: float(found.mean()) for role, found in values.items()}
-    best = max(means, key=lambda role: (means[role], -_simplicity(role)))
-    count = len(values[best])
-    if count < enough:
+    best = max(means, key=lambda role: (means[role], -simplicity(role)))
+    if (count := len(values[best])) < enough:
         return Recommendation(BASELINE, best, f"{count} questions are too few to tell: at least {enough} are needed")
-    for role in sorted(values, key=_simplicity):
-        if role == best:
-            break
-        lack = paired_bootstrap(values[role] - values[best], groups, seed)
-        if lack.ci95[1] >= 0:
+    lacks = {role: paired_bootstrap(values[role] - values[best], groups, seed) for role in values if role != best}
+    if any(lack.mean and lack.ci95[1] == float("inf") for lack in lacks.values()):
+        return Recommendation(BASELINE, best, "all questions come from one place: nothing can be told")
+    for role in sorted(lacks, key=simplicity):
+        if simplicity(role) < simplicity(best) and lacks[role].ci95[1] >= 0:
             return Recommendation(
-                role, best, f"{role} is simpler than {best}, and its nDCG@10 is not told apart from it ({lack})"
+                role, best, f"{role} is simpler than {best}, and its nDCG@10 is not told apart from it ({lacks[role]})"
             )
-    after = sorted((role for role in values if role != best), key=lambda role: -means[role])
-    if not after:
+    if not lacks:
         return Recommendation(best, best, "it is the only one")
-    lead = paired_bootstrap(values[best] - values[after[0]], groups, seed)
-    if _simplicity(best) < _simplicity(after[0]):
-        return Recommendation(best, best, f"{best} has the highest nDCG@10, and nothing simpler comes near")
-    return Recommendation(best, best, f"{best} has the highest nDCG@10: {lead} over {after[0]}, the next")
+    after = max(lacks, key=lambda role: means[role])
+    lead = paired_bootstrap(values[best] - values[after], groups, seed)
+    return Recommendation(best, best, f"{best} has the highest nDCG@10: {lead} over {after}, the next")
 
 
-def needs(role: str) -> str:
+def needs(role: str, kinds: Mapping[str, str] | None = None) -> str:
     """What a retriever needs to run, in words."""
-    return NEEDS[_kind(role)]
+    return NEEDS[kind_of(role, kinds)]
 
 
-def _kind(role: str) -> str:
-    first, _, rest = role.partition("-")
-    if first == HYBRID:
-        return f"{HYBRID}-{BASELINE}" if rest == BASELINE else f"{HYBRID}-{CANDIDATE}"
-    return first if first in NEEDS else CANDIDATE
-
-
-def _simplicity(role: str) -> int:
-    """Lower is simpler."""
-    return list(NEEDS).index(_kind(role))
+def kind_of(role: str, kinds: Mapping[str, str] | None = None) -> str:
+    """A key of `NEEDS` for a role of a comparison."""
+    told = "bm25" if role == "bm25" else "hybrid" if role.startswith("hybrid") else "embedding"
+    kind = (kinds or {}).get(role, told)
+    is_baseline = role in (BASELINE, f"hybrid-{BASELINE}")
+    return kind if is_baseline or kind not in ("embedding", "hybrid") else f"another {kind}"

@@ -33,6 +33,7 @@ class EmbeddedCorpus:
         show_progress: a progress bar.
 
     Attributes:
+        model: the embedding.
         ids: of the passages.
         seconds: to embed all passages.
         query_milliseconds: to embed one question, on average.
@@ -44,7 +45,7 @@ class EmbeddedCorpus:
     def __init__(
         self, model: BaseEmbedding, passages: Mapping[str, str], queries: Sequence[str], show_progress: bool = False
     ) -> None:
-        self._model, self.ids, self._texts = model, list(passages), list(queries)
+        self.model, self.ids, self._texts = model, list(passages), list(queries)
         began = time.monotonic()
         with embedding_failures(model):
             vectors = model.get_text_embedding_batch(list(passages.values()), show_progress=show_progress)
@@ -103,8 +104,8 @@ class EmbeddedCorpus:
         if list(queries) == self._texts:
             vectors = self._queries
         else:
-            with embedding_failures(self._model):
-                vectors = query_vectors(self._model, queries)
+            with embedding_failures(self.model):
+                vectors = query_vectors(self.model, queries)
         asked = unit(vectors)
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             yield from asked[start : start + QUERIES_AT_ONCE] @ self._unit.T

@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag_ft.embedding.contract import ContractError, contract_of
 from rag_ft.errors import InputError, OutsideError, RagFtError, without_secrets
 from rag_ft.index.build_lock import building
 from rag_ft.index.chroma import check_collection_name, create_collection, open_chroma
 from rag_ft.index.contract import (
-    FUSION,
     as_metadata,
     check_same,
     check_still_makes,
@@ -159,7 +158,7 @@ def update_index(
         pointer = _existing(client, name)
         collection = client.get_collection(str(pointer.current), embedding_function=None)
         _check(collection, model)
-        with changing(client, collection.name) as writing:
+        with changing(client, name) as writing:
 
             def before_each_write() -> None:
                 lock.check()
@@ -310,15 +309,7 @@ def _half_filled(
             return collection
         client.delete_collection(left)
     final = f"{name}-{contract.fingerprint[:FINGERPRINT_DIGITS]}-{pointer.version + 1}"
-    return create_collection(client, final, as_metadata(contract) | _fusion_of(client, pointer, contract))
-
-
-def _fusion_of(client: ClientAPI, pointer: Pointer, contract: EmbeddingContract) -> dict[str, Any]:
-    """What was learned about mixing with BM25 holds for the same model over other passages."""
-    if pointer.current is None:
-        return {}
-    metadata = client.get_collection(pointer.current, embedding_function=None).metadata or {}
-    return {FUSION: metadata[FUSION]} if FUSION in metadata and from_metadata(metadata) == contract else {}
+    return create_collection(client, final, as_metadata(contract))
 
 
 def _same_vectors(

@@ -16,9 +16,6 @@ SPACE = "cosine"
 KEY = "rag_ft_"
 """Before each entry of ours in a collection's metadata."""
 
-FUSION = KEY + "fusion"
-"""How its vectors are mixed with BM25, as JSON: learned for one model, so kept with its contract."""
-
 
 def as_metadata(contract: EmbeddingContract) -> dict[str, Any]:
     """A contract as a collection's metadata."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -21,8 +22,9 @@ from llama_index.core.vector_stores.types import (
 from rag_ft.embedding.contract import ContractError, EmbeddingContract, contract_of
 from rag_ft.embedding.marked import mark_of
 from rag_ft.errors import InputError, RagFtError
+from rag_ft.index.build_lock import building
 from rag_ft.index.contract import check_alike, check_same, from_metadata
-from rag_ft.index.pointer import read_pointer
+from rag_ft.index.pointer import read_pointer, write_pointer
 from rag_ft.index.records import record_of
 from rag_ft.index.revision import Revision, changing, read_revision
 from rag_ft.index.writing import CLOUD_STEP, step_of, stored_metadata, write_records
@@ -67,6 +69,8 @@ class LiveChromaStore(BasePydanticVectorStore):
     _store: Any = PrivateAttr(default=None)
     _looked: float = PrivateAttr(default=0.0)
     _changes: int = PrivateAttr(default=0)
+    _fusion: dict[str, Any] | None = PrivateAttr(default=None)
+    _keywords: Any = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
     def __init__(self, name: str, client: ClientAPI, embed_model: BaseEmbedding | None = None, **kwargs: Any) -> None:
@@ -119,6 +123,7 @@ class LiveChromaStore(BasePydanticVectorStore):
         pointer = read_pointer(self._client, self.name)
         if pointer is None or pointer.current is None:
             raise InputError(f"no index {self.name} is complete yet: build it with rag-ft index SOURCE --model MODEL")
+        self._fusion = pointer.fusion
         opened = self._store._collection if self._store is not None else None
         if opened is not None and opened.name == pointer.current and not gone:
             self._looked = time.monotonic()
@@ -207,7 +212,8 @@ class LiveChromaStore(BasePydanticVectorStore):
     def _changing(self, store: ChromaVectorStore) -> Iterator[None]:
         """Tell those who follow the collection, here and elsewhere, that its passages change."""
         try:
-            with changing(self._client, store._collection.name):
+            with changing(self._client, self.name) as writing:
+                writing.mark()
                 yield
         finally:
             self._changes += 1
@@ -217,9 +223,28 @@ class LiveChromaStore(BasePydanticVectorStore):
         """How often passages were changed through this store."""
         return self._changes
 
+    @property
+    def fusion(self) -> dict[str, Any] | None:
+        """How the index's lists are mixed with those of BM25; None where nothing was learned for its model."""
+        fingerprint = self.contract.fingerprint
+        return self._fusion if self._fusion and self._fusion.get("fingerprint") == fingerprint else None
+
+    def keep_fusion(self, fusion: dict[str, Any]) -> None:
+        """Write down how the lists are mixed; it holds for the model that the index has now.
+
+        Raises:
+            OutsideError: where another process builds the index.
+        """
+        with building(self._client, self.name):
+            pointer = read_pointer(self._client, self.name)
+            assert pointer is not None
+            fusion = fusion | {"fingerprint": self.contract.fingerprint}
+            write_pointer(self._client, self.name, replace(pointer, fusion=fusion))
+        self._fusion = fusion
+
     def revision(self) -> Revision:
         """What state the collection is in that is read at present."""
-        return self._on_current(lambda store: read_revision(self._client, store._collection.name))
+        return self._on_current(lambda store: read_revision(self._client, self.name, store._collection.name))
 
     def nearest(self, query: VectorStoreQuery) -> tuple[list[str], list[float]]:
         """(ids of the passages that are most like a question, their cosine similarities), without the passages.
@@ -259,10 +284,10 @@ class LiveChromaStore(BasePydanticVectorStore):
 
         return self._on_current(ask)
 
-    def ids_that_match(self, filters: MetadataFilters) -> list[str]:
-        """The ids of all passages that filters let through."""
+    def that_match(self, ids: Sequence[str], filters: MetadataFilters) -> set[str]:
+        """Which of some passages filters let through."""
         where = where_of(filters)
-        return self._on_current(lambda store: list(store._collection.get(where=where, include=[])["ids"]))
+        return self._on_current(lambda store: set(store._collection.get(ids=list(ids), where=where, include=[])["ids"]))
 
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Insert nodes, or replace those of the same ids.

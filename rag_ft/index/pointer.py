@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag_ft.errors import InputError
 
@@ -42,17 +42,20 @@ class Pointer:
         version: counts the builds that ended.
         current: the collection that is read; None before the first one is complete.
         retired: those before, oldest first.
+        fusion: how the vectors of one model, whose fingerprint is in it, are mixed with BM25; None where nothing was
+            learned.
     """
 
     version: int = 0
     current: str | None = None
     retired: tuple[Retired, ...] = ()
+    fusion: dict[str, Any] | None = None
 
     def to(self, collection: str) -> Pointer:
         """The pointer after a swap."""
         before = (Retired(self.current, time.time()),) if self.current is not None else ()
         kept = tuple(each for each in self.retired if each.collection != collection)
-        return Pointer(self.version + 1, collection, kept + before)
+        return replace(self, version=self.version + 1, current=collection, retired=kept + before)
 
     def ended(self) -> Pointer:
         """The pointer after a build that changed nothing of it."""
@@ -85,7 +88,8 @@ def read_pointer(client: ClientAPI, name: str) -> Pointer | None:
     try:
         values = json.loads(str(metadata[ENTRY]))
         retired = tuple(Retired(str(each["collection"]), float(each["since"])) for each in values["retired"])
-        return Pointer(int(values["version"]), values["current"], retired)
+        fusion = values.get("fusion")
+        return Pointer(int(values["version"]), values["current"], retired, fusion if isinstance(fusion, dict) else None)
     except (ValueError, KeyError, TypeError):
         raise InputError(
             f"the collection {name + SUFFIX} says nothing that rag_ft wrote: remove it and build the index again"
@@ -98,6 +102,7 @@ def write_pointer(client: ClientAPI, name: str, pointer: Pointer) -> None:
         "version": pointer.version,
         "current": pointer.current,
         "retired": [{"collection": each.collection, "since": each.since} for each in pointer.retired],
+        **({"fusion": pointer.fusion} if pointer.fusion else {}),
     }
     collection = client.get_or_create_collection(name + SUFFIX, embedding_function=None)
     collection.modify(metadata={ENTRY: json.dumps(values)})

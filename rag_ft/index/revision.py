@@ -1,8 +1,9 @@
-"""Tells those who keep something made of a collection's passages that the passages changed.
+"""Tells those who keep something made of an index's passages that the passages changed.
 
-A word index beside the vectors must follow each insert, change and deletion. Chroma tells nobody, so whoever writes
-leaves a new revision in the collection's metadata: before it writes, marked as open, and after it. One that was killed
-in between leaves an open one behind: readers then look again until it is `LEASE` old.
+A word index beside the vectors must follow each insert, change and deletion, and Chroma tells nobody. So whoever writes
+leaves a record of its own in the small collection `NAME.changes` before it writes, and takes it away afterwards, when
+it also gives the whole a new name. A writer that was killed leaves its record behind: what was read meanwhile is not
+final until the record is `LEASE` old.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rag_ft.index.contract import KEY
-
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
 
-ENTRY = KEY + "revision"
+SUFFIX = ".changes"
+LAST, SINCE, NAME = "last", "since", "name"
+NOWHERE = [0.0]
+"""The vector of a record: Chroma wants one."""
 
 LEASE = 300.0
 """Seconds for which a writer that left no end may still write."""
@@ -31,65 +33,97 @@ RENEW = 60.0
 
 @dataclass(frozen=True)
 class Revision:
-    """What state a collection is in.
+    """What state an index is in.
 
     Attributes:
-        collection: its id: a rebuilt index is another collection.
-        name: new at each change; empty where nobody changed anything since the collection was filled.
-        open_since: seconds since 1970 at which somebody began to write and did not end; None where all ended.
+        collection: id of the collection that is read: a rebuilt index is another one.
+        name: new after each change; empty where nobody changed anything since the index was built.
+        settled: whether nobody was in the middle of writing.
         count: of the passages.
     """
 
     collection: str
     name: str
-    open_since: float | None
+    settled: bool
     count: int
 
-    @property
-    def settled(self) -> bool:
-        """Whether nobody is in the middle of writing."""
-        return self.open_since is None or time.time() - self.open_since > LEASE
 
-
-def read_revision(client: ClientAPI, collection: str) -> Revision:
-    """The state of a collection at this moment."""
-    found = client.get_collection(collection, embedding_function=None)
-    name, _, since = str((found.metadata or {}).get(ENTRY, "")).partition("@")
-    return Revision(str(found.id), name, float(since) if since else None, found.count())
-
-
-class Writing:
-    """Leaves revisions while somebody writes into a collection.
+def read_revision(client: ClientAPI, name: str, collection: str) -> Revision:
+    """The state of an index at this moment.
 
     Args:
         client: a Chroma client.
-        collection: its name.
+        name: what the index is opened by.
+        collection: the name of the one that is read.
+    """
+    changes = _changes(client, name, create=False)
+    last, settled = "", True
+    if changes is not None:
+        rows = changes.get(include=["metadatas"])
+        for key, metadata in zip(rows["ids"], rows["metadatas"] or [], strict=True):
+            if key == LAST:
+                last = str((metadata or {}).get(NAME, ""))
+            elif time.time() - float(str((metadata or {}).get(SINCE, 0))) < LEASE:
+                settled = False
+    found = client.get_collection(collection, embedding_function=None)
+    return Revision(str(found.id), last, settled, found.count())
+
+
+class Writing:
+    """Somebody who writes into an index, as others see it.
+
+    Args:
+        client: a Chroma client.
+        name: what the index is opened by.
     """
 
-    def __init__(self, client: ClientAPI, collection: str) -> None:
-        self._client, self._collection = client, collection
-        self._marked = 0.0
+    def __init__(self, client: ClientAPI, name: str) -> None:
+        self._client, self._name = client, name
+        self._key, self._marked = uuid.uuid4().hex, 0.0
 
-    def mark(self, is_open: bool = True) -> None:
-        """Leave a new revision; within a minute of the last one that was open, one more open one says nothing new."""
+    def mark(self) -> None:
+        """Say that something is written now; more often than once a minute this does nothing."""
         now = time.time()
-        if is_open and now - self._marked < RENEW:
+        if now - self._marked < RENEW:
             return
-        found = self._client.get_collection(self._collection, embedding_function=None)
-        _mark(found, f"{uuid.uuid4().hex}@{now}" if is_open else uuid.uuid4().hex)
-        self._marked = now if is_open else 0.0
+        changes = _changes(self._client, self._name, create=True)
+        assert changes is not None
+        changes.upsert(ids=[self._key], embeddings=[NOWHERE], metadatas=[{SINCE: now}])  # type: ignore[arg-type]
+        self._marked = now
+
+    def end(self) -> None:
+        """Say that all is written, where something was."""
+        if not self._marked:
+            return
+        changes = _changes(self._client, self._name, create=True)
+        assert changes is not None
+        changes.upsert(ids=[LAST], embeddings=[NOWHERE], metadatas=[{NAME: uuid.uuid4().hex}])  # type: ignore[arg-type]
+        rows = changes.get(include=["metadatas"])
+        old = [
+            key
+            for key, metadata in zip(rows["ids"], rows["metadatas"] or [], strict=True)
+            if key != LAST and time.time() - float(str((metadata or {}).get(SINCE, 0))) > 10 * LEASE
+        ]
+        changes.delete(ids=[self._key, *old])
+        self._marked = 0.0
 
 
 @contextmanager
-def changing(client: ClientAPI, collection: str) -> Iterator[Writing]:
-    """Leave a revision before something is written, and one after it, also where writing failed."""
-    writing = Writing(client, collection)
-    writing.mark()
+def changing(client: ClientAPI, name: str) -> Iterator[Writing]:
+    """Somebody may write into an index: `mark` before each write, and the end is said also where writing failed."""
+    writing = Writing(client, name)
     try:
         yield writing
     finally:
-        writing.mark(is_open=False)
+        writing.end()
 
 
-def _mark(collection: Collection, revision: str) -> None:
-    collection.modify(metadata={**(collection.metadata or {}), ENTRY: revision})
+def _changes(client: ClientAPI, name: str, create: bool) -> Collection | None:
+    from chromadb.errors import NotFoundError
+
+    if create:
+        return client.get_or_create_collection(name + SUFFIX, embedding_function=None)
+    try:
+        return client.get_collection(name + SUFFIX, embedding_function=None)
+    except NotFoundError:
+        return None

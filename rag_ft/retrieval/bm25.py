@@ -157,6 +157,7 @@ class BM25:
                 found._index.scores = {name: arrays[name] for name in ("data", "indices", "indptr")}
                 found._index.scores["num_docs"] = len(found.ids)
                 found._index.vocab_dict = found._vocabulary
+                found._index.nonoccurrence_array = None  # of other variants of BM25
                 found._index.unique_token_ids_set = set(found._vocabulary.values())
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise InputError(f"{folder} holds no word index that can be read ({error})") from error
@@ -185,7 +186,7 @@ class BM25:
                     yield WordScores(np.zeros(len(self.ids), dtype=np.float32))
                     continue
                 starts = self._index.scores["indptr"]
-                found_in = [int(starts[word + 1] - starts[word]) for word in set(known)]
+                found_in = [count for word in set(known) if (count := int(starts[word + 1] - starts[word]))]
                 yield WordScores(
                     self._index.get_scores_from_ids(known),
                     len(found_in),

@@ -48,8 +48,9 @@ class Pool:
     @property
     def features(self) -> NDArray[np.float64]:
         """The question in numbers, in the order of `FEATURES`."""
-        ranked = [np.argsort(-side, kind="stable")[:AGREE] for side in (self.dense, self.sparse)]
-        agreement = len(set(ranked[0].tolist()) & set(ranked[1].tolist())) / max(1, min(AGREE, len(self.ids)))
+        dense, sparse = (set(np.argsort(-side, kind="stable")[:AGREE].tolist()) for side in (self.dense, self.sparse))
+        known = {place for place in sparse if self.sparse[place] > 0}
+        agreement = len(dense & known) / max(1, min(AGREE, len(self.ids)))
         return np.array([min(self.words, 20) / 20, self.rarest**20, agreement, _lead(self.dense), _lead(self.sparse)])
 
 
@@ -85,6 +86,8 @@ class Fusion:
             raise InputError(f"fusion method {self.method!r}: use one of {', '.join(get_args(Method))}")
         if not 0 <= self.weight <= 1:
             raise InputError(f"fusion weight {self.weight}: from 0 (BM25 alone) to 1 (the embedding alone)")
+        if self.depth < 1:
+            raise InputError(f"fusion depth {self.depth}: at least 1 passage of each side")
         if self.by_question and len(self.by_question) != len(FEATURES) + 1:
             raise InputError(
                 f"{len(self.by_question)} numbers for the weight of a question: {len(FEATURES) + 1} needed"
@@ -99,12 +102,15 @@ class Fusion:
     def scores(self, pool: Pool) -> NDArray[np.float64]:
         """The mixed score of each passage, shape (n,)."""
         weight, side = self.weight_for(pool), SIDES[self.method]
-        return weight * side(pool.dense) + (1 - weight) * side(pool.sparse)
+        return weight * side(pool.dense, np.ones(len(pool.ids), dtype=bool)) + (1 - weight) * side(
+            pool.sparse, pool.sparse > 0
+        )
 
     def ranked(self, pool: Pool) -> list[tuple[str, float]]:
         """(passage, score), best first; where one side has no say, passages that only it knows nothing of are left."""
         scores = self.scores(pool)
-        order = np.argsort(-scores, kind="stable")
+        # In an order that does not depend on who found a passage first: offline and in an app it is the same.
+        order = np.lexsort((np.asarray(pool.ids, dtype=str), -pool.sparse, -pool.dense, -scores))
         if not self.by_question and self.weight == 0:
             order = order[pool.sparse[order] > 0]
         return [(pool.ids[place], float(scores[place])) for place in order]
@@ -136,20 +142,22 @@ class Fusion:
         return f"{self.method}, weight {self.weight:g} for the embedding"
 
 
-def _standardised(scores: NDArray[Any]) -> NDArray[np.float64]:
+def _standardised(scores: NDArray[Any], _: NDArray[np.bool_]) -> NDArray[np.float64]:
     scores = scores.astype(np.float64)
     return (scores - scores.mean()) / max(float(scores.std()), 1e-9) if len(scores) else scores
 
 
-def _relative(scores: NDArray[Any]) -> NDArray[np.float64]:
+def _relative(scores: NDArray[Any], _: NDArray[np.bool_]) -> NDArray[np.float64]:
     scores = scores.astype(np.float64)
     return (scores - scores.min()) / max(float(np.ptp(scores)), 1e-9) if len(scores) else scores
 
 
-def _reciprocal_rank(scores: NDArray[Any]) -> NDArray[np.float64]:
-    ranks = np.empty(len(scores))
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    return 1 / (RRF + ranks)
+def _reciprocal_rank(scores: NDArray[Any], in_list: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Equal scores share a rank; what is not in the list gets nothing."""
+    if not len(scores):
+        return scores.astype(np.float64)
+    ranks = np.searchsorted(np.sort(-scores), -scores) + 1
+    return np.where(in_list, 1 / (RRF + ranks), 0.0)
 
 
 def _lead(scores: NDArray[Any]) -> float:
@@ -163,9 +171,9 @@ def sigmoid(value: float) -> float:
     return float(1 / (1 + np.exp(-value)))
 
 
-SIDES: dict[str, Callable[[NDArray[Any]], NDArray[np.float64]]] = {
+SIDES: dict[str, Callable[[NDArray[Any], NDArray[np.bool_]], NDArray[np.float64]]] = {
     "standardised": _standardised,
     "relative": _relative,
     "reciprocal-rank": _reciprocal_rank,
 }
-"""Method -> what becomes of one side's scores."""
+"""Method -> what becomes of one side's scores, and of whether it has the passage in its list."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery
 
 from rag_ft.errors import InputError
-from rag_ft.index.contract import FUSION
 from rag_ft.index.live_store import LiveChromaStore
-from rag_ft.retrieval.bm25 import best_places
+from rag_ft.retrieval.bm25 import BM25, WordScores, best_places
 from rag_ft.retrieval.fusion import Fusion, Pool
 from rag_ft.retrieval.keyword_index import KeywordIndex
 
@@ -65,7 +63,7 @@ class HybridRetriever(BaseRetriever):
             raise InputError(f"similarity_top_k is {similarity_top_k}: at least 1 passage")
         self.store, self.embed_model = _store_of(index), index._embed_model
         self.similarity_top_k, self.filters = similarity_top_k, filters
-        self.keywords = keywords or KeywordIndex(self.store)
+        self.keywords = keywords or KeywordIndex.of(self.store)
         self._fusion = fusion
         super().__init__(callback_manager=callback_manager or Settings.callback_manager)
 
@@ -74,8 +72,7 @@ class HybridRetriever(BaseRetriever):
         """How the lists are mixed: as was given, else as the index says, else as its model's folder does."""
         if self._fusion is not None:
             return self._fusion
-        kept = (self.store.collection.metadata or {}).get(FUSION)
-        learned = json.loads(str(kept)) if kept else getattr(self.embed_model, "fusion", None)
+        learned = self.store.fusion or getattr(self.embed_model, "fusion", None)
         return Fusion.from_dict(learned) if learned else Fusion()
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -90,31 +87,37 @@ class HybridRetriever(BaseRetriever):
 
     def pool(self, query_bundle: QueryBundle, fusion: Fusion) -> Pool:
         """What either side finds for a question, scored by both."""
+        depth = max(fusion.depth, self.similarity_top_k)
         words = self.keywords.bm25()
         found = next(iter(words.search([query_bundle.query_str])))
-        scores = found.scores
-        place_of = words.place_of
-        if self.filters is not None:
-            allowed = [place_of[key] for key in self.store.ids_that_match(self.filters) if key in place_of]
-            mask = np.zeros(len(scores), dtype=bool)
-            mask[allowed] = True
-            scores = np.where(mask, scores, 0.0).astype(np.float32)
-        by_words = [words.ids[place] for place in best_places(scores, fusion.depth, above=0.0)]
-        similarity: dict[str, float] = {}
+        by_words = self._by_words(words, found, depth)
         if fusion.by_question or fusion.weight > 0:
-            similarity = self._by_embedding(query_bundle, by_words, fusion.depth)
+            similarity = self._by_embedding(query_bundle, by_words, depth)
         else:
             similarity = dict.fromkeys(by_words, 0.0)
-        ids = list(similarity)
-        sparse = np.array([scores[place_of[key]] if key in place_of else 0.0 for key in ids], dtype=np.float32)
+        places = [words.place_of.get(key, -1) for key in similarity]
+        sparse = np.array([found.scores[place] if place >= 0 else 0.0 for place in places], dtype=np.float32)
         dense = np.array(list(similarity.values()), dtype=np.float32)
-        return Pool(ids, dense, sparse, found.words, found.rarest)
+        return Pool(list(similarity), dense, sparse, found.words, found.rarest)
+
+    def _by_words(self, words: BM25, found: WordScores, depth: int) -> list[str]:
+        """The passages that BM25 finds; where there are filters, it looks further down until enough pass them."""
+        wanted = depth
+        while True:
+            ids = [words.ids[place] for place in best_places(found.scores, wanted, above=0.0)]
+            if self.filters is None or not ids:
+                return ids
+            passing = self.store.that_match(ids, self.filters)
+            if len(passing) >= depth or len(ids) < wanted:
+                return [key for key in ids if key in passing][:depth]
+            wanted *= 4
 
     def _by_embedding(self, query_bundle: QueryBundle, others: list[str], depth: int) -> dict[str, float]:
         """Similarity of the passages that are nearest to a question, and of some others."""
         vector: Any = query_bundle.embedding
         if vector is None:
-            vector = self.embed_model.get_query_embedding(query_bundle.query_str)
+            # More than one where the question was rewritten (HyDE).
+            vector = self.embed_model.get_agg_embedding_from_queries(query_bundle.embedding_strs)
         ids, similarities = self.store.nearest(
             VectorStoreQuery(
                 query_embedding=vector,
@@ -132,10 +135,9 @@ def keep_fusion(index: VectorStoreIndex, fusion: Fusion) -> None:
 
     Raises:
         InputError: where the index is not one of rag_ft's.
+        OutsideError: where somebody builds the index at this moment.
     """
-    store = _store_of(index)
-    collection = store._client.get_collection(store.collection.name, embedding_function=None)
-    collection.modify(metadata={**(collection.metadata or {}), FUSION: json.dumps(fusion.to_dict())})
+    _store_of(index).keep_fusion(fusion.to_dict())
 
 
 def _store_of(index: VectorStoreIndex) -> LiveChromaStore:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_ft.errors import InputError
+from rag_ft.errors import InputError, RagFtError
 from rag_ft.files import cache_folder, read_json, sha256_of, write_json, written_beside
 from rag_ft.index.nodes import node_of
 from rag_ft.index.records import NODE_HASH
@@ -33,6 +33,12 @@ logger = logging.getLogger(__name__)
 FOLDER = "rag_ft_bm25"
 
 LOOK_AGAIN_SECONDS = 1.0
+
+FORMAT = 1
+"""Of what is kept: another one is made again."""
+
+SAVE_AGAIN_SECONDS = 60.0
+"""Between two savings of a large word index that changes all the time."""
 
 WAIT_FOR = 20_000
 """Passages up to which a question waits until the word index has followed a change; with more it follows beside."""
@@ -54,20 +60,25 @@ class KeywordIndex:
         self._store, self._language = store, language
         self._folder = folder or _folder_for(store)
         self._bm25: BM25 | None = None
+        self._saved = float("-inf")
         self._hashes: dict[str, str] = {}
         self._made_of: Revision | None = None
         self._looked, self._changes = 0.0, -1
         self._lock = threading.Lock()
         self._following: threading.Thread | None = None
 
+    @classmethod
+    def of(cls, store: LiveChromaStore) -> KeywordIndex:
+        """The one that all retrievers over a store share."""
+        if store._keywords is None:
+            store._keywords = cls(store)
+        return store._keywords  # type: ignore[no-any-return]
+
     def bm25(self) -> BM25:
         """The word index as it is, after it has followed what changed.
 
         The first call reads all passages, or the folder. Over more than 20,000 passages a later change is followed in
         a thread, and this answers with what was there before.
-
-        Raises:
-            InputError: where the index holds no passage.
         """
         if self._bm25 is not None and self._is_fresh():
             return self._bm25
@@ -85,7 +96,7 @@ class KeywordIndex:
             now = self._store.revision()
             if self._bm25 is None:
                 self._load()
-            if self._bm25 is None or self._made_of is None or not self._is_of(now):
+            if self._bm25 is None or not self._is_of(now):
                 self._read(now)
             self._looked, self._changes = looked, changes
             assert self._bm25 is not None
@@ -112,16 +123,20 @@ class KeywordIndex:
         hashes = dict(_hashes(collection))
         known = self._hashes if self._bm25 is not None else {}
         fresh = [key for key, value in hashes.items() if known.get(key) != value]
-        gone = [key for key in known if key not in hashes]
+        if 2 * len(fresh) > len(hashes):
+            # Mostly other passages: they may be of another language.
+            fresh, known, self._bm25 = list(hashes), {}, None
         began = time.monotonic()
         texts = dict(_texts(collection, fresh))
         # What was removed between the two readings is gone as well.
         hashes = {key: value for key, value in hashes.items() if key in texts or known.get(key) == value}
+        gone = [key for key in self._bm25.ids if key not in hashes] if self._bm25 is not None else []
         if self._bm25 is None:
             self._bm25 = BM25(texts, self._language)
         elif texts or gone:
             self._bm25 = self._bm25.changed(texts, set(gone))
-        self._hashes, self._made_of = hashes, now
+        # What was read while somebody wrote is read again.
+        self._hashes, self._made_of = hashes, now if now.settled else None
         if fresh or gone:
             logger.info(
                 "word index of %s: %d passages read, %d gone, in %.1f s (%s)",
@@ -131,15 +146,17 @@ class KeywordIndex:
 
     def _save(self) -> None:
         """Keep it for the next start; where that fails, the next start reads all again."""
-        if self._folder is None or self._bm25 is None or self._made_of is None:
+        if self._folder is None or self._bm25 is None:
             return
+        if len(self._bm25.ids) > WAIT_FOR and time.monotonic() - self._saved < SAVE_AGAIN_SECONDS:
+            return
+        self._saved = time.monotonic()
         try:
             with written_beside(self._folder) as folder:
                 folder.mkdir()
                 self._bm25.save(folder)
-                state = {"collection": self._made_of.collection, "hashes": self._hashes}
-                write_json(folder / "state.json", state)
-        except OSError as error:
+                write_json(folder / "state.json", {"format": FORMAT, "hashes": self._hashes})
+        except (OSError, RagFtError) as error:
             logger.warning("the word index of %s is not kept in %s (%s)", self._store.name, self._folder, error)
 
     def _load(self) -> None:
@@ -152,7 +169,8 @@ class KeywordIndex:
             bm25 = BM25.load(self._folder)
         except (OSError, KeyError, TypeError, AttributeError, InputError):
             return
-        if hashes.keys() != set(bm25.ids) or (self._language is not None and bm25.language != self._language):
+        other_language = self._language is not None and bm25.language != self._language
+        if hashes.keys() != set(bm25.ids) or other_language or state.get("format") != FORMAT:
             shutil.rmtree(self._folder, ignore_errors=True)
             return
         self._bm25, self._hashes, self._made_of = bm25, hashes, None
