@@ -36,9 +36,9 @@ def outside_failures(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise OutsideError(f"no space left on the disk while writing {path}: free some and run again") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
-            raise OutsideError(f"{path} cannot be written ({error.strerror}): choose another --output") from error
+            raise OutsideError(f"{path} cannot be written ({error.strerror}): choose another place") from error
         if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            raise InputError(f"{path} is in the way ({error.strerror}): choose another --output") from error
+            raise InputError(f"{path} is in the way ({error.strerror}): choose another place") from error
         raise
 
 

@@ -23,4 +23,4 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command line; an error that a user can mend is one line on stderr."""
-    sys.exit(exit_code(app))
+    sys.exit(exit_code(lambda: app(standalone_mode=False)))

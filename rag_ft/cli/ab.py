@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -56,9 +58,13 @@ def ab(
     from rag_ft.serving.running import LOCAL_HOSTS, bound_socket, serve
 
     kept = Votes(votes)
-    check_same_sides(kept, a, b)
-    model = resolve_llm(llm, llm_url)
-    with bound_socket(host, port) as listening:  # a port that is taken is found out before a model is loaded
+    with _no_empty_file(votes):
+        check_same_sides(kept, a, b)
+        model = resolve_llm(llm, llm_url)
+    with (
+        _no_empty_file(votes),
+        bound_socket(host, port) as listening,
+    ):  # a port that is taken is found out before a model is loaded
         sides = page_sides(
             source_nodes(source, chunk_size, chunk_overlap),
             {"a": candidate_of(a, device, None), "b": candidate_of(b, device, None)},
@@ -96,6 +102,18 @@ def ab(
     standing = kept.standing()
     verdict, reason, _ = judge_votes(standing)
     out.print(f"\n{standing}\n{verdict}: {reason}", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _no_empty_file(votes: Path) -> Iterator[None]:
+    """A start that fails leaves no file behind in which nothing stands."""
+    try:
+        yield
+    except BaseException:
+        if votes.is_file() and not votes.stat().st_size:
+            votes.unlink()
+            votes.with_name(votes.name + ".lock").unlink(missing_ok=True)
+        raise
 
 
 def _names(host: str) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,6 +31,21 @@ app = typer.Typer(
 out = Console()
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"rag-ft {importlib.metadata.version('rag-ft')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Fine-tune the embedding model of a LlamaIndex application, and prove that retrieval got better."""
+
+
 def begin(quiet: bool) -> bool:
     """Set logging up; whether progress is shown."""
     handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False, show_time=False)
@@ -46,8 +62,9 @@ def begin(quiet: bool) -> bool:
 
 
 def exit_code(command: Callable[[], Any]) -> int:
+    """Run a command; what a user can mend is one line on stderr."""
     try:
-        command()
+        done = command()
     except RagFtError as error:
         return _fail(error, error.exit_code)
     except KeyboardInterrupt:
@@ -57,6 +74,11 @@ def exit_code(command: Callable[[], Any]) -> int:
             return _fail(STOPPED, INTERRUPTED)
         return done.code if isinstance(done.code, int) else 0
     except Exception as error:
+        if hasattr(error, "format_message"):  # an option that is wrong: typer's own, or click's, by its version
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()  # type: ignore[attr-defined]
+                return InputError.exit_code
+            return _fail(error.format_message(), InputError.exit_code)
         if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)) or any(
             sign in str(error) for sign in FULL
         ):
@@ -66,7 +88,9 @@ def exit_code(command: Callable[[], Any]) -> int:
         if isinstance(error, PermissionError):
             return _fail(f"{error.filename} cannot be used ({error.strerror})", InputError.exit_code)
         raise
-    return 0
+    if done == INTERRUPTED:
+        return _fail(STOPPED, INTERRUPTED)
+    return done if isinstance(done, int) else 0
 
 
 def _fail(message: object, code: int) -> int:

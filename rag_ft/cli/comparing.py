@@ -26,6 +26,7 @@ from rag_ft.cli.options import (
 )
 from rag_ft.cli.results import exit_by_verdict, show_comparison
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
+from rag_ft.errors import InputError
 
 if TYPE_CHECKING:
     from rag_ft.dataset.qa_dataset import QADataset
@@ -104,7 +105,7 @@ def compare(
     from rag_ft.evaluation.report import to_markdown, write_report
     from rag_ft.files import write_text
 
-    check_outputs(dataset, single, losses)
+    check_outputs(dataset, single, losses, json, html, markdown)
     questions = load_dataset(dataset, split, fields=named_fields(field))
     questions.require(split)
     server = Server(embed_url, sending(max_cost))
@@ -139,11 +140,14 @@ def compare(
     exit_by_verdict(comparison, require_improvement)
 
 
-def check_outputs(dataset: Path, single: Path | None, losses: Path | None) -> None:
+def check_outputs(dataset: Path, single: Path | None, losses: Path | None, *others: Path | None) -> None:
     """Refuse what cannot be written before anything is computed."""
     from rag_ft.evaluation.losses import check_target
     from rag_ft.evaluation.questions import check_suffix
 
+    for file in (single, *others):
+        if file is not None and file.is_dir():
+            raise InputError(f"{file} is a folder: give a file to write")
     if single is not None:
         check_suffix(single)
     if losses is not None:

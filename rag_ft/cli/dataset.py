@@ -133,7 +133,7 @@ def generate(
         styles=style or tuple(STYLES),
         answers=answers,
         prompt=template,
-        judge=resolve_llm(judge, judge_url) if judge is not None else None,
+        judge=resolve_llm(judge, judge_url, "--judge") if judge is not None else None,
         max_passages=max_passages,
         journal=Path(f"{output.resolve()}.journal.jsonl") if model is not None or judge is not None else None,
         workers=workers,

@@ -62,7 +62,8 @@ def index(
         out.print(f"removed: {escape(', '.join(gone) or 'none')}", highlight=False)
         return
     if source is None or model is None:
-        raise InputError(f"SOURCE is {source} and --model is {model}: an index is built from passages and a model")
+        missing = "SOURCE, the documents" if source is None else "--model MODEL"
+        raise InputError(f"an index is built from documents and a model: give {missing}")
     if (keep_others and not update) or (fresh and update):
         raise InputError("--keep-others goes with --update, and --fresh without it")
     # A server that is down is found out before a model is loaded; a new folder is made only after that.

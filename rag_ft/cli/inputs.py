@@ -119,6 +119,8 @@ def candidate_of(
     if name == "bm25":
         return "bm25"
     kind, _, model = name.partition(":")
+    if kind == "hybrid" and not model:
+        raise InputError(f"{name!r} names no model: give hybrid:MODEL, like hybrid:local")
     if kind == "hybrid":
         return Hybrid(embedding_of(model, device, max_length, at_least, server))
     return embedding_of(name, device, max_length, at_least, server)

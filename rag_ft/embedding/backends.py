@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rag_ft.embedding.contract import weights_sha256
-from rag_ft.embedding.loading import load_sentence_transformer, model_folder
+from rag_ft.embedding.loading import LOCAL, load_sentence_transformer, model_folder
 from rag_ft.errors import InputError, OutsideError, require_package
 from rag_ft.files import read_json, sha256_of, sha256_of_file, write_json, written_beside
 from rag_ft.quiet import quiet_libraries
@@ -108,7 +108,9 @@ def load_exported(name: str, backend: Backend, int8: bool, **settings: Any) -> S
     folder = model_folder(name)
     file = exported_file(folder or Path(name), backend, int8)
     command = f"rag-ft export {name} --backend {backend}{' --int8' * int8}"
-    if folder is None or not file.is_file():
+    if folder is None or name == LOCAL:
+        raise InputError(f"{name} has no {backend} export: only model folders have them (rag-ft train makes one)")
+    if not file.is_file():
         raise InputError(f"{file} does not exist: make it with {command}")
     _require(backend)
     entry = _record(file.parent).get(file.name, {})

@@ -123,6 +123,7 @@ def load_sentence_transformer(
         InputError: where the name or folder is wrong.
         OutsideError: where the hub cannot be reached.
     """
+    check_device(device)
     path, called = resolve_model(name)
     if not Path(path).is_dir():
         _check_hub(path)
@@ -152,6 +153,22 @@ def load_sentence_transformer(
     elif model.max_seq_length is None:
         model.max_seq_length = min(longest or 512, 8192)
     return model
+
+
+def check_device(device: str | None) -> None:
+    """Refuse what is no torch device.
+
+    Raises:
+        InputError: naming it.
+    """
+    import torch
+
+    if device is None:
+        return
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise InputError(f"--device {device!r} is no torch device: give cpu, cuda, cuda:0 or mps") from None
 
 
 def _check_hub(name: str) -> None:

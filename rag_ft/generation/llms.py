@@ -15,13 +15,14 @@ LOCAL = "local"
 NONE = "none"
 
 
-def resolve_llm(name: str, url: str | None = None) -> LLM | None:
+def resolve_llm(name: str, url: str | None = None, option: str = "--llm") -> LLM | None:
     """The LLM of a name; None for `none`.
 
     Args:
         name: `none`; `local` (SmolLM2) or `local:HUB_NAME`; or `PROVIDER:MODEL` with an installed
             `llama_index.llms` package, like `openai:gpt-4.1-mini`, `ollama:llama3.2`, `openai-like:MODEL`.
         url: the address of an OpenAI-compatible server, for `openai-like` and others that take one.
+        option: which names it, for messages.
 
     Raises:
         InputError: where the name is of no such form, or its package is not installed.
@@ -34,7 +35,7 @@ def resolve_llm(name: str, url: str | None = None) -> LLM | None:
 
         return LocalLLM(model_name=model)
     if not model:
-        raise InputError(f"--llm {name!r}: give 'local', 'none' or PROVIDER:MODEL, like openai:gpt-4.1-mini")
+        raise InputError(f"{option} {name!r}: give 'local', 'none' or PROVIDER:MODEL, like openai:gpt-4.1-mini")
     module_name = f"llama_index.llms.{provider.replace('-', '_')}"
     try:
         module = importlib.import_module(module_name)
