@@ -80,14 +80,15 @@ class KeywordIndex:
         The first call reads all passages, or the folder. Over more than 20,000 passages a later change is followed in
         a thread, and this answers with what was there before.
         """
-        if self._bm25 is not None and self._is_fresh():
-            return self._bm25
-        if self._bm25 is None or len(self._bm25.ids) <= WAIT_FOR:
+        now = self._bm25
+        if now is not None and self._is_fresh():
+            return now
+        if now is None or len(now.ids) <= WAIT_FOR:
             return self.follow()
         if self._following is None or not self._following.is_alive():
             self._following = threading.Thread(target=self._follow_quietly, name="rag_ft keyword index", daemon=True)
             self._following.start()
-        return self._bm25
+        return now
 
     def follow(self) -> BM25:
         """Make the word index what the collection is now, and return it."""
@@ -121,26 +122,28 @@ class KeywordIndex:
         """Read what is new or changed, and forget what is gone."""
         collection = self._store.collection
         hashes = dict(_hashes(collection))
-        known = self._hashes if self._bm25 is not None else {}
+        before = self._bm25
+        known = self._hashes if before is not None else {}
         fresh = [key for key, value in hashes.items() if known.get(key) != value]
         if 2 * len(fresh) > len(hashes):
             # Mostly other passages: they may be of another language.
-            fresh, known, self._bm25 = list(hashes), {}, None
+            fresh, known, before = list(hashes), {}, None
         began = time.monotonic()
         texts = dict(_texts(collection, fresh))
         # What was removed between the two readings is gone as well.
         hashes = {key: value for key, value in hashes.items() if key in texts or known.get(key) == value}
-        gone = [key for key in self._bm25.ids if key not in hashes] if self._bm25 is not None else []
-        if self._bm25 is None:
+        gone = [key for key in before.ids if key not in hashes] if before is not None else []
+        if before is None:
             self._bm25 = BM25(texts, self._language)
         elif texts or gone:
-            self._bm25 = self._bm25.changed(texts, set(gone))
+            self._bm25 = before.changed(texts, set(gone))
         # What was read while somebody wrote is read again.
         self._hashes, self._made_of = hashes, now if now.settled else None
         if fresh or gone:
             logger.info(
                 "word index of %s: %d passages read, %d gone, in %.1f s (%s)",
-                self._store.name, len(fresh), len(gone), time.monotonic() - began, self._bm25.language,
+                self._store.name, len(fresh), len(gone), time.monotonic() - began,
+                self._bm25.language if self._bm25 is not None else "",
             )  # fmt: skip
             self._save()
 
