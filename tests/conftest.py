@@ -10,8 +10,13 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 from browser import browser, chromium  # noqa: F401
+from hypothesis import HealthCheck, settings
 
 from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents, read_questions
+
+# A busy machine draws its examples slowly; that is no fault of what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENTS = 12

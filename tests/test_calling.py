@@ -206,6 +206,7 @@ def test_it_runs_within_a_running_loop(server: tuple[State, str]) -> None:
     assert texts(asyncio.run(notebook())) == expected(3)
 
 
+@pytest.mark.slow
 def test_an_error_of_an_unknown_kind_ends_no_run() -> None:
     from test_asking import Clerk
 

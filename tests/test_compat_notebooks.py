@@ -155,6 +155,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_first_notebook_ends_with_its_tables(acme: Path, here: None) -> None:
     table, other = first_notebook(acme, Reader(), most=12)
     print(table, other, sep="\n")

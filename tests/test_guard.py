@@ -92,6 +92,7 @@ def test_one_making_that_loses_is_heard() -> None:
     assert "loses on the dev questions of one making (real" in chosen.refused["share 0.5"]
 
 
+@pytest.mark.slow
 def test_forgetting_is_bounded() -> None:
     base = noise(0.4)
     told = {0.0: base, 0.5: base + 0.1, 1.0: base + 0.2}

@@ -59,8 +59,8 @@ def test_documents_are_indexed_changed_and_taken_back(docs: Path, tmp_path: Path
     [
         (["docs", "--rollback"], "stand alone"),
         (["--rollback", "--prune"], "stand alone"),
-        (["docs"], "--model is None"),
-        (["--model", "local"], "SOURCE is None"),
+        (["docs"], "give --model MODEL"),
+        (["--model", "local"], "give SOURCE, the documents"),
         (["--rollback"], "does not exist"),
         (["chroma:nowhere", "--model", "local"], "PATH_OR_URL:COLLECTION"),
     ],

@@ -179,7 +179,8 @@ def _kill_twenty_times(chroma: str) -> None:
     assert_same(content(chroma), before)
 
 
-@pytest.mark.parametrize("kind", ["embedded", pytest.param("server", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["embedded", "server"])
 def test_of_two_builders_at_once_one_wins_and_the_other_says_so(kind: str, tmp_path: Path) -> None:
     def race(chroma: str) -> None:
         rebuild_index(passages("old"), Hashed(model_name="hashed"), chroma, "acme")

@@ -113,6 +113,7 @@ def test_nothing_is_sent_before_somebody_agrees(server: tuple[State, str], tmp_p
     assert state.stats()["requests"] == 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_without_paying_twice(server: tuple[State, str], tmp_path: Path) -> None:
     state, _ = server
     state.latency = 0.05

@@ -72,6 +72,7 @@ def test_the_same_call_does_nothing_twice_and_gives_the_index(run_folder: Path, 
     ]
 
 
+@pytest.mark.slow
 def test_a_changed_argument_does_only_what_depends_on_it_anew(run_folder: Path, acme_people: Path) -> None:
     dataset = (run_folder / "dataset").stat().st_mtime_ns
     model = (run_folder / "model").stat().st_mtime_ns

@@ -56,8 +56,8 @@ def test_every_command_and_option_of_the_readme_exists() -> None:
     runner = CliRunner(env={"COLUMNS": "200"})
     helps = {command: runner.invoke(app, [command, "--help"]).output for command in commands}
     assert commands == [
-        *("ab", "check", "compare", "demo", "export", "generate", "index", "inspect", "mine", "review", "run", "serve"),
-        "train",
+        *("ab", "check", "compare", "demo", "export", "fuse", "generate", "index", "inspect", "mine", "review", "run"),
+        *("serve", "train"),
     ]
     for option in set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README)) - {"--index-url"}:
         assert any(option in text for text in helps.values()), option

@@ -147,6 +147,7 @@ def test_training_ends_where_dev_gets_no_better() -> None:
     assert list(tuning.scores.values()) == [0.5, 0.6, 0.55, 0.54]
 
 
+@pytest.mark.slow
 def test_out_of_memory_goes_on_with_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_sentence_transformer("local", max_length=32)
     forward, seen = type(model).forward, []

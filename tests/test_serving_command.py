@@ -85,7 +85,7 @@ def test_a_port_that_is_taken_is_named() -> None:
     [
         (["serve", "no/such/model", "--port", "0"], "no model folder"),
         (["serve", "local", "--port", "0", "--dimension", "4000"], "more than local has"),
-        (["serve", "local", "--port", "0", "--backend", "onnx"], "rag-ft export"),
+        (["serve", "local", "--port", "0", "--backend", "onnx"], "has no onnx export"),
         (["serve", "local", "--port", "0", "--host", "no.such.host.invalid"], "RAG_FT_API_KEY is not set"),
     ],
 )
