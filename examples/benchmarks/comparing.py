@@ -33,7 +33,8 @@ class Given(BaseEmbedding):
         return "Given"
 
     def _vector(self, text: str, noise: float) -> list[float]:
-        number = int(text.split(" ", 1)[0].strip("pq"))
+        name = text.split(" ", 1)[0].strip("pq")
+        number = int(name) if name.isdigit() else 0
         draw = np.random.default_rng(number)
         vector = draw.normal(size=384)
         spread = np.random.default_rng(number + sum(map(ord, self.model_name))).normal(size=384)
