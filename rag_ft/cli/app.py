@@ -69,10 +69,10 @@ def exit_code(command: Callable[[], Any]) -> int:
         return _fail(error, error.exit_code)
     except KeyboardInterrupt:
         return _fail(STOPPED, INTERRUPTED)
-    except SystemExit as done:
-        if done.code == INTERRUPTED:  # Typer turns Ctrl-C into this, without a word
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # Typer turns Ctrl-C into this, without a word
             return _fail(STOPPED, INTERRUPTED)
-        return done.code if isinstance(done.code, int) else 0
+        return ended.code if isinstance(ended.code, int) else 0
     except Exception as error:
         if hasattr(error, "format_message"):  # an option that is wrong: typer's own, or click's, by its version
             if type(error).__name__ == "NoArgsIsHelpError":
