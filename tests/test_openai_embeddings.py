@@ -19,7 +19,15 @@ from openai_server import DIMENSION, State, serve, vector_of
 from test_adapter import jargon_dataset
 from typer.testing import CliRunner
 
-from rag_ft import AdapterEmbedding, CachedEmbedding, Sending, VectorCache, train_adapter, write_beir
+from rag_ft import (
+    AdapterEmbedding,
+    CachedEmbedding,
+    FineTunedEmbedding,
+    Sending,
+    VectorCache,
+    train_adapter,
+    write_beir,
+)
 from rag_ft.cli import app
 from rag_ft.embedding import openai_batch, vectors
 from rag_ft.embedding.identity import PROBES
@@ -296,3 +304,20 @@ def test_a_model_with_a_key_shows_it_nowhere(server: tuple[State, str], tmp_path
     adapter = AdapterEmbedding.load(tmp_path / "adapter", cached)
     for model in (cached, adapter):
         assert KEY not in repr(model) + str(model) + str(model.to_dict()) + model.to_json()
+
+
+def test_our_own_server_stands_in_for_openai(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An adapter over what `rag-ft serve` answers, for whom the model is one behind an API like any other."""
+    from embeddings_server import embeddings_server
+
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("RAG_FT_CACHE", str(tmp_path / "cache"))
+    with embeddings_server("local", name="acme", api_key=KEY) as address:
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
+        model = openai_embedding("openai:acme")
+        local = np.asarray(FineTunedEmbedding.load("local").get_text_embedding(TEXTS[0]))
+        assert local @ np.asarray(model.get_text_embedding(TEXTS[0])) > 0.999
+        trained = train_adapter(jargon_dataset(), model, tmp_path / "adapter")
+        assert trained.record["training"]["pairs"] > 0
+        again = AdapterEmbedding.load(tmp_path / "adapter", model)
+        assert len(again.get_query_embedding("Who signs?")) == len(local)
