@@ -23,21 +23,27 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@contextmanager
-def chroma_server(folder: Path) -> Iterator[str]:
-    """Run `chroma run` over a folder; its address."""
-    port = free_port()
+def start_server(folder: Path, port: int) -> subprocess.Popen:
+    """`chroma run` over a folder, once it listens."""
     server = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "run", "--path", str(folder), "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    for _ in range(120):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.25)
+    return server
+
+
+@contextmanager
+def chroma_server(folder: Path) -> Iterator[str]:
+    """Run `chroma run` over a folder; its address."""
+    port = free_port()
+    server = start_server(folder, port)
     try:
-        for _ in range(120):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.25)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()

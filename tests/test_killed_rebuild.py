@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chroma_server import chroma_server
+from chroma_server import chroma_server, free_port, start_server
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from rag_ft import open_index, rebuild_index, rollback_index
@@ -199,3 +199,39 @@ def test_of_two_builders_at_once_one_wins_and_the_other_says_so(kind: str, tmp_p
             race(address)
     else:
         race(str(tmp_path / "chroma"))
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_in_a_rebuild_loses_nothing(tmp_path: Path) -> None:
+    """The app goes on with the old collection as soon as the server is back, and the same build goes on."""
+    port = free_port()
+    address, model = f"http://127.0.0.1:{port}", Hashed(model_name="hashed")
+    server = start_server(tmp_path / "server", port)
+    try:
+        rebuild_index(passages("old"), model, address, "acme")
+        before = content(address)
+        app = open_index(model, address, "acme").as_retriever(similarity_top_k=3)
+        builder = start_build(address, "new")
+        client = open_chroma(address)
+        current = read_pointer(client, "acme").current
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            others = [
+                each for each in client.list_collections() if each.name.startswith("acme-") and each.name != current
+            ]
+            if any(each.count() for each in others):
+                break
+        server.kill()
+        server.wait(10)
+        _, said = builder.communicate(timeout=120)
+        assert builder.returncode != 0
+        assert "Chroma failed" in said
+        server = start_server(tmp_path / "server", port)
+        assert len(app.retrieve("Passage 3 of old.")) == 3  # the app of before, not opened anew
+        assert_same(content(address), before)
+        rebuild_index(passages("new"), model, address, "acme")
+        rebuild_index(passages("new"), model, address, "at-once")
+        assert_same(content(address), content(address, "at-once"))
+    finally:
+        server.kill()
+        server.wait(10)
