@@ -11,9 +11,12 @@ from rich.console import Console
 
 from rag_ft import Passage, QADataset, Query
 from rag_ft.errors import InputError
+from rag_ft.evaluation.answers import JudgedAnswers
 from rag_ft.evaluation.comparison import Comparison, judge
-from rag_ft.evaluation.report import write_report
+from rag_ft.evaluation.report import to_markdown, write_report
+from rag_ft.evaluation.significance import Difference
 from rag_ft.evaluation.table import comparison_text, print_comparison
+from rag_ft.retrieval.standing import Standing
 
 ATTACK = "<script>alert('x')</script> & \"quotes\" </td></table>"
 ARABIC = "يحق لكل موظف عشرون يوما من الإجازة."
@@ -364,3 +367,24 @@ def test_given_passages_that_are_cut_and_few_documents_then_they_are_slices(tmp_
     assert comparison.aspects["truncated passages"].queries == 30
     assert [comparison.aspects[f"document d{n}"].queries for n in range(3)] == [25, 25, 25]
     assert "document d2" in Page(write_report(comparison, tmp_path / "report.html", few)).words
+
+
+def test_given_judged_answers_then_both_sides_stand_beside_each_other_as_text(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    judged = JudgedAnswers(
+        "ship", "the judge's verdicts prefer b", Difference(0.4, (0.1, 0.7), 0.01), Standing(queries=3, a=1, b=2), 0,
+        {"a": 0, "b": 0, "judge": 0}, {"faithfulness": Difference(0.5, (0.2, 0.8), 0.01)},
+        {"faithfulness": {"a": 0.25, "b": 0.75}},
+        {"won": {"a": "no", "b": ATTACK}, "lost": {"a": ARABIC, "b": "no"}, "also won": {"a": "no", "b": "yes"}},
+        {"won": "b", "lost": "a", "also won": "b"},
+    )  # fmt: skip
+    page = Page(write_report(comparison, tmp_path / "report.html", answers=judged))
+    assert ATTACK in page.text
+    assert ARABIC in page.text
+    assert page.text.index("lost") < page.text.index("won")
+    assert "a (in use) 1, b 2, ties 0" in page.text
+    assert "0.250" in page.text
+    assert "0.750" in page.text
+    assert "Answers, judged by an LLM" in to_markdown(comparison, answers=judged)
+    assert "Answers, judged" not in to_markdown(comparison)

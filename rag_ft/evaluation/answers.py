@@ -41,6 +41,7 @@ class JudgedAnswers:
         means: metric -> side -> mean: `faithfulness` is the share of answers that their passages support,
             `correctness` is 1 to 5.
         answers: question -> side -> answer.
+        better: question -> the side whose answer is better, or `tie`.
     """
 
     verdict: Verdict
@@ -52,6 +53,7 @@ class JudgedAnswers:
     scores: dict[str, Difference] = field(default_factory=dict)
     means: dict[str, dict[str, float]] = field(default_factory=dict)
     answers: dict[str, dict[str, str]] = field(default_factory=dict)
+    better: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{self.verdict}: {self.reason}", f"{self.standing}; changed with the order {self.disagreed}"]
@@ -192,4 +194,5 @@ def _summed_up(votes: Votes, keys: Sequence[str], failures: Counter[str]) -> Jud
         scores,
         means,
         {str(shown.row["question"]): dict(shown.row.get("answers") or {}) for shown in queries.values()},
+        {str(shown.row["question"]): str(shown.vote) for shown in queries.values()},
     )

@@ -109,8 +109,11 @@ def compare(
 
 
 INDEXED = 20_000
-"""Passages up to which all go into a Chroma index. Of more the exact search gives the figures, and what an index of so
-many of them finds stands beside."""
+"""Passages up to which all go into a Chroma index. Of more the exact search gives the figures, and what an index of
+some of them finds stands beside."""
+
+SAMPLED = 5_000
+"""Passages of that index."""
 
 SCORES_AT_ONCE = 25_600_000
 """Of one embedding in memory: 100 MB."""
@@ -212,8 +215,8 @@ class _Searches:
             return {"index_seconds": round(self._words_seconds, 2), "index_megabytes": round(words.megabytes, 1)}
         corpus = self._corpus(_model_of(candidate))
         if not isinstance(candidate, Hybrid):
-            agreement = corpus.agreement(INDEXED, ASKED, self._seed)
-            return corpus_details(corpus, agreement) | {"agreement_passages": INDEXED}
+            agreement = corpus.agreement(SAMPLED, ASKED, self._seed)
+            return corpus_details(corpus, agreement) | {"agreement_passages": SAMPLED}
         words = self._bm25()
         fusion, learned = self._fusion(candidate, corpus, words)
         details = corpus_details(corpus) | {"fusion": fusion.to_dict()}

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.errors import InputError
@@ -23,11 +23,17 @@ from rag_ft.evaluation.table import best_score, label, metric_names, roles, subj
 from rag_ft.evaluation.verdict import KINDS
 from rag_ft.files import write_text
 
+if TYPE_CHECKING:
+    from rag_ft.evaluation.answers import JudgedAnswers
+
 MOST_ROWS = 5_000
 """Questions in the table of a report, those that moved most and those that are answered worst; a file takes all."""
 
 SHOWN_INSTEAD = 3
 """Passages that came instead, in that table."""
+
+MOST_ANSWERS = 200
+"""Judged answers in a report; the file of votes has all."""
 
 IN_MARKDOWN = 5
 """Wins and losses that are named in Markdown, each."""
@@ -55,6 +61,7 @@ def write_report(
     training: Mapping[str, Any] | None = None,
     title: str = "",
     command: str = "",
+    answers: JudgedAnswers | None = None,
 ) -> Path:
     """Write the report of a comparison: one HTML file that needs no network and no other file.
 
@@ -65,6 +72,7 @@ def write_report(
         training: the content of the model's `rag_ft.json`.
         title: shown above the verdict.
         command: by which the comparison is made again.
+        answers: of two query engines, with what a judge said of them (`rag_ft.judge_answers`): side by side.
 
     Returns:
         The file.
@@ -79,6 +87,8 @@ def write_report(
     style, script = (source_of(templates, name) for name in ("report.css", "report.js"))
     text = templates.get_template("report.html.j2").render(
         **_facts(comparison, dataset, training, title, command),
+        answers=answers,
+        shown_answers=_shown_answers(answers),
         plots=_plots(comparison, dataset, training, moves),
         style=Markup(style),
         script=Markup(script),
@@ -98,6 +108,7 @@ def to_markdown(
     training: Mapping[str, Any] | None = None,
     title: str = "",
     command: str = "",
+    answers: JudgedAnswers | None = None,
 ) -> str:
     """The report as Markdown, for a pull request: the arguments of `write_report` but the file.
 
@@ -113,6 +124,7 @@ def to_markdown(
         .get_template("report.md.j2")
         .render(
             **_facts(comparison, dataset, training, title, command),
+            answers=answers,
             moved=_counts(moves),
             named=named,
             dataset=dataset,
@@ -194,6 +206,15 @@ def _plots(
     if isinstance(dropped, dict) and dropped:
         found["drops"] = [plots.drops_plot(dropped)]
     return found
+
+
+def _shown_answers(judged: JudgedAnswers | None) -> list[tuple[str, str, dict[str, str]]]:
+    """(question, better side, answers): the candidate's losses first, then its wins, then the ties."""
+    if judged is None:
+        return []
+    order = {"a": 0, "b": 1}
+    asked = sorted(judged.answers, key=lambda question: order.get(judged.better.get(question, "tie"), 2))
+    return [(each, judged.better.get(each, "tie"), judged.answers[each]) for each in asked[:MOST_ANSWERS]]
 
 
 def _counts(moves: Mapping[str, Sequence[Move]]) -> dict[str, dict[str, int]]:

@@ -6,14 +6,13 @@ import time
 import uuid
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag_ft.errors import InputError, OutsideError, RagFtError, without_secrets
 from rag_ft.index.chroma import create_collection
-from rag_ft.retrieval.exact import query_vectors, unit
+from rag_ft.retrieval.exact import passage_vectors, query_vectors, unit
 
 if TYPE_CHECKING:
     from llama_index.core.base.base_retriever import BaseRetriever
@@ -48,12 +47,11 @@ class EmbeddedCorpus:
         self.model, self.ids, self._texts = model, list(passages), list(queries)
         began = time.monotonic()
         with embedding_failures(model):
-            vectors = model.get_text_embedding_batch(list(passages.values()), show_progress=show_progress)
-        self._passages = np.asarray(vectors, dtype=np.float32)
+            self._passages = unit(passage_vectors(model, list(passages.values()), show_progress))
         self.seconds = time.monotonic() - began
         began = time.monotonic()
         with embedding_failures(model):
-            self._queries = query_vectors(model, queries)
+            self._queries = unit(query_vectors(model, queries)) if queries else np.empty((0, 0), dtype=np.float32)
         self.query_milliseconds = round(1000 * (time.monotonic() - began) / max(1, len(queries)), 2)
 
     @property
@@ -89,11 +87,7 @@ class EmbeddedCorpus:
 
     def block(self, start: int, end: int) -> NDArray[np.float32]:
         """The cosine similarity of every passage to some of the questions, shape (end - start, passages)."""
-        return unit(self._queries[start:end]) @ self._unit.T
-
-    @cached_property
-    def _unit(self) -> NDArray[np.float32]:
-        return unit(self._passages)
+        return self._queries[start:end] @ self._passages.T
 
     def scores(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
         """The cosine similarity of every passage to each question, shape (passages,); exact.
@@ -105,10 +99,9 @@ class EmbeddedCorpus:
             vectors = self._queries
         else:
             with embedding_failures(self.model):
-                vectors = query_vectors(self.model, queries)
-        asked = unit(vectors)
+                vectors = unit(query_vectors(self.model, queries))
         for start in range(0, len(queries), QUERIES_AT_ONCE):
-            yield from asked[start : start + QUERIES_AT_ONCE] @ self._unit.T
+            yield from vectors[start : start + QUERIES_AT_ONCE] @ self._passages.T
 
 
 @contextmanager

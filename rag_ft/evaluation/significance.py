@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 
 RESAMPLES = 10_000
 
-AT_ONCE = 4_000_000
-"""Numbers in memory: groups times resamples."""
-
-KEPT = 1_000_000
-"""Numbers of a draw that is kept for the next difference of the same groups."""
+MOST_GROUPS = 1_000
+"""Of more, several are resampled together: the quantile of Student's t is 1.962 there, and 1.960 without end."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,10 @@ def paired_bootstrap(
 ) -> Difference:
     """Resample groups of questions with all that belongs to them, and look how the mean moves.
 
-    Questions on one document are not independent: resampling single questions would promise too much.
-    The interval is the bootstrap's t-interval (Efron and Tibshirani 1993, 12.5) with the group bootstrap's
-    own standard error: percentiles of the plain bootstrap are too narrow for few groups.
+    Questions on one document are not independent: resampling single questions would promise too much. Documents
+    beyond a thousand are joined at random into a thousand groups, which are as independent as they are. The interval
+    is the bootstrap's t-interval (Efron and Tibshirani 1993, 12.5) with the group bootstrap's own standard error:
+    percentiles of the plain bootstrap are too narrow for few groups.
 
     Args:
         differences: candidate minus baseline of each question, shape (questions,).
@@ -78,7 +76,7 @@ def paired_bootstrap(
 
     differences = np.asarray(differences, dtype=float)
     mean = float(differences.mean()) if len(differences) else 0.0
-    _, member = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
+    member = _members(groups, seed)
     count = int(member.max()) + 1 if len(member) else 0
     if count < 2:
         return Difference(mean, (float("-inf"), float("inf")) if mean else (0.0, 0.0), 1.0)
@@ -94,15 +92,12 @@ def paired_bootstrap(
         )
     residuals = sums - mean * sizes
     moments = np.column_stack([sizes, residuals, residuals**2, residuals * sizes, sizes**2])
-    parts = []
-    for draws in _draws(count, seed, resamples):
-        # The spread of each resample: the same formula, with each group counted as often as it was drawn.
-        numbers, shift, *squares = (draws @ moments).T
-        shift /= numbers
-        spread = squares[0] - 2 * shift * squares[1] + shift**2 * squares[2]
-        errors = np.sqrt(np.maximum(spread, 0.0) * count / (count - 1)) / numbers
-        parts.append(np.divide(shift, errors, out=np.zeros_like(shift), where=errors > error * 1e-6))
-    pivots = np.concatenate(parts)
+    # The spread of each resample: the same formula, with each group counted as often as it was drawn.
+    numbers, shift, *squares = (_draws(count, seed, resamples) @ moments).T
+    shift /= numbers
+    spread = squares[0] - 2 * shift * squares[1] + shift**2 * squares[2]
+    errors = np.sqrt(np.maximum(spread, 0.0) * count / (count - 1)) / numbers
+    pivots = np.divide(shift, errors, out=np.zeros_like(shift), where=errors > error * 1e-6)
     low, high = np.quantile(pivots, [0.025, 0.975])
     # Studentised pivots of very few groups have wild tails; Student's t is the floor of honesty there.
     floor = float(t.ppf(0.975, count - 1))
@@ -112,18 +107,18 @@ def paired_bootstrap(
     return Difference(mean, (mean - high * error, mean - low * error), min(1.0, p_value))
 
 
-def _draws(count: int, seed: int, resamples: int) -> Iterable[NDArray[np.float64]]:
-    """How often each group is drawn in each resample, shape (some resamples, groups)."""
-    if count * resamples <= KEPT:
-        return (_kept_draws(count, seed, resamples),)
-    generator, step = np.random.default_rng(seed), max(1, AT_ONCE // count)
-    sizes = (min(step, resamples - start) for start in range(0, resamples, step))
-    return (generator.multinomial(count, np.full(count, 1 / count), size).astype(float) for size in sizes)
+def _members(groups: Sequence[object], seed: int) -> NDArray[np.int_]:
+    """For each question the number of its group, from 0 on."""
+    _, member = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
+    count = int(member.max()) + 1 if len(member) else 0
+    if count > MOST_GROUPS:
+        return np.asarray(np.random.default_rng(seed).permutation(count) % MOST_GROUPS)[member]
+    return np.asarray(member)
 
 
-@lru_cache(maxsize=4)
-def _kept_draws(count: int, seed: int, resamples: int) -> NDArray[np.float64]:
-    """The same for every metric and candidate of a comparison."""
+@lru_cache(maxsize=2)
+def _draws(count: int, seed: int, resamples: int) -> NDArray[np.float64]:
+    """How often each group is drawn in each resample, shape (resamples, groups); one draw for all of a comparison."""
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples).astype(float)
 
 
@@ -184,17 +179,14 @@ def paired_randomisation(
         >>> paired_randomisation(np.full(60, 0.1), range(60)) < 0.001
         True
     """
-    _, member = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
+    member = _members(groups, seed)
     if not len(member):
         return 1.0
     sums = np.bincount(member, np.asarray(differences, dtype=float))
     generator = np.random.default_rng(seed)
-    extreme, seen = 1, abs(float(sums.sum())) - 1e-12
-    step = max(1, AT_ONCE // len(sums))
-    for start in range(0, resamples, step):
-        signs = generator.choice((-1.0, 1.0), size=(min(step, resamples - start), len(sums)))
-        extreme += int((np.abs(signs @ sums) >= seen).sum())
-    return extreme / (resamples + 1)
+    signs = 2.0 * generator.integers(0, 2, size=(resamples, len(sums)), dtype=np.int8) - 1.0
+    seen = abs(float(sums.sum())) - 1e-12
+    return (1 + int((np.abs(signs @ sums) >= seen).sum())) / (resamples + 1)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

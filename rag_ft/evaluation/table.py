@@ -53,13 +53,15 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the table, the verdict on each candidate, the two kinds of held-out question, and the notes."""
+    """Print the table, the verdict on each candidate, what to use, the kinds of held-out question, and the notes."""
     console.print(comparison_table(comparison))
     console.print()
     for role, verdict in comparison.verdicts.items():
         # A candidate is named here too where there are several to tell apart.
         who = f"{role}: " if len(comparison.verdicts) > 1 else ""
         console.print(Text.assemble(who, (verdict, COLOURS[verdict]), f": {comparison.reasons[role]}"))
+    if (best := comparison.recommendation) and comparison.verdicts.get(best.role, "ship") == "ship":
+        console.print(Text.assemble("to use: ", (best.role, "bold"), f": {best.reason}"))
     if any(part.queries for part in comparison.slices.values()):
         console.print()
         console.print(_slice_table(comparison, comparison.slices, KINDS))
