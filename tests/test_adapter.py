@@ -34,7 +34,6 @@ from rag_ft import (
     rebuild_index,
     train_adapter,
 )
-from rag_ft.dataset.splitting import carve_dev, carve_known_dev
 from rag_ft.embedding.adapter import is_adapter
 from rag_ft.embedding.adapter_maps import make_map, mapped
 from rag_ft.embedding.marked import mark_of
@@ -124,23 +123,6 @@ def test_where_there_is_nothing_to_learn_the_embedding_stays(tmp_path: Path) -> 
     model = kept[0].embed_model()
     np.testing.assert_allclose(model.get_query_embedding("word1 word2"), vector_of("word1 word2"), atol=1e-6)
     assert "this one changes nothing" in (kept[0].folder / "README.md").read_text()
-
-
-@settings(max_examples=20, deadline=None)
-@given(documents=st.integers(2, 30), seed=st.integers(0, 100))
-def test_dev_has_both_kinds_of_held_out_question(documents: int, seed: int) -> None:
-    dataset = jargon_dataset(documents, seed=seed)
-    train = dataset.qrels["train"] | dataset.qrels["dev"] | dataset.qrels["test"]
-    by_document = carve_dev(dataset.with_qrels({"train": train}), seed=seed)
-    carved = carve_known_dev(by_document, seed=seed)
-    assert carved.qrels["train"]
-    assert set(carved.qrels["train"]).isdisjoint(carved.qrels["dev"])
-    assert carved.qrels["train"] | carved.qrels["dev"] == train
-    moved = set(carved.qrels["dev"]) - set(by_document.qrels["dev"])
-    assert moved <= carved.known_queries("dev")
-    assert len(moved) <= 0.15 * len(by_document.qrels["train"])
-    if documents >= 20:
-        assert moved
 
 
 def test_what_new_documents_lose_is_heard() -> None:

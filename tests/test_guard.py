@@ -32,6 +32,7 @@ class Told:
     name: str
     metric: str = "ndcg@10"
     groups: list[object] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
 
     def values(self, model: Any) -> np.ndarray:
         weight = model.state_dict()[self.name].cpu()
@@ -58,11 +59,17 @@ def weights() -> tuple[Any, Any, Any]:
     )
 
 
-def choice(by_share: dict[float, np.ndarray], makings: list[str] | None = None, forgetting: float = 1.0) -> Any:
+def choice(
+    by_share: dict[float, np.ndarray],
+    makings: list[str] | None = None,
+    forgetting: float = 1.0,
+    kinds: list[str] | None = None,
+) -> Any:
     model, base, tuned = weights()
     name = next(name for name, weight in base.items() if weight.is_floating_point() and weight.ndim == 2)
     units = len(by_share[0.0])
-    dev = Told(by_share, makings or ["other"] * units, base[name], tuned[name], name, groups=list(range(units)))
+    dev = Told(by_share, makings or ["other"] * units, base[name], tuned[name], name, "ndcg@10", list(range(units)))
+    dev.kinds = kinds or []
     return choose_share(model, base, tuned, (1.0, 0.5), dev, forgetting)
 
 
@@ -90,6 +97,8 @@ def test_one_making_that_loses_is_heard() -> None:
     chosen = choice({0.0: base, 0.5: base + gain, 1.0: base + gain}, ["key phrases"] * 50 + ["real"] * 50)
     assert chosen.share == 0.0
     assert "loses on the dev questions of one making (real" in chosen.refused["share 0.5"]
+    by_document = choice({0.0: base, 0.5: base + gain, 1.0: base + gain}, kinds=["known"] * 50 + ["new"] * 50)
+    assert "loses on the dev questions on new documents" in by_document.refused["share 0.5"]
 
 
 @pytest.mark.slow

@@ -159,14 +159,20 @@ def test_a_question_with_passages_on_two_sides_is_held_out() -> None:
 
 @given(documents=st.integers(10, 40), seed=st.integers(0, 999))
 @settings(max_examples=25, deadline=None)
-def test_dev_is_15_percent_of_the_documents(documents: int, seed: int) -> None:
+def test_dev_has_15_percent_of_the_documents_and_a_tenth_of_the_other_questions(documents: int, seed: int) -> None:
     corpus = made_of(documents, 4, 0, seed)
     carved = carve_dev(corpus.dataset.with_qrels({"train": corpus.qrels}), seed=seed)
     train, dev = carved.qrels["train"], carved.qrels["dev"]
-    for_dev = carved.documents_of(dev, "dev")
-    assert len(for_dev) == max(1, round(0.15 * documents))
-    assert not for_dev & carved.documents_of(train, "train")
+    known = carved.known_queries("dev")
+    new = carved.documents_of([query for query in dev if query not in known], "dev")
+    assert len(new) == max(1, round(0.15 * documents))
+    assert not new & carved.documents_of(train, "train")
     assert train | dev == corpus.qrels
+    assert set(train).isdisjoint(dev)
+    others = len(known) + len(train)
+    assert len(known) <= 0.1 * others
+    if documents >= 20:
+        assert known
 
 
 @given(documents=st.integers(1, 9), seed=st.integers(0, 999))

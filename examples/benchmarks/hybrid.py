@@ -70,9 +70,11 @@ def quality(arguments: argparse.Namespace) -> None:
             values = {role: found.per_query[named.get(role, role)][HEADLINE] for role in ROLES}
             hits = {role: found.per_query[named.get(role, role)]["hit_rate@5"] for role in ROLES}
             groups, _ = resampling_groups(test, "test")
+            recipe = tuned.record.get("recipe", {})
             row = {
                 "collection": collection,
                 "seed": seed,
+                "settings": {name: recipe[name] for name in ("mine", "focus") if recipe.get(name)},
                 "ndcg@10": {role: round(float(each.mean()), 4) for role, each in values.items()},
                 "hit_rate@5": {role: round(float(each.mean()), 4) for role, each in hits.items()},
                 "hybrid_tuned_against": {
@@ -93,7 +95,8 @@ def table() -> str:
     rows: dict[str, list[dict]] = defaultdict(list)
     for line in FILE.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        rows[row["collection"]].append(row)
+        settings = "".join(f", {name} {value}" for name, value in row.get("settings", {}).items())
+        rows[row["collection"] + settings].append(row)
     lines = ["| collection | seeds | " + " | ".join(ROLES.values()) + " |", "|---" * (len(ROLES) + 2) + "|"]
     for collection, found in sorted(rows.items()):
         cells = []

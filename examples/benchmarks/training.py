@@ -2,6 +2,7 @@
 
     python examples/benchmarks/training.py covidqa scifact tenk-lyft:tenk-uber --seeds 0 1 2
     python examples/benchmarks/training.py covidqa --ways rag_ft engine trainer --forgetting scifact
+    python examples/benchmarks/training.py covidqa --set focus=bm25-misses --keep MODELS-focus
 
 `engine` is what the embedding engine of llama-index-finetuning does (`SentenceTransformer.fit`, batches of 10, 2
 epochs, a tenth of the steps as warm-up); `trainer` is the SentenceTransformers Trainer as it comes (batches of 8, 3
@@ -84,12 +85,22 @@ def plain(dataset: QADataset, way: str, folder: Path, length: int, seed: int) ->
     return 2 * epochs * len(pairs) / seconds
 
 
+def setting(text: str) -> tuple[str, object]:
+    """`NAME=VALUE`, where the value is a number or a word."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
 def table() -> str:
     """All results as a Markdown table: the mean over seeds, and the range."""
     rows: dict[tuple[str, str], list[dict]] = defaultdict(list)
     for line in FILE.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        rows[row["collection"], row["way"]].append(row)
+        settings = "".join(f", {name} {value}" for name, value in row.get("settings", {}).items())
+        rows[row["collection"], row["way"] + settings].append(row)
     lines = [
         "| collection | way | seeds | nDCG@10 | hit@5 | seconds | texts a second |",
         "|---|---|---|---|---|---|---|",
@@ -114,7 +125,11 @@ def main() -> None:
     parser.add_argument("--forgetting", help="a collection that has nothing to do with it")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--keep", type=Path, help="keep rag_ft's models here, as COLLECTION-SEED, for hybrid.py")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="of rag_ft's recipe, else its defaults"
+    )
     arguments = parser.parse_args()
+    settings = dict(map(setting, arguments.set))
     for collection in arguments.collections:
         name, _, tested = collection.partition(":")
         dataset = load_dataset(arguments.data / name)
@@ -127,7 +142,8 @@ def main() -> None:
                     started = time.monotonic()
                     folder = Path(scratch) / "model"
                     if way == "rag_ft":
-                        trained = train_model(dataset, folder, "local", seed=seed, show_progress=True)
+                        trained = train_model(dataset, folder, "local", seed=seed, show_progress=True, **settings)
+                        row |= {"settings": settings} if settings else {}
                         row["texts_per_second"] = trained.record["training"]["texts_per_second"]
                         row["training"] = trained.record["training"]
                         row["recipe"] = trained.record["recipe"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rag_ft.dataset.qa_dataset import QADataset, Qrels
 from rag_ft.dataset.text.groups import joined
@@ -113,12 +113,17 @@ def split_questions(
     return splits
 
 
-def carve_dev(dataset: QADataset, share: float = 0.15, seed: int = 0) -> QADataset:
-    """Take a dev split out of train where the dataset has none.
+def carve_dev(dataset: QADataset, share: float = 0.15, known: float = 0.1, seed: int = 0) -> QADataset:
+    """Take a dev split out of train where the dataset has none, with both kinds of held-out question.
+
+    Questions on documents that training does not see tell what a model does with new documents; single questions on
+    documents that it sees tell what it learns about these. Either alone would choose badly for the other.
 
     Args:
         dataset: any dataset with a train split; one that has a dev split comes back as it is.
         share: of the units (documents; below 10 documents groups of neighbouring passages).
+        known: share of the other questions, whose documents training still asks about; none below 10 documents, where
+            the groups' documents are known anyway.
         seed: of the draw.
     """
     if dataset.qrels.get("dev") or not dataset.qrels.get("train"):
@@ -136,21 +141,14 @@ def carve_dev(dataset: QADataset, share: float = 0.15, seed: int = 0) -> QADatas
     left = {query: relevant for query, relevant in train.items() if query not in dev}
     if not left:
         return dataset
+    moved = _on_known(dataset, left, units, known, seed) if len(dataset.documents) >= FEW_DOCUMENTS else set()
+    dev = {query: relevant for query, relevant in train.items() if query in dev or query in moved}
+    left = {query: relevant for query, relevant in left.items() if query not in moved}
     return dataset.with_qrels(dataset.qrels | {"train": left, "dev": dev})
 
 
-def carve_known_dev(dataset: QADataset, share: float = 0.15, seed: int = 0) -> QADataset:
-    """Move single questions from train to dev whose documents (see `split_units`) training still asks about.
-
-    So dev has both kinds of held-out question: `carve_dev` takes whole documents.
-
-    Args:
-        dataset: with a train split.
-        share: of the training questions; near-repeats of a question go with it.
-        seed: of the draw.
-    """
-    train = dataset.qrels.get("train", {})
-    units = split_units(dataset)
+def _on_known(dataset: QADataset, train: Qrels, units: Mapping[str, int], share: float, seed: int) -> set[str]:
+    """Single questions, with their near-repeats, on units that the other questions still ask about."""
     of_unit: dict[int, set[str]] = defaultdict(set)
     for query, relevant in train.items():
         for passage in relevant:
@@ -168,9 +166,7 @@ def carve_known_dev(dataset: QADataset, share: float = 0.15, seed: int = 0) -> Q
             of_unit[unit] - moved - repeats[group] for unit in asked
         ):
             moved |= repeats[group]
-    dev = dataset.qrels.get("dev", {}) | {query: train[query] for query in train if query in moved}
-    left = {query: relevant for query, relevant in train.items() if query not in moved}
-    return dataset.with_qrels(dataset.qrels | {"train": left, "dev": dev}) if moved else dataset
+    return moved
 
 
 def _drawn(units: Iterable[int], share: float, seed: int) -> set[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.splitting import carve_dev, carve_known_dev
+from rag_ft.dataset.splitting import carve_dev
 from rag_ft.embedding.adapter import AdapterEmbedding
 from rag_ft.embedding.adapter_maps import RANK, Kind, make_map
 from rag_ft.embedding.adapter_saving import save_adapter
@@ -111,7 +111,7 @@ def train_adapter(
     The test split is not looked at.
 
     Args:
-        dataset: with a train split; a missing dev split is carved out of it: 15 % of the documents, and 15 % of the
+        dataset: with a train split; a missing dev split is carved out of it: 15 % of the documents, and 10 % of the
             questions on the others.
         embed_model: any LlamaIndex embedding; `Settings.embed_model` where None.
         folder: the adapter's folder; written beside, then renamed.
@@ -157,7 +157,7 @@ def train_adapter(
     started = time.monotonic()
     generated = is_generated(dataset)
     if not dataset.qrels.get("dev"):
-        dataset = carve_known_dev(carve_dev(dataset, seed=seed), seed=seed)
+        dataset = carve_dev(dataset, seed=seed)
     dataset = bounded(dataset, seed)
     if isinstance(embed_model, CachedEmbedding) and cache is None and sending is None:
         source = embed_model.vectors

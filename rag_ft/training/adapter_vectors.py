@@ -58,7 +58,7 @@ class AdapterVectors:
         """Embed what is needed, after the estimate was approved."""
         general = GeneralProbe.shipped()
         texts = dataset.passage_texts
-        dev = _both_kinds(DevQuestions.of(dataset, seed, len(texts)), dataset) if dataset.qrels.get("dev") else None
+        dev = _both_kinds(DevQuestions.of(dataset, seed, len(texts))) if dataset.qrels.get("dev") else None
         pairs = _pairs(dataset, max_pairs, seed)
         against = _against(dataset, pairs)
         place = {passage: number for number, passage in enumerate(against)}
@@ -102,17 +102,16 @@ class AdapterVectors:
         return self.dev.values_of(queries, passages)
 
 
-def _both_kinds(dev: DevQuestions, dataset: QADataset) -> DevQuestions:
+def _both_kinds(dev: DevQuestions) -> DevQuestions:
     """Dev questions on documents that training sees and on new ones as two makings, where there are enough of both.
 
     A map learns documents rather than a language: what it gains on the one kind it may lose on the other.
     """
-    known = dataset.known_queries("dev")
-    on_known = sum(query in known for query in dev.query_ids)
-    if min(on_known, len(dev.query_ids) - on_known) < FEWEST:
+    if min(dev.kinds.count("known"), dev.kinds.count("new")) < FEWEST:
         return dev
-    kinds = ["known documents" if query in known else "new documents" for query in dev.query_ids]
-    return replace(dev, makings=[f"{making}, {kind}" for making, kind in zip(dev.makings, kinds, strict=True)])
+    return replace(
+        dev, makings=[f"{made}, {kind} documents" for made, kind in zip(dev.makings, dev.kinds, strict=True)]
+    )
 
 
 def bounded(dataset: QADataset, seed: int) -> QADataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -46,6 +46,10 @@ class Dev(Protocol):
     @property
     def makings(self) -> list[str]:
         """How each unit was made: all makings must agree."""
+
+    @property
+    def kinds(self) -> list[str]:
+        """What each unit asks about, `known` or `new` documents: neither may lose; empty where that is not told."""
 
     @property
     def groups(self) -> list[object]:
@@ -95,6 +99,7 @@ class DevQuestions:
         makings: `key phrases`, `real` (asked by people) or `other`; with `earlier` before it where the question is
             one of an earlier dataset.
         groups: what each question is resampled with: its document.
+        kinds: whether training sees each question's document, `known`, or not, `new`.
         metric: `ndcg@10`.
     """
 
@@ -105,6 +110,7 @@ class DevQuestions:
     qrels: Mapping[str, Mapping[str, int]]
     makings: list[str]
     groups: list[object]
+    kinds: list[str] = field(default_factory=list)
     metric: str = HEADLINE
 
     @classmethod
@@ -130,6 +136,7 @@ class DevQuestions:
         chosen = relevant | {others[place] for place in drawn}
         ids = [passage for passage in dataset.passages if passage in chosen]
         texts = dataset.passage_texts
+        known = dataset.known_queries("dev")
         return cls(
             list(qrels),
             [dataset.queries[query].text for query in qrels],
@@ -138,6 +145,7 @@ class DevQuestions:
             qrels,
             [making[query] for query in qrels],
             resampling_groups(dataset, "dev")[0],
+            ["known" if query in known else "new" for query in qrels],
         )
 
     def values(self, model: SentenceTransformer) -> NDArray[np.float64]:
@@ -182,12 +190,14 @@ class DevScores:
         pairs: held-out scored pairs.
         makings: all the same.
         groups: the pairs' questions.
+        kinds: none.
         metric: `spearman`.
     """
 
     pairs: list[ScoredPair]
     makings: list[str]
     groups: list[object]
+    kinds: list[str] = field(default_factory=list)
     metric: str = "spearman"
 
     @classmethod

@@ -138,7 +138,8 @@ def train_model(
     weights so far.
 
     Args:
-        dataset: with a train split, or with scored pairs; a missing dev split is carved out of it (15 %, by document).
+        dataset: with a train split, or with scored pairs; a missing dev split is carved out of it: 15 %
+            of the documents, and 10 % of the questions on the others.
         output: the model folder; written beside, then renamed.
         base_model: a hub name, a folder, or `local`.
         query_prefix: put before a query; the base model's own where None.
@@ -246,6 +247,7 @@ def train_model(
         "pairs": len(examples),
         "dev_questions": len(dev.makings) if dev else 0,
         "dev_makings": dict(Counter(dev.makings)) if dev else {},
+        "dev_documents": dict(Counter(dev.kinds)) if dev else {},
         f"dev_{dev.metric if dev else 'ndcg@10'}": {name: round(score, 4) for name, score in choice.scores.items()},
         "gain": _interval(choice.gain),
         "share": choice.share,

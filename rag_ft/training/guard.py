@@ -61,8 +61,8 @@ def choose_share(
     """Choose how much of the tuned weights to ship.
 
     A candidate is taken where its dev figure is higher than the base's and that is more than chance, where no making
-    of dev questions speaks against it, and where it has not forgotten more than it may. The best of those is shipped;
-    where there is none, the base model.
+    of dev questions speaks against it, nor those on known or those on new documents, and where it has not forgotten
+    more than it may. The best of those is shipped; where there is none, the base model.
 
     Args:
         model: whose weights are changed in place; it has the chosen ones afterwards.
@@ -118,14 +118,14 @@ def objection_to(differences: NDArray[np.float64], gain: Difference, dev: Dev) -
         gain: their mean over makings, with its interval.
         dev: what was measured.
     """
-    made = np.asarray(dev.makings)
-    for making in dict.fromkeys(dev.makings):
-        chosen = made == making
-        if chosen.sum() >= FEWEST:
-            groups = [group for group, wanted in zip(dev.groups, chosen, strict=True) if wanted]
-            part = paired_bootstrap(differences[chosen], groups)
-            if part.ci95[1] < 0:
-                return f"it loses on the dev questions of one making ({making}: {part})"
+    for words, labels in (("of one making ({})", dev.makings), ("on {} documents", dev.kinds)):
+        for label in dict.fromkeys(labels):
+            chosen = np.asarray(labels) == label
+            if chosen.sum() >= FEWEST:
+                groups = [group for group, wanted in zip(dev.groups, chosen, strict=True) if wanted]
+                part = paired_bootstrap(differences[chosen], groups)
+                if part.ci95[1] < 0:
+                    return f"it loses on the dev questions {words.format(label)}: {part}"
     if gain.mean <= 0 or gain.p_value / 2 > SURE:
         return f"its gain on dev may be chance ({gain})"
     return ""

@@ -200,6 +200,8 @@ def _run(
     # Where other rows are no negatives, nothing need be kept apart.
     keys = [pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
     shown = [pair.shown or pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
+    # With negatives of its own a row shows more than its passage.
+    passages = [pair.passage for pair in pairs] if recipe.loss in (None, "mnr") and columns == 2 else []
     lengths = [min(most, max(map(len, (pair.passage, *pair.negatives)))) for pair in pairs]
     batch_size = min(recipe.batch_size, len(pairs))
     steps = max(1, recipe.epochs * len(pairs) // batch_size)
@@ -218,7 +220,7 @@ def _run(
             data_seed=recipe.seed,
             bf16=has_fast_bf16(device),
             use_cpu=device == "cpu",
-            batch_sampler=apart(keys, vectors, recipe.together, shown, lengths),
+            batch_sampler=apart(keys, vectors, recipe.together, shown, lengths, passages),
             prompts=prompts,
             eval_strategy="no",
             save_strategy="no",
