@@ -17,6 +17,8 @@ from rag_ft import Fusion, Hybrid, InputError, OutsideError, Passage, QADataset,
 from rag_ft.cli import app
 from rag_ft.evaluation.comparing import learn_fusion_of, question_hash
 from rag_ft.evaluation.comparison import Comparison
+from rag_ft.retrieval import exact
+from rag_ft.retrieval.exact import passage_vectors
 
 MODEL = Hashed(model_name="hashed")
 
@@ -147,3 +149,11 @@ def test_the_mix_of_a_model_folder_is_used(harbour: QADataset, tmp_path: Path) -
     assert (
         json.loads(written.read_text())["models"]["candidate"]["fusion"] == Fusion.from_dict(embedding.fusion).to_dict()
     )
+
+
+def test_many_passages_are_embedded_in_parts_and_come_out_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"Form T-{n} is signed by master {n}." for n in range(10)]
+    whole = passage_vectors(MODEL, texts)
+    monkeypatch.setattr(exact, "PASSAGES_AT_ONCE", 3)
+    assert (passage_vectors(MODEL, texts, show_progress=True) == whole).all()
+    assert passage_vectors(MODEL, []).shape == (0, 0)

@@ -234,3 +234,13 @@ def test_what_a_gain_costs_is_weighed() -> None:
     assert decide(gain, 200, costs=Costs(8.0, 8.0), rules=VerdictRules(slower=10, larger=10))[0] == "ship"
     assert decide(gain, 200, rules=VerdictRules(enough_questions=300))[0] == "inconclusive"
     assert decide(gain, 200, adjusted=0.08)[0] == "inconclusive"
+
+
+def test_documents_beyond_a_thousand_are_joined_and_the_interval_stays() -> None:
+    differences, groups = simulated(0.02, 0.25, 6_000, 3_000, 0.1, seed=0)
+    found = paired_bootstrap(differences, groups)
+    means = np.bincount(groups, differences) / np.bincount(groups)
+    half = 1.96 * means.std(ddof=1) / np.sqrt(len(means))
+    assert found.mean == pytest.approx(differences.mean())
+    assert (found.ci95[1] - found.ci95[0]) / 2 == pytest.approx(half, rel=0.1)
+    assert paired_randomisation(differences, groups) == pytest.approx(found.p_value, abs=0.01)
