@@ -25,8 +25,8 @@ from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.batching import apart, similar_rows
 from rag_ft.training.dev import DevQuestions
-from rag_ft.training.fine_tuning import _bounded
 from rag_ft.training.pairs import training_pairs, without_held_out
+from rag_ft.training.planning import bounded_shares
 from rag_ft.training.recipe import fitting_max_length, room_to_learn
 from rag_ft.training.trainer import without_dropout
 
@@ -105,7 +105,7 @@ def test_generated_questions_teach_a_base_model_that_is_at_home_nothing(tmp_path
 def test_the_room_to_learn_shrinks_as_the_base_is_better(level: float) -> None:
     assert 0 <= room_to_learn(level) <= 1
     assert room_to_learn(level) >= room_to_learn(min(1.0, level + 0.05))
-    assert _bounded((0.75, 0.5), room_to_learn(level)) == () or level < 0.85
+    assert bounded_shares((0.75, 0.5), room_to_learn(level)) == () or level < 0.85
 
 
 def test_a_dev_split_is_carved_where_there_is_none(dataset: QADataset, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from rag_ft import FineTunedEmbedding, QADataset, load_dataset, train_model
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.evaluation.metrics import metrics_per_query
 from rag_ft.retrieval.exact import ExactSearch
-from rag_ft.training.fine_tuning import fitting_max_length
+from rag_ft.training.recipe import fitting_max_length
 
 FILE = RESULTS / "training.jsonl"
 METRICS = ["ndcg@10", "mrr@10", "hit_rate@5"]

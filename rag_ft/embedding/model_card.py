@@ -98,7 +98,9 @@ def _training(training: dict[str, Any], recipe: dict[str, Any]) -> str:
     lines += [f"- {name}: {value}" for name, value in recipe.items()]
     if rows:
         made = ", ".join(f"{count} {making}" for making, count in training.get("dev_makings", {}).items())
-        lines += ["", f"{metric} on {training['dev_questions']} dev questions ({made}), over a pool of passages:", ""]
+        kinds = "".join(f", {count} on {kind} documents" for kind, count in training.get("dev_documents", {}).items())
+        asked = f"{training['dev_questions']} dev questions ({made}{kinds})"
+        lines += ["", f"{metric} on {asked}, over a pool of passages:", ""]
         lines += [f"| candidate | {metric} |", "|---|---|", *rows]
     if teacher := training.get("teacher"):
         lines += ["", f"Taught by {teacher['name']}, and {teacher['times_faster']:g} times as fast."]

@@ -199,7 +199,7 @@ def _plots(
         found["slices"] = [plots.slices_plot(comparison, parts)]
     record = (training or {}).get("training", {})
     for name, scores in record.items():
-        if name.startswith("dev_") and name not in ("dev_questions", "dev_makings") and scores:
+        if name.startswith("dev_") and ("@" in name or name == "dev_spearman") and scores:
             metric = name.removeprefix("dev_").replace("ndcg", "nDCG")
             found["training"] = [plots.training_plot(scores, metric, record.get("share"))]
     dropped = dataset.info.get("dropped") if dataset is not None else None

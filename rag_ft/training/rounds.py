@@ -1,0 +1,129 @@
+"""Training in rounds, each with the negatives that the model of the one before finds, and the guard's choice of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.embedding.encoding import encode
+from rag_ft.training.checkpoints import Checkpoints
+from rag_ft.training.dev import Dev, State, mean_over_makings
+from rag_ft.training.diagnosis import check_losses, check_makings, check_vectors
+from rag_ft.training.guard import Choice, choose_share
+from rag_ft.training.lora import add_lora, remove_lora
+from rag_ft.training.pairs import Pair
+from rag_ft.training.planning import examples_for
+from rag_ft.training.recipe import Recipe
+from rag_ft.training.trainer import Tuning, run_trainer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+T = TypeVar("T")
+
+
+def tune_in_rounds(
+    model: SentenceTransformer,
+    dataset: QADataset,
+    examples: list[Pair],
+    recipe: Recipe,
+    base: State,
+    dev: Dev | None,
+    base_values: NDArray[np.float64] | None,
+    checkpoints: Checkpoints,
+    show_progress: bool,
+    report_to: Sequence[str],
+    logs: Path,
+) -> tuple[Choice, list[Tuning], list[str]]:
+    """Train in rounds; (the best choice of the guard, which the model has then, the trainings, what looked wrong)."""
+    best: Choice | None = None
+    tunings: list[Tuning] = []
+    findings: list[str] = []
+    passages = dev.passages()[:200] if dev is not None else [pair.passage for pair in examples[:200]]
+    base_vectors = encode(model, passages, "document")
+    for number in range(1, recipe.rounds + 1):
+        if number > 1:
+            model.load_state_dict(tunings[-1].weights or base)
+            examples = examples_for(dataset, recipe, model, None, len(examples))
+            model.load_state_dict(base)
+        seen = _BestValues(dev, model)
+        if recipe.lora:
+            add_lora(model, recipe.lora)
+        try:
+            tuning = run_trainer(
+                model,
+                examples,
+                recipe,
+                seen.measure if dev is not None else None,
+                folder=checkpoints.stage(f"round-{number}"),
+                show_progress=show_progress,
+                report_to=report_to,
+                logs=logs,
+            )
+        finally:
+            if recipe.lora:
+                remove_lora(model)
+        tunings.append(tuning)
+        tuned = tuning.weights or base
+        # A checkpoint brings back the best weights and their figure, not the single values that it is the mean of.
+        known = seen.values if seen.best == max(tuning.scores.values(), default=None) else None
+        choice = choose_share(model, base, tuned, recipe.shares, dev, recipe.forgetting, base_values, known)
+        prefix = f"round {number} " if recipe.rounds > 1 else ""
+        along = {prefix + name: score for name, score in tuning.scores.items()}
+        scores = {"base": choice.scores["base"]} | along if dev is not None else {}
+        choice = replace(
+            choice,
+            scores=scores | _named(choice.scores, prefix),
+            refused=_named(choice.refused, prefix),
+            general=_named(choice.general, prefix),
+        )
+        model.load_state_dict(tuned)
+        vectors = encode(model, passages, "document")
+        findings += check_losses(tuning.losses) + check_vectors(base_vectors, vectors)
+        if known is not None and base_values is not None and dev is not None:
+            findings += check_makings(known - base_values, dev.makings)
+        best = choice if best is None else _better(best, choice)
+        if tuning.interrupted:
+            break
+    assert best is not None
+    model.load_state_dict(best.weights)
+    return best, tunings, list(dict.fromkeys(findings))
+
+
+def _named(found: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """With the round before each name but the base's."""
+    return {prefix * (name != "base") + name: value for name, value in found.items()}
+
+
+class _BestValues:
+    """The dev figure of a model, and the single values of its best time."""
+
+    def __init__(self, dev: Dev | None, model: SentenceTransformer) -> None:
+        self.dev, self.model = dev, model
+        self.best = float("-inf")
+        self.values: NDArray[np.float64] | None = None
+
+    def measure(self) -> float:
+        assert self.dev is not None
+        values = self.dev.values(self.model)
+        score = mean_over_makings(values, self.dev.makings)
+        if score > self.best:
+            self.best, self.values = score, values
+        return score
+
+
+def _better(one: Choice, other: Choice) -> Choice:
+    """The choice with the larger gain on dev, with what is known of both."""
+    # Without dev the later round is taken, as the later epoch is.
+    winner = one if (other.gain.mean if other.gain else 0.0) < (one.gain.mean if one.gain else 0.0) else other
+    return replace(
+        winner,
+        scores=one.scores | other.scores,
+        refused=one.refused | other.refused,
+        general=one.general | other.general,
+    )
