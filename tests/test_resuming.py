@@ -17,6 +17,7 @@ import torch
 from rag_ft import InputError, QADataset, write_beir
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training import trainer as trainer_module
+from rag_ft.training import watcher as watcher_module
 from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.pairs import Pair
 from rag_ft.training.recipe import Recipe
@@ -25,9 +26,9 @@ from rag_ft.training.trainer import run_trainer
 PROGRAM = """
 import logging, sys
 from rag_ft import load_dataset, train_model
-from rag_ft.training import trainer
+from rag_ft.training import watcher
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-trainer.SECONDS_BETWEEN = 0.5
+watcher.SECONDS_BETWEEN = 0.5
 trained = train_model(load_dataset(sys.argv[1]), sys.argv[2], "local", max_length=64, max_pairs=96,
                       epochs=3, batch_size=16, together=1, shares=(1.0,))
 """
@@ -98,7 +99,7 @@ def pairs(count: int = 64) -> list[Pair]:
 
 @pytest.mark.slow
 def test_a_training_that_broke_off_measures_no_epoch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(watcher_module, "SECONDS_BETWEEN", 0.0)
     recipe = Recipe(epochs=3, batch_size=16, together=1)
     whole = run_trainer(load_sentence_transformer("local", max_length=32), pairs(32), recipe, lambda: 0.5)
     measured: list[float] = []

@@ -12,7 +12,7 @@ from rag_ft.compat.warn import warn
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.training.dev import DevQuestions, State, copy_weights, mean_over_makings, mixed_weights
 from rag_ft.training.recipe import Recipe
-from rag_ft.training.trainer import Tuning
+from rag_ft.training.watcher import Tuning
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -56,7 +56,8 @@ from rag_ft.training.recipe import (
     room_to_learn,
 )
 from rag_ft.training.rounds import tune_in_rounds
-from rag_ft.training.trainer import Tuning, check_trackers
+from rag_ft.training.trainer import check_trackers
+from rag_ft.training.watcher import Tuning
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from rag_ft.training.lora import add_lora, remove_lora
 from rag_ft.training.pairs import Pair
 from rag_ft.training.planning import examples_for
 from rag_ft.training.recipe import Recipe
-from rag_ft.training.trainer import Tuning, run_trainer
+from rag_ft.training.trainer import run_trainer
+from rag_ft.training.watcher import Tuning
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,22 +8,21 @@ import os
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.errors import InputError
-from rag_ft.training.checkpoints import SECONDS_BETWEEN, last_complete, load_progress, save_progress
-from rag_ft.training.dev import State, copy_weights
-from rag_ft.training.lora import has_lora, merged_weights
+from rag_ft.training.checkpoints import last_complete
+from rag_ft.training.dev import copy_weights
 from rag_ft.training.losses import in_batch, loss_for
 from rag_ft.training.pairs import Pair
 from rag_ft.training.recipe import Recipe
+from rag_ft.training.watcher import Tuning, watcher_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,27 +33,6 @@ logger = logging.getLogger(__name__)
 LEAST_INNER_BATCH = 4
 LOSSES_SEEN = 50
 CHARACTERS_PER_TOKEN = 4
-
-
-@dataclass
-class Tuning:
-    """What a training found.
-
-    Attributes:
-        scores: the dev figure after each epoch (`epoch 1`, ...), or after the step that it was stopped at.
-        weights: those of the best of them; the last ones where there is no dev.
-        losses: along the way, averaged over equal parts of it.
-        texts_per_second: that went through the model, dev apart.
-        inner_batch: pairs whose activations fitted into memory.
-        interrupted: whether somebody stopped it.
-    """
-
-    scores: dict[str, float] = field(default_factory=dict)
-    weights: State | None = None
-    losses: list[float] = field(default_factory=list)
-    texts_per_second: float = 0.0
-    inner_batch: int = 0
-    interrupted: bool = False
 
 
 def run_trainer(
@@ -188,7 +166,7 @@ def _run(
 
     device = model.device.type
     columns = 2 + len(pairs[0].negatives)
-    watcher = _watcher(model, measure, recipe, columns, show_progress, keeps=max_steps < 0)
+    watcher = watcher_of(model, measure, recipe, columns, show_progress, keeps=max_steps < 0)
     checkpoint = last_complete(folder)
     if checkpoint is not None:
         watcher.go_on(checkpoint)
@@ -259,108 +237,6 @@ def _columns(pairs: Sequence[Pair]) -> Dataset:
     if pairs[0].label is not None:
         columns["label"] = [pair.label for pair in pairs]
     return Dataset.from_dict(columns)
-
-
-def _watcher(
-    model: SentenceTransformer,
-    measure: Callable[[], float] | None,
-    recipe: Recipe,
-    columns: int,
-    show_progress: bool,
-    keeps: bool,
-) -> Any:
-    """A callback that measures after each epoch, keeps the best weights, checkpoints, and shows how it goes."""
-    from tqdm.auto import tqdm
-    from transformers import TrainerCallback
-
-    class Watcher(TrainerCallback):
-        def __init__(self) -> None:
-            self.tuning = Tuning()
-            self.log: Callable[[dict[str, float]], None] = lambda values: None
-            self.stop = False
-            self.bar: Any = None
-            self.best = float("-inf")
-            self.waited = 0
-            self.texts = 0
-            self.working = 0.0
-            self.since = self.saved = 0.0
-
-        def go_on(self, checkpoint: Path) -> None:
-            state, weights = load_progress(checkpoint)
-            self.tuning = Tuning(state["scores"], weights, state["losses"])
-            self.best, self.waited = state["best"], state["waited"]
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.since = self.saved = time.monotonic()
-            if show_progress:
-                self.bar = tqdm(
-                    total=state.max_steps, initial=state.global_step, desc="training", unit="step", dynamic_ncols=True
-                )
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.texts += columns * args.train_batch_size
-            if self.bar is not None:
-                self.bar.update(1)
-            if self.stop:
-                control.should_training_stop = True
-            elif keeps and state.epoch % 1 and time.monotonic() - self.saved > SECONDS_BETWEEN:
-                # Not after the last step of an epoch: whoever went on from there would not measure it.
-                control.should_save = True
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            if "loss" in (logs or {}):
-                self.tuning.losses.append(float(logs["loss"]))
-
-        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if not keeps or (self.stop and state.epoch % 1):
-                return
-            self.weigh(f"epoch {round(state.epoch)}")
-            # A round that is over need not be trained again where a later one is killed.
-            control.should_save = recipe.rounds > 1 or time.monotonic() - self.saved > SECONDS_BETWEEN
-            if self.waited >= recipe.patience and state.global_step < state.max_steps:
-                logger.info("no better for %d epochs: training ends", self.waited)
-                control.should_training_stop = True
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.working += time.monotonic() - self.since
-            self.since = time.monotonic()
-            if self.stop and keeps:
-                self.tuning.interrupted = True
-                if state.epoch % 1:
-                    self.weigh(f"step {state.global_step}")
-            self.tuning.texts_per_second = self.texts / max(self.working, 1e-9)
-            if self.bar is not None:
-                self.bar.close()
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            progress = {
-                "scores": self.tuning.scores,
-                "losses": self.tuning.losses,
-                "best": self.best,
-                "waited": self.waited,
-            }
-            save_progress(Path(args.output_dir) / f"checkpoint-{state.global_step}", progress, self.tuning.weights)
-            self.saved = time.monotonic()
-
-        def weigh(self, name: str) -> None:
-            self.working += time.monotonic() - self.since
-            if measure is not None:
-                score = measure()
-                model.train()
-                self.tuning.scores[name] = score
-                self.log({"dev": score})
-                if self.bar is not None:
-                    self.bar.set_postfix_str(f"dev {score:.3f}")
-            else:
-                score = self.best + 1 if self.best > float("-inf") else 0.0  # without dev the last one is taken
-            if score > self.best:
-                self.best, self.waited = score, 0
-                self.tuning.weights = merged_weights(model) if has_lora(model) else copy_weights(model)
-            else:
-                self.waited += 1
-            self.since = time.monotonic()
-
-    return Watcher()
 
 
 @contextmanager
