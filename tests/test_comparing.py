@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llama_index.core import VectorStoreIndex
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from rag_ft import Fusion, Hybrid, InputError, OutsideError, Passage, QADataset, Query, RerankedRetriever, compare
 from rag_ft.cli import app
+from rag_ft.dataset.text.sketch import QUESTIONS, sketch_of
 from rag_ft.evaluation.comparing import learn_fusion_of, question_hash
 from rag_ft.evaluation.comparison import Comparison
 from rag_ft.retrieval import exact
@@ -157,3 +159,26 @@ def test_many_passages_are_embedded_in_parts_and_come_out_the_same(monkeypatch: 
     monkeypatch.setattr(exact, "PASSAGES_AT_ONCE", 3)
     assert (passage_vectors(MODEL, texts, show_progress=True) == whole).all()
     assert passage_vectors(MODEL, []).shape == (0, 0)
+
+
+class Tuned(Hashed):
+    """An embedding that says what it was trained on, as a model folder does."""
+
+    questions: list[str]
+    share: float = 1.0
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"training": {"questions": sketch_of(self.questions, QUESTIONS), "share": self.share}}
+
+
+def test_a_model_is_not_tested_on_what_it_was_trained_on(harbour: QADataset) -> None:
+    asked = [harbour.queries[query].text for query in harbour.qrels["test"]]
+    with pytest.raises(InputError, match=r"tuned was trained on 20% of the test questions"):
+        compare(harbour, MODEL, Tuned(model_name="tuned", questions=asked[:12]), hybrids=False)
+    with pytest.raises(InputError, match=r"tuned was trained on 100% of the test questions"):
+        compare(harbour, MODEL, Hybrid(Tuned(model_name="tuned", questions=asked), Fusion()), hybrids=False)
+    few = compare(harbour, MODEL, Tuned(model_name="tuned", questions=[*asked[:3], "another"]), hybrids=False)
+    assert "The candidate (tuned) was trained on 5.0% of these questions." in few.notes
+    base = compare(harbour, MODEL, Tuned(model_name="tuned", questions=asked, share=0.0), hybrids=False)
+    assert not any("trained on" in note for note in base.notes)

@@ -25,7 +25,7 @@ from rag_ft.files import sha256_of
 from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import DevQuestions, copy_weights
 from rag_ft.training.diagnosis import check_losses, check_questions
-from rag_ft.training.pairs import question_styles, training_pairs
+from rag_ft.training.pairs import question_styles, questions_sketch, training_pairs
 from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
 from rag_ft.training.trainer import run_trainer
 
@@ -241,6 +241,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
             "seconds": round(time.monotonic() - started, 1),
             "question_styles": question_styles(dataset),
             "corpus": sketch_of(dataset.passage_texts.values()),
+            "questions": questions_sketch(dataset),
         }
         save_model(self.model, output, self.model_id, {"recipe": recipe.to_dict(), "training": training})
         checkpoints.remove()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import carve_dev
+from rag_ft.dataset.text.sketch import QUESTIONS, share_in
 from rag_ft.errors import InputError
 from rag_ft.evaluation.aspects import characters_read_by
 from rag_ft.evaluation.comparison import BASELINE, DEPTH, Comparison, judge, resampling_groups
@@ -76,7 +77,7 @@ def compare(
         show_progress: progress bars while passages are embedded.
 
     Raises:
-        InputError: where the split has no question.
+        InputError: where the split has no question, or a model was trained on its test questions.
         OutsideError: where an embedding or a retriever fails.
     """
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -93,8 +94,9 @@ def compare(
                 roles[f"hybrid-{role}"] = Hybrid(model)
     if not any(isinstance(each, str) for each in roles.values()):
         roles["bm25"] = "bm25"
+    seen = _trained_on(roles, dataset, split)
     found = _Searches(dataset, split, seed, show_progress).of(roles)
-    return judge(
+    comparison = judge(
         dataset,
         split,
         {role: value.passages for role, value in found.items()},
@@ -106,6 +108,38 @@ def compare(
         rules,
         characters_read_by(given, dataset, split),
     )
+    return replace(comparison, notes=(*comparison.notes, *seen))
+
+
+SEEN = 0.1
+"""Share of the test questions that a model was trained on, over which its figures would mean nothing: single questions
+are asked twice by chance."""
+
+
+def _trained_on(roles: Mapping[str, Candidate], dataset: QADataset, split: str) -> list[str]:
+    """A note for each model that was trained on some of the questions.
+
+    Raises:
+        InputError: where it was trained on many of those of the test split.
+    """
+    texts = [dataset.queries[query].text for query in dataset.qrels[split]]
+    models: dict[int, tuple[str, Any]] = {}
+    for role, each in roles.items():
+        models.setdefault(id(_model_of(each)), (role, _model_of(each)))
+    notes = []
+    for role, model in models.values():
+        training = getattr(model, "record", {}).get("training", {})
+        share = share_in(training.get("questions", ()), texts, QUESTIONS)
+        if not share or training.get("share") == 0:  # then it has the base model's weights
+            continue
+        name = display_name(model)
+        if share > SEEN and split == "test":
+            raise InputError(
+                f"{name} was trained on {share:.0%} of the {split} questions, so that its figures would mean nothing: "
+                "compare on questions that it has not seen"
+            )
+        notes.append(f"The {role} ({name}) was trained on {share:.1%} of these questions.")
+    return notes
 
 
 INDEXED = 20_000

@@ -24,7 +24,7 @@ from rag_ft.errors import InputError
 from rag_ft.training.adapter_choice import choose_adapter
 from rag_ft.training.adapter_vectors import AdapterVectors, bounded
 from rag_ft.training.diagnosis import check_level, check_questions
-from rag_ft.training.pairs import is_generated, question_styles
+from rag_ft.training.pairs import is_generated, question_styles, questions_sketch
 from rag_ft.training.recipe import STRONG, room_to_learn
 
 if TYPE_CHECKING:
@@ -215,6 +215,7 @@ def train_adapter(
             "seconds": round(time.monotonic() - embedded, 1),
             "seconds_of_vectors": round(embedded - started, 1),
             "question_styles": question_styles(dataset),
+            "questions": questions_sketch(dataset),
         },
     )  # fmt: skip
     return TrainedAdapter(folder, choice.share, choice.strength, choice.scores, record, embed_model, module)

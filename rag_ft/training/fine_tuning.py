@@ -38,6 +38,7 @@ from rag_ft.training.pairs import (
     Pair,
     is_generated,
     question_styles,
+    questions_sketch,
 )
 from rag_ft.training.planning import (
     bounded_shares,
@@ -229,6 +230,8 @@ def train_model(
     for finding in findings:
         logger.warning("%s", finding)
     training = _record(dataset, examples, dev, choice, tunings, findings, level, started)
+    # By which a comparison knows that it would ask what was trained on.
+    training["questions"] = questions_sketch(dataset, before.get("training", {}).get("questions", ()))
     if accuracy:
         accuracy["shipped"] = triplet_accuracy(model, triplets)
         training["dev_triplet_accuracy"] = {name: round(share, 4) for name, share in accuracy.items()}

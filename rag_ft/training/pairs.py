@@ -10,6 +10,7 @@ from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.styles import HUMAN
 from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.text.sketch import QUESTIONS, sketch_of
 from rag_ft.errors import InputError
 from rag_ft.training.recipe import Recipe
 
@@ -128,6 +129,18 @@ def question_styles(dataset: QADataset) -> dict[str, int]:
         style = dataset.queries[query].style or "given"
         styles[style] = styles.get(style, 0) + 1
     return styles
+
+
+def questions_sketch(dataset: QADataset, earlier: Sequence[str] = ()) -> list[str]:
+    """The hashes of what is trained on, by which a comparison knows that it would ask what a model has seen.
+
+    Args:
+        dataset: its train split and scored pairs count.
+        earlier: the sketch of the model that the training goes on from.
+    """
+    texts = [dataset.queries[query].text for query in dataset.qrels.get("train", {})]
+    texts += [pair.query for pair in dataset.scored_pairs]
+    return sorted({*sketch_of(texts, QUESTIONS), *earlier})[:QUESTIONS]
 
 
 def is_generated(dataset: QADataset) -> bool:

@@ -8,11 +8,18 @@ from collections.abc import Iterable, Sequence
 from rag_ft.files import sha256_of
 
 SIZE = 128
+QUESTIONS = 2_000
+"""Hashes of a sketch of questions: of so many questions it knows each."""
+
 DIGITS = 16
 
 
-def sketch_of(texts: Iterable[str]) -> list[str]:
-    """The smallest hashes of the distinct texts, at most 128 (Broder 1997).
+def sketch_of(texts: Iterable[str], size: int = SIZE) -> list[str]:
+    """The smallest hashes of the distinct texts (Broder 1997).
+
+    Args:
+        texts: any number of them; spaces do not count.
+        size: hashes at most.
 
     Example:
         >>> from rag_ft.dataset.text.sketch import sketch_of, shared
@@ -21,7 +28,25 @@ def sketch_of(texts: Iterable[str]) -> list[str]:
         >>> shared(one, one), 0.2 < shared(one, other) < 0.5, shared(one, [])
         (1.0, True, 0.0)
     """
-    return heapq.nsmallest(SIZE, {sha256_of(" ".join(text.split()))[:DIGITS] for text in texts})
+    return heapq.nsmallest(size, {_hash(text) for text in texts})
+
+
+def share_in(sketch: Sequence[str], texts: Iterable[str], size: int = SIZE) -> float:
+    """The share of some texts that are among those a sketch was made of, about; exact where it is not full.
+
+    Example:
+        >>> from rag_ft.dataset.text.sketch import share_in, sketch_of
+        >>> share_in(sketch_of(["What is a Kittiwake?"]), ["What is  a Kittiwake?", "Who signs T-9?"])
+        0.5
+    """
+    hashes = {_hash(text) for text in texts}
+    if len(sketch) >= size:
+        hashes = {each for each in hashes if each <= max(sketch)}  # of the others it cannot tell
+    return len(hashes & set(sketch)) / len(hashes) if hashes else 0.0
+
+
+def _hash(text: str) -> str:
+    return sha256_of(" ".join(text.split()))[:DIGITS]
 
 
 def shared(one: Sequence[str], other: Sequence[str]) -> float:
