@@ -142,6 +142,8 @@ def _trained_on(roles: Mapping[str, Candidate], dataset: QADataset, split: str) 
     return notes
 
 
+BM25_ROLE = "bm25"
+
 INDEXED = 20_000
 """Passages up to which all go into a Chroma index. Of more the exact search gives the figures, and what an index of
 some of them finds stands beside."""
@@ -208,39 +210,51 @@ class _Searches:
         seconds: dict[str, float] = defaultdict(float)
         step = max(16, min(QUERIES_AT_ONCE, SCORES_AT_ONCE // max(1, len(self._texts))))
         blocks = range(0, len(self._queries), step)
+        ids = list(self._texts)
         quiet = not self._show_progress or len(self._texts) <= INDEXED
         for start in tqdm(blocks, desc="searching", unit="block", disable=quiet, dynamic_ncols=True):
             queries = self._queries[start : start + step]
-            with _timed(seconds, "bm25"):
-                by_words = list(words.search(queries)) if words is not None else []
-            by_corpus = {}
-            for corpus in {id(each): each for each in corpora.values()}.values():
-                with _timed(seconds, str(id(corpus))):
-                    by_corpus[id(corpus)] = corpus.block(start, start + step)
+            by_words: list[WordScores] = []
+            firsts: dict[str, list[NDArray[np.intp]]] = {}
+            with _timed(seconds, BM25_ROLE):
+                if words is not None:
+                    by_words = list(words.search(queries))
+                    firsts[BM25_ROLE] = [best_places(each.scores, DEPTH, above=0.0) for each in by_words]
+            similarities: dict[str, NDArray[np.float32]] = {}
+            for name, corpus in {str(id(each)): each for each in corpora.values()}.items():
+                with _timed(seconds, name):
+                    similarities[name] = corpus.block(start, start + step)
+                    firsts[name] = [best_places(row, DEPTH) for row in similarities[name]]
             for role in roles:
-                with _timed(seconds, role):
-                    dense = by_corpus[id(corpora[role])] if role in corpora else None
-                    found[role].passages += self._ranked(fusions.get(role), dense, by_words, len(queries))
+                name = str(id(corpora[role])) if role in corpora else BM25_ROLE
+                with _timed(seconds, f"mix {role}"):
+                    if role in fusions:
+                        pairs = zip(firsts[name], firsts[BM25_ROLE], strict=True)
+                        found[role].passages += self._mixed(fusions[role], similarities[name], by_words, list(pairs))
+                    else:
+                        found[role].passages += [[ids[place] for place in row] for row in firsts[name]]
         for role, value in found.items():
-            taken = seconds[role] + (seconds["bm25"] if role in fusions or role not in corpora else 0.0)
+            taken = seconds[f"mix {role}"] + (seconds[BM25_ROLE] if role in fusions or role not in corpora else 0.0)
             embedding = corpora[role].query_milliseconds if role in corpora else 0.0
             taken += seconds[str(id(corpora[role]))] if role in corpora else 0.0
             value.details["query_milliseconds"] = round(embedding + 1000 * taken / len(self._queries), 2)
         return found
 
-    def _ranked(
-        self, fusion: Fusion | None, dense: NDArray[np.float32] | None, by_words: Sequence[WordScores], count: int
+    def _mixed(
+        self,
+        fusion: Fusion,
+        similarities: NDArray[np.float32],
+        by_words: Sequence[WordScores],
+        firsts: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
     ) -> list[list[str]]:
-        """The passages of a block of questions: by the embedding, by BM25, or by both."""
+        """The passages of a block of questions, by an embedding and BM25 mixed."""
         ids = list(self._texts)
-        if fusion is not None and dense is not None:
-            pools = (pool_of(ids, row, words, fusion.depth) for row, words in zip(dense, by_words, strict=True))
-            return [[passage for passage, _ in fusion.ranked(pool)[:DEPTH]] for pool in pools]
-        places = [
-            best_places(dense[row], DEPTH) if dense is not None else best_places(by_words[row].scores, DEPTH, above=0.0)
-            for row in range(count)
-        ]
-        return [[ids[place] for place in row] for row in places]
+        known = firsts if fusion.depth <= DEPTH else [None] * len(by_words)
+        pools = (
+            pool_of(ids, row, words, fusion.depth, places)
+            for row, words, places in zip(similarities, by_words, known, strict=True)
+        )
+        return [[passage for passage, _ in fusion.ranked(pool)[:DEPTH]] for pool in pools]
 
     def _details(self, candidate: Candidate) -> dict[str, Any]:
         """What a candidate takes, and how it mixes."""

@@ -36,7 +36,13 @@ def pools_of(dense: Scoring, words: BM25, queries: Sequence[str], depth: int = D
         yield pool_of(words.ids, similarity, found, depth)
 
 
-def pool_of(ids: Sequence[str], similarity: NDArray[np.float32], found: WordScores, depth: int = DEPTH) -> Pool:
+def pool_of(
+    ids: Sequence[str],
+    similarity: NDArray[np.float32],
+    found: WordScores,
+    depth: int = DEPTH,
+    firsts: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None,
+) -> Pool:
     """The first passages of either side for one question, scored by both.
 
     Args:
@@ -44,7 +50,9 @@ def pool_of(ids: Sequence[str], similarity: NDArray[np.float32], found: WordScor
         similarity: of each to the question, shape (passages,).
         found: by BM25.
         depth: passages taken from each side.
+        firsts: the places of the first passages of either side, where they are known; as many as `depth` or more.
     """
-    places = np.union1d(best_places(similarity, depth), best_places(found.scores, depth, above=0.0))
+    near, worded = firsts or (best_places(similarity, depth), best_places(found.scores, depth, above=0.0))
+    places = np.union1d(near[:depth], worded[:depth])
     sides = similarity[places], found.scores[places]
     return Pool([ids[place] for place in places], *sides, found.words, found.rarest)
