@@ -11,6 +11,7 @@ import pytest
 import torch
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.embeddings import MockEmbedding
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from rag_ft import FineTunedEmbedding, InputError, Passage, QADataset, Query
 from rag_ft.compat import (
@@ -92,7 +93,7 @@ def test_its_attributes_are_those_of_the_old_one(tmp_path: Path) -> None:
     assert (len(made.examples), len(made.loader), made.warmup_steps) == (20, 2, 0)
     assert made.examples[0].texts == [next(iter(made.dataset.queries.values())), made.dataset.corpus["Kittiwake"]]
     assert [example.texts for batch in made.loader for example in batch] == [e.texts for e in made.examples]
-    assert type(made.loss).__name__ == "MultipleNegativesRankingLoss"
+    assert isinstance(made.loss, MultipleNegativesRankingLoss)
     assert made.evaluator is None
     with pytest.raises(InputError, match="finetune"):
         made.get_finetuned_model()

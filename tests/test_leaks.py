@@ -161,7 +161,7 @@ def test_where_all_documents_are_known_all_of_them_train_and_no_held_out_questio
     documents = {passage.document for passage in dataset.passages.values() if passage.id not in common}
     # Those whose every sentence nearly repeats another question are left out, and their questions count as new.
     left_out = documents - set(dataset.documents_of(dataset.qrels["train"], "train"))
-    assert len(left_out) <= 0.4 * len(documents)
+    assert len(left_out) <= 0.5 * len(documents)
     unknown = set(dataset.qrels["test"]) - dataset.known_queries("test")
     assert {dataset.passages[p].document for query in unknown for p in dataset.qrels["test"][query]} <= left_out
     for held_out in ("dev", "test"):

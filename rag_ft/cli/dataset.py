@@ -232,5 +232,7 @@ def review(
         for (before, _), after in decided.edited.items() if not quiet else ():
             out.print(f"[yellow]edited[/]    {shown(before)}\n       -> {shown(after)}", highlight=False)
         out.print(
-            f"{escape(str(dataset))}: {len(decided.rejected)} rejected, {len(decided.edited)} edited", highlight=False
+            f"{escape(str(dataset))}: {len(decided.rejected)} rejected, {len(decided.edited)} edited",
+            highlight=False,
+            soft_wrap=True,
         )

@@ -161,8 +161,8 @@ def recipe_for(model: SentenceTransformer, pairs: int, generated: bool, seed: in
     """
     width = model.get_embedding_dimension() or 384
     return Recipe(
-        # Sentences are plenty: other ones teach more than the same ones again. Five epochs of human questions did better
-        # on dev (covidqa .640 -> .658, 10-K questions .771 -> .784), and as often worse as better on test.
+        # Sentences are plenty: other ones teach more than the same ones again. Five epochs of human questions did
+        # better on dev (covidqa .640 -> .658, 10-K questions .771 -> .784), and as often worse as better on test.
         epochs=1 if pairs >= (4_000 if generated else 20_000) else 2 if generated else 3,
         batch_size=64 if pairs >= 256 else 32,
         # 1e-4 was measured on a width of 384: 2e-4 does better on dev documents and worse on others. Wider models

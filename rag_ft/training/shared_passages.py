@@ -6,18 +6,23 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.gradcache import CachedLossMixin
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.util import cos_sim
-from torch import Tensor, nn
+from torch import Tensor
+
+DIRECTIONS = ("query_to_doc", "doc_to_query")
+"""Each question among all passages, and each passage among all questions."""
 
 
-class SharedPassagesLoss(CachedLossMixin, nn.Module):
+class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
     """Each question finds its passage among those of the batch, and each passage its question, in one softmax.
 
-    It is `MultipleNegativesRankingLoss` with the directions `query_to_doc` and `doc_to_query` where every row has a
-    passage of its own. Rows of one passage are no negatives of each other, and the model encodes their passage once:
-    on a CPU it is most of a step's cost. Batches larger than the inner one are cached (Gao et al. 2021), so that the
-    memory is that of the inner one.
+    It gives what `MultipleNegativesRankingLoss` gives in both directions where every row has a passage of its own. Rows
+    of one passage are no negatives of each other, and the model encodes their passage once: on a CPU it is most of a
+    step's cost. Batches larger than the inner one are cached (Gao et al. 2021), so that the memory is that of the inner
+    one.
 
     Args:
         model: the SentenceTransformer that is trained.
@@ -34,9 +39,8 @@ class SharedPassagesLoss(CachedLossMixin, nn.Module):
         True
     """
 
-    def __init__(self, model: nn.Module, scale: float = 20.0, mini_batch_size: int | None = None) -> None:
-        super().__init__()
-        self.model, self.scale = model, scale
+    def __init__(self, model: SentenceTransformer, scale: float = 20.0, mini_batch_size: int | None = None) -> None:
+        super().__init__(model, scale=scale, directions=DIRECTIONS)
         self.mini_batch_size = mini_batch_size or 1
         self.uses_gradient_cache = mini_batch_size is not None
         self._places: list[Tensor] = []
@@ -78,7 +82,8 @@ class SharedPassagesLoss(CachedLossMixin, nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the loss was set to."""
-        return {"scale": self.scale, "mini_batch_size": self.mini_batch_size if self.uses_gradient_cache else None}
+        cached = {"mini_batch_size": self.mini_batch_size} if self.uses_gradient_cache else {}
+        return super().get_config_dict() | cached
 
 
 def _distinct(features: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
