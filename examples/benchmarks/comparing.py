@@ -39,7 +39,7 @@ class Given(BaseEmbedding):
         number = int(name) if name.isdigit() else 0
         draw = np.random.default_rng(number)
         vector = draw.normal(size=384)
-        spread = np.random.default_rng(number + sum(map(ord, self.model_name))).normal(size=384)
+        spread = np.random.default_rng([number, sum(map(ord, self.model_name))]).normal(size=384)
         return (vector + noise * spread).astype(np.float32).tolist()
 
     def _get_text_embedding(self, text: str) -> list[float]:

@@ -104,26 +104,36 @@ class BM25:
 
     def _numbers(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """The words of each text as numbers; new words are added to the vocabulary."""
-        number = self._vocabulary.setdefault
-        return [
-            np.array([number(word, len(self._vocabulary)) for word in words], dtype=np.int32)
-            for start in range(0, len(texts), CHUNK)
-            for words in self._tokens(texts[start : start + CHUNK])
-        ]
+        stemmer = _stemmer(self.language)
+        number_of: dict[str, int] = {}  # by the word as it is written, so that each is stemmed once
+        found: list[NDArray[np.int32]] = []
+        for start in range(0, len(texts), CHUNK):
+            part = self._written(texts[start : start + CHUNK])
+            new = [word for word in part.vocab if word not in number_of]
+            for word, stem in zip(new, stemmer.stemWords(new) if stemmer else new, strict=True):
+                number_of[word] = self._vocabulary.setdefault(stem, len(self._vocabulary))
+            numbers = np.array([number_of[word] for word in part.vocab], dtype=np.int32)
+            found += [numbers[np.array(places, dtype=np.intp)] for places in part.ids]
+        return found
 
-    def _tokens(self, texts: Iterable[str]) -> list[list[str]]:
+    def _tokens(self, texts: Sequence[str]) -> list[list[str]]:
+        """The stems of each text."""
+        part, stemmer = self._written(texts), _stemmer(self.language)
+        words = list(part.vocab)
+        stems = stemmer.stemWords(words) if stemmer else words
+        return [[stems[place] for place in places] for places in part.ids]
+
+    def _written(self, texts: Iterable[str]) -> Any:
+        """The words of each text as they are written, as places in the vocabulary of these texts."""
         import bm25s
 
         # Single letters and digits count too: "Form T-9" is the name of a form.
-        found: list[list[str]] = bm25s.tokenize(
-            (segmented(text) for text in texts),
+        return bm25s.tokenize(
+            [segmented(text) for text in texts],
             stopwords=stop_words_of(self.language),
-            stemmer=_stemmer(self.language),
             token_pattern=WORD,
-            return_ids=False,
             show_progress=False,
         )
-        return found
 
     def save(self, folder: Path) -> None:
         """Write it into a folder, which must be there: numbers and JSON, nothing that runs when it is read."""

@@ -110,7 +110,10 @@ class Fusion:
         """(passage, score), best first; where one side has no say, passages that only it knows nothing of are left."""
         scores = self.scores(pool)
         # In an order that does not depend on who found a passage first: offline and in an app it is the same.
-        order = np.lexsort((np.asarray(pool.ids, dtype=str), -pool.sparse, -pool.dense, -scores))
+        keys = (-pool.sparse, -pool.dense, -scores)
+        order = np.lexsort(keys)
+        if np.logical_and.reduce([np.diff(key[order]) == 0 for key in keys]).any():
+            order = np.lexsort((np.asarray(pool.ids, dtype=str), *keys))
         if not self.by_question and self.weight == 0:
             order = order[pool.sparse[order] > 0]
         return [(pool.ids[place], float(scores[place])) for place in order]
