@@ -145,7 +145,8 @@ def main() -> None:
                         trained = train_model(dataset, folder, "local", seed=seed, show_progress=True, **settings)
                         row |= {"settings": settings} if settings else {}
                         row["texts_per_second"] = trained.record["training"]["texts_per_second"]
-                        row["training"] = trained.record["training"]
+                        record = trained.record["training"]
+                        row["training"] = {name: record[name] for name in record if name not in ("corpus", "questions")}
                         row["recipe"] = trained.record["recipe"]
                     elif way != "base":
                         row["texts_per_second"] = round(plain(dataset, way, Path(scratch), length, seed), 1)
