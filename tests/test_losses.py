@@ -56,6 +56,8 @@ def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settin
     epochs = [score for name, score in trained.dev.items() if "epoch" in name]
     assert max(epochs) > trained.dev["base"] + 0.005
     recorded = trained.record["recipe"]
+    if trained.is_base:  # a gain that may be chance: then its vectors were not trained to be cut
+        settings = {name: value for name, value in settings.items() if name != "dimensions"}
     assert recorded | {name: _plain(value) for name, value in settings.items()} == recorded
     # Whatever was trained, what is saved is a plain model.
     saved = load_sentence_transformer(str(trained.folder))
