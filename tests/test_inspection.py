@@ -191,6 +191,8 @@ def test_it_fits_the_terminal_and_nothing_in_it_is_obeyed(width: int) -> None:
 
 @given(text=st.text(max_size=60), length=st.none() | st.integers(1, 30))
 @example(text="\\", length=None)
+@example(text="\\[", length=None)
+@example(text="\\\\[b] \\[ [/ \\[/]", length=None)
 @settings(max_examples=200)
 def test_any_text_is_shown_as_it_is(text: str, length: int | None) -> None:
     said = io.StringIO()

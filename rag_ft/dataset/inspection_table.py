@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from rich import box
@@ -18,6 +19,9 @@ SHOWN = 200
 
 UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Kinds of characters that steer a terminal or turn the direction of writing around."""
+
+NO_TAG = re.compile(r"\\\[(?![a-z#/@][^[]*?])")
+"""A backslash and a bracket with which no tag of Rich begins."""
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
@@ -54,8 +58,9 @@ def shown(text: str, length: int | None = None) -> str:
     """
     plain = "".join(sign for sign in " ".join(text.split()) if unicodedata.category(sign) not in UNSAFE)
     plain = plain if length is None or len(plain) <= length else plain[: length - 1].rstrip() + "…"
-    # Rich doubles a backslash at the end, for markup that might follow, and shows both where none does.
-    return escape(plain + " " if plain.endswith("\\") else plain)
+    # Rich doubles a backslash at the end, for markup that might follow, and shows both where none does; and it takes one
+    # away before a bracket that opens no tag, which it does not escape.
+    return NO_TAG.sub(r"\\\\[", escape(plain + " " if plain.endswith("\\") else plain))
 
 
 def bars(counts: list[int]) -> str:
