@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from rag_ft.errors import InputError, OutsideError, RagFtError
     from rag_ft.evaluation.ab_votes import judge_votes
     from rag_ft.evaluation.answers import JudgedAnswers, ajudge_answers, judge_answers
-    from rag_ft.evaluation.comparing import Hybrid, compare, learn_fusion_of
+    from rag_ft.evaluation.comparing import compare
     from rag_ft.evaluation.comparison import Comparison
     from rag_ft.evaluation.losses import NextRound, next_round, write_losses
     from rag_ft.evaluation.moves import Move, moves_of
-    from rag_ft.evaluation.questions import write_questions
-    from rag_ft.evaluation.report import write_report
+    from rag_ft.evaluation.reporting.questions import write_questions
+    from rag_ft.evaluation.reporting.report import write_report
+    from rag_ft.evaluation.searching.candidates import Hybrid
+    from rag_ft.evaluation.searching.dev_fusion import learn_fusion_of
     from rag_ft.generation.asking import questions_from_llm
     from rag_ft.generation.feedback import questions_from_feedback
     from rag_ft.generation.filters import Filters, filter_questions
@@ -126,14 +128,14 @@ _WHERE = {
     "RerankedRetriever": "retrieval.reranked",
     "keep_fusion": "retrieval.hybrid",
     "Fusion": "retrieval.fusion",
-    "learn_fusion_of": "evaluation.comparing",
-    "Hybrid": "evaluation.comparing",
+    "learn_fusion_of": "evaluation.searching.dev_fusion",
+    "Hybrid": "evaluation.searching.candidates",
     "compare": "evaluation.comparing",
     "Comparison": "evaluation.comparison",
-    "write_report": "evaluation.report",
+    "write_report": "evaluation.reporting.report",
     "Move": "evaluation.moves",
     "moves_of": "evaluation.moves",
-    "write_questions": "evaluation.questions",
+    "write_questions": "evaluation.reporting.questions",
     "NextRound": "evaluation.losses",
     "next_round": "evaluation.losses",
     "write_losses": "evaluation.losses",

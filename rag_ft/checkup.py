@@ -75,6 +75,16 @@ class CheckUp:
         hybrid_gain: of the hybrid over the base, in nDCG@10.
         smallest_effect: gain in nDCG@10 that this many questions would show in 4 of 5 comparisons.
         minutes: that a training takes on this machine, about.
+
+    Example:
+        >>> from rag_ft import Passage, QADataset, Query, check
+        >>> dataset = QADataset({"p": Passage("p", "A claim is a form.")}, {"q": Query("q", "What is a claim?")},
+        ...                     {"test": {"q": {"p": 1}}})
+        >>> found = check(dataset, "local")
+        >>> found.answer, found.figures["bm25"]["hit_rate@5"]
+        ('cannot tell', 1.0)
+        >>> print(found.reasons[0])
+        1 questions are too few: at least 50 are needed, and 200 for a gain of .05
     """
 
     answer: Answer

@@ -2,19 +2,45 @@
 
 
 class RagFtError(Exception):
-    """One clear line: the thing, the value it had, and what to do next."""
+    """One clear line: the thing, the value it had, and what to do next.
+
+    Example:
+        >>> from rag_ft import RagFtError, load_dataset
+        >>> try:
+        ...     load_dataset("no-folder")
+        ... except RagFtError as error:
+        ...     print(error.exit_code, error)
+        2 no-folder does not exist: give a dataset folder (corpus.jsonl, queries.jsonl, qrels/)
+    """
 
     exit_code = 4
 
 
 class InputError(RagFtError):
-    """What was given is wrong: a missing folder, a broken file, an unknown name. Exit code 2."""
+    """What was given is wrong: a missing folder, a broken file, an unknown name. Exit code 2.
+
+    Example:
+        >>> from rag_ft import Filters
+        >>> Filters(depth=0)
+        Traceback (most recent call last):
+            ...
+        rag_ft.errors.InputError: depth is 0: give 1 or more
+    """
 
     exit_code = 2
 
 
 class OutsideError(RagFtError):
-    """Something outside failed: a server, an LLM, the disk. What was done is kept. Exit code 4."""
+    """Something outside failed: a server, an LLM, the disk. What was done is kept. Exit code 4.
+
+    Example:
+        >>> from llama_index.core import MockEmbedding
+        >>> from rag_ft import open_index
+        >>> open_index(MockEmbedding(embed_dim=8), "http://127.0.0.1:9")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        rag_ft.errors.OutsideError: no Chroma server answers at http://127.0.0.1:9 ...
+    """
 
     exit_code = 4
 

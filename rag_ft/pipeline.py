@@ -44,8 +44,20 @@ class Run:
         candidate: the tuned embedding, whatever the verdict.
 
     Example:
-        Settings.embed_model = run.embed_model
-        query_engine = run.query_engine(similarity_top_k=5)
+        >>> from pathlib import Path
+        >>> import chromadb
+        >>> from llama_index.core import MockEmbedding
+        >>> from llama_index.core.llms import MockLLM
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import Passage, QADataset, Query, Run, compare, rebuild_index
+        >>> passages = {"p": Passage("p", "Leave is booked in HELM.")}
+        >>> dataset = QADataset(passages, {"q": Query("q", "Where is leave booked?")}, {"test": {"q": {"p": 1}}})
+        >>> model, nodes = MockEmbedding(embed_dim=8), [TextNode(text="Leave is booked in HELM.")]
+        >>> index = rebuild_index(nodes, model, chromadb.EphemeralClient(), "run-example")
+        >>> run = Run(Path("runs/acme"), compare(dataset, model, model), model, index, model)  # as fine_tune returns it
+        >>> query_engine = run.query_engine(llm=MockLLM(), similarity_top_k=5)
+        >>> query_engine.query("Where is leave booked?").source_nodes[0].text
+        'Leave is booked in HELM.'
     """
 
     folder: Path
@@ -144,13 +156,24 @@ def fine_tune(
         OutsideError: where an LLM, a server, the hub or the disk fails; what was done is kept.
 
     Example:
-        run = fine_tune(nodes, llm=llm, base_model="BAAI/bge-small-en-v1.5", output_dir="runs/acme")
-        Settings.embed_model = run.embed_model
+        >>> import tempfile
+        >>> from llama_index.core import Settings
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import fine_tune
+        >>> text = "The {0} is greased by its keeper. Whoever breaks the {0} tells the warden."
+        >>> machines = ["crane", "winch", "pump", "gauge", "hoist", "lamp", "ladder", "rope", "anchor", "buoy"]
+        >>> nodes = [TextNode(text=text.format(machine), id_=machine) for machine in machines]
+        >>> run = fine_tune(nodes, use_llm=False, base_model="local", output_dir=tempfile.mkdtemp() + "/run")
+        >>> run.comparison.verdict, run.embed_model.model_name  # so few questions tell nothing: the base model stays
+        ('inconclusive', 'local')
+        >>> Settings.embed_model = run.embed_model  # doctest: +SKIP
+        >>> run.retriever(similarity_top_k=1).retrieve("Who looks after the crane?")[0].node_id
+        'crane'
     """
     from llama_index.core import Settings
 
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
-    from rag_ft.evaluation.report import write_report
+    from rag_ft.evaluation.reporting.report import write_report
     from rag_ft.generation.generation import generate_qa_dataset
     from rag_ft.index.build import rebuild_index
     from rag_ft.retrieval.fusion import Fusion
@@ -236,6 +259,10 @@ def fine_tune(
     return Run(folder, comparison, chosen, index, candidate)
 
 
+STAGES = ("dataset", "model", "comparison", "index")
+"""In their order: each depends on those before it."""
+
+
 class Stages:
     """Which stages of a run are done, and with what: kept in `run.json`.
 
@@ -268,7 +295,8 @@ class Stages:
     def start(self, name: str) -> None:
         """A stage begins: it and what follows it are no longer done."""
         self._fresh = True
-        self._stages.pop(name, None)
+        for stale in STAGES[STAGES.index(name) :]:
+            self._stages.pop(stale, None)
         write_json(self.file, {"stages": self._stages})
 
     def withdraw(self) -> None:

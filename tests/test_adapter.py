@@ -127,15 +127,14 @@ def test_where_there_is_nothing_to_learn_the_embedding_stays(tmp_path: Path) -> 
 
 def test_what_new_documents_lose_is_heard() -> None:
     ids = [f"q{n}" for n in range(60)]
-    makings = ["real, known documents"] * 30 + ["real, new documents"] * 30
-    dev = DevQuestions(ids, ids, ids, ids, {key: {key: 1} for key in ids}, makings, list(range(60)))
+    kinds = ["known"] * 30 + ["new"] * 30
+    dev = DevQuestions(ids, ids, ids, ids, {key: {key: 1} for key in ids}, ["real"] * 60, list(range(60)), kinds)
     noise = np.random.default_rng(0).normal(0, 0.1, 60)
     differences = np.repeat([0.2, -0.01], 30) + noise - np.repeat([noise[:30].mean(), noise[30:].mean()], 30)
     gain = paired_bootstrap(differences, dev.groups)
     assert gain.p_value < 0.01
-    assert _objection(differences, gain, dev) == (
-        "it loses on the dev questions of one making (real, new documents: -0.010)"
-    )
+    objection = _objection(differences, gain, dev)
+    assert objection == "it loses on the dev questions of one kind (real, new documents: -0.010)"
     assert _objection(differences + 0.02, paired_bootstrap(differences + 0.02, dev.groups), dev) == ""
 
 

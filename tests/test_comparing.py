@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from rag_ft import Fusion, Hybrid, InputError, OutsideError, Passage, QADataset, Query, RerankedRetriever, compare
 from rag_ft.cli import app
 from rag_ft.dataset.text.sketch import QUESTIONS, sketch_of
-from rag_ft.evaluation.comparing import learn_fusion_of, question_hash
 from rag_ft.evaluation.comparison import Comparison
+from rag_ft.evaluation.searching.dev_fusion import learn_fusion_of, question_hash
 from rag_ft.retrieval import exact
 from rag_ft.retrieval.exact import passage_vectors
 

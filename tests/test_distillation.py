@@ -9,11 +9,28 @@ import numpy as np
 import pytest
 import torch
 
-from rag_ft import InputError, QADataset, train_model
+from rag_ft import (
+    InputError,
+    QADataset,
+    cut_into_nodes,
+    generate_qa_dataset,
+    read_documents,
+    read_questions,
+    train_model,
+)
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer, local_model_folder
 from rag_ft.training.dev import DevQuestions
-from rag_ft.training.distillation import onto_principal_axes, vector_pairs
+from rag_ft.training.distillation import FAR, onto_principal_axes, ranked_pairs, vector_pairs
+from rag_ft.training.pairs import Pair
+
+
+@pytest.fixture(scope="module")
+def policies(acme: Path) -> QADataset:
+    """Questions about all policies of the demo: a student that knows nothing needs more than a few of them."""
+    nodes = cut_into_nodes(read_documents(acme / "documents"))
+    questions = read_questions(acme / "questions.jsonl")
+    return generate_qa_dataset(nodes, use_llm=False, questions=questions).dataset
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +66,11 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [None, "kl", "margin-mse"])
 def test_a_student_comes_nearer_to_its_teacher(
-    dataset: QADataset, two_layers: Path, tmp_path: Path, loss: str | None
+    policies: QADataset, two_layers: Path, tmp_path: Path, loss: str | None
 ) -> None:
     settings = {} if loss is None else {"loss": loss}
     trained = train_model(
-        dataset, tmp_path / "m", str(two_layers), teacher="local", max_length=64, epochs=2, batch_size=32,
+        policies, tmp_path / "m", str(two_layers), teacher="local", max_length=64, epochs=2, batch_size=32,
         learning_rate=3e-4, **settings,
     )  # fmt: skip
     assert trained.record["recipe"]["loss"] == (loss or "mse")
@@ -65,9 +82,9 @@ def test_a_student_comes_nearer_to_its_teacher(
 
 
 @pytest.mark.slow
-def test_a_student_of_another_family_and_dimension_learns(dataset: QADataset, static: Path, tmp_path: Path) -> None:
+def test_a_student_of_another_family_and_dimension_learns(policies: QADataset, static: Path, tmp_path: Path) -> None:
     trained = train_model(
-        dataset, tmp_path / "m", str(static), teacher="local", epochs=20, batch_size=32, learning_rate=0.05
+        policies, tmp_path / "m", str(static), teacher="local", epochs=20, batch_size=32, learning_rate=0.05
     )
     assert max(trained.dev.values()) > trained.dev["base"] + 0.05
     assert trained.record["dimension"] == 128
@@ -93,6 +110,18 @@ def test_every_passage_that_training_may_see_is_taught(dataset: QADataset) -> No
     label = np.asarray(found[0].label)
     assert label.shape == (2, 384)
     assert np.allclose(label[1], encode(teacher, [found[0].passage], "document")[0], atol=0.02)
+
+
+def test_a_teacher_ranks_some_far_passages_too() -> None:
+    pairs = [Pair(f"Who signs form {n}?", f"Form {n} is signed in harbour {n}.", negatives=("near",)) for n in range(5)]
+    teacher = load_sentence_transformer("local", max_length=32)
+    found = ranked_pairs(pairs, teacher)
+    for pair in found:
+        assert pair.negatives[0] == "near"
+        assert len(pair.negatives) == 1 + FAR == len(pair.label) - 1
+        assert pair.passage not in pair.negatives
+    assert found == ranked_pairs(pairs, teacher)
+    assert len(ranked_pairs(pairs[:2], teacher)[0].negatives) == 1  # there are no others
 
 
 def half(dataset: QADataset, which: int) -> QADataset:

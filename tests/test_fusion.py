@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_ft import Fusion, InputError
-from rag_ft.evaluation.learning_fusion import learn_fusion
 from rag_ft.evaluation.recommendation import needs, recommend
+from rag_ft.evaluation.searching.learning_fusion import learn_fusion
 from rag_ft.retrieval.fusion import FEATURES, Pool
 
 METHODS = ["standardised", "relative", "reciprocal-rank"]
@@ -97,7 +97,7 @@ def test_the_better_side_gets_the_weight() -> None:
 
 
 def test_a_flat_optimum_is_preferred_to_a_sharp_one() -> None:
-    from rag_ft.evaluation.learning_fusion import WEIGHTS, _flattest
+    from rag_ft.evaluation.searching.learning_fusion import WEIGHTS, _flattest
 
     curve = [0.5] * len(WEIGHTS)
     curve[2] = 0.6  # a spike, and a plateau that is a little lower

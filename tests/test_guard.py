@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from rag_ft import Passage, QADataset, Query
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
-from rag_ft.training.dev import DevQuestions, copy_weights, mean_over_makings
+from rag_ft.training.dev import DevQuestions, copy_weights
+from rag_ft.training.dev_figure import FEWEST, figure_of, gain_of, parts_of, weights_of
 from rag_ft.training.diagnosis import check_level, check_losses, check_makings, check_questions, check_vectors
 from rag_ft.training.general_probe import GeneralProbe
 from rag_ft.training.guard import choose_share
@@ -73,6 +74,11 @@ def choice(
     return choose_share(model, base, tuned, (1.0, 0.5), dev, forgetting)
 
 
+def dev_of(makings: list[str], kinds: list[str]) -> Told:
+    nothing = torch.zeros(0)
+    return Told({}, makings, nothing, nothing, "", groups=list(range(len(makings))), kinds=kinds)
+
+
 def noise(mean: float, units: int = 100, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(mean, 0.3, units).clip(0, 1)
 
@@ -124,11 +130,43 @@ def test_the_general_questions_are_found_by_a_general_model() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 1)), min_size=1, max_size=30))
-def test_each_making_counts_as_much(units: list[tuple[str, float]]) -> None:
-    makings, values = [making for making, _ in units], np.array([value for _, value in units])
-    means = [values[[made == making for made in makings]].mean() for making in set(makings)]
-    assert mean_over_makings(values, makings) == pytest.approx(np.mean(means))
+@given(st.lists(st.integers(FEWEST, 60), min_size=1, max_size=3), st.integers(0, FEWEST - 1), st.integers(0, 9))
+def test_each_making_counts_as_much_and_a_few_questions_count_with_the_most(
+    sizes: list[int], few: int, seed: int
+) -> None:
+    makings = [str(place) for place, size in enumerate(sizes) for _ in range(size)]
+    values = np.random.default_rng(seed).random(len(makings) + few)
+    most = str(max(range(len(sizes)), key=sizes.__getitem__))
+    counted = np.array([*makings, *[most] * few])
+    means = [values[counted == making].mean() for making in set(makings)]
+    assert figure_of(values, dev_of([*makings, *["real"] * few], [])) == pytest.approx(np.mean(means))
+
+
+def test_one_question_of_another_making_decides_nothing() -> None:
+    """Three hundred key phrases gain, and the one real question falls from the first place to none."""
+    base, gain = np.full(301, 0.5), np.append(np.full(300, 0.06), -0.5) + np.tile([0.02, -0.02], 151)[:301]
+    chosen = choice({0.0: base, 0.5: base + gain, 1.0: base + gain}, ["key phrases"] * 300 + ["real"])
+    assert chosen.share == 1.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60), st.integers(0, 9))
+def test_known_and_new_documents_count_as_much_where_there_are_enough(
+    known: int, new: int, real: int, seed: int
+) -> None:
+    makings, kinds = ["other"] * (known + new) + ["real"] * real, ["known"] * known + ["new"] * (new + real)
+    values = np.random.default_rng(seed).random(known + new + real)
+    dev = dev_of(makings, kinds)
+    assert weights_of(dev).sum() == pytest.approx(1)
+    halves = [values[:known], values[known : known + new]]
+    enough = min(known, new) >= FEWEST
+    other = np.mean([half.mean() for half in halves]) if enough else values[: known + new].mean() if known + new else 0
+    if min(known + new, real) >= FEWEST:
+        assert figure_of(values, dev) == pytest.approx((other + values[known + new :].mean()) / 2)
+    expected = figure_of(values, dev)
+    assert gain_of(values, dev).mean == pytest.approx(expected)
+    if real >= FEWEST:
+        assert ("other, known documents" in parts_of(dev)) == enough
 
 
 def test_signs_of_trouble_are_said() -> None:

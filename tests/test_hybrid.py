@@ -19,7 +19,16 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 from test_killed_rebuild import Hashed
 
-from rag_ft import Fusion, HybridRetriever, InputError, keep_fusion, open_index, rebuild_index, update_index
+from rag_ft import (
+    Fusion,
+    HybridRetriever,
+    InputError,
+    keep_fusion,
+    open_index,
+    rebuild_index,
+    rollback_index,
+    update_index,
+)
 from rag_ft.index.live_store import LiveChromaStore
 from rag_ft.retrieval.keyword_index import KeywordIndex
 
@@ -67,6 +76,36 @@ def test_filters_hold_on_both_sides(tmp_path: Path) -> None:
     answer = HybridRetriever(index, similarity_top_k=20, filters=at_desk_3).retrieve("Who signs form T-17?")
     assert len(answer) == 8
     assert {node.node.metadata["desk"] for node in answer} == {3}
+
+
+@pytest.mark.parametrize("asked", [1, 3, 1000])
+def test_filters_that_let_few_through_find_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int) -> None:
+    """All passages have the words of the question, and one in twenty passes; Chroma is asked about few at once."""
+    from rag_ft.index import live_store
+    from rag_ft.retrieval import hybrid
+
+    index = rebuild_index(nodes(60), MODEL, tmp_path, "acme")
+    few = MetadataFilters(filters=[MetadataFilter(key="file_id", value="n17")])
+    index.insert_nodes([TextNode(id_="n17", text="Form T-17 is signed at desk 2.", metadata={"file_id": "n17"})])
+    monkeypatch.setattr(hybrid, "FILTERED", asked)
+    monkeypatch.setattr(live_store, "step_of", lambda client: 7)
+    retriever = HybridRetriever(index, Fusion("standardised", 0.0, depth=1), 1, filters=few)
+    assert found(retriever, "Which form is signed at which desk?") == ["n17"]
+    nobody = MetadataFilters(filters=[MetadataFilter(key="file_id", value="nobody")])
+    assert found(HybridRetriever(index, WORDS, 1, filters=nobody), "Which form is signed?") == []
+
+
+def test_what_is_gone_makes_room_while_the_words_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rag_ft.retrieval import keyword_index
+
+    same = [TextNode(id_=f"n{place}", text="The heliograph blinks.") for place in range(6)]
+    index = rebuild_index(same, MODEL, tmp_path, "acme")
+    retriever = HybridRetriever(index, WORDS, 3)
+    first = found(retriever, "heliograph")
+    monkeypatch.setattr(keyword_index, "WAIT_FOR", 0)
+    monkeypatch.setattr(KeywordIndex, "follow", lambda self: None)  # it takes long
+    index.delete_nodes(first)
+    assert sorted([*first, *found(retriever, "heliograph")]) == [f"n{place}" for place in range(6)]
 
 
 def test_a_query_engine_takes_it(tmp_path: Path) -> None:
@@ -151,6 +190,20 @@ def test_a_killed_writer_is_followed_until_its_lease_is_over(tmp_path: Path, mon
     assert retriever.keywords._made_of is not None
 
 
+def test_a_killed_writer_that_nobody_saw_is_followed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changed a passage in place and was killed, and the next question comes when its lease is over."""
+    from rag_ft.index import revision
+
+    index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
+    retriever = HybridRetriever(index, WORDS, 1)
+    assert found(retriever, "heliograph") == []
+    with monkeypatch.context() as killed:
+        killed.setattr(revision.Writing, "end", lambda self: None)
+        index.insert_nodes([TextNode(id_="n3", text="The heliograph stands on the roof.")])
+    monkeypatch.setattr(revision, "LEASE", -1.0)  # later
+    assert found(retriever, "heliograph") == ["n3"]
+
+
 def test_another_language_is_told_again(tmp_path: Path) -> None:
     german = ["Der Ausweis öffnet alle Türen des Hauses.", "Der Urlaub wird beim Vorgesetzten beantragt."]
     english = ["The badge opens all of the doors of the house.", "Holidays are asked for at the desk of the master."]
@@ -185,8 +238,11 @@ def test_what_was_learned_stays_with_the_model(tmp_path: Path) -> None:
     rebuild_index(nodes(20), MODEL, tmp_path, "acme")
     assert HybridRetriever(open_index(MODEL, tmp_path, "acme")).fusion == Fusion("relative", 0.3)
     other = Hashed(model_name="another")
-    rebuild_index(nodes(20), other, tmp_path, "acme")
+    index = rebuild_index(nodes(20), other, tmp_path, "acme")
     assert HybridRetriever(open_index(other, tmp_path, "acme")).fusion == Fusion()
+    keep_fusion(index, Fusion("standardised", 0.6))
+    rollback_index(tmp_path, "acme")
+    assert HybridRetriever(open_index(MODEL, tmp_path, "acme")).fusion == Fusion("relative", 0.3)
 
 
 def test_another_index_and_no_passages_are_refused() -> None:

@@ -13,6 +13,8 @@ from rag_ft import QADataset, RealQuestion, generate_qa_dataset
 from rag_ft.dataset.splitting import boilerplate, split_units
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
+from rag_ft.generation.assembling import LIKE_ANOTHER
+from rag_ft.generation.generation import GeneratedDataset
 from rag_ft.training.pairs import training_pairs
 from rag_ft.training.recipe import Recipe
 
@@ -42,10 +44,10 @@ def drawn_nodes(documents: int, repeats: int, footer: bool, seed: int) -> list[T
     return nodes
 
 
-def made(nodes: list[TextNode], **arguments: object) -> QADataset:
-    """The dataset of nodes; so few documents may all be one through their repeats that nothing is left to train on."""
+def made(nodes: list[TextNode], **arguments: object) -> GeneratedDataset:
+    """What is generated; so few documents may all be one through their repeats that nothing is left to train on."""
     try:
-        return generate_qa_dataset(nodes, use_llm=False, **arguments).dataset  # type: ignore[arg-type]
+        return generate_qa_dataset(nodes, use_llm=False, **arguments)  # type: ignore[arg-type]
     except InputError as error:
         if "no training question is left" not in str(error):
             raise
@@ -86,7 +88,7 @@ drawn = st.builds(
 @given(nodes=drawn, seed=st.integers(0, 20))
 @settings(max_examples=25, deadline=None)
 def test_nothing_leaks_into_training(nodes: list[TextNode], seed: int) -> None:
-    check(made(nodes, seed=seed))
+    check(made(nodes, seed=seed).dataset)
 
 
 @given(nodes=drawn, seed=st.integers(0, 20), asked=st.integers(1, 40))
@@ -98,7 +100,7 @@ def test_real_questions_are_tested_on_and_nothing_of_them_is_trained_on(
     chosen = draw.sample(nodes, min(asked, len(nodes)))
     # Some of them are sentences of the passages, as generated questions are.
     questions = [RealQuestion(node.text.split(". ")[0] + ".", [node.ref_doc_id or ""]) for node in chosen]
-    dataset = made(nodes, questions=questions, seed=seed)
+    dataset = made(nodes, questions=questions, seed=seed).dataset
     assert {query.style for query in map(dataset.queries.__getitem__, dataset.qrels["test"])} == {"human"}
     sides = [[dataset.queries[q].text for q in dataset.qrels[name]] for name in ("test", "train")]
     groups = near_duplicate_groups(sides[0] + sides[1])
@@ -156,12 +158,20 @@ def test_where_all_documents_are_known_all_of_them_train_and_no_held_out_questio
     nodes: list[TextNode], seed: int, real: bool
 ) -> None:
     asked = [RealQuestion(node.text.split(". ")[0] + ".", [node.ref_doc_id or ""]) for node in nodes[::7]]
-    dataset = made(nodes, questions=asked if real else (), new_documents=0.0, seed=seed)
+    made_of = made(nodes, questions=asked if real else (), new_documents=0.0, seed=seed)
+    dataset = made_of.dataset
     common = boilerplate(dataset)
     documents = {passage.document for passage in dataset.passages.values() if passage.id not in common}
-    # Those whose every sentence nearly repeats another question are left out, and their questions count as new.
-    left_out = documents - set(dataset.documents_of(dataset.qrels["train"], "train"))
-    assert len(left_out) <= 0.5 * len(documents)
+    trained = set(dataset.documents_of(dataset.qrels["train"], "train"))
+    left_out = documents - trained
+    # BM25 finds none of the sentences of some documents: few words are drawn here. Of the others, those whose every
+    # sentence nearly repeats a held-out question are left out, and their questions count as new.
+    too_like = {
+        dataset.passages[row["passage"]].document
+        for row in made_of.dropped
+        if row["reason"] == LIKE_ANOTHER and row["passage"]
+    }
+    assert len(too_like & left_out) <= 0.2 * len(too_like | trained)
     unknown = set(dataset.qrels["test"]) - dataset.known_queries("test")
     assert {dataset.passages[p].document for query in unknown for p in dataset.qrels["test"][query]} <= left_out
     for held_out in ("dev", "test"):

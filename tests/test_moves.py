@@ -20,7 +20,7 @@ from rag_ft.evaluation.causes import COPY, CUT_OFF, JARGON, NEAR_DUPLICATE, Caus
 from rag_ft.evaluation.comparison import Comparison, judge
 from rag_ft.evaluation.losses import next_round, write_losses
 from rag_ft.evaluation.moves import Move, largest, moves_of
-from rag_ft.evaluation.questions import write_questions
+from rag_ft.evaluation.reporting.questions import write_questions
 
 LONG = "Leave is booked in HELM by noon of the day before. " * 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,12 @@ def test_every_public_name_is_there() -> None:
         assert getattr(rag_ft, name) is not None
     with pytest.raises(AttributeError):
         rag_ft.nothing_of_that_name  # noqa: B018
+
+
+def test_every_public_name_has_an_example() -> None:
+    public = {name: getattr(rag_ft, name) for name in rag_ft.__all__}
+    documented = {name: value for name, value in public.items() if inspect.isclass(value) or inspect.isfunction(value)}
+    assert [name for name, value in documented.items() if ">>>" not in (value.__doc__ or "")] == []
 
 
 def modules() -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rag_ft import FineTunedEmbedding, cut_into_nodes, fine_tune, open_index, read_documents, read_questions
+from rag_ft.pipeline import STAGES, Stages
 
 OPTIONS = {"use_llm": False, "base_model": "local", "max_length": 64, "max_pairs": 48}
 
@@ -30,6 +31,26 @@ def run_folder(acme_people: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def acme_nodes(acme: Path) -> list:
     return cut_into_nodes(read_documents(acme / "documents"))
+
+
+def test_what_follows_a_stage_that_was_done_anew_is_stale_also_after_a_kill(tmp_path: Path) -> None:
+    def run(argument: int, killed_after: str = "") -> list[str]:
+        """The stages that were done."""
+        stages, did = Stages(tmp_path / "run"), []
+        for name in STAGES:
+            arguments = {"argument": argument} if name == "model" else {}
+            if not stages.done(name, arguments, "run.json"):
+                stages.start(name)
+                did.append(name)
+                stages.finish(name, arguments)
+            if name == killed_after:
+                break
+        return did
+
+    assert run(1) == list(STAGES)
+    assert run(1) == []
+    assert run(2, killed_after="model") == ["model"]
+    assert run(2) == ["comparison", "index"]
 
 
 def test_a_run_leaves_what_the_design_says(run_folder: Path) -> None:

@@ -13,7 +13,7 @@ from rag_ft import Passage, QADataset, Query
 from rag_ft.errors import InputError
 from rag_ft.evaluation.answers import JudgedAnswers
 from rag_ft.evaluation.comparison import Comparison, judge
-from rag_ft.evaluation.report import to_markdown, write_report
+from rag_ft.evaluation.reporting.report import to_markdown, write_report
 from rag_ft.evaluation.significance import Difference
 from rag_ft.evaluation.table import comparison_text, print_comparison
 from rag_ft.retrieval.standing import Standing

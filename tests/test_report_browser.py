@@ -21,7 +21,7 @@ from rag_ft import (
     read_questions,
 )
 from rag_ft.evaluation.comparison import judge
-from rag_ft.evaluation.report import write_report
+from rag_ft.evaluation.reporting.report import write_report
 from rag_ft.retrieval.bm25 import BM25
 
 if TYPE_CHECKING:

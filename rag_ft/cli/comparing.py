@@ -100,9 +100,9 @@ def compare(
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.evaluation.comparing import compare as compare_models
-    from rag_ft.evaluation.comparing import reach_of
-    from rag_ft.evaluation.questions import write_questions
-    from rag_ft.evaluation.report import to_markdown, write_report
+    from rag_ft.evaluation.reporting.questions import write_questions
+    from rag_ft.evaluation.reporting.report import to_markdown, write_report
+    from rag_ft.evaluation.searching.candidates import reach_of
     from rag_ft.files import write_text
 
     check_outputs(dataset, single, losses, json, html, markdown)
@@ -143,7 +143,7 @@ def compare(
 def check_outputs(dataset: Path, single: Path | None, losses: Path | None, *others: Path | None) -> None:
     """Refuse what cannot be written before anything is computed."""
     from rag_ft.evaluation.losses import check_target
-    from rag_ft.evaluation.questions import check_suffix
+    from rag_ft.evaluation.reporting.questions import check_suffix
 
     for file in (single, *others):
         if file is not None and file.is_dir():

@@ -23,13 +23,16 @@ def fuse(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Learn on dev questions how a tuned model's list is mixed with BM25's, and keep it in the model's folder."""
+    """Learn on dev questions how a tuned model's list is mixed with BM25's, and keep it in the model's folder.
+
+    An index of `rag-ft run` has a mix of its own, learned in that run, which counts before the model's.
+    """
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.embedding.contract import keep_in_record, read_model_record
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
-    from rag_ft.evaluation.comparing import learn_fusion_of
-    from rag_ft.evaluation.learning_fusion import WEIGHTS
+    from rag_ft.evaluation.searching.dev_fusion import learn_fusion_of
+    from rag_ft.evaluation.searching.learning_fusion import WEIGHTS
 
     if not read_model_record(model):
         raise InputError(f"--model {model} holds no model that rag-ft made: give the folder of rag-ft train or run")

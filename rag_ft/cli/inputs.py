@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rag_ft.dataset.qa_dataset import QADataset
     from rag_ft.embedding.vectors import Sending
-    from rag_ft.evaluation.comparing import Candidate
+    from rag_ft.evaluation.searching.candidates import Candidate
 
 
 def cut_documents(documents: Path, chunk_size: int, chunk_overlap: int) -> list[TextNode]:
@@ -114,7 +114,7 @@ def candidate_of(
     name: str, device: str | None, max_length: int | None, at_least: int = 0, server: Server | None = None
 ) -> Candidate:
     """What `compare` can search with: an embedding, `bm25`, or `hybrid:` and an embedding."""
-    from rag_ft.evaluation.comparing import Hybrid
+    from rag_ft.evaluation.searching.candidates import Hybrid
 
     if name == "bm25":
         return "bm25"

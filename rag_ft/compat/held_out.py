@@ -10,7 +10,8 @@ import numpy as np
 from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset, question_and_passage
 from rag_ft.compat.warn import warn
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.training.dev import DevQuestions, State, copy_weights, mean_over_makings, mixed_weights
+from rag_ft.training.dev import DevQuestions, State, copy_weights, mixed_weights
+from rag_ft.training.dev_figure import figure_of
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.watcher import Tuning
 
@@ -28,7 +29,7 @@ class Chosen:
 
 def dev_figure(dev: DevQuestions, model: SentenceTransformer) -> float:
     """nDCG@10 of a model on the held-out questions."""
-    return mean_over_makings(dev.values(model), dev.makings)
+    return figure_of(dev.values(model), dev)
 
 
 def choose_weights(

@@ -17,6 +17,7 @@ from rag_ft.compat.pickled_models import safe_model_folder
 from rag_ft.compat.warn import warn, warn_of_changed
 from rag_ft.dataset.splitting import carve_dev
 from rag_ft.dataset.text.sketch import sketch_of
+from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.embedding.saving import save_model
@@ -205,7 +206,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         )
         recipe = self._recipe(train_kwargs)
         dataset = carve_dev(with_dev(self._train, self._val, self.use_all_docs), seed=self.seed)
-        if self._max_length is None:
+        if self._max_length is None and token_limit(self.model):
             self.model.max_seq_length = fitting_max_length(self.model, [example.texts[1] for example in self.examples])
         pairs = training_pairs(dataset, recipe)
         if len(pairs) < 2:

@@ -87,6 +87,16 @@ class Inspection:
         histograms: style -> questions in each tenth of the overlap.
         samples: a few questions of each style.
         warnings: one line each, with what to do.
+
+    Example:
+        >>> from rag_ft import Passage, QADataset, Query, inspect_dataset
+        >>> passages = {"p": Passage("p", "Leave is booked in HELM.")}
+        >>> dataset = QADataset(passages, {"q": Query("q", "Where do I book holidays?")}, {"test": {"q": {"p": 1}}})
+        >>> found = inspect_dataset(dataset)
+        >>> found.passages, found.questions, found.new
+        (1, {'test': 1}, 1)
+        >>> found.samples[0].question
+        'Where do I book holidays?'
     """
 
     passages: int

@@ -14,7 +14,15 @@ SPLITS = ("train", "dev", "test")
 
 @dataclass(frozen=True)
 class Passage:
-    """The text of a node as it is embedded, and the document that it was cut from."""
+    """The text of a node as it is embedded, and the document that it was cut from.
+
+    Example:
+        >>> from rag_ft import Passage
+        >>> Passage("leave.md#0", "Leave is booked in HELM.", title="Leave", doc_id="leave.md").document
+        'leave.md'
+        >>> Passage("note", "Badges open doors.").document
+        'note'
+    """
 
     id: str
     text: str
@@ -35,6 +43,14 @@ class Query:
         style: how it was made (`human`, `sentence`, `keywords`, `question`, ...); empty where unknown.
         answer: what answers it, in its own words; empty where unknown.
         evidence: the words of the passage that answer it; empty where unknown.
+
+    Example:
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> query = Query("q1", "Where do I book holidays?", style="human", answer="In HELM.")
+        >>> passages = {"p1": Passage("p1", "Leave is booked in HELM.")}
+        >>> dataset = QADataset(passages, {query.id: query}, {"test": {query.id: {"p1": 1}}})
+        >>> dataset.queries["q1"].answer
+        'In HELM.'
     """
 
     id: str
@@ -46,7 +62,15 @@ class Query:
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """How well a passage answers a question, as texts: 0 (not at all) to 1."""
+    """How well a passage answers a question, as texts: 0 (not at all) to 1.
+
+    Example:
+        >>> from rag_ft import QADataset, ScoredPair
+        >>> pairs = [ScoredPair("Where do I book holidays?", "Leave is booked in HELM.", 0.9),
+        ...          ScoredPair("Where do I book holidays?", "Leave is granted by the warden.", 0.4)]
+        >>> QADataset({}, {}, {}, scored_pairs=pairs).scored_pairs[0].score
+        0.9
+    """
 
     query: str
     passage: str

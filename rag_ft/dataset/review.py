@@ -193,6 +193,16 @@ def import_review(dataset: QADataset, file: str | Path, before: Review | None = 
     Raises:
         UnknownIdError: where an id is not in the dataset.
         InputError: where a column is missing, an id stands twice, a question is empty, or `keep` means nothing.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from rag_ft import Passage, QADataset, Query, export_questions, import_review
+        >>> dataset = QADataset({"p": Passage("p", "So.")}, {"q": Query("q", "How")}, {"test": {"q": {"p": 1}}})
+        >>> file = export_questions(dataset, Path(tempfile.mkdtemp()) / "questions.jsonl")
+        >>> _ = file.write_text(file.read_text().replace('"How"', '"How?"'))  # as a person does
+        >>> import_review(dataset, file).edited
+        {('How', 'p'): 'How?'}
     """
     file = Path(file)
     if file.suffix.lower() not in {*DELIMITERS, *JSON_LINES}:
@@ -245,6 +255,18 @@ def review_folder(folder: str | Path, file: str | Path) -> Review:
 
     Raises:
         InputError: where the file is wrong (see `import_review`), or rejects every question; nothing is changed.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from rag_ft import Passage, QADataset, Query, export_questions, read_beir, review_folder, write_beir
+        >>> queries = {"q1": Query("q1", "How?"), "q2": Query("q2", "When?")}
+        >>> dataset = QADataset({"p": Passage("p", "So.")}, queries, {"test": {"q1": {"p": 1}, "q2": {"p": 1}}})
+        >>> folder = write_beir(dataset, Path(tempfile.mkdtemp()) / "dataset")
+        >>> file = export_questions(dataset, folder / "questions.jsonl")
+        >>> _ = file.write_text(file.read_text().replace('"keep": ""', '"keep": "no"', 1))  # as a person does
+        >>> review_folder(folder, file).rejected, list(read_beir(folder).queries)
+        ([('How?', 'p')], ['q2'])
     """
     folder = Path(folder)
     dataset = read_beir(folder)

@@ -54,6 +54,19 @@ class AdapterEmbedding(BaseEmbedding):
     Raises:
         InputError: where the folder is no adapter.
         ContractError: where it belongs to another embedding.
+
+    Example:
+        >>> import tempfile
+        >>> from llama_index.core import MockEmbedding
+        >>> from rag_ft import AdapterEmbedding, Passage, QADataset, Query, train_adapter
+        >>> passages = {f"p{n}": Passage(f"p{n}", f"Form {n} is signed in harbour {n}.") for n in range(20)}
+        >>> queries = {f"q{n}": Query(f"q{n}", f"Where is form {n} signed?") for n in range(20)}
+        >>> dataset = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(20)}})
+        >>> base, folder = MockEmbedding(embed_dim=8), tempfile.mkdtemp() + "/adapter"
+        >>> _ = train_adapter(dataset, base, folder, cache=False)
+        >>> embed_model = AdapterEmbedding.load(folder, base)  # for Settings.embed_model
+        >>> embed_model.both_sides, len(embed_model.get_query_embedding("Where is form 3 signed?"))
+        (False, 8)
     """
 
     embed_model: Any = Field(default=None, exclude=True, repr=False, description="The embedding below the adapter.")

@@ -21,7 +21,20 @@ tuned apart it is mostly less. In 8 bits a vector depends on the batch that it i
 
 
 class ContractError(InputError):
-    """Vectors of one model would meet those of another."""
+    """Vectors of one model would meet those of another.
+
+    Example:
+        >>> import chromadb
+        >>> from llama_index.core import MockEmbedding
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import open_index, rebuild_index
+        >>> client, nodes = chromadb.EphemeralClient(), [TextNode(text="Leave is booked in HELM.")]
+        >>> _ = rebuild_index(nodes, MockEmbedding(embed_dim=8), client, "contract-example")
+        >>> open_index(MockEmbedding(embed_dim=4), client, "contract-example")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        rag_ft.embedding.contract.ContractError: ...they differ in dimension 8 and 4...
+    """
 
 
 @dataclass(frozen=True)

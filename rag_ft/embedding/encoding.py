@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,6 +52,12 @@ def batches_of(lengths: Sequence[int], tokens: int, size: int | None = None) -> 
     return found
 
 
+def token_limit(model: SentenceTransformer) -> int:
+    """Tokens that a model reads of a text; 0 where it has no bound, as static embeddings have none."""
+    limit = model.max_seq_length
+    return int(limit) if limit is not None and math.isfinite(limit) else 0
+
+
 def encode(
     model: SentenceTransformer,
     texts: Sequence[str],
@@ -80,7 +87,7 @@ def encode(
     """
     if not texts:
         return np.zeros((0, dimension or model.get_embedding_dimension() or 0), dtype=np.float32)
-    reach = int(model.max_seq_length or 8192)
+    reach = token_limit(model) or 8192
     cut = [text[: CHARACTERS_PER_TOKEN * reach] for text in texts]
     prompt = model.prompts.get(role, "")
     if processes is not None:

@@ -13,7 +13,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
 
 from rag_ft.embedding.contract import EmbeddingContract, read_model_record, weights_sha256
-from rag_ft.embedding.encoding import encode
+from rag_ft.embedding.encoding import encode, token_limit
 from rag_ft.embedding.loading import load_sentence_transformer, model_folder, pooling_of, resolve_model
 from rag_ft.embedding.marked import MarkedVector, marked_mean
 from rag_ft.errors import InputError
@@ -132,7 +132,7 @@ class FineTunedEmbedding(BaseEmbedding):
                     raise InputError(f"dimension {self.dimension} is more than {self.model_name} has ({own}): cut less")
                 self._check_weights()
                 self.query_prefix, self.passage_prefix = model.prompts["query"], model.prompts["document"]
-                self.max_length = int(model.max_seq_length or 0)
+                self.max_length = token_limit(model) or None
                 self._contract = self._contract_of(model)
                 self._model = model
         return self._model

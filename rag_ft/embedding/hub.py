@@ -26,6 +26,15 @@ def push_to_hub(
     Raises:
         InputError: where the folder holds no model of rag_ft, or the name is none.
         OutsideError: where the hub does not answer, or refuses.
+
+    Example:
+        >>> from rag_ft import push_to_hub
+        >>> push_to_hub("runs/acme/model", "acme/handbook-embeddings")  # doctest: +SKIP
+        'https://huggingface.co/acme/handbook-embeddings/commit/...'
+        >>> push_to_hub("no-model", "acme/handbook-embeddings")
+        Traceback (most recent call last):
+            ...
+        rag_ft.errors.InputError: no-model holds no model that rag-ft made: give the folder of rag-ft train or run
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError

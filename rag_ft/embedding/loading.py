@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_ft.embedding.contract import read_model_record
+from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.prefixes import prefixes_for
 from rag_ft.errors import InputError, OutsideError, RagFtError, require_package
 from rag_ft.files import sha256_of_file
@@ -148,10 +149,13 @@ def load_sentence_transformer(
     longest = longest_input(model)
     if max_length is not None and longest is not None and max_length > longest:
         raise InputError(f"--max-length {max_length} is more than {called} can read ({longest} tokens)")
-    if max_length is not None:
+    if model.max_seq_length is None:
+        model.max_seq_length = max_length or min(longest or 512, 8192)
+    elif not token_limit(model):
+        if max_length is not None:
+            logger.info("%s reads texts to their end: a maximum length of %d changes nothing", called, max_length)
+    elif max_length is not None:
         model.max_seq_length = max_length
-    elif model.max_seq_length is None:
-        model.max_seq_length = min(longest or 512, 8192)
     return model
 
 

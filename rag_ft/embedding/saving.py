@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.embedding.contract import FILE, EmbeddingContract, weights_sha256
+from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.loading import LOCAL, LOCAL_NAME, pooling_of
 from rag_ft.embedding.model_card import model_card
 from rag_ft.errors import InputError
@@ -54,7 +55,7 @@ def save_model(
             passage_prefix=model.prompts["document"],
             dimension=model.get_embedding_dimension() or 0,
             normalize=True,
-            max_length=int(model.max_seq_length or 0),
+            max_length=token_limit(model),
             pooling=pooling_of(model),
         )
         content = {

@@ -58,6 +58,14 @@ class Sending:
         requests_per_minute: never send more in any minute.
         approve: is shown the estimate before the first request; nothing is sent where it returns False.
         batch: go through the OpenAI Batch API, at half the price and within a day.
+
+    Example:
+        >>> from rag_ft import Estimate, Sending
+        >>> def approve(estimate):
+        ...     return estimate.dollars is not None and estimate.dollars < 1
+        >>> sending = Sending(workers=4, requests_per_minute=500, approve=approve)  # of train_adapter
+        >>> sending.approve(Estimate("text-embedding-3-small", 20, 2_000_000, 0, dollars=0.04))
+        True
     """
 
     workers: int = 8

@@ -42,6 +42,17 @@ class JudgedAnswers:
             `correctness` is 1 to 5.
         answers: question -> side -> answer.
         better: question -> the side whose answer is better, or `tie`.
+
+    Example:
+        >>> import tempfile
+        >>> from llama_index.core import Document, SummaryIndex
+        >>> from llama_index.core.llms import MockLLM
+        >>> from rag_ft import judge_answers
+        >>> index = SummaryIndex.from_documents([Document(text="Leave is booked in HELM.")])
+        >>> engines = tuple(index.as_query_engine(llm=MockLLM(max_tokens=length)) for length in (5, 9))
+        >>> judged = judge_answers(engines, ["Is it?"], MockLLM(), votes=tempfile.mkdtemp() + "/judged.jsonl")
+        >>> judged.better, judged.failed
+        ({'Is it?': 'tie'}, {'a': 0, 'b': 0, 'judge': 0})
     """
 
     verdict: Verdict
@@ -140,7 +151,21 @@ async def ajudge_answers(
     timeout: float = 120.0,
     show_progress: bool = False,
 ) -> JudgedAnswers:
-    """`judge_answers` within a running event loop."""
+    """`judge_answers` within a running event loop.
+
+    Example:
+        >>> import asyncio
+        >>> import tempfile
+        >>> from llama_index.core import Document, SummaryIndex
+        >>> from llama_index.core.llms import MockLLM
+        >>> from rag_ft import ajudge_answers
+        >>> index = SummaryIndex.from_documents([Document(text="Leave is booked in HELM.")])
+        >>> engines = tuple(index.as_query_engine(llm=MockLLM(max_tokens=length)) for length in (5, 9))
+        >>> votes = tempfile.mkdtemp() + "/judged.jsonl"
+        >>> judged = asyncio.run(ajudge_answers(engines, ["How is leave booked?"], MockLLM(), votes=votes))
+        >>> judged.verdict, judged.standing.ties  # MockLLM repeats what it is told, and so prefers neither
+        ('inconclusive', 1)
+    """
     from llama_index.core import Settings
     from tqdm.auto import tqdm
 

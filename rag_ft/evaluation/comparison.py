@@ -67,6 +67,17 @@ class Comparison:
         rankings: role -> passages found for each question; not in the JSON.
         members: name of a slice or aspect -> one truth value for each question; not in the JSON.
         cut: passage id -> characters that a candidate reads of it, where it does not read it all; not in the JSON.
+
+    Example:
+        >>> import tempfile
+        >>> from llama_index.core import MockEmbedding
+        >>> from rag_ft import Comparison, Passage, QADataset, Query, compare
+        >>> passages = {"a": Passage("a", "Leave is booked in HELM."), "b": Passage("b", "Badges open doors.")}
+        >>> dataset = QADataset(passages, {"q": Query("q", "Where is leave booked?")}, {"test": {"q": {"a": 1}}})
+        >>> file = compare(dataset, MockEmbedding(embed_dim=8), "bm25").save(tempfile.mkdtemp() + "/comparison.json")
+        >>> comparison = Comparison.load(file)
+        >>> comparison.candidates, comparison.verdict, comparison.models["candidate"]["mrr@10"]
+        (['candidate'], 'inconclusive', 1.0)
     """
 
     dataset: str
@@ -166,7 +177,7 @@ class Comparison:
 
     def to_markdown(self, dataset: QADataset | None = None) -> str:
         """The comparison as Markdown, for a pull request; with its dataset the largest wins and losses too."""
-        from rag_ft.evaluation.report import to_markdown
+        from rag_ft.evaluation.reporting.report import to_markdown
 
         return to_markdown(self, dataset)
 

@@ -32,6 +32,14 @@ class NextRound:
         dataset: the same dataset, in which these questions train, with what came instead as their negatives, and test
             asks about the other half of the documents alone.
         split: that the losses come from.
+
+    Example:
+        >>> from rag_ft import Move, NextRound, Passage, QADataset, Query
+        >>> passages = {"a": Passage("a", "Leave is booked in HELM."), "b": Passage("b", "Badges open doors.")}
+        >>> queries = {"q1": Query("q1", "How do I get holidays?"), "q2": Query("q2", "How do I get in?")}
+        >>> dataset = QADataset(passages, queries, {"train": {"q1": {"a": 1}}, "test": {"q2": {"b": 1}}})
+        >>> print(NextRound([Move("q1", before=1, after=2, wanted="a", instead=("b",))], dataset, "test"))
+        1 loss of the half of the documents that was looked at; 1 questions about the other half are left for test
     """
 
     losses: list[Move]
@@ -130,6 +138,19 @@ def write_losses(found: NextRound, target: str | Path, source: str | Path | None
 
     Raises:
         InputError: where the target is the source, has another suffix, or is in the way.
+
+    Example:
+        >>> import tempfile
+        >>> from rag_ft import Passage, QADataset, Query, next_round, read_labelled_pairs, write_losses
+        >>> from rag_ft.evaluation.comparison import judge
+        >>> passages = {"a": Passage("a", "Leave is booked in HELM."), "b": Passage("b", "Badges open doors.")}
+        >>> queries = {"q1": Query("q1", "How do I get holidays?"), "q2": Query("q2", "How do I get in?")}
+        >>> dataset = QADataset(passages, queries, {"test": {"q1": {"a": 1}, "q2": {"b": 1}}})
+        >>> rankings = {"baseline": [["a", "b"], ["b", "a"]], "candidate": [["b", "a"], ["a", "b"]]}
+        >>> found = next_round(judge(dataset, "test", rankings, {}), dataset)
+        >>> file = write_losses(found, tempfile.mkdtemp() + "/losses.jsonl")
+        >>> len(read_labelled_pairs(file))
+        1
     """
     target = Path(target)
     check_target(target, source)

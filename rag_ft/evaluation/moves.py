@@ -33,6 +33,12 @@ class Move:
         causes: what may have made it hard -> what shows that; empty where it cannot be told, and where both put the
             answer first.
         slices: the kinds of questions that it belongs to.
+
+    Example:
+        >>> from rag_ft import Move
+        >>> move = Move("q1", before=3, after=1, wanted="leave#0", instead=("badge#0", "desk#0"))
+        >>> move.kind, move.change
+        ('win', 0.5)
     """
 
     query: str

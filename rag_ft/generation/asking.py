@@ -138,7 +138,19 @@ def questions_from_llm(
         **asking: see `Asking`.
 
     Raises:
+        InputError: where a setting or a prompt cannot be meant.
         OutsideError: where the LLM fails again and again; what was answered is in the journal.
+
+    Example:
+        >>> from llama_index.core.llms import MockLLM
+        >>> from rag_ft import Passage, questions_from_llm
+        >>> class Asks(MockLLM):
+        ...     def complete(self, prompt, formatted=False, **kwargs):
+        ...         answer = '{"questions": [{"style": "question", "question": "Where is leave booked?"}]}'
+        ...         return super().complete(answer, formatted, **kwargs)
+        >>> found = questions_from_llm([Passage("leave", "Leave is booked in HELM.")], Asks(), questions_per_passage=1)
+        >>> [(query.text, passage) for query, passage in found.pairs], found.requests
+        ([('Where is leave booked?', 'leave')], 1)
     """
     settings = Asking(**asking)
     return run_coroutine(ask_questions(passages, llm, settings, seed=seed, threads=True, show_progress=show_progress))

@@ -62,6 +62,14 @@ class Filters:
         round_trip: who must find a question's passage: `bm25`, `dense`, `both`, `either`, or `none`.
         depth: among so many first passages.
         embed_model: the embedding of the dense round trip; any LlamaIndex embedding.
+
+    Example:
+        >>> from rag_ft import Filters, Passage, Query, filter_questions
+        >>> passages = {"leave#0": Passage("leave#0", "Leave is booked in HELM by noon.")}
+        >>> asked = [(Query("q", "Where is leave booked?"), "leave#0")]
+        >>> kept, dropped = filter_questions(asked, passages, Filters(shortest=5))
+        >>> dropped[0]["query"], dropped[0]["reason"]
+        ('Where is leave booked?', 'too short')
     """
 
     shortest: int = 3
@@ -117,6 +125,14 @@ def filter_questions(
 
     Returns:
         The pairs that stay, and a row for `dropped.jsonl` for each one that does not.
+
+    Example:
+        >>> from rag_ft import Passage, Query, filter_questions
+        >>> passages = {"a": Passage("a", "Leave is booked in HELM."), "b": Passage("b", "Badges open doors.")}
+        >>> asked = [(Query("q1", "Where is leave booked?"), "a"), (Query("q2", "What does the text say?"), "b")]
+        >>> kept, dropped = filter_questions(asked, passages)
+        >>> [query.text for query, _ in kept], [row["reason"] for row in dropped]
+        (['Where is leave booked?'], ['refers to the text'])
     """
     filters = filters or Filters()
     dropped: list[Row] = []

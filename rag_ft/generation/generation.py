@@ -127,7 +127,19 @@ async def agenerate_qa_dataset(
     show_progress: bool = False,
     **asking: Any,
 ) -> GeneratedDataset:
-    """`generate_qa_dataset` within a running event loop, by the LLM's asynchronous method."""
+    """`generate_qa_dataset` within a running event loop, by the LLM's asynchronous method.
+
+    Example:
+        >>> import asyncio
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import agenerate_qa_dataset
+        >>> text = "The {0} is greased by its keeper. Whoever breaks the {0} tells the warden."
+        >>> machines = ["crane", "winch", "pump", "gauge", "hoist", "lamp", "ladder", "rope", "anchor", "buoy"]
+        >>> nodes = [TextNode(text=text.format(machine), id_=machine) for machine in machines]
+        >>> made = asyncio.run(agenerate_qa_dataset(nodes, use_llm=False))  # in a notebook: await it
+        >>> made.dataset.splits
+        ['train', 'dev', 'test']
+    """
     return await _generate(
         nodes, llm, use_llm, questions, feedback, filters, Asking(**asking), new_documents, seed, show_progress, False
     )

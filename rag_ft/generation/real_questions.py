@@ -28,6 +28,16 @@ class RealQuestion:
         positives: texts of passages that answer it; they are looked for in the corpus.
         negatives: texts of passages that do not.
         answer: in its own words.
+
+    Example:
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import RealQuestion, generate_qa_dataset
+        >>> text = "The {0} is greased by its keeper. Whoever breaks the {0} tells the warden."
+        >>> machines = ["crane", "winch", "pump", "gauge", "hoist", "lamp", "ladder", "rope", "anchor", "buoy"]
+        >>> nodes = [TextNode(text=text.format(machine), id_=machine) for machine in machines]
+        >>> asked = [RealQuestion("Who looks after the crane?", documents=["crane"])]
+        >>> generate_qa_dataset(nodes, use_llm=False, questions=asked).dataset.pairs("test")
+        [('human0', 'crane')]
     """
 
     text: str

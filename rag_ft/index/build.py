@@ -150,6 +150,19 @@ def update_index(
         ContractError: where it was built with another model.
         InputError: where there is no such index, or no node.
         OutsideError: where the server does not answer, another process builds the same index, or the embedding fails.
+
+    Example:
+        >>> import chromadb
+        >>> from llama_index.core import MockEmbedding
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import rebuild_index, update_index
+        >>> client, embed_model = chromadb.EphemeralClient(), MockEmbedding(embed_dim=8)
+        >>> before = [TextNode(text="Leave is booked by noon.", id_="leave")]
+        >>> _ = rebuild_index(before, embed_model, client, "update-example")
+        >>> now = [TextNode(text="Leave is booked by ten.", id_="leave"), TextNode(text="Badges open doors.")]
+        >>> index = update_index(now, embed_model, client, "update-example")
+        >>> sorted(node.text for node in index.as_retriever(similarity_top_k=5).retrieve("When is leave booked?"))
+        ['Badges open doors.', 'Leave is booked by ten.']
     """
     model = _model(embed_model)
     client = _client(chroma, create=False)
@@ -193,6 +206,18 @@ def open_index(
     Raises:
         ContractError: where it was built with another model, or with other prefixes.
         InputError: where there is none; the message names those that are there.
+        OutsideError: where the server does not answer.
+
+    Example:
+        >>> import chromadb
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import FineTunedEmbedding, open_index, rebuild_index
+        >>> client, embed_model = chromadb.EphemeralClient(), FineTunedEmbedding.load("local")
+        >>> nodes = [TextNode(text="A Kittiwake is an expenses claim."), TextNode(text="Visitors wear a badge.")]
+        >>> _ = rebuild_index(nodes, embed_model, client, "open-example")
+        >>> index = open_index(embed_model, client, "open-example")  # later, in the app
+        >>> index.as_retriever(similarity_top_k=1).retrieve("How do I get my money back?")[0].text
+        'A Kittiwake is an expenses claim.'
     """
     from llama_index.core import VectorStoreIndex
 
@@ -216,6 +241,18 @@ def rollback_index(chroma: str | Path | ClientAPI = "chroma", name: str = "passa
     Raises:
         InputError: where there is none before it.
         OutsideError: where another process builds the index.
+
+    Example:
+        >>> import chromadb
+        >>> from llama_index.core import MockEmbedding
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import open_index, rebuild_index, rollback_index
+        >>> client, embed_model = chromadb.EphemeralClient(), MockEmbedding(embed_dim=8)
+        >>> for text in ("Leave is booked by noon.", "Leave is booked by ten."):
+        ...     _ = rebuild_index([TextNode(text=text)], embed_model, client, "rollback-example")
+        >>> _ = rollback_index(client, "rollback-example")
+        >>> open_index(embed_model, client, "rollback-example").as_retriever().retrieve("When is leave booked?")[0].text
+        'Leave is booked by noon.'
     """
     client = _client(chroma, create=False)
     _existing(client, name)  # before the lock: a mistyped name leaves nothing behind
@@ -246,6 +283,17 @@ def prune_index(
     Raises:
         InputError: where there is no such index.
         OutsideError: where another process builds the index.
+
+    Example:
+        >>> import tempfile
+        >>> from llama_index.core import MockEmbedding
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import prune_index, rebuild_index
+        >>> chroma = tempfile.mkdtemp()
+        >>> for text in ("Leave is booked by noon.", "Leave is booked by ten."):
+        ...     _ = rebuild_index([TextNode(text=text)], MockEmbedding(embed_dim=8), chroma)
+        >>> prune_index(chroma), len(prune_index(chroma, pause=0))  # the collection before may be read for a while
+        ([], 1)
     """
     client = _client(chroma, create=False)
     _existing(client, name)  # before the lock: a mistyped name leaves nothing behind

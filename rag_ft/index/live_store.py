@@ -6,9 +6,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -27,7 +26,7 @@ from rag_ft.index.contract import check_alike, check_same, from_metadata
 from rag_ft.index.pointer import read_pointer, write_pointer
 from rag_ft.index.records import record_of
 from rag_ft.index.revision import Revision, changing, read_revision
-from rag_ft.index.writing import CLOUD_STEP, step_of, stored_metadata, write_records
+from rag_ft.index.writing import CLOUD_STEP, parts_of, step_of, stored_metadata, write_records
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -58,6 +57,18 @@ class LiveChromaStore(BasePydanticVectorStore):
     Raises:
         InputError: where nothing was built under the name.
         ContractError: where it was built with another model.
+
+    Example:
+        >>> import chromadb
+        >>> from llama_index.core import MockEmbedding, VectorStoreIndex
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import LiveChromaStore, rebuild_index
+        >>> client, embed_model = chromadb.EphemeralClient(), MockEmbedding(embed_dim=8)
+        >>> _ = rebuild_index([TextNode(text="Leave is booked in HELM.")], embed_model, client, "live-example")
+        >>> store = LiveChromaStore("live-example", client, embed_model)
+        >>> index = VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
+        >>> index.as_retriever().retrieve("How do I get holidays?")[0].text
+        'Leave is booked in HELM.'
     """
 
     stores_text: bool = True
@@ -69,7 +80,7 @@ class LiveChromaStore(BasePydanticVectorStore):
     _store: Any = PrivateAttr(default=None)
     _looked: float = PrivateAttr(default=0.0)
     _changes: int = PrivateAttr(default=0)
-    _fusion: dict[str, Any] | None = PrivateAttr(default=None)
+    _fusions: Mapping[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
     _keywords: Any = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
@@ -123,7 +134,7 @@ class LiveChromaStore(BasePydanticVectorStore):
         pointer = read_pointer(self._client, self.name)
         if pointer is None or pointer.current is None:
             raise InputError(f"no index {self.name} is complete yet: build it with rag-ft index SOURCE --model MODEL")
-        self._fusion = pointer.fusion
+        self._fusions = pointer.fusions
         opened = self._store._collection if self._store is not None else None
         if opened is not None and opened.name == pointer.current and not gone:
             self._looked = time.monotonic()
@@ -226,8 +237,7 @@ class LiveChromaStore(BasePydanticVectorStore):
     @property
     def fusion(self) -> dict[str, Any] | None:
         """How the index's lists are mixed with those of BM25; None where nothing was learned for its model."""
-        fingerprint = self.contract.fingerprint
-        return self._fusion if self._fusion and self._fusion.get("fingerprint") == fingerprint else None
+        return self._fusions.get(self.contract.fingerprint)
 
     def keep_fusion(self, fusion: dict[str, Any]) -> None:
         """Write down how the lists are mixed; it holds for the model that the index has now.
@@ -238,9 +248,9 @@ class LiveChromaStore(BasePydanticVectorStore):
         with building(self._client, self.name):
             pointer = read_pointer(self._client, self.name)
             assert pointer is not None
-            fusion = fusion | {"fingerprint": self.contract.fingerprint}
-            write_pointer(self._client, self.name, replace(pointer, fusion=fusion))
-        self._fusion = fusion
+            pointer = pointer.mixed(self.contract.fingerprint, fusion)
+            write_pointer(self._client, self.name, pointer)
+        self._fusions = pointer.fusions
 
     def revision(self) -> Revision:
         """What state the collection is in that is read at present."""
@@ -284,10 +294,21 @@ class LiveChromaStore(BasePydanticVectorStore):
 
         return self._on_current(ask)
 
-    def that_match(self, ids: Sequence[str], filters: MetadataFilters) -> set[str]:
-        """Which of some passages filters let through."""
-        where = where_of(filters)
-        return self._on_current(lambda store: set(store._collection.get(ids=list(ids), where=where, include=[])["ids"]))
+    def that_match(self, filters: MetadataFilters, ids: Sequence[str] | None = None) -> set[str]:
+        """Which of some passages filters let through; of all where None."""
+        where, step = where_of(filters), step_of(self._client)
+
+        def ask(store: ChromaVectorStore) -> set[str]:
+            passing: set[str] = set()
+            if ids is not None:
+                for part in parts_of(ids, step):
+                    passing.update(store._collection.get(ids=part, where=where, include=[])["ids"])
+                return passing
+            while page := store._collection.get(where=where, limit=step, offset=len(passing), include=[])["ids"]:
+                passing.update(page)
+            return passing
+
+        return self._on_current(ask)
 
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Insert nodes, or replace those of the same ids.

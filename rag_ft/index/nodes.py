@@ -81,6 +81,16 @@ def nodes_from_chroma(source: str) -> ChromaNodes:
     Raises:
         InputError: where there is no such collection.
         OutsideError: where the server does not answer.
+
+    Example:
+        >>> import tempfile
+        >>> import chromadb
+        >>> from rag_ft import nodes_from_chroma
+        >>> folder = tempfile.mkdtemp()
+        >>> collection = chromadb.PersistentClient(folder).create_collection("handbook")
+        >>> collection.add(ids=["leave"], documents=["Leave is booked in HELM."], embeddings=[[1.0, 0.0]])
+        >>> [(node.node_id, node.text) for node in nodes_from_chroma(f"chroma:{folder}:handbook")]
+        [('leave', 'Leave is booked in HELM.')]
     """
     from chromadb.errors import NotFoundError
 

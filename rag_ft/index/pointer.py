@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.errors import InputError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 SUFFIX = ".pointer"
 ENTRY = "rag_ft_pointer"
+
+FUSIONS = 3
+"""Models whose mix is remembered: the present one, and those that a rollback may come to."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,19 @@ class Pointer:
         version: counts the builds that ended.
         current: the collection that is read; None before the first one is complete.
         retired: those before, oldest first.
-        fusion: how the vectors of one model, whose fingerprint is in it, are mixed with BM25; None where nothing was
-            learned.
+        fusions: fingerprint of a model -> how its vectors are mixed with BM25, as far as that was learned; of the
+            last models.
     """
 
     version: int = 0
     current: str | None = None
     retired: tuple[Retired, ...] = ()
-    fusion: dict[str, Any] | None = None
+    fusions: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+    def mixed(self, fingerprint: str, fusion: dict[str, Any]) -> Pointer:
+        """The pointer with what was learned for a model."""
+        others = {key: value for key, value in self.fusions.items() if key != fingerprint}
+        return replace(self, fusions=dict([*others.items(), (fingerprint, fusion)][-FUSIONS:]))
 
     def to(self, collection: str) -> Pointer:
         """The pointer after a swap."""
@@ -88,9 +97,9 @@ def read_pointer(client: ClientAPI, name: str) -> Pointer | None:
     try:
         values = json.loads(str(metadata[ENTRY]))
         retired = tuple(Retired(str(each["collection"]), float(each["since"])) for each in values["retired"])
-        fusion = values.get("fusion")
-        return Pointer(int(values["version"]), values["current"], retired, fusion if isinstance(fusion, dict) else None)
-    except (ValueError, KeyError, TypeError):
+        fusions = {str(key): dict(value) for key, value in values.get("fusions", {}).items()}
+        return Pointer(int(values["version"]), values["current"], retired, fusions)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"the collection {name + SUFFIX} says nothing that rag_ft wrote: remove it and build the index again"
         ) from None
@@ -102,7 +111,7 @@ def write_pointer(client: ClientAPI, name: str, pointer: Pointer) -> None:
         "version": pointer.version,
         "current": pointer.current,
         "retired": [{"collection": each.collection, "since": each.since} for each in pointer.retired],
-        **({"fusion": pointer.fusion} if pointer.fusion else {}),
+        **({"fusions": dict(pointer.fusions)} if pointer.fusions else {}),
     }
     collection = client.get_or_create_collection(name + SUFFIX, embedding_function=None)
     collection.modify(metadata={ENTRY: json.dumps(values)})

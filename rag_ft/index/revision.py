@@ -37,7 +37,8 @@ class Revision:
 
     Attributes:
         collection: id of the collection that is read: a rebuilt index is another one.
-        name: new after each change; empty where nobody changed anything since the index was built.
+        name: another one after each change, and after one that began and never ended; empty where nobody changed
+            anything since the index was built.
         settled: whether nobody was in the middle of writing.
         count: of the passages.
     """
@@ -57,16 +58,18 @@ def read_revision(client: ClientAPI, name: str, collection: str) -> Revision:
         collection: the name of the one that is read.
     """
     changes = _changes(client, name, create=False)
-    last, settled = "", True
+    last, settled, begun = "", True, []
     if changes is not None:
         rows = changes.get(include=["metadatas"])
         for key, metadata in zip(rows["ids"], rows["metadatas"] or [], strict=True):
             if key == LAST:
                 last = str((metadata or {}).get(NAME, ""))
-            elif time.time() - float(str((metadata or {}).get(SINCE, 0))) < LEASE:
+                continue
+            begun.append(key)
+            if time.time() - float(str((metadata or {}).get(SINCE, 0))) < LEASE:
                 settled = False
     found = client.get_collection(collection, embedding_function=None)
-    return Revision(str(found.id), last, settled, found.count())
+    return Revision(str(found.id), " ".join([last, *sorted(begun)]).strip(), settled, found.count())
 
 
 class Writing:

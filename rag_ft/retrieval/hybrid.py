@@ -13,6 +13,7 @@ from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQue
 
 from rag_ft.errors import InputError
 from rag_ft.index.live_store import LiveChromaStore
+from rag_ft.index.writing import parts_of
 from rag_ft.retrieval.bm25 import BM25, WordScores, best_places
 from rag_ft.retrieval.fusion import Fusion, Pool
 from rag_ft.retrieval.keyword_index import KeywordIndex
@@ -20,6 +21,10 @@ from rag_ft.retrieval.keyword_index import KeywordIndex
 if TYPE_CHECKING:
     from llama_index.core import VectorStoreIndex
     from llama_index.core.callbacks import CallbackManager
+
+
+FILTERED = 2_000
+"""Passages with words of a question that filters are asked about, before those that they let through are listed."""
 
 
 class HybridRetriever(BaseRetriever):
@@ -77,10 +82,14 @@ class HybridRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         fusion = self.fusion
-        ranked = fusion.ranked(self.pool(query_bundle, fusion))[: self.similarity_top_k]
-        nodes = {node.node_id: node for node in self.store.get_nodes([key for key, _ in ranked])} if ranked else {}
-        # A passage that was deleted since stands in neither.
-        return [NodeWithScore(node=nodes[key], score=score) for key, score in ranked if key in nodes]
+        kept: list[NodeWithScore] = []
+        for part in parts_of(fusion.ranked(self.pool(query_bundle, fusion)), self.similarity_top_k):
+            nodes = {node.node_id: node for node in self.store.get_nodes([key for key, _ in part])}
+            # The words may know passages that were deleted since: the next ones come in their place.
+            kept += [NodeWithScore(node=nodes[key], score=score) for key, score in part if key in nodes]
+            if len(kept) >= self.similarity_top_k:
+                break
+        return kept[: self.similarity_top_k]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
@@ -101,16 +110,18 @@ class HybridRetriever(BaseRetriever):
         return Pool(list(similarity), dense, sparse, found.words, found.rarest)
 
     def _by_words(self, words: BM25, found: WordScores, depth: int) -> list[str]:
-        """The passages that BM25 finds; where there are filters, it looks further down until enough pass them."""
-        wanted = depth
-        while True:
-            ids = [words.ids[place] for place in best_places(found.scores, wanted, above=0.0)]
-            if self.filters is None or not ids:
-                return ids
-            passing = self.store.that_match(ids, self.filters)
-            if len(passing) >= depth or len(ids) < wanted:
-                return [key for key in ids if key in passing][:depth]
-            wanted *= 4
+        """The passages that BM25 finds, the best first, and of those that filters let through."""
+        if self.filters is None:
+            return [words.ids[place] for place in best_places(found.scores, depth, above=0.0)]
+        wanted = max(FILTERED, depth)
+        ids = [words.ids[place] for place in best_places(found.scores, wanted, above=0.0)]
+        passing = self.store.that_match(self.filters, ids)
+        if len(passing) >= depth or len(ids) < wanted:
+            return [key for key in ids if key in passing][:depth]
+        # So few pass that all of those are looked at, and not all that have a word of the question.
+        passing = self.store.that_match(self.filters)
+        places = np.array(sorted(words.place_of[key] for key in passing if key in words.place_of), dtype=np.intp)
+        return [words.ids[places[each]] for each in best_places(found.scores[places], depth, above=0.0)]
 
     def _by_embedding(self, query_bundle: QueryBundle, others: list[str], depth: int) -> dict[str, float]:
         """Similarity of the passages that are nearest to a question, and of some others."""
@@ -136,6 +147,17 @@ def keep_fusion(index: VectorStoreIndex, fusion: Fusion) -> None:
     Raises:
         InputError: where the index is not one of rag_ft's.
         OutsideError: where somebody builds the index at this moment.
+
+    Example:
+        >>> import chromadb
+        >>> from llama_index.core import MockEmbedding
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft import Fusion, HybridRetriever, keep_fusion, rebuild_index
+        >>> nodes = [TextNode(text="Leave is booked in HELM."), TextNode(text="Badges open doors.")]
+        >>> index = rebuild_index(nodes, MockEmbedding(embed_dim=8), chromadb.EphemeralClient(), "fusion-example")
+        >>> keep_fusion(index, Fusion("standardised", weight=0.3))
+        >>> HybridRetriever(index).fusion.weight
+        0.3
     """
     _store_of(index).keep_fusion(fusion.to_dict())
 

@@ -83,9 +83,14 @@ class KeywordIndex:
         now = self._bm25
         if now is not None and self._is_fresh():
             return now
-        if now is None or len(now.ids) <= WAIT_FOR:
+        if now is None or max(len(now.ids), self._store.collection.count()) <= WAIT_FOR:
             return self.follow()
         if self._following is None or not self._following.is_alive():
+            if self._made_of is not None and self._made_of.collection != str(self._store.collection.id):
+                logger.warning(
+                    "the word index of %s is of an earlier build and reads the present one: until then words find "
+                    "only what stands in both", self._store.name,
+                )  # fmt: skip
             self._following = threading.Thread(target=self._follow_quietly, name="rag_ft keyword index", daemon=True)
             self._following.start()
         return now

@@ -10,7 +10,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 
 from rag_ft.embedding.contract import contract_of
 from rag_ft.errors import InputError
-from rag_ft.evaluation.comparing import Hybrid
+from rag_ft.evaluation.searching.candidates import Hybrid
 from rag_ft.index.build import rebuild_index
 from rag_ft.retrieval.ab.sessions import SIDES, Side
 from rag_ft.retrieval.bm25_retriever import BM25Retriever
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from llama_index.core.schema import BaseNode
 
-    from rag_ft.evaluation.comparing import Candidate
+    from rag_ft.evaluation.searching.candidates import Candidate
 
 logger = logging.getLogger(__name__)
 

@@ -55,6 +55,17 @@ class TrainedAdapter:
         record: what `rag_ft.json` says.
         base: the embedding that it was trained over.
         module: the module of your own that was trained, where it was one.
+
+    Example:
+        >>> import tempfile
+        >>> from llama_index.core import MockEmbedding
+        >>> from rag_ft import Passage, QADataset, Query, train_adapter
+        >>> passages = {f"p{n}": Passage(f"p{n}", f"Form {n} is signed in harbour {n}.") for n in range(20)}
+        >>> queries = {f"q{n}": Query(f"q{n}", f"Where is form {n} signed?") for n in range(20)}
+        >>> dataset = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(20)}})
+        >>> trained = train_adapter(dataset, MockEmbedding(embed_dim=8), tempfile.mkdtemp() + "/adapter", cache=False)
+        >>> trained.share, len(trained.embed_model().get_query_embedding("Where is form 3 signed?"))
+        (0.0, 8)
     """
 
     folder: Path
@@ -205,6 +216,7 @@ def train_adapter(
             "passages": len(known.passages),
             "dev_questions": len(known.dev.makings) if known.dev else 0,
             "dev_makings": dict(Counter(known.dev.makings)) if known.dev else {},
+            "dev_documents": dict(Counter(known.dev.kinds)) if known.dev else {},
             "dev_ndcg@10": {name: round(score, 4) for name, score in choice.scores.items()},
             "gain": {"mean": round(choice.gain.mean, 4), "ci95": [round(bound, 4) for bound in choice.gain.ci95]}
             if choice.gain is not None else None,

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_ft.embedding.adapter_maps import mapped
-from rag_ft.evaluation.significance import Difference, holm, paired_bootstrap
+from rag_ft.evaluation.significance import Difference, holm
 from rag_ft.training.adapter_fitting import fit_path
 from rag_ft.training.adapter_vectors import AdapterVectors
-from rag_ft.training.dev import DevQuestions, as_mean_over_makings, mean_over_makings
+from rag_ft.training.dev import DevQuestions
+from rag_ft.training.dev_figure import FEWEST, figure_of, gain_of, parts_of
 from rag_ft.training.diagnosis import check_makings
 from rag_ft.training.general_probe import GeneralProbe
-from rag_ft.training.guard import FEWEST, SURE, objection_to
+from rag_ft.training.guard import SURE, objection_to
 
 if TYPE_CHECKING:
     import torch
@@ -66,9 +67,9 @@ def choose_adapter(
     """
     base_values = known.values(known.queries, known.passages) if known.dev is not None else None
     general = {"base": GeneralProbe.score_of(*known.general)}
-    scores = {} if known.dev is None or base_values is None else {
-        "base": mean_over_makings(base_values, known.dev.makings)
-    }  # fmt: skip
+    scores: dict[str, float] = {}
+    if known.dev is not None and base_values is not None:
+        scores["base"] = figure_of(base_values, known.dev)
     candidates: dict[str, AdapterChoice] = {}
     refused: dict[str, str] = {}
     pulls = strengths if shares else ()
@@ -84,13 +85,11 @@ def choose_adapter(
             gain, findings = None, []
             if known.dev is not None and base_values is not None:
                 values = known.values(changed(known.queries), beside(known.passages))
-                scores[name] = mean_over_makings(values, known.dev.makings)
-                gain = paired_bootstrap(
-                    as_mean_over_makings(values - base_values, known.dev.makings), known.dev.groups, seed
-                )
+                scores[name] = figure_of(values, known.dev)
+                gain = gain_of(values - base_values, known.dev, seed)
                 if scores[name] > scores["base"] and (reason := _objection(values - base_values, gain, known.dev)):
                     refused[name] = reason
-                findings = check_makings(values - base_values, [each.partition(",")[0] for each in known.dev.makings])
+                findings = check_makings(values - base_values, known.dev.makings)
             if not general["base"] - general[name] <= FORGETTING:
                 refused[name] = f"forgets: {general['base']:.3f} -> {general[name]:.3f} on general questions"
             candidates[name] = AdapterChoice(fitted, kind, share, strength, gain=gain, findings=findings)
@@ -105,12 +104,12 @@ def choose_adapter(
 
 
 def _objection(differences: NDArray[np.float64], gain: Difference, dev: DevQuestions) -> str:
-    """Why a gain on dev is not believed: where the guard says so, and where one making of questions loses at all."""
-    made = np.asarray(dev.makings)
-    for making in dict.fromkeys(dev.makings):
-        chosen = made == making
+    """Why a gain on dev is not believed: where the guard says so, and where one part of dev loses at all."""
+    parts = np.asarray(parts_of(dev))
+    for part in dict.fromkeys(parts.tolist()):
+        chosen = parts == part
         if chosen.sum() >= FEWEST and (mean := float(differences[chosen].mean())) < 0:
-            return f"it loses on the dev questions of one making ({making}: {mean:+.3f})"
+            return f"it loses on the dev questions of one kind ({part}: {mean:+.3f})"
     return objection_to(differences, gain, dev)
 
 

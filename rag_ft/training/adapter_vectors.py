@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,6 @@ from rag_ft.errors import InputError
 from rag_ft.training.adapter_fitting import AdapterExamples
 from rag_ft.training.dev import DevQuestions
 from rag_ft.training.general_probe import GeneralProbe
-from rag_ft.training.guard import FEWEST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +57,7 @@ class AdapterVectors:
         """Embed what is needed, after the estimate was approved."""
         general = GeneralProbe.shipped()
         texts = dataset.passage_texts
-        dev = _both_kinds(DevQuestions.of(dataset, seed, len(texts))) if dataset.qrels.get("dev") else None
+        dev = DevQuestions.of(dataset, seed, len(texts)) if dataset.qrels.get("dev") else None
         pairs = _pairs(dataset, max_pairs, seed)
         against = _against(dataset, pairs)
         place = {passage: number for number, passage in enumerate(against)}
@@ -100,18 +99,6 @@ class AdapterVectors:
         """nDCG@10 of each dev question, shape (questions,)."""
         assert self.dev is not None
         return self.dev.values_of(queries, passages)
-
-
-def _both_kinds(dev: DevQuestions) -> DevQuestions:
-    """Dev questions on documents that training sees and on new ones as two makings, where there are enough of both.
-
-    A map learns documents rather than a language: what it gains on the one kind it may lose on the other.
-    """
-    if min(dev.kinds.count("known"), dev.kinds.count("new")) < FEWEST:
-        return dev
-    return replace(
-        dev, makings=[f"{made}, {kind} documents" for made, kind in zip(dev.makings, dev.kinds, strict=True)]
-    )
 
 
 def bounded(dataset: QADataset, seed: int) -> QADataset:

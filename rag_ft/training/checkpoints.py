@@ -89,7 +89,7 @@ class Checkpoints:
         return folder
 
     def remove(self) -> None:
-        """Throw all away: the model stands."""
+        """Throw all away: the model stands, and nobody else has begun."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

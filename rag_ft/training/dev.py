@@ -62,30 +62,6 @@ class Dev(Protocol):
         """Texts to look at a model's vectors with."""
 
 
-def mean_over_makings(values: NDArray[np.float64], makings: Sequence[str]) -> float:
-    """The mean of the means: key phrases are many, and must not drown the others."""
-    made = np.asarray(makings)
-    return float(np.mean([values[made == making].mean() for making in dict.fromkeys(makings)]))
-
-
-def as_mean_over_makings(differences: NDArray[np.float64], makings: Sequence[str]) -> NDArray[np.float64]:
-    """Differences weighted so that their plain mean is the mean over makings, shape (units,).
-
-    Example:
-        >>> import numpy as np
-        >>> from rag_ft.training.dev import as_mean_over_makings
-        >>> as_mean_over_makings(np.array([0.0, 0.0, 0.0, 0.2]), ["other", "other", "other", "real"]).mean().round(3)
-        np.float64(0.1)
-    """
-    made = np.asarray(makings)
-    kinds = list(dict.fromkeys(makings))
-    weighted = differences.copy()
-    for making in kinds:
-        chosen = made == making
-        weighted[chosen] *= len(made) / (len(kinds) * chosen.sum())
-    return weighted
-
-
 @dataclass(frozen=True)
 class DevQuestions:
     """Dev questions over a pool of passages that is small enough to be encoded again and again; nDCG@10.
@@ -174,7 +150,7 @@ class DevQuestions:
 
     def chance(self) -> float:
         """nDCG@10 that a ranking at random would have, about."""
-        discounts = 1 / np.log2(np.arange(2, DEPTH + 2))
+        discounts = 1 / np.log2(np.arange(2, min(DEPTH, len(self.passage_ids)) + 2))
         found = [
             len(relevant) / max(1, len(self.passage_ids)) * discounts.sum() / discounts[: len(relevant)].sum()
             for relevant in self.qrels.values()

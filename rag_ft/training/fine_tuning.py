@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,47 +16,19 @@ from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import carve_dev
 from rag_ft.dataset.text.sketch import sketch_of
 from rag_ft.embedding.contract import read_model_record
+from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, load_sentence_transformer
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.embedding.saving import check_output, save_model
 from rag_ft.errors import InputError
 from rag_ft.evaluation.significance import Difference
 from rag_ft.training.checkpoints import Checkpoints
-from rag_ft.training.dev import (
-    ENOUGH,
-    Dev,
-    DevQuestions,
-    copy_weights,
-    dev_triplets,
-    mean_over_makings,
-    triplet_accuracy,
-)
-from rag_ft.training.diagnosis import check_level, check_questions
+from rag_ft.training.dev import ENOUGH, dev_triplets, triplet_accuracy
 from rag_ft.training.distillation import beside_teacher
 from rag_ft.training.guard import Choice
-from rag_ft.training.losses import SHAPE
-from rag_ft.training.pairs import (
-    Pair,
-    is_generated,
-    question_styles,
-    questions_sketch,
-)
-from rag_ft.training.planning import (
-    bounded_shares,
-    chosen_recipe,
-    examples_for,
-    fingerprint_of,
-    fitted_into,
-    held_out_dev,
-    passages_of_training,
-    planned_as,
-)
-from rag_ft.training.recipe import (
-    STRONG,
-    Recipe,
-    fitting_max_length,
-    room_to_learn,
-)
+from rag_ft.training.pairs import question_styles, questions_sketch
+from rag_ft.training.planning import Plan, plan_training
+from rag_ft.training.recipe import Recipe
 from rag_ft.training.rounds import tune_in_rounds
 from rag_ft.training.trainer import check_trackers
 from rag_ft.training.watcher import Tuning
@@ -73,6 +46,14 @@ class TrainedModel:
         dev: the dev figure by candidate (`base`, `epoch 1`, ..., `share 0.5`): nDCG@10, or Spearman's correlation
             where there are scored pairs alone.
         record: what `rag_ft.json` says.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from rag_ft import TrainedModel
+        >>> dev = {"base": 0.61, "epoch 1": 0.66, "share 0.5": 0.67}
+        >>> trained = TrainedModel(Path("models/acme"), share=0.5, dev=dev, record={"training": {"findings": []}})
+        >>> trained.is_base, trained.findings
+        (False, [])
     """
 
     folder: Path
@@ -153,6 +134,18 @@ def train_model(
     Raises:
         InputError: where the dataset has no training question or the output is in the way.
         OutsideError: where the hub cannot be reached or the disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> from rag_ft import FineTunedEmbedding, Passage, QADataset, Query, train_model
+        >>> passages = {f"p{n}": Passage(f"p{n}", f"Form {n} is signed in harbour {n}.") for n in range(8)}
+        >>> queries = {f"q{n}": Query(f"q{n}", f"Where is form {n} signed?") for n in range(8)}
+        >>> dataset = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(8)}})
+        >>> trained = train_model(dataset, tempfile.mkdtemp() + "/model", "local", epochs=1, shares=(1.0,))
+        >>> trained.is_base  # eight questions are too few to be sure that anything got better
+        True
+        >>> len(FineTunedEmbedding.load(trained.folder).get_query_embedding("Who signs form 3?"))
+        384
     """
     output = Path(output)
     check_output(output)
@@ -178,87 +171,77 @@ def train_model(
     model = load_sentence_transformer(base_model, query_prefix, passage_prefix, max_length, device)
     model.float()  # in 16 bits most of what a small step adds is rounded away
     master = load_sentence_transformer(teacher, device=device) if teacher is not None else None
-    # Dev questions like the training ones approve of too much, where those were generated.
-    bounded = recipe is None and "shares" not in settings and master is None and is_generated(dataset)
-    recipe = chosen_recipe(dataset, model, master, recipe, settings, seed, max_pairs)
-    dev, dataset = held_out_dev(dataset, recipe, seed)
-    if max_length is None:
-        model.max_seq_length = fitting_max_length(model, passages_of_training(dataset, recipe))
-    base = copy_weights(model)
-    examples = examples_for(dataset, recipe, model, master, max_pairs)
-    wanted = fingerprint_of(base, model, master, dataset, recipe, examples, max_minutes)
-    if max_minutes is not None and (planned := Checkpoints.plan(output, wanted)) is None:
-        recipe, examples = fitted_into(max_minutes, model, recipe, examples)
-    elif max_minutes is not None and planned is not None:
-        recipe, examples = planned_as(planned, recipe, examples)
-    findings = check_questions(dataset) if SHAPE[recipe.loss or "mnr"] in ("pairs", "triplets") else []
-    base_values = dev.values(model) if dev is not None else None
-    triplets = dev_triplets(dataset, seed)
-    accuracy = {"base": triplet_accuracy(model, triplets)} if len(triplets) >= ENOUGH else {}
-    level = None
-    if isinstance(dev, DevQuestions) and base_values is not None:
-        findings += check_level(float(base_values.mean()), dev.chance())
-        if bounded:
-            level = dev.level(base_values)
-            recipe = replace(recipe, shares=bounded_shares(recipe.shares, room_to_learn(level)))
-            logger.info(
-                "the base model has nDCG@10 %.3f on questions made of the passages: %s", level,
-                f"it may take {recipe.shares[0]:.0%} of the tuned weights" if recipe.shares
-                else f"it is at home here (over {STRONG}), and generated questions would teach it nothing",
-            )  # fmt: skip
+    plan = plan_training(
+        dataset, model, master, output, recipe=recipe, settings=settings, seed=seed, max_length=max_length,
+        max_pairs=max_pairs, max_minutes=max_minutes,
+    )  # fmt: skip
+    recipe = plan.recipe
     logger.info(
         "training %s on %d pairs: %s, %d epochs of batch %d, %d tokens, learning rate %.1e, %s",
-        base_model, len(examples), recipe.loss, recipe.epochs, recipe.batch_size, model.max_seq_length,
+        base_model, len(plan.examples), recipe.loss, recipe.epochs, recipe.batch_size, token_limit(model),
         recipe.learning_rate, "bf16" if has_fast_bf16(model.device.type) else "fp32",
     )  # fmt: skip
-    scores = {} if dev is None or base_values is None else {"base": mean_over_makings(base_values, dev.makings)}
-    choice = Choice(0.0, base, scores)
+    with ExitStack() as held:
+        checkpoints = None
+        if recipe.shares:
+            kept = {"epochs": recipe.epochs, "pairs": len(plan.examples)}
+            checkpoints = Checkpoints.beside(output, plan.fingerprint, kept)
+            held.callback(checkpoints.close)  # not before the model stands: nobody else may go on from them
+        trained = _carry_out(
+            plan, output, before.get("base_model", base_model), before, teacher, checkpoints, started, show_progress,
+            report_to,
+        )  # fmt: skip
+        if checkpoints is not None:
+            checkpoints.remove()
+    return trained
+
+
+def _carry_out(
+    plan: Plan,
+    output: Path,
+    base_model: str,
+    before: dict[str, Any],
+    teacher: str | None,
+    checkpoints: Checkpoints | None,
+    started: float,
+    show_progress: bool,
+    report_to: Sequence[str],
+) -> TrainedModel:
+    """Train as planned, choose, and save what was chosen."""
+    model, recipe, findings = plan.model, plan.recipe, plan.findings
+    triplets = dev_triplets(plan.dataset, recipe.seed)
+    accuracy = {"base": triplet_accuracy(model, triplets)} if len(triplets) >= ENOUGH else {}
+    choice = Choice(0.0, plan.base, plan.base_scores)
     tunings: list[Tuning] = []
-    if recipe.shares:
-        checkpoints = Checkpoints.beside(output, wanted, {"epochs": recipe.epochs, "pairs": len(examples)})
-        try:
-            choice, tunings, signs = tune_in_rounds(
-                model, dataset, examples, recipe, base, dev, base_values, checkpoints, show_progress, report_to,
-                output.with_name(output.name + ".logs"),
-            )  # fmt: skip
-        finally:
-            checkpoints.close()
+    if checkpoints is not None:
+        logs = output.with_name(output.name + ".logs")
+        choice, tunings, signs = tune_in_rounds(plan, checkpoints, show_progress, report_to, logs)
         findings += signs
     if choice.share == 0.0 and recipe.dimensions:
         logger.warning("the base model stays, so its vectors cannot be cut: it was not trained for that")
         recipe = replace(recipe, dimensions=())
     for finding in findings:
         logger.warning("%s", finding)
-    training = _record(dataset, examples, dev, choice, tunings, findings, level, started)
+    training = _record(plan, choice, tunings, started)
     # By which a comparison knows that it would ask what was trained on.
-    training["questions"] = questions_sketch(dataset, before.get("training", {}).get("questions", ()))
+    training["questions"] = questions_sketch(plan.dataset, before.get("training", {}).get("questions", ()))
     if accuracy:
         accuracy["shipped"] = triplet_accuracy(model, triplets)
         training["dev_triplet_accuracy"] = {name: round(share, 4) for name, share in accuracy.items()}
         logger.info("triplets of dev that are told apart: %.3f, before %.3f", accuracy["shipped"], accuracy["base"])
-    if master is not None and dev is not None:
-        training["teacher"] = beside_teacher(str(teacher), model, master, dev)
+    if plan.teacher is not None and plan.dev is not None:
+        training["teacher"] = beside_teacher(str(teacher), model, plan.teacher, plan.dev)
     generations = [*before.get("generations", []), _generation(before)] if before else []
     record = {"recipe": recipe.to_dict(), "training": training, "generations": generations}
-    contract = save_model(model, output, before.get("base_model", base_model), record)
-    if recipe.shares:
-        checkpoints.remove()
+    contract = save_model(model, output, base_model, record)
     return TrainedModel(output, choice.share, choice.scores, contract)
 
 
-def _record(
-    dataset: QADataset,
-    examples: Sequence[Pair],
-    dev: Dev | None,
-    choice: Choice,
-    tunings: Sequence[Tuning],
-    findings: Sequence[str],
-    level: float | None,
-    started: float,
-) -> dict[str, Any]:
+def _record(plan: Plan, choice: Choice, tunings: Sequence[Tuning], started: float) -> dict[str, Any]:
     """What `rag_ft.json` says of a training."""
+    dev, level = plan.dev, plan.level
     return {
-        "pairs": len(examples),
+        "pairs": len(plan.examples),
         "dev_questions": len(dev.makings) if dev else 0,
         "dev_makings": dict(Counter(dev.makings)) if dev else {},
         "dev_documents": dict(Counter(dev.kinds)) if dev else {},
@@ -268,13 +251,13 @@ def _record(
         "refused": choice.refused,
         "general": {name: round(score, 4) for name, score in choice.general.items()},
         "level": None if level is None else round(level, 4),
-        "findings": list(findings),
+        "findings": list(plan.findings),
         "texts_per_second": round(tunings[-1].texts_per_second, 1) if tunings else None,
         "interrupted": any(tuning.interrupted for tuning in tunings),
         "seconds": round(time.monotonic() - started, 1),
-        "question_styles": question_styles(dataset),
+        "question_styles": question_styles(plan.dataset),
         # By which a check-up knows that the model was tuned for a corpus already.
-        "corpus": sketch_of(dataset.passage_texts.values()),
+        "corpus": sketch_of(plan.dataset.passage_texts.values()),
     }
 
 

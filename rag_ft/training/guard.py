@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_ft.evaluation.significance import Difference, paired_bootstrap
-from rag_ft.training.dev import Dev, State, as_mean_over_makings, mean_over_makings, mixed_weights
+from rag_ft.training.dev import Dev, State, mixed_weights
+from rag_ft.training.dev_figure import FEWEST, figure_of, gain_of
 from rag_ft.training.general_probe import GeneralProbe
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ logger = logging.getLogger(__name__)
 SURE = 0.1
 """One-sided p-value of a gain on dev, over which the base model stays. The same dev questions chose epoch and share, so
 that it promises a little less than it says; the comparison on test questions is what a verdict rests on."""
-
-FEWEST = 20
-"""Units of dev of one making that can speak against a candidate by themselves."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def choose_share(
     general = {"base": probe.score(model)}
     scores: dict[str, float] = {}
     if dev is not None and base_values is not None:
-        scores["base"] = mean_over_makings(base_values, dev.makings)
+        scores["base"] = figure_of(base_values, dev)
     refused: dict[str, str] = {}
     best: tuple[float, float, State, Difference | None] = (float("-inf"), 0.0, base, None)
     for share in shares:
@@ -92,10 +90,10 @@ def choose_share(
         gain = None
         if dev is not None and base_values is not None:
             values = tuned_values if share == 1.0 and tuned_values is not None else dev.values(model)
-            scores[name] = mean_over_makings(values, dev.makings)
+            scores[name] = figure_of(values, dev)
             if not scores[name] > scores["base"]:  # nor where it is not a number
                 continue
-            gain = paired_bootstrap(as_mean_over_makings(values - base_values, dev.makings), dev.groups)
+            gain = gain_of(values - base_values, dev)
             if reason := objection_to(values - base_values, gain, dev):
                 refused[name] = reason
                 continue
@@ -115,7 +113,7 @@ def objection_to(differences: NDArray[np.float64], gain: Difference, dev: Dev) -
 
     Args:
         differences: candidate minus base of each unit, shape (units,).
-        gain: their mean over makings, with its interval.
+        gain: their mean over the parts of dev, with its interval.
         dev: what was measured.
     """
     for words, labels in (("of one making ({})", dev.makings), ("on {} documents", dev.kinds)):

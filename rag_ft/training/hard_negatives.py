@@ -59,7 +59,16 @@ def mine_negatives(
         The dataset with negatives; `negative_sources` says where each came from.
 
     Raises:
-        InputError: where dense negatives are asked for without a model.
+        InputError: where dense negatives are asked for without a model, or there is no train split.
+
+    Example:
+        >>> from rag_ft import Passage, QADataset, Query, mine_negatives
+        >>> texts = {"leave": "Leave is booked in HELM by noon.", "desk": "A desk is booked at the porter's lodge."}
+        >>> passages = {key: Passage(key, text) for key, text in texts.items()}
+        >>> queries = {"q1": Query("q1", "Where is leave booked?"), "q2": Query("q2", "Where is a desk booked?")}
+        >>> dataset = QADataset(passages, queries, {"train": {"q1": {"leave": 1}, "q2": {"desk": 1}}})
+        >>> mine_negatives(dataset, by="bm25", count=1).negatives
+        {'q1': ['desk'], 'q2': ['leave']}
     """
     if by != "bm25" and model is None:
         raise InputError(f"hard negatives by {by!r} need a model: give one, or mine by 'bm25'")

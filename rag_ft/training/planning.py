@@ -6,23 +6,30 @@ import hashlib
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import carve_dev
+from rag_ft.embedding.encoding import token_limit
 from rag_ft.errors import InputError
+from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import Dev, DevQuestions, DevScores, State, copy_weights
-from rag_ft.training.distillation import CANDIDATES, ranked_pairs, vector_pairs
+from rag_ft.training.dev_figure import figure_of
+from rag_ft.training.diagnosis import check_level, check_questions
+from rag_ft.training.distillation import NEAR, ranked_pairs, vector_pairs
 from rag_ft.training.focus import what_bm25_misses
 from rag_ft.training.hard_negatives import mine_negatives
 from rag_ft.training.lora import DEFAULT_RATE
 from rag_ft.training.losses import SHAPE, check_dimensions, check_shape, loss_that_fits
 from rag_ft.training.pairs import Pair, is_generated, scored_pairs, training_pairs, without_held_out
-from rag_ft.training.recipe import Recipe, recipe_for
+from rag_ft.training.recipe import STRONG, Recipe, fitting_max_length, recipe_for, room_to_learn
 from rag_ft.training.trainer import run_trainer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
@@ -33,6 +40,97 @@ the dev figure fell (triplets on the demo's documents: .523 -> .517, at a fifth 
 
 LEAST_SHARE = 0.1
 """A smaller share of the tuned weights is not worth a training."""
+
+
+@dataclass
+class Plan:
+    """All that is known of a training before its first step.
+
+    Attributes:
+        model: with the base's weights, reading as many tokens as it will.
+        base: a copy of these weights.
+        teacher: whose vectors or rankings are learned, if any.
+        dataset: with its dev split, and without training pairs that it would leak into.
+        recipe: with its loss, its shares and, under a time limit, its epochs chosen.
+        examples: what is trained on, in the shape that the loss learns from.
+        dev: what chooses; None where nothing can be held out.
+        base_values: the base's figure for each dev question.
+        level: its nDCG@10 on questions made of the passages, where this bounds the shares.
+        findings: what looks wrong already.
+        fingerprint: what must be the same for a killed training to go on.
+        max_pairs: of the dataset that may make examples.
+    """
+
+    model: SentenceTransformer
+    base: State
+    teacher: SentenceTransformer | None
+    dataset: QADataset
+    recipe: Recipe
+    examples: list[Pair]
+    dev: Dev | None
+    fingerprint: str
+    max_pairs: int | None = None
+    base_values: NDArray[np.float64] | None = None
+    level: float | None = None
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def base_scores(self) -> dict[str, float]:
+        """The base's dev figure, as the first of the candidates."""
+        if self.dev is None or self.base_values is None:
+            return {}
+        return {"base": figure_of(self.base_values, self.dev)}
+
+
+def plan_training(
+    dataset: QADataset,
+    model: SentenceTransformer,
+    teacher: SentenceTransformer | None,
+    output: Path,
+    *,
+    recipe: Recipe | None,
+    settings: dict[str, Any],
+    seed: int,
+    max_length: int | None,
+    max_pairs: int | None,
+    max_minutes: float | None,
+) -> Plan:
+    """Choose the recipe, hold dev out, make the examples, and look at the base model; see `train_model`."""
+    # Dev questions like the training ones approve of too much, where those were generated.
+    bounded = recipe is None and "shares" not in settings and teacher is None and is_generated(dataset)
+    recipe = chosen_recipe(dataset, model, teacher, recipe, settings, seed, max_pairs)
+    dev, dataset = held_out_dev(dataset, seed)
+    if max_length is None and token_limit(model):
+        model.max_seq_length = fitting_max_length(model, passages_of_training(dataset, recipe))
+    base = copy_weights(model)
+    examples = examples_for(dataset, recipe, model, teacher, max_pairs)
+    fingerprint = fingerprint_of(base, model, teacher, dataset, recipe, examples, max_minutes)
+    if max_minutes is not None:
+        planned = Checkpoints.plan(output, fingerprint)
+        if planned is None:
+            recipe, examples = fitted_into(max_minutes, model, recipe, examples)
+        else:
+            recipe, examples = planned_as(planned, recipe, examples)
+    plan = Plan(model, base, teacher, dataset, recipe, examples, dev, fingerprint, max_pairs)
+    if SHAPE[recipe.loss or "mnr"] in ("pairs", "triplets"):
+        plan.findings += check_questions(dataset)
+    if dev is not None:
+        plan.base_values = dev.values(model)
+    if isinstance(dev, DevQuestions) and plan.base_values is not None:
+        plan.findings += check_level(float(plan.base_values.mean()), dev.chance())
+        if bounded:
+            plan.level = dev.level(plan.base_values)
+            plan.recipe = replace(recipe, shares=bounded_shares(recipe.shares, room_to_learn(plan.level)))
+            _say_level(plan.level, plan.recipe)
+    return plan
+
+
+def _say_level(level: float, recipe: Recipe) -> None:
+    logger.info(
+        "the base model has nDCG@10 %.3f on questions made of the passages: %s", level,
+        f"it may take {recipe.shares[0]:.0%} of the tuned weights" if recipe.shares
+        else f"it is at home here (over {STRONG}), and generated questions would teach it nothing",
+    )  # fmt: skip
 
 
 def chosen_recipe(
@@ -80,7 +178,7 @@ def wide_enough(teacher: SentenceTransformer, model: SentenceTransformer) -> boo
     return (teacher.get_embedding_dimension() or 0) >= (model.get_embedding_dimension() or 0)
 
 
-def held_out_dev(dataset: QADataset, recipe: Recipe, seed: int) -> tuple[Dev | None, QADataset]:
+def held_out_dev(dataset: QADataset, seed: int) -> tuple[Dev | None, QADataset]:
     """(what chooses, the dataset without it)."""
     if dataset.qrels.get("train"):
         dataset = carve_dev(dataset, seed=seed)
@@ -115,9 +213,9 @@ def examples_for(
         return examples[:max_pairs]
     if shape == "rankings" and teacher is not None:
         # What is near to the answer is not wrong here: the teacher says how near.
-        dataset = mine_negatives(dataset, teacher, by=recipe.mine or "dense", count=CANDIDATES, margin=10.0)
-        recipe = replace(recipe, negatives=CANDIDATES)
-        examples = ranked_pairs(training_pairs(dataset, recipe, max_pairs), teacher)
+        dataset = mine_negatives(dataset, teacher, by=recipe.mine or "dense", count=NEAR, margin=10.0)
+        recipe = replace(recipe, negatives=NEAR)
+        examples = ranked_pairs(training_pairs(dataset, recipe, max_pairs), teacher, recipe.seed)
     elif recipe.mine is not None:
         dataset = mine_negatives(dataset, model, by=recipe.mine, count=max(1, recipe.negatives))
         examples = training_pairs(dataset, recipe, max_pairs)
@@ -167,11 +265,12 @@ def fitted_into(
     batch = min(recipe.batch_size, recipe.inner_batch, len(pairs))
     probe = replace(recipe, learning_rate=1e-9, together=1, batch_size=max(2, batch), rounds=1)
     few = pairs[: 4 * batch]
-    run_trainer(model, few, probe, max_steps=1)  # what is loaded at first use is not counted
-    measured = run_trainer(model, few, probe, max_steps=2)
+    # What is loaded at first use is not counted.
+    for steps in (1, 2):
+        measured = run_trainer(model, few, probe, max_steps=steps)
+        if measured.interrupted:
+            raise KeyboardInterrupt
     model.load_state_dict(base)
-    if measured.interrupted:
-        raise KeyboardInterrupt
     per_pair = (2 + len(pairs[0].negatives)) / max(measured.texts_per_second, 1e-9)
     budget = int(minutes * 60 * 0.8 / per_pair) // recipe.rounds  # a fifth is for dev, loading and saving
     # Similar passages are found by encoding them once: about a third of an epoch.

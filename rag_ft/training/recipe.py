@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.loading import longest_input
 from rag_ft.errors import InputError
 from rag_ft.quiet import quiet_libraries
@@ -56,6 +57,16 @@ class Recipe:
         forgetting: how much less sure of general questions the shipped model may be than the base
             (`rag_ft.training.general_probe`).
         seed: of shuffling and of the cloze.
+
+    Example:
+        >>> from rag_ft import Recipe
+        >>> recipe = Recipe(epochs=1, batch_size=32, lora=8)  # train_model(dataset, "models/acme", recipe=recipe)
+        >>> recipe.to_dict()["lora"], recipe.learning_rate
+        (8, 0.0001)
+        >>> Recipe(batch_size=1)
+        Traceback (most recent call last):
+            ...
+        rag_ft.errors.InputError: batch_size is 1: give a whole number, 2 or more
     """
 
     epochs: int = 3
@@ -189,9 +200,11 @@ def fitting_max_length(model: SentenceTransformer, texts: Sequence[str], sample:
         sample: how many of them are counted.
 
     Returns:
-        Tokens, a multiple of 64 where it is longer than the model's own.
+        Tokens, a multiple of 64 where it is longer than the model's own; 0 where that has no bound.
     """
-    own = int(model.max_seq_length or 512)
+    own = token_limit(model)
+    if not own:
+        return 0
     longest = min(longest_input(model) or own, max(own, 512))
     if longest <= own or not texts:
         return own

@@ -7,16 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.embedding.encoding import encode
 from rag_ft.training.checkpoints import Checkpoints
-from rag_ft.training.dev import Dev, State, mean_over_makings
+from rag_ft.training.dev import Dev
+from rag_ft.training.dev_figure import figure_of
 from rag_ft.training.diagnosis import check_losses, check_makings, check_vectors
 from rag_ft.training.guard import Choice, choose_share
 from rag_ft.training.lora import add_lora, remove_lora
-from rag_ft.training.pairs import Pair
-from rag_ft.training.planning import examples_for
-from rag_ft.training.recipe import Recipe
+from rag_ft.training.planning import Plan, examples_for, planned_as
 from rag_ft.training.trainer import run_trainer
 from rag_ft.training.watcher import Tuning
 
@@ -29,19 +27,11 @@ T = TypeVar("T")
 
 
 def tune_in_rounds(
-    model: SentenceTransformer,
-    dataset: QADataset,
-    examples: list[Pair],
-    recipe: Recipe,
-    base: State,
-    dev: Dev | None,
-    base_values: NDArray[np.float64] | None,
-    checkpoints: Checkpoints,
-    show_progress: bool,
-    report_to: Sequence[str],
-    logs: Path,
+    plan: Plan, checkpoints: Checkpoints, show_progress: bool, report_to: Sequence[str], logs: Path
 ) -> tuple[Choice, list[Tuning], list[str]]:
     """Train in rounds; (the best choice of the guard, which the model has then, the trainings, what looked wrong)."""
+    model, base, recipe, dev, base_values = plan.model, plan.base, plan.recipe, plan.dev, plan.base_values
+    examples = plan.examples
     best: Choice | None = None
     tunings: list[Tuning] = []
     findings: list[str] = []
@@ -50,7 +40,8 @@ def tune_in_rounds(
     for number in range(1, recipe.rounds + 1):
         if number > 1:
             model.load_state_dict(tunings[-1].weights or base)
-            examples = examples_for(dataset, recipe, model, None, len(examples))
+            found = examples_for(plan.dataset, recipe, model, None, plan.max_pairs)
+            _, examples = planned_as({"epochs": recipe.epochs, "pairs": len(plan.examples)}, recipe, found)
             model.load_state_dict(base)
         seen = _BestValues(dev, model)
         if recipe.lora:
@@ -71,8 +62,11 @@ def tune_in_rounds(
                 remove_lora(model)
         tunings.append(tuning)
         tuned = tuning.weights or base
-        # A checkpoint brings back the best weights and their figure, not the single values that it is the mean of.
-        known = seen.values if seen.best == max(tuning.scores.values(), default=None) else None
+        known = seen.values
+        if dev is not None and seen.best != max(tuning.scores.values(), default=None):
+            # A checkpoint brings back the best weights and their figure, not the single values that it is the mean of.
+            model.load_state_dict(tuned)
+            known = dev.values(model)
         choice = choose_share(model, base, tuned, recipe.shares, dev, recipe.forgetting, base_values, known)
         prefix = f"round {number} " if recipe.rounds > 1 else ""
         along = {prefix + name: score for name, score in tuning.scores.items()}
@@ -112,7 +106,7 @@ class _BestValues:
     def measure(self) -> float:
         assert self.dev is not None
         values = self.dev.values(self.model)
-        score = mean_over_makings(values, self.dev.makings)
+        score = figure_of(values, self.dev)
         if score > self.best:
             self.best, self.values = score, values
         return score

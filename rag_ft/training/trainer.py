@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.embedding.encoding import encode
+from rag_ft.embedding.encoding import encode, token_limit
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.errors import InputError
 from rag_ft.training.checkpoints import last_complete
@@ -97,8 +97,7 @@ def run_trainer(
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if last_complete(folder) is None:
-                model.load_state_dict(before)
+            model.load_state_dict(before)  # a checkpoint brings its own weights; GIST's guide is the base
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -143,14 +142,51 @@ def _run(
     max_steps: int,
     gradient_checkpointing: bool,
 ) -> Tuning:
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-
-    from rag_ft.training.batching import apart
     from rag_ft.training.progress import quiet_trainer
 
-    class Trainer(SentenceTransformerTrainer):
-        """Checkpoints are plain weights: any module can be read back, and none of its code runs."""
+    columns = 2 + len(pairs[0].negatives)
+    watcher = watcher_of(model, measure, recipe, columns, show_progress, keeps=max_steps < 0)
+    checkpoint = last_complete(folder)
+    if checkpoint is not None:
+        watcher.go_on(checkpoint)
+        logger.info("going on from step %s", checkpoint.name.rsplit("-", 1)[1])
+        if watcher.waited >= recipe.patience:
+            return watcher.tuning  # it had ended, and was killed afterwards
+    data = _columns(pairs)
+    prompts = {name: model.prompts["query" if name == "anchor" else "document"] for name in data.column_names}
+    prompts.pop("label", None)
+    batch_size = min(recipe.batch_size, len(pairs))
+    if gradient_checkpointing and (inner := getattr(model[0], "auto_model", None)) is not None:
+        # Its name from transformers 5.20 on, and the one before.
+        getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()
+    with quiet_trainer(), without_dropout(model, recipe.dropout), _interruptible(watcher), _tensorboard_in(logs):
+        arguments = _arguments(
+            recipe, str(folder), batch_size, model.device.type,
+            max_steps=max_steps,
+            batch_sampler=_batches(pairs, recipe, vectors, token_limit(model) or 512),
+            prompts=prompts,
+            logging_steps=max(1, recipe.epochs * len(pairs) // batch_size // LOSSES_SEEN),
+            report_to=list(report_to) or "none",
+        )  # fmt: skip
+        # The card is ours: the Trainer need not draw examples for its own, nor ask the hub about the base model.
+        model.model_card_data.widget = [{"text": ""}]
+        model.model_card_data.local_files_only = True
+        trainer = _plain_trainer()(
+            model=model, args=arguments, train_dataset=data, loss=loss_for(model, recipe), callbacks=[watcher]
+        )
+        watcher.log = trainer.log
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    model.eval()
+    tuning: Tuning = watcher.tuning
+    tuning.inner_batch = min(recipe.inner_batch, batch_size)
+    return tuning
 
+
+def _plain_trainer() -> Any:
+    """The Trainer with checkpoints of plain weights: any module can be read back, and none of its code runs."""
+    from sentence_transformers import SentenceTransformerTrainer
+
+    class Trainer(SentenceTransformerTrainer):
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             from safetensors.torch import save_file
 
@@ -164,65 +200,49 @@ def _run(
 
             self.model.load_state_dict(load_file(Path(checkpoint_path) / "weights.safetensors"))
 
-    device = model.device.type
-    columns = 2 + len(pairs[0].negatives)
-    watcher = watcher_of(model, measure, recipe, columns, show_progress, keeps=max_steps < 0)
-    checkpoint = last_complete(folder)
-    if checkpoint is not None:
-        watcher.go_on(checkpoint)
-        logger.info("going on from step %s", checkpoint.name.rsplit("-", 1)[1])
-    data = _columns(pairs)
-    prompts = {name: model.prompts["query" if name == "anchor" else "document"] for name in data.column_names}
-    prompts.pop("label", None)
-    most = CHARACTERS_PER_TOKEN * int(model.max_seq_length or 512)
+    return Trainer
+
+
+def _batches(pairs: Sequence[Pair], recipe: Recipe, vectors: Any, max_length: int) -> Any:
+    """The sampler: similar passages and like lengths together, and answers of one row away from the others'."""
+    from rag_ft.training.batching import apart
+
+    most = CHARACTERS_PER_TOKEN * max_length
     # Where other rows are no negatives, nothing need be kept apart.
     keys = [pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
     shown = [pair.shown or pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
     # With negatives of its own a row shows more than its passage.
-    passages = [pair.passage for pair in pairs] if recipe.loss in (None, "mnr") and columns == 2 else []
+    alone = recipe.loss in (None, "mnr") and not pairs[0].negatives
+    passages = [pair.passage for pair in pairs] if alone else []
     lengths = [min(most, max(map(len, (pair.passage, *pair.negatives)))) for pair in pairs]
-    batch_size = min(recipe.batch_size, len(pairs))
-    steps = max(1, recipe.epochs * len(pairs) // batch_size)
-    if gradient_checkpointing and (inner := getattr(model[0], "auto_model", None)) is not None:
-        # Its name from transformers 5.20 on, and the one before.
-        getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()
-    with quiet_trainer(), without_dropout(model, recipe.dropout), _interruptible(watcher), _tensorboard_in(logs):
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=str(folder),
-            num_train_epochs=recipe.epochs,
-            max_steps=max_steps,
-            per_device_train_batch_size=batch_size,
-            learning_rate=recipe.learning_rate,
-            warmup_steps=recipe.warmup,
-            seed=recipe.seed,
-            data_seed=recipe.seed,
-            bf16=has_fast_bf16(device),
-            use_cpu=device == "cpu",
-            batch_sampler=apart(keys, vectors, recipe.together, shown, lengths, passages),
-            prompts=prompts,
-            eval_strategy="no",
-            save_strategy="no",
-            save_total_limit=2,
-            logging_strategy="steps",
-            logging_steps=max(1, steps // LOSSES_SEEN),
-            logging_nan_inf_filter=False,
-            report_to=list(report_to) or "none",
-            disable_tqdm=True,
-            dataloader_pin_memory=device == "cuda",
-        )
-        arguments._n_gpu = min(1, arguments.n_gpu)  # several would multiply the batch behind the recipe's back
-        # The card is ours: the Trainer need not draw examples for its own, nor ask the hub about the base model.
-        model.model_card_data.widget = [{"text": ""}]
-        model.model_card_data.local_files_only = True
-        trainer = Trainer(
-            model=model, args=arguments, train_dataset=data, loss=loss_for(model, recipe), callbacks=[watcher]
-        )
-        watcher.log = trainer.log
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    model.eval()
-    tuning: Tuning = watcher.tuning
-    tuning.inner_batch = min(recipe.inner_batch, batch_size)
-    return tuning
+    return apart(keys, vectors, recipe.together, shown, lengths, passages)
+
+
+def _arguments(recipe: Recipe, folder: str, batch_size: int, device: str, **more: Any) -> Any:
+    """What the Trainer is told: it neither saves nor measures of itself."""
+    from sentence_transformers import SentenceTransformerTrainingArguments
+
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=folder,
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=batch_size,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        bf16=has_fast_bf16(device),
+        use_cpu=device == "cpu",
+        eval_strategy="no",
+        save_strategy="no",
+        save_total_limit=2,
+        logging_strategy="steps",
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=device == "cuda",
+        **more,
+    )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # several would multiply the batch behind the recipe's back
+    return arguments
 
 
 def _columns(pairs: Sequence[Pair]) -> Dataset:

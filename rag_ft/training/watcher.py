@@ -104,10 +104,9 @@ def watcher_of(
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.working += time.monotonic() - self.since
             self.since = time.monotonic()
-            if self.stop and keeps:
-                self.tuning.interrupted = True
-                if state.epoch % 1:
-                    self.weigh(f"step {state.global_step}")
+            self.tuning.interrupted = self.stop
+            if self.stop and keeps and state.epoch % 1:
+                self.weigh(f"step {state.global_step}")
             self.tuning.texts_per_second = self.texts / max(self.working, 1e-9)
             if self.bar is not None:
                 self.bar.close()

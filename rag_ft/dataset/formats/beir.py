@@ -28,6 +28,18 @@ def read_beir(folder: str | Path) -> QADataset:
     Raises:
         InputError: where a file is missing, a line is broken, an id is repeated, or a qrels line names an
             id that is not there. The message names the file and the line.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from rag_ft import read_beir
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "corpus.jsonl").write_text('{"_id": "p1", "text": "Leave is booked in HELM."}')
+        >>> _ = (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "Where do I book holidays?"}')
+        >>> (folder / "qrels").mkdir()
+        >>> _ = (folder / "qrels" / "test.tsv").write_text("query-id\\tcorpus-id\\tscore\\nq1\\tp1\\t1\\n")
+        >>> read_beir(folder)
+        QADataset(1 passages of 1 documents; questions: test 1)
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -70,6 +82,19 @@ def write_beir(dataset: QADataset, folder: str | Path, dropped: list[dict[str, A
         dataset: what to write.
         folder: where.
         dropped: rows for `dropped.jsonl`: each dropped pair and why.
+
+    Raises:
+        InputError: where something that is no dataset is in the way.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from rag_ft import Passage, QADataset, Query, write_beir
+        >>> passages = {"p1": Passage("p1", "Leave is booked in HELM.")}
+        >>> dataset = QADataset(passages, {"q1": Query("q1", "Where do I book holidays?")}, {"test": {"q1": {"p1": 1}}})
+        >>> folder = write_beir(dataset, Path(tempfile.mkdtemp()) / "dataset")
+        >>> sorted(path.name for path in folder.iterdir())
+        ['corpus.jsonl', 'qrels', 'queries.jsonl']
     """
     folder = check_output(folder)
     with written_beside(folder) as target:

@@ -40,6 +40,15 @@ def read_documents(folder: str | Path) -> list[Document]:
 
     Raises:
         InputError: where the path is missing, holds no readable document, or a file is not UTF-8.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from rag_ft import read_documents
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "leave.md").write_text("# Booking leave\\n\\nLeave is booked in HELM.")
+        >>> [(document.id_, document.metadata["title"]) for document in read_documents(folder)]
+        [('leave.md', 'Booking leave')]
     """
     return list(stream_documents(folder))
 

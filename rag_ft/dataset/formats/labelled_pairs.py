@@ -49,6 +49,15 @@ class LabelledPair:
         id: of the question; empty where the row has none.
         answer: in its own words.
         split: that it was found in; empty where the file has no splits.
+
+    Example:
+        >>> from rag_ft import LabelledPair, dataset_from_pairs
+        >>> pair = LabelledPair("Where do I book holidays?", ("Leave is booked in HELM.",), ("Badges open doors.",))
+        >>> dataset, dropped = dataset_from_pairs([pair])
+        >>> dataset
+        QADataset(2 passages of 2 documents; questions: train 1)
+        >>> LabelledPair("Where do I book holidays?", ("Leave is granted by the warden.",), score=0.2).is_relevant
+        False
     """
 
     query: str

@@ -18,6 +18,18 @@ def read_llama_index_json(file: str | Path, split: str = "train") -> QADataset:
 
     Raises:
         InputError: where the file is not of this form or names an unknown id.
+
+    Example:
+        >>> import json
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from rag_ft import read_llama_index_json
+        >>> content = {"queries": {"q1": "Where do I book holidays?"}, "corpus": {"p1": "Leave is booked in HELM."},
+        ...            "relevant_docs": {"q1": ["p1"]}}
+        >>> file = Path(tempfile.mkdtemp()) / "qa_finetune_dataset.json"
+        >>> _ = file.write_text(json.dumps(content))
+        >>> read_llama_index_json(file).pairs("train")
+        [('q1', 'p1')]
     """
     file = Path(file)
     content = read_json(file)
@@ -45,7 +57,21 @@ def read_llama_index_json(file: str | Path, split: str = "train") -> QADataset:
 
 
 def write_llama_index_json(dataset: QADataset, file: str | Path, split: str = "train") -> Path:
-    """Write one split as an `EmbeddingQAFinetuneDataset` JSON, with the texts as they are embedded."""
+    """Write one split as an `EmbeddingQAFinetuneDataset` JSON, with the texts as they are embedded.
+
+    Raises:
+        InputError: where the split has no question.
+
+    Example:
+        >>> import json
+        >>> import tempfile
+        >>> from rag_ft import Passage, QADataset, Query, write_llama_index_json
+        >>> passages = {"p1": Passage("p1", "Leave is booked in HELM.")}
+        >>> dataset = QADataset(passages, {"q1": Query("q1", "Where is leave booked?")}, {"train": {"q1": {"p1": 1}}})
+        >>> file = write_llama_index_json(dataset, tempfile.mkdtemp() + "/train.json")
+        >>> json.loads(file.read_text())["relevant_docs"]
+        {'q1': ['p1']}
+    """
     file = Path(file)
     qrels = dataset.require(split)
     content = {

@@ -35,6 +35,15 @@ def load_dataset(path: str | Path, split: str = "train", *, fields: Mapping[str,
 
     Raises:
         InputError: where there is no dataset, or it is broken.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from rag_ft import load_dataset
+        >>> file = Path(tempfile.mkdtemp()) / "pairs.csv"
+        >>> _ = file.write_text("question,passage\\nWhere do I book holidays?,Leave is booked in HELM.\\n")
+        >>> load_dataset(file, split="test")
+        QADataset(1 passages of 1 documents; questions: test 1)
     """
     path = Path(path)
     if not path.exists():

@@ -57,7 +57,7 @@ def fingerprint(dataset: QADataset, split: str) -> str:
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
-        >>> from rag_ft.evaluation.reproducing import fingerprint
+        >>> from rag_ft.evaluation.reporting.reproducing import fingerprint
         >>> dataset = QADataset({"p": Passage("p", "So.")}, {"q": Query("q", "How?")}, {"test": {"q": {"p": 1}}})
         >>> fingerprint(dataset, "test") == fingerprint(dataset.with_qrels({"test": {"q": {"p": 2}}}), "test")
         False

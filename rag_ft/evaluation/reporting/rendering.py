@@ -23,7 +23,7 @@ def environment(autoescape: bool) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
-        loader=PackageLoader("rag_ft", "evaluation/templates"),
+        loader=PackageLoader("rag_ft", "evaluation/reporting/templates"),
         autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,

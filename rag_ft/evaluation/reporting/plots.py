@@ -9,8 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rag_ft.evaluation.comparison import BASELINE, DEPTH, Comparison
-from rag_ft.evaluation.drawing import DASHES, VARIABLES, Plot, colour_of, drawn, new_axes, shape_of, short, styled
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
+from rag_ft.evaluation.reporting.drawing import (
+    DASHES,
+    VARIABLES,
+    Plot,
+    colour_of,
+    drawn,
+    new_axes,
+    shape_of,
+    short,
+    styled,
+)
 from rag_ft.evaluation.significance import Difference
 from rag_ft.evaluation.slices import Slice
 from rag_ft.evaluation.table import difference_text, roles

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.errors import InputError
-from rag_ft.evaluation import plots
 from rag_ft.evaluation.comparison import DEPTH, Comparison
-from rag_ft.evaluation.drawing import Plot
 from rag_ft.evaluation.metrics import HEADLINE
 from rag_ft.evaluation.moves import Move, check_same_questions, largest, moves_of
-from rag_ft.evaluation.rendering import as_script, environment, shortened, source_of
-from rag_ft.evaluation.reproducing import how_to_reproduce
+from rag_ft.evaluation.reporting import plots
+from rag_ft.evaluation.reporting.drawing import Plot
+from rag_ft.evaluation.reporting.rendering import as_script, environment, shortened, source_of
+from rag_ft.evaluation.reporting.reproducing import how_to_reproduce
 from rag_ft.evaluation.significance import RESAMPLES
 from rag_ft.evaluation.slices import Slice
 from rag_ft.evaluation.table import best_score, label, metric_names, roles, subject
@@ -79,6 +79,17 @@ def write_report(
 
     Raises:
         InputError: where there is no candidate, or the dataset is another one.
+
+    Example:
+        >>> import tempfile
+        >>> from llama_index.core import MockEmbedding
+        >>> from rag_ft import Passage, QADataset, Query, compare, write_report
+        >>> passages = {"a": Passage("a", "Leave is booked in HELM."), "b": Passage("b", "Badges open doors.")}
+        >>> dataset = QADataset(passages, {"q": Query("q", "Where is leave booked?")}, {"test": {"q": {"a": 1}}})
+        >>> comparison = compare(dataset, MockEmbedding(embed_dim=8), "bm25")
+        >>> file = write_report(comparison, tempfile.mkdtemp() + "/report.html", dataset, title="Handbook")
+        >>> "Not decided: the test cannot tell yet" in file.read_text()
+        True
     """
     from markupsafe import Markup
 

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 QUERIES_AT_ONCE = 256
 
+SCORES_AT_ONCE = 25_600_000
+"""Of one embedding in memory: 100 MB."""
+
+
+def questions_at_once(passages: int) -> int:
+    """Questions whose scores over so many passages are in memory together."""
+    return max(16, min(QUERIES_AT_ONCE, SCORES_AT_ONCE // max(1, passages)))
+
 
 class EmbeddedCorpus:
     """Passages and questions under one embedding, each embedded once.
@@ -100,8 +108,9 @@ class EmbeddedCorpus:
         else:
             with embedding_failures(self.model):
                 vectors = unit(query_vectors(self.model, queries))
-        for start in range(0, len(queries), QUERIES_AT_ONCE):
-            yield from vectors[start : start + QUERIES_AT_ONCE] @ self._passages.T
+        step = questions_at_once(len(self._passages))
+        for start in range(0, len(queries), step):
+            yield from vectors[start : start + step] @ self._passages.T
 
 
 @contextmanager

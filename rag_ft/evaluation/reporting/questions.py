@@ -70,7 +70,7 @@ def write_questions(comparison: Comparison, dataset: QADataset, file: str | Path
         >>> import tempfile
         >>> from rag_ft import Passage, QADataset, Query
         >>> from rag_ft.evaluation.comparison import judge
-        >>> from rag_ft.evaluation.questions import write_questions
+        >>> from rag_ft.evaluation.reporting.questions import write_questions
         >>> passages = {"a": Passage("a", "Leave is booked in HELM."), "b": Passage("b", "Badges open doors.")}
         >>> dataset = QADataset(passages, {"q": Query("q", "=holidays?")}, {"test": {"q": {"a": 1}}})
         >>> comparison = judge(dataset, "test", {"baseline": [["b", "a"]], "candidate": [["a", "b"]]}, {})

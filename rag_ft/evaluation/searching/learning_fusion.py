@@ -78,7 +78,7 @@ def learn_fusion(
 
     Example:
         >>> import numpy as np
-        >>> from rag_ft.evaluation.learning_fusion import learn_fusion
+        >>> from rag_ft.evaluation.searching.learning_fusion import learn_fusion
         >>> from rag_ft.retrieval.fusion import Pool
         >>> pools = [Pool(["a", "b"], np.array([0.9, 0.1]), np.array([1.0, 2.0]))] * 20
         >>> learn_fusion(pools, [{"a": 1}] * 20).fusion.weight > 0.5
