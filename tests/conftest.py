@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 
 from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents, read_questions
 
-# A busy machine draws its examples slowly; that is no fault of what is tested. Whoever runs the suite to see whether a change
-# broke something gets the same examples each time; `--hypothesis-profile explore` draws new ones.
+# A busy machine draws its examples slowly; that is no fault of what is tested. Whoever runs the suite to see whether a
+# change broke something gets the same examples each time; `--hypothesis-profile explore` draws new ones.
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same examples", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("same examples")

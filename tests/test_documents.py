@@ -16,9 +16,10 @@ from rag_ft.dataset.formats.documents import (
     without_template_tags,
 )
 from rag_ft.dataset.qa_dataset import Passage
+from rag_ft.dataset.text.cloze import sentences
 from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.generation.real_questions import RealQuestion, locate, read_questions
-from rag_ft.generation.without_llm import questions_without_llm, sentences
+from rag_ft.generation.without_llm import questions_without_llm
 
 
 @pytest.mark.parametrize(

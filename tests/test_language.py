@@ -16,6 +16,7 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer
 
 from rag_ft.dataset.formats.documents import cut_into_nodes, passages_from_nodes, read_documents
+from rag_ft.dataset.text.cloze import sentences
 from rag_ft.dataset.text.language import (
     NAMES,
     corpus_language,
@@ -27,7 +28,7 @@ from rag_ft.dataset.text.language import (
     word_count,
     words_of,
 )
-from rag_ft.generation.without_llm import KEY_PHRASES, KeyPhrases, heading_queries, questions_without_llm, sentences
+from rag_ft.generation.without_llm import KEY_PHRASES, KeyPhrases, heading_queries, questions_without_llm
 from rag_ft.retrieval.bm25 import BM25
 
 LETTERS = "aZé ß.!?…;,\n\t\"'「」“”()123年假。！？；のカー한글ไทยทีកាမြन्दी।؟ـعрусελ\u0301\ud83d\U00020000"

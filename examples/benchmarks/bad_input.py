@@ -3,8 +3,8 @@
     python examples/benchmarks/bad_input.py covidqa --foreign scifact
 
 Ten seeds of each of four kinds, on a subset of 300 passages: `shuffled` (questions dealt to passages at random, dev
-too), `foreign` (questions and passages of another domain), `few` (20 pairs) and `hot` (a learning rate ten times too
-high). A model is worse where the interval of its difference on the subset's test questions lies below 0. A line of
+too), `foreign` (the questions of another domain, whose passages stand beside the 300), `few` (20 pairs) and `hot` (a
+learning rate ten times too high). A model is worse where the interval of its difference on the subset's test questions lies below 0. A line of
 results/bad_input.jsonl for each training; one that is there is not made again.
 """
 
@@ -62,7 +62,9 @@ def spoilt(kind: str, dataset: QADataset, foreign: QADataset, seed: int) -> QADa
         return dataset.with_qrels({"train": dict(zip(train, answers, strict=True))})
     if kind == "foreign":
         other = subset(foreign, seed)
-        return other.with_qrels({"train": other.qrels["train"]})
+        return QADataset(
+            dataset.passages | other.passages, dataset.queries | other.queries, {"train": other.qrels["train"]}
+        )
     if kind == "few":
         return dataset.with_qrels({"train": dict(draw.sample(sorted(train.items()), 20))})
     return dataset.with_qrels({"train": train})

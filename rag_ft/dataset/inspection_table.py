@@ -58,8 +58,8 @@ def shown(text: str, length: int | None = None) -> str:
     """
     plain = "".join(sign for sign in " ".join(text.split()) if unicodedata.category(sign) not in UNSAFE)
     plain = plain if length is None or len(plain) <= length else plain[: length - 1].rstrip() + "…"
-    # Rich doubles a backslash at the end, for markup that might follow, and shows both where none does; and it takes one
-    # away before a bracket that opens no tag, which it does not escape.
+    # Rich doubles a backslash at the end, for markup that might follow, and shows both where none does; and it
+    # takes one away before a bracket that opens no tag, which it does not escape.
     return NO_TAG.sub(r"\\\\[", escape(plain + " " if plain.endswith("\\") else plain))
 
 

@@ -17,6 +17,7 @@ from itertools import pairwise
 
 from rag_ft.dataset.qa_dataset import Passage, Query
 from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
+from rag_ft.dataset.text.cloze import sentences
 from rag_ft.dataset.text.language import (
     HAN,
     HANGUL,
@@ -25,31 +26,9 @@ from rag_ft.dataset.text.language import (
     SOUTH_EAST_ASIAN,
     UNSPACED,
     corpus_language,
-    language_of,
-    sentences_of,
     stop_words_of,
     word_count,
 )
-
-SHORTEST, LONGEST = 6, 50
-"""Words of a sentence that can stand for a question."""
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of a text that can ask for its passage: not too short or long, no heading, no address.
-
-    Example:
-        >>> from rag_ft.generation.without_llm import sentences
-        >>> sentences("# Urlaub\\n\\nUrlaub wird z. B. im Portal HELM beantragt. Alles klar.")
-        ['Urlaub wird z. B. im Portal HELM beantragt.']
-    """
-    language = language_of(text)
-    # An empty line, a heading and a list item end a sentence, whatever stands at their end.
-    blocks = re.split(r"\n\s*\n|^#{1,6}\s.*$|^\s*(?:(?:[-*+]|\d+[.)])\s+|\d+、)|^\|.*$", text, flags=re.MULTILINE)
-    found = (
-        " ".join(sentence.split()) for block in blocks if block.strip() for sentence in sentences_of(block, language)
-    )
-    return [sentence for sentence in found if SHORTEST <= word_count(sentence) <= LONGEST and "://" not in sentence]
 
 
 def sentence_queries(passage: Passage, count: int, draw: random.Random) -> list[str]:

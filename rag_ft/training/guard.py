@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
+    from rag_ft.training.unasked import Unasked
+
 logger = logging.getLogger(__name__)
 
 SURE = 0.1
 """One-sided p-value of a gain on dev, over which the base model stays. The same dev questions chose epoch and share, so
 that it promises a little less than it says; the comparison on test questions is what a verdict rests on."""
+
+SURE_OF_LOSS = 0.05
+"""One-sided p-value up to which a candidate loses on the documents that nobody asks about: a smaller share of the tuned
+weights is tried then, which costs little where the alarm was false."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,14 @@ def choose_share(
     forgetting: float,
     base_values: NDArray[np.float64] | None = None,
     tuned_values: NDArray[np.float64] | None = None,
+    unasked: Unasked | None = None,
 ) -> Choice:
     """Choose how much of the tuned weights to ship.
 
     A candidate is taken where its dev figure is higher than the base's and that is more than chance, where no making
-    of dev questions speaks against it, nor those on known or those on new documents, and where it has not forgotten
-    more than it may. The best of those is shipped; where there is none, the base model.
+    of dev questions speaks against it, nor those on known or those on new documents, where it has not forgotten
+    more than it may, and where it does not lose on the documents that nobody asks about. The best of those is
+    shipped; where there is none, the base model.
 
     Args:
         model: whose weights are changed in place; it has the chosen ones afterwards.
@@ -71,6 +79,7 @@ def choose_share(
         forgetting: how much surer of general questions the base may be (`GeneralProbe.score`, from 0 to 1).
         base_values: of the base weights on dev, where they are known.
         tuned_values: of the tuned ones.
+        unasked: the documents that neither training nor dev asks about.
     """
     probe = GeneralProbe.shipped()
     model.load_state_dict(base)
@@ -81,11 +90,10 @@ def choose_share(
     if dev is not None and base_values is not None:
         scores["base"] = figure_of(base_values, dev)
     refused: dict[str, str] = {}
-    best: tuple[float, float, State, Difference | None] = (float("-inf"), 0.0, base, None)
+    eligible: list[tuple[float, float, Difference | None]] = []
     for share in shares:
-        name = f"share {share:g}"
-        weights = mixed_weights(base, tuned, share)
-        model.load_state_dict(weights)
+        name = _name(share)
+        model.load_state_dict(mixed_weights(base, tuned, share))
         general[name] = probe.score(model)
         gain = None
         if dev is not None and base_values is not None:
@@ -100,12 +108,45 @@ def choose_share(
         if not general["base"] - general[name] <= forgetting:
             refused[name] = f"forgets: {general['base']:.3f} -> {general[name]:.3f} on general questions"
             continue
-        if scores.get(name, 0.0) > best[0]:
-            best = (scores.get(name, 0.0), share, weights, gain)
-    model.load_state_dict(best[2])
+        eligible.append((scores.get(name, 0.0), share, gain))
+    chosen = Choice(0.0, base, scores, None, refused, general)
+    before: NDArray[np.float64] | None = None
+    for _, share, gain in sorted(eligible, key=lambda candidate: -candidate[0]):
+        weights = mixed_weights(base, tuned, share)
+        if unasked is not None:
+            if before is None:
+                model.load_state_dict(base)
+                before = unasked.questions.values(model)
+            model.load_state_dict(weights)
+            if reason := objection_of(unasked, unasked.questions.values(model) - before):
+                refused[_name(share)] = reason
+                continue
+        chosen = replace(chosen, share=share, weights=weights, gain=gain)
+        break
+    model.load_state_dict(chosen.weights)
     for name, reason in refused.items():
         logger.info("%s is not taken: %s", name, reason)
-    return Choice(best[1], best[2], scores, best[3], refused, general)
+    return chosen
+
+
+def _name(share: float) -> str:
+    return f"share {share:g}"
+
+
+def objection_of(unasked: Unasked, differences: NDArray[np.float64]) -> str:
+    """Why a model is not fit for the documents that nobody asks about; empty where it is.
+
+    Args:
+        unasked: these documents. Where they are unlike the ones asked about it is not enough that the model does not
+            lose on them.
+        differences: candidate minus base of each of their questions, shape (questions,).
+    """
+    found = paired_bootstrap(differences, unasked.questions.groups)
+    if found.mean < 0 and found.p_value / 2 <= SURE_OF_LOSS:
+        return f"it loses on documents that no question is about ({found})"
+    if unasked.foreign and (found.mean <= 0 or found.p_value / 2 > SURE):
+        return f"the documents that no question is about are unlike the others, and may not gain ({found})"
+    return ""
 
 
 def objection_to(differences: NDArray[np.float64], gain: Difference, dev: Dev) -> str:

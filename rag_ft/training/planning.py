@@ -26,6 +26,7 @@ from rag_ft.training.losses import SHAPE, check_dimensions, check_shape, loss_th
 from rag_ft.training.pairs import Pair, is_generated, scored_pairs, training_pairs, without_held_out
 from rag_ft.training.recipe import STRONG, Recipe, fitting_max_length, recipe_for, room_to_learn
 from rag_ft.training.trainer import run_trainer
+from rag_ft.training.unasked import Unasked, unasked_documents
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +55,7 @@ class Plan:
         recipe: with its loss, its shares and, under a time limit, its epochs chosen.
         examples: what is trained on, in the shape that the loss learns from.
         dev: what chooses; None where nothing can be held out.
+        unasked: the documents that neither the examples nor dev ask about; None where they are few.
         base_values: the base's figure for each dev question.
         level: its nDCG@10 on questions made of the passages, where this bounds the shares.
         findings: what looks wrong already.
@@ -70,6 +72,7 @@ class Plan:
     dev: Dev | None
     fingerprint: str
     max_pairs: int | None = None
+    unasked: Unasked | None = None
     base_values: NDArray[np.float64] | None = None
     level: float | None = None
     findings: list[str] = field(default_factory=list)
@@ -117,6 +120,8 @@ def plan_training(
     if dev is not None:
         plan.base_values = dev.values(model)
     if isinstance(dev, DevQuestions) and plan.base_values is not None:
+        plan.unasked = unasked_documents(dataset, seed)
+        plan.findings += plan.unasked.findings if plan.unasked is not None else []
         plan.findings += check_level(float(plan.base_values.mean()), dev.chance())
         if bounded:
             plan.level = dev.level(plan.base_values)

@@ -67,7 +67,9 @@ def tune_in_rounds(
             # A checkpoint brings back the best weights and their figure, not the single values that it is the mean of.
             model.load_state_dict(tuned)
             known = dev.values(model)
-        choice = choose_share(model, base, tuned, recipe.shares, dev, recipe.forgetting, base_values, known)
+        choice = choose_share(
+            model, base, tuned, recipe.shares, dev, recipe.forgetting, base_values, known, plan.unasked
+        )
         prefix = f"round {number} " if recipe.rounds > 1 else ""
         along = {prefix + name: score for name, score in tuning.scores.items()}
         scores = {"base": choice.scores["base"]} | along if dev is not None else {}
