@@ -20,6 +20,7 @@ from rag_ft.training.dev_figure import FEWEST, figure_of, gain_of, parts_of, wei
 from rag_ft.training.diagnosis import check_level, check_losses, check_makings, check_questions, check_vectors
 from rag_ft.training.general_probe import GeneralProbe
 from rag_ft.training.guard import choose_share
+from rag_ft.training.unasked import Unasked
 
 
 @dataclass
@@ -65,13 +66,21 @@ def choice(
     makings: list[str] | None = None,
     forgetting: float = 1.0,
     kinds: list[str] | None = None,
+    unasked: dict[float, np.ndarray] | None = None,
+    unlike: float = 0.0,
 ) -> Any:
     model, base, tuned = weights()
     name = next(name for name, weight in base.items() if weight.is_floating_point() and weight.ndim == 2)
     units = len(by_share[0.0])
     dev = Told(by_share, makings or ["other"] * units, base[name], tuned[name], name, "ndcg@10", list(range(units)))
     dev.kinds = kinds or []
-    return choose_share(model, base, tuned, (1.0, 0.5), dev, forgetting)
+    rest = None
+    if unasked is not None:
+        count = len(unasked[0.0])
+        rest = Unasked(
+            Told(unasked, ["other"] * count, base[name], tuned[name], name, groups=list(range(count))), unlike
+        )
+    return choose_share(model, base, tuned, (1.0, 0.5), dev, forgetting, unasked=rest)
 
 
 def dev_of(makings: list[str], kinds: list[str]) -> Told:
@@ -105,6 +114,27 @@ def test_one_making_that_loses_is_heard() -> None:
     assert "loses on the dev questions of one making (real" in chosen.refused["share 0.5"]
     by_document = choice({0.0: base, 0.5: base + gain, 1.0: base + gain}, kinds=["known"] * 50 + ["new"] * 50)
     assert "loses on the dev questions on new documents" in by_document.refused["share 0.5"]
+
+
+def test_what_loses_on_documents_that_nobody_asks_about_is_not_taken() -> None:
+    base, rest = noise(0.4), noise(0.5, seed=1)
+    dev = {0.0: base, 0.5: base + 0.1, 1.0: base + 0.2}
+    assert choice(dev, unasked={0.0: rest, 0.5: rest, 1.0: rest}).share == 1.0
+    lost = rest - 0.05 + noise(0.0, seed=2) / 10
+    chosen = choice(dev, unasked={0.0: rest, 0.5: rest, 1.0: lost})
+    assert chosen.share == 0.5
+    assert chosen.gain.mean == pytest.approx(0.1, abs=1e-6)
+    assert "loses on documents that no question is about" in chosen.refused["share 1"]
+    assert choice(dev, unasked={0.0: rest, 0.5: lost, 1.0: lost}).share == 0.0
+
+
+def test_documents_unlike_those_asked_about_must_gain() -> None:
+    base, rest = noise(0.4), noise(0.5, seed=1)
+    dev = {0.0: base, 0.5: base + 0.1, 1.0: base + 0.2}
+    same = choice(dev, unasked={0.0: rest, 0.5: rest, 1.0: rest}, unlike=0.9)
+    assert same.share == 0.0
+    assert "may not gain" in same.refused["share 0.5"]
+    assert choice(dev, unasked={0.0: rest, 0.5: rest + 0.02, 1.0: rest}, unlike=0.9).share == 0.5
 
 
 @pytest.mark.slow

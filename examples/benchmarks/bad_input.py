@@ -4,8 +4,8 @@
 
 Ten seeds of each of four kinds, on a subset of 300 passages: `shuffled` (questions dealt to passages at random, dev
 too), `foreign` (the questions of another domain, whose passages stand beside the 300), `few` (20 pairs) and `hot` (a
-learning rate ten times too high). A model is worse where the interval of its difference on the subset's test questions lies below 0. A line of
-results/bad_input.jsonl for each training; one that is there is not made again.
+learning rate ten times too high). A model is worse where the interval of its difference on the subset's test questions
+lies below 0. A line of results/bad_input.jsonl for each training; one that is there is not made again.
 """
 
 from __future__ import annotations
