@@ -96,5 +96,28 @@ def test_no_test_question_and_no_document_asked_about_is_in_it(acme_passages: di
     assert questions_of(unasked_documents(dataset.with_qrels(rest), seed)) == found
 
 
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 30), st.booleans()), min_size=1, max_size=14),
+    alike=st.booleans(),
+)
+@settings(max_examples=30)
+def test_documents_of_any_number_and_size_are_read(sizes: list[tuple[int, bool]], alike: bool) -> None:
+    passages = {}
+    asked = []
+    for document, (size, is_asked) in enumerate(sizes):
+        for place in range(size):
+            key = f"{document}-{place}"
+            words = "gate" if alike else f"gate{document} night{place} badge{document * place}"
+            text = f"Badge opens the small {words} at night. Lost badges of the {words} kind are blocked at once."
+            passages[key] = Passage(key, text, doc_id=f"d{document}")
+            asked += [key] if is_asked else []
+    if not asked:
+        return
+    unasked = unasked_documents(asking(passages, asked))
+    many = sum(size for size, is_asked in sizes if not is_asked) >= 30
+    assert (unasked is not None) == many
+    assert unasked is None or 0.0 <= unasked.unlike <= 1.0
+
+
 def test_few_passages_say_nothing(acme_passages: dict[str, Passage]) -> None:
     assert unasked_documents(asking(acme_passages, list(acme_passages))) is None

@@ -17,8 +17,8 @@ from rag_ft.training.dev import ENOUGH, Dev, DevQuestions
 MOST = 300
 """Passages that are asked about. They are encoded for the base and for each share that the guard looks at."""
 
-MOST_READ = 400
-"""Passages of either kind whose words are compared."""
+MOST_READ, MOST_CHARACTERS = 400, 2_000
+"""Passages of either kind whose words are compared, and how much of each."""
 
 RARE = 0.05
 """A passage is unlike those that are asked about where fewer than this share of them are as unlike the others."""
@@ -105,7 +105,7 @@ def unasked_documents(dataset: QADataset, seed: int = 0) -> Unasked | None:
 def _sentence_questions(passages: Sequence[Passage], draw: random.Random, seed: int) -> DevQuestions | None:
     chosen: dict[str, Passage] = {}
     queries: dict[str, Query] = {}
-    for passage in passages:
+    for passage in passages[: 10 * MOST]:
         if len(chosen) == MOST:
             break
         found = [(text, rest) for text in sentences(passage.text) if (rest := without_copy(text, passage.text))]
@@ -138,8 +138,8 @@ def _unlike(dataset: QADataset, asked: Sequence[str], unasked: Sequence[str]) ->
     kind = np.array([1] * len(asked) + [0] * len(unasked))
     # Parts of words are there in every script.
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
-    texts = vectors.fit_transform([dataset.passage_texts[passage] for passage in (*asked, *unasked)])
+    texts = vectors.fit_transform([dataset.passage_texts[key][:MOST_CHARACTERS] for key in (*asked, *unasked)])
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    classifier = LogisticRegression(C=10.0, class_weight="balanced")
+    classifier = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1_000)
     likeness = cross_val_predict(classifier, texts, kind, groups=groups, cv=folds, method="decision_function")
     return float(np.mean(likeness[kind == 0] < np.quantile(likeness[kind == 1], RARE)))
