@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.generation.real_questions import RealQuestion
+    from rag_ft.retrieval.votes import Votes
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +189,8 @@ def fine_tune(
         "questions": sha256_of(*(repr(question) for question in questions)),
         "llm": _plain(llm or Settings.llm) if use_llm else "none",
         # Neither how fast an LLM is asked nor who pays changes what it answers.
-        **{name: _plain(value) for name, value in sorted(asking.items()) if name not in HOW_FAST},
+        **{name: _plain(value) for name, value in sorted(asking.items()) if name not in {*HOW_FAST, "feedback"}},
+        **_votes_in(asking.get("feedback")),
         "new_documents": new_documents,
         "seed": seed,
     }
@@ -334,7 +336,17 @@ def _plain(value: Any) -> Any:
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     if hasattr(value, "model_name"):
         return str(value.model_name)
+    if isinstance(value, Path):
+        return str(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def _votes_in(feedback: str | Path | Votes | None) -> dict[str, str]:
+    """What picks there are: more of them make another dataset."""
+    if feedback is None:
+        return {}
+    file = Path(feedback) if isinstance(feedback, str | Path) else feedback.file
+    return {"feedback": sha256_of_file(file) if file.is_file() else str(file)}
 
 
 def _fingerprint(nodes: Sequence[BaseNode]) -> str:

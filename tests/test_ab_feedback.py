@@ -18,6 +18,7 @@ from rag_ft import (
     Passage,
     Votes,
     cut_into_nodes,
+    fine_tune,
     generate_qa_dataset,
     questions_from_feedback,
     read_documents,
@@ -193,6 +194,34 @@ def test_feedback_trains_and_no_question_stands_on_two_sides(acme_people: Path, 
     trained = [query for query in made.qrels["train"] if made.queries[query].text in asked]
     assert sum(bool(made.negatives.get(query)) for query in trained) > 10
     assert all(made.queries[query].style == "human" for query in trained)
+
+
+@pytest.mark.slow
+def test_a_run_takes_new_picks_into_account(acme_people: Path, tmp_path: Path) -> None:
+    people_who_ask(acme_people, tmp_path / "votes.jsonl")
+    nodes = cut_into_nodes(read_documents(acme_people / "documents"))
+
+    def dataset_after_a_run(feedback: object) -> str:
+        fine_tune(
+            nodes, feedback=feedback, use_llm=False, output_dir=tmp_path / "run", base_model="local", max_length=64,
+            max_pairs=48,
+        )  # fmt: skip
+        return json.dumps(json.loads((tmp_path / "run" / "run.json").read_text())["stages"]["dataset"])
+
+    before = dataset_after_a_run(tmp_path / "votes.jsonl")
+    votes = Votes(tmp_path / "votes.jsonl")
+    assert dataset_after_a_run(votes) == dataset_after_a_run(str(votes.file)) == before
+    right = nodes[0]
+    votes.shown(
+        "new",
+        "page",
+        "me",
+        "Which form is it?",
+        texts={right.node_id: right.text},
+        rankings={"a": [right.node_id], "b": []},
+    )
+    votes.pick("new", right.node_id, "a")
+    assert dataset_after_a_run(votes) != before
 
 
 def test_generate_from_feedback_writes_a_dataset(acme_people: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from rag_ft import (
 from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.batching import apart, similar_rows
-from rag_ft.training.dev import DevQuestions
+from rag_ft.training.dev import DevQuestions, DevScores
 from rag_ft.training.pairs import training_pairs, without_held_out
 from rag_ft.training.planning import bounded_shares
 from rag_ft.training.recipe import fitting_max_length, room_to_learn
@@ -74,7 +74,52 @@ def test_the_base_stays_where_nothing_beats_it(dataset: QADataset, tmp_path: Pat
     base = load_sentence_transformer("local").state_dict()
     saved = load_sentence_transformer(str(tmp_path / "m")).state_dict()
     assert all(torch.equal(base[name], saved[name]) for name in base)
-    assert "No tuned weights beat the base model" in (tmp_path / "m" / "README.md").read_text()
+    assert (
+        "Nothing beat the base model on dev: these are the base model's weights"
+        in (tmp_path / "m" / "README.md").read_text()
+    )
+
+
+def test_nothing_is_trained_where_nothing_can_tell_what_it_is_good_for(tmp_path: Path) -> None:
+    passages = {f"p{n}": Passage(f"p{n}", f"Rule {n} is kept in drawer {n}.", doc_id="rules") for n in range(4)}
+    queries = {f"q{n}": Query(f"q{n}", f"Where is rule {n}?") for n in range(4)}
+    few = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(4)}})
+    scored = QADataset({}, {}, {}, scored_pairs=[ScoredPair(f"question {n}", f"text {n}", n % 2) for n in range(20)])
+    for number, dataset in enumerate((few, scored)):
+        trained = train_model(dataset, tmp_path / str(number), "local", max_length=32)
+        assert trained.is_base
+        assert "too little can be held out" in trained.record["training"]["base_stays_because"]
+        assert "add questions or scored pairs" in trained.findings[-1]
+        assert "Too little can be held out" in (trained.folder / "README.md").read_text()
+
+
+@given(count=st.integers(0, 120), repeats=st.integers(1, 40), seed=st.integers(0, 3))
+def test_scored_pairs_are_held_out_with_their_repeats(count: int, repeats: int, seed: int) -> None:
+    names = ["leave", "badges", "boats", "pay", "gates", "storms", "bells", "ropes", "tolls", "fog"]
+    pairs = [
+        ScoredPair(
+            f"{'How do I' if n % 2 else 'how do i'} ask for {names[n % repeats % 10]} no {n % repeats}?", f"t{n}", n % 2
+        )
+        for n in range(count)
+    ]
+    dev, rest = DevScores.carved(QADataset({}, {}, {}, scored_pairs=pairs), seed)
+    if dev is None:
+        assert rest.scored_pairs == pairs
+        return
+    assert len(dev.pairs) >= 30
+    assert sorted(map(repr, dev.pairs + rest.scored_pairs)) == sorted(map(repr, pairs))
+    assert not {pair.query.lower() for pair in dev.pairs} & {pair.query.lower() for pair in rest.scored_pairs}
+
+
+def test_a_pool_holds_ten_of_very_many_answers() -> None:
+    passages = {f"p{n}": Passage(f"p{n}", f"text {n}") for n in range(900)}
+    qrels = {"dev": {f"q{n}": {f"p{(n * 20 + k) % 900}": 1 + (k == 29) for k in range(30)} for n in range(30)}}
+    dev = DevQuestions.of(QADataset(passages, {f"q{n}": Query(f"q{n}", f"question {n}") for n in range(30)}, qrels))
+    assert len(dev.passage_ids) <= 300
+    for query, grades in dev.qrels.items():
+        assert len(grades) >= 10
+        assert max(grades.values()) == 2  # the best ones stay
+        assert set(dev.passage_ids) & set(qrels["dev"][query]) == set(grades)
 
 
 def test_generated_questions_teach_a_base_model_that_is_at_home_nothing(tmp_path: Path) -> None:

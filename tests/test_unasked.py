@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_ft import Passage, QADataset, Query, read_documents
+from rag_ft import Passage, QADataset, Query, load_dataset, read_documents
 from rag_ft.dataset.formats.documents import cut_into_nodes, passages_from_nodes
 from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.training.dev import DevQuestions
@@ -59,19 +59,53 @@ def test_documents_of_another_kind_are_foreign_and_it_is_said(acme_passages: dic
     assert unasked is not None
     assert unasked.unlike > MANY
     assert unasked.foreign
-    assert "are unlike those that are asked about" in unasked.findings[0]
+    assert "are unlike those asked about: a model is shipped only where it is better" in unasked.findings[0]
     assert set(questions_of(unasked).passage_ids) <= set(acme_passages)
 
 
-@pytest.mark.parametrize("asked", [1, 2])
-def test_very_few_documents_asked_about_are_enough(acme_passages: dict[str, Passage], asked: int) -> None:
+@pytest.mark.parametrize("apart", [2, 3, 4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_few_documents_are_not_foreign_for_being_other_documents(shared_data: Path, apart: int, seed: int) -> None:
+    passages = load_dataset(shared_data / "covidqa").passages
+    documents = sorted({passage.document for passage in passages.values()})
+    random.Random(seed).shuffle(documents)
+    asked = of_documents(passages, set(documents[:10]))
+    those = asked + of_documents(passages, set(documents[10 : 10 + apart]))
+    unasked = unasked_documents(asking({key: passages[key] for key in those}, asked))
+    assert unasked is None or unasked.unlike < MANY
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_kind_is_told_from_two_documents_and_not_from_one(acme_passages: dict[str, Passage], count: int) -> None:
     texts = GeneralProbe.shipped().passages
     general = {
-        f"g{n}": Passage(f"g{n}", text, doc_id=f"general {n * asked // len(texts)}") for n, text in enumerate(texts)
+        f"g{n}": Passage(f"g{n}", text, doc_id=f"general {n * count // len(texts)}") for n, text in enumerate(texts)
     }
     unasked = unasked_documents(asking(acme_passages | general, list(general)))
     assert unasked is not None
+    assert unasked.foreign == (count > 1)
+
+
+def test_foreign_documents_without_sentences_are_said(acme_passages: dict[str, Passage]) -> None:
+    prices = {f"price {n}": Passage(f"price {n}", f"M{n} hex bolt zinc {n * 3} EUR") for n in range(60)}
+    unasked = unasked_documents(asking(acme_passages | prices, list(acme_passages)))
+    assert unasked is not None
+    assert unasked.questions is None
     assert unasked.foreign
+    assert "nothing tells what a model does with them" in unasked.findings[0]
+
+
+def test_copies_are_not_asked_for() -> None:
+    text = (
+        "Badge {0} opens gate {1} at night for {2}. Ask desk {1} in hall {0} for a badge of kind {2} within {0} days."
+    )
+    passages = {
+        f"{copy}-{n}": Passage(f"{copy}-{n}", text.format(n, 7 * n, f"crew{n * n}")) for copy in "ab" for n in range(60)
+    }
+    passages["asked"] = Passage("asked", "Leave is booked in HELM.")
+    found = questions_of(unasked_documents(asking(passages, ["asked"])))
+    # Of each pair of copies one stands in the pool.
+    assert len({key.partition("-")[2] for key in found.passage_ids}) == len(found.passage_ids)
 
 
 @given(seed=st.integers(0, 1_000))
@@ -117,6 +151,8 @@ def test_documents_of_any_number_and_size_are_read(sizes: list[tuple[int, bool]]
     many = sum(size for size, is_asked in sizes if not is_asked) >= 30
     assert (unasked is not None) == many
     assert unasked is None or 0.0 <= unasked.unlike <= 1.0
+    if unasked is not None and alike:
+        assert unasked.questions is None  # all of them say the same
 
 
 def test_few_passages_say_nothing(acme_passages: dict[str, Passage]) -> None:

@@ -76,5 +76,6 @@ def train_an_adapter(
     for name, reason in trained.record["training"]["refused"].items():
         out.print(f"[yellow]{escape(name)} is not taken: {escape(reason)}[/]", highlight=False)
     if trained.is_base:
-        out.print("[yellow]no adapter beat the embedding on dev: the folder holds one that changes nothing[/]")
+        why = trained.record["training"]["base_stays_because"]
+        out.print(f"[yellow]{why}: the folder holds an adapter that changes nothing[/]", highlight=False)
     out.print(f"adapter {escape(str(output))}", highlight=False)

@@ -266,7 +266,9 @@ def train(
     for name, reason in training["refused"].items():
         out.print(f"[yellow]{escape(name)} is not taken: {escape(reason)}[/]", highlight=False)
     if trained.is_base:
-        out.print("[yellow]nothing beat the base model on dev: the model folder holds the base model[/]")
+        out.print(
+            f"[yellow]{training['base_stays_because']}: the model folder holds the base model[/]", highlight=False
+        )
     if accuracy := training.get("dev_triplet_accuracy"):
         out.print(f"dev triplets told apart: {accuracy['base']:.3f} -> {accuracy['shipped']:.3f}", highlight=False)
     out.print(f"model   {escape(str(output))}", highlight=False)

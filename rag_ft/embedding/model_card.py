@@ -66,9 +66,8 @@ def model_card(record: dict[str, Any]) -> str:
     share = training.get("share")
     summary = ""
     if share == 0:
-        summary = (
-            "\n**No tuned weights beat the base model on the dev questions: these are the base model's weights.**\n"
-        )
+        why = str(training.get("base_stays_because") or "Nothing beat the base model on dev")
+        summary = f"\n**{why[:1].upper()}{why[1:]}: these are the base model's weights.**\n"
     elif share is not None and share < 1:
         summary = f"\nThe weights lie between the base model's and the tuned ones (share of the tuned: {share:g}).\n"
     return TEMPLATE.format(

@@ -23,7 +23,8 @@ from rag_ft.embedding.vectors import Sending, Vectors, opened_cache
 from rag_ft.errors import InputError
 from rag_ft.training.adapter_choice import choose_adapter
 from rag_ft.training.adapter_vectors import AdapterVectors, bounded
-from rag_ft.training.diagnosis import check_level, check_questions
+from rag_ft.training.diagnosis import UNPROVEN, check_level, check_questions
+from rag_ft.training.guard import why_base
 from rag_ft.training.pairs import is_generated, question_styles, questions_sketch
 from rag_ft.training.recipe import STRONG, room_to_learn
 
@@ -191,6 +192,9 @@ def train_adapter(
                 f"an adapter may go {room:.0%} of its way" if shares
                 else f"it is at home here (over {STRONG}), and generated questions would teach it nothing",
             )  # fmt: skip
+    else:
+        shares = ()
+        findings.append(UNPROVEN)
     made = "custom" if module is not None else LINEAR if kind == "auto" else kind
     begun = module if module is not None else _begun(made, known.probe.shape[1], rank, seed)
     choice = choose_adapter(known, begun, made, strengths, shares, both_sides, seed, device)
@@ -220,6 +224,7 @@ def train_adapter(
             "dev_ndcg@10": {name: round(score, 4) for name, score in choice.scores.items()},
             "gain": {"mean": round(choice.gain.mean, 4), "ci95": [round(bound, 4) for bound in choice.gain.ci95]}
             if choice.gain is not None else None,
+            "base_stays_because": None if choice.share else why_base(known.dev, shares, choice.refused),
             "refused": choice.refused,
             "general": {name: round(score, 4) for name, score in choice.general.items()},
             "level": None if level is None else round(level, 4),

@@ -97,7 +97,6 @@ def choose_adapter(
     left = [
         candidates[name] for name in candidates if name not in refused and (not scores or scores[name] > scores["base"])
     ]
-    # Without dev the strongest pull is taken, which comes first.
     best = max(left, key=lambda each: each.gain.mean if each.gain is not None else 0.0, default=None)
     best = best or AdapterChoice(copy.deepcopy(begun).cpu(), kind)
     return replace(best, scores=scores, refused=refused, general=general)

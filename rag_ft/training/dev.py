@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +12,7 @@ import numpy as np
 
 from rag_ft.dataset.qa_dataset import QADataset, ScoredPair
 from rag_ft.dataset.styles import HUMAN, KEY_PHRASES
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.embedding.encoding import encode
 from rag_ft.evaluation.comparison import resampling_groups
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
@@ -104,9 +106,14 @@ class DevQuestions:
         }
         asked = _drawn(making, MOST, seed)
         dataset = dataset.with_qrels(dataset.qrels | {"dev": {query: dataset.qrels["dev"][query] for query in asked}})
-        qrels = dataset.require("dev")
-        relevant = {passage for grades in qrels.values() for passage in grades}
-        others = [passage for passage in dataset.passages if passage not in relevant]
+        judged = dataset.require("dev")
+        # Of very many passages that answer a question ten are enough: no more of them have a place in the figure.
+        relevant = {
+            passage for grades in judged.values() for passage in sorted(grades, key=lambda p: -grades[p])[:DEPTH]
+        }
+        qrels = {query: {p: grade for p, grade in grades.items() if p in relevant} for query, grades in judged.items()}
+        left_out = {passage for grades in judged.values() for passage in grades}
+        others = [passage for passage in dataset.passages if passage not in left_out]
         count = max(0, min(len(others), pool - len(relevant)))
         drawn = set(np.random.default_rng(seed).choice(len(others), count, replace=False).tolist()) if count else set()
         chosen = relevant | {others[place] for place in drawn}
@@ -165,7 +172,7 @@ class DevScores:
     Attributes:
         pairs: held-out scored pairs.
         makings: all the same.
-        groups: the pairs' questions.
+        groups: the pairs' questions, near-repeats as one.
         kinds: none.
         metric: `spearman`.
     """
@@ -178,17 +185,32 @@ class DevScores:
 
     @classmethod
     def carved(cls, dataset: QADataset, seed: int = 0) -> tuple[DevScores | None, QADataset]:
-        """(a share of the scored pairs by question, the dataset without them); None where they are too few."""
+        """(a share of the scored pairs, with what nearly repeats their questions; the dataset without them).
+
+        None where they are too few.
+        """
         queries = sorted({pair.query for pair in dataset.scored_pairs})
-        count = round(len(queries) * DEV_SHARE)
-        held_out = set(random.Random(seed).sample(queries, count))
-        dev = [pair for pair in dataset.scored_pairs if pair.query in held_out]
+        repeats = dict(zip(queries, near_duplicate_groups(queries), strict=True))
+        group_of = [repeats[pair.query] for pair in dataset.scored_pairs]
+        sizes = Counter(group_of)
+        drawn = sorted(sizes)
+        random.Random(seed).shuffle(drawn)
+        # A third of a few pairs, so that they are enough.
+        enough = max(DEV_SHARE * len(group_of), min(ENOUGH, len(group_of) / 3))
+        held_out: set[int] = set()
+        for group in drawn:
+            if sum(sizes[each] for each in held_out) >= enough:
+                break
+            held_out.add(group)
+        split = list(zip(dataset.scored_pairs, group_of, strict=True))
+        dev = [(pair, group) for pair, group in split if group in held_out]
         if len(dev) > MOST:
             dev = random.Random(seed).sample(dev, MOST)
-        if len(dev) < ENOUGH or len({pair.score for pair in dev}) < 2:
+        if len(dev) < ENOUGH or len(held_out) == len(sizes) or len({pair.score for pair, _ in dev}) < 2:
             return None, dataset
-        rest = [pair for pair in dataset.scored_pairs if pair.query not in held_out]
-        return cls(dev, ["pairs"] * len(dev), [pair.query for pair in dev]), replace(dataset, scored_pairs=rest)
+        rest = [pair for pair, group in split if group not in held_out]
+        pairs = [pair for pair, _ in dev]
+        return cls(pairs, ["pairs"] * len(dev), [group for _, group in dev]), replace(dataset, scored_pairs=rest)
 
     def values(self, model: SentenceTransformer) -> NDArray[np.float64]:
         """What each pair adds to the correlation, shape (pairs,): their mean is Spearman's coefficient."""

@@ -28,6 +28,12 @@ ALIKE = 0.9
 REPEATED = 0.1
 """Share of training questions that nearly repeat another one, over which it is said."""
 
+UNPROVEN = (
+    "too little can be held out to tell whether tuning helps, so nothing is tuned: add questions or scored pairs, or a "
+    "dev split"
+)
+"""What is said where there is no dev."""
+
 NEAR_CHANCE = 3.0
 """Times the figure of a random ranking, under which questions do not belong to their passages."""
 

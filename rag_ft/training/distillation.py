@@ -26,7 +26,9 @@ alone a student never hears that all else is far (two layers of a model on the d
 from .415 to .340)."""
 
 
-def vector_pairs(dataset: QADataset, teacher: SentenceTransformer, dimension: int, seed: int = 0) -> list[Pair]:
+def vector_pairs(
+    dataset: QADataset, teacher: SentenceTransformer, dimension: int, seed: int = 0, most: int | None = None
+) -> list[Pair]:
     """Questions and passages with the teacher's vectors as labels.
 
     Every passage of the documents that training sees is taught, also those that no question asks for: the student
@@ -38,6 +40,7 @@ def vector_pairs(dataset: QADataset, teacher: SentenceTransformer, dimension: in
         teacher: with its prompts set.
         dimension: of the student's vectors, not more than the teacher's.
         seed: of the order in which passages meet questions.
+        most: rows, of questions and passages drawn at random.
     """
     train = dataset.require("train")
     documents = dataset.documents_of(train, "train")
@@ -47,8 +50,10 @@ def vector_pairs(dataset: QADataset, teacher: SentenceTransformer, dimension: in
         if dataset.passages[key].document in documents and text.strip()
     ]
     queries = [dataset.queries[query].text for query in train if dataset.queries[query].text.strip()]
-    rows = max(len(queries), len(passages))
     draw = np.random.default_rng(seed)
+    if most is not None:
+        queries, passages = (_some(texts, most, draw) for texts in (queries, passages))
+    rows = max(len(queries), len(passages))
     query_vectors, passage_vectors = encode(teacher, queries, "query"), encode(teacher, passages, "document")
     query_vectors, passage_vectors = onto_principal_axes(query_vectors, passage_vectors, dimension)
     asked, shown = _repeated(len(queries), rows, draw), _repeated(len(passages), rows, draw)
@@ -56,6 +61,11 @@ def vector_pairs(dataset: QADataset, teacher: SentenceTransformer, dimension: in
         Pair(queries[q], passages[p], label=[query_vectors[q].tolist(), passage_vectors[p].tolist()])
         for q, p in zip(asked, shown, strict=True)
     ]
+
+
+def _some(texts: list[str], most: int, draw: np.random.Generator) -> list[str]:
+    places = draw.choice(len(texts), most, replace=False) if len(texts) > most else range(len(texts))
+    return [texts[place] for place in places]
 
 
 def _repeated(count: int, rows: int, draw: np.random.Generator) -> list[int]:

@@ -25,7 +25,7 @@ from rag_ft.evaluation.significance import Difference
 from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import ENOUGH, dev_triplets, triplet_accuracy
 from rag_ft.training.distillation import beside_teacher
-from rag_ft.training.guard import Choice
+from rag_ft.training.guard import Choice, why_base
 from rag_ft.training.pairs import question_styles, questions_sketch
 from rag_ft.training.planning import Plan, plan_training
 from rag_ft.training.recipe import Recipe
@@ -63,7 +63,7 @@ class TrainedModel:
 
     @property
     def is_base(self) -> bool:
-        """Whether nothing beat the base model on dev, so that it stays."""
+        """Whether the base model stays; the record's `training` says why in `base_stays_because`."""
         return self.share == 0.0
 
     @property
@@ -208,7 +208,7 @@ def _carry_out(
     report_to: Sequence[str],
 ) -> TrainedModel:
     """Train as planned, choose, and save what was chosen."""
-    model, recipe, findings = plan.model, plan.recipe, plan.findings
+    model, recipe = plan.model, plan.recipe
     triplets = dev_triplets(plan.dataset, recipe.seed)
     accuracy = {"base": triplet_accuracy(model, triplets)} if len(triplets) >= ENOUGH else {}
     choice = Choice(0.0, plan.base, plan.base_scores)
@@ -216,11 +216,11 @@ def _carry_out(
     if checkpoints is not None:
         logs = output.with_name(output.name + ".logs")
         choice, tunings, signs = tune_in_rounds(plan, checkpoints, show_progress, report_to, logs)
-        findings += signs
+        plan.findings += signs
     if choice.share == 0.0 and recipe.dimensions:
         logger.warning("the base model stays, so its vectors cannot be cut: it was not trained for that")
         recipe = replace(recipe, dimensions=())
-    for finding in findings:
+    for finding in plan.findings:
         logger.warning("%s", finding)
     training = _record(plan, choice, tunings, started)
     # By which a comparison knows that it would ask what was trained on.
@@ -248,6 +248,7 @@ def _record(plan: Plan, choice: Choice, tunings: Sequence[Tuning], started: floa
         f"dev_{dev.metric if dev else 'ndcg@10'}": {name: round(score, 4) for name, score in choice.scores.items()},
         "gain": _interval(choice.gain),
         "share": choice.share,
+        "base_stays_because": None if choice.share else why_base(dev, plan.recipe.shares, choice.refused),
         "refused": choice.refused,
         "general": {name: round(score, 4) for name, score in choice.general.items()},
         "level": None if level is None else round(level, 4),

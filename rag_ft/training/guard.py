@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,7 @@ def choose_share(
     base: State,
     tuned: State,
     shares: Sequence[float],
-    dev: Dev | None,
+    dev: Dev,
     forgetting: float,
     base_values: NDArray[np.float64] | None = None,
     tuned_values: NDArray[np.float64] | None = None,
@@ -75,50 +75,45 @@ def choose_share(
         base: the base model's weights.
         tuned: those after training.
         shares: the candidates.
-        dev: what they are measured by; the first candidate that forgets little enough is taken where None.
+        dev: what they are measured by.
         forgetting: how much surer of general questions the base may be (`GeneralProbe.score`, from 0 to 1).
         base_values: of the base weights on dev, where they are known.
         tuned_values: of the tuned ones.
-        unasked: the documents that neither training nor dev asks about.
+        unasked: the documents that neither train nor dev asks about; None where they are few.
     """
     probe = GeneralProbe.shipped()
     model.load_state_dict(base)
-    if dev is not None and base_values is None:
-        base_values = dev.values(model)
+    base_values = dev.values(model) if base_values is None else base_values
     general = {"base": probe.score(model)}
-    scores: dict[str, float] = {}
-    if dev is not None and base_values is not None:
-        scores["base"] = figure_of(base_values, dev)
+    scores = {"base": figure_of(base_values, dev)}
     refused: dict[str, str] = {}
-    eligible: list[tuple[float, float, Difference | None]] = []
+    eligible: list[tuple[float, float, Difference]] = []
     for share in shares:
         name = _name(share)
         model.load_state_dict(mixed_weights(base, tuned, share))
         general[name] = probe.score(model)
-        gain = None
-        if dev is not None and base_values is not None:
-            values = tuned_values if share == 1.0 and tuned_values is not None else dev.values(model)
-            scores[name] = figure_of(values, dev)
-            if not scores[name] > scores["base"]:  # nor where it is not a number
-                continue
-            gain = gain_of(values - base_values, dev)
-            if reason := objection_to(values - base_values, gain, dev):
-                refused[name] = reason
-                continue
+        values = tuned_values if share == 1.0 and tuned_values is not None else dev.values(model)
+        scores[name] = figure_of(values, dev)
+        if not scores[name] > scores["base"]:  # nor where it is not a number
+            continue
+        gain = gain_of(values - base_values, dev)
+        if reason := objection_to(values - base_values, gain, dev):
+            refused[name] = reason
+            continue
         if not general["base"] - general[name] <= forgetting:
             refused[name] = f"forgets: {general['base']:.3f} -> {general[name]:.3f} on general questions"
             continue
-        eligible.append((scores.get(name, 0.0), share, gain))
+        eligible.append((scores[name], share, gain))
     chosen = Choice(0.0, base, scores, None, refused, general)
     before: NDArray[np.float64] | None = None
     for _, share, gain in sorted(eligible, key=lambda candidate: -candidate[0]):
         weights = mixed_weights(base, tuned, share)
-        if unasked is not None:
+        if unasked is not None and unasked.questions is not None:
             if before is None:
                 model.load_state_dict(base)
                 before = unasked.questions.values(model)
             model.load_state_dict(weights)
-            if reason := objection_of(unasked, unasked.questions.values(model) - before):
+            if reason := loss_elsewhere(unasked.questions.values(model) - before, unasked.questions, unasked.foreign):
                 refused[_name(share)] = reason
                 continue
         chosen = replace(chosen, share=share, weights=weights, gain=gain)
@@ -133,20 +128,40 @@ def _name(share: float) -> str:
     return f"share {share:g}"
 
 
-def objection_of(unasked: Unasked, differences: NDArray[np.float64]) -> str:
-    """Why a model is not fit for the documents that nobody asks about; empty where it is.
+def loss_elsewhere(differences: NDArray[np.float64], questions: Dev, foreign: bool) -> str:
+    """Why a model is not fit for the documents that neither train nor dev asks about; empty where it is.
 
     Args:
-        unasked: these documents. Where they are unlike the ones asked about it is not enough that the model does not
-            lose on them.
-        differences: candidate minus base of each of their questions, shape (questions,).
+        differences: candidate minus base of each question on them, shape (questions,).
+        questions: what was measured.
+        foreign: whether they are unlike the documents asked about. Then it is not enough not to lose on them.
     """
-    found = paired_bootstrap(differences, unasked.questions.groups)
+    found = paired_bootstrap(differences, questions.groups)
     if found.mean < 0 and found.p_value / 2 <= SURE_OF_LOSS:
-        return f"it loses on documents that no question is about ({found})"
-    if unasked.foreign and (found.mean <= 0 or found.p_value / 2 > SURE):
-        return f"the documents that no question is about are unlike the others, and may not gain ({found})"
+        return f"it loses on the documents that neither train nor dev asks about ({found})"
+    if foreign and (found.mean <= 0 or found.p_value / 2 > SURE):
+        return f"the documents that neither train nor dev asks about are unlike the others, and may not gain ({found})"
     return ""
+
+
+def why_base(dev: Dev | None, shares: Sequence[float], refused: Mapping[str, str]) -> str:
+    """Why the base model stays, where it does.
+
+    Args:
+        dev: what chose, if anything.
+        shares: of the tuned weights that were allowed.
+        refused: candidates that did better on dev, and why they were not taken.
+
+    Example:
+        >>> from rag_ft.training.guard import why_base
+        >>> why_base(None, (1.0,), {})
+        'too little can be held out to tell whether a tuned model is better'
+    """
+    if dev is None:
+        return "too little can be held out to tell whether a tuned model is better"
+    if not shares:
+        return "the base model is at home in this corpus, and generated questions would teach it nothing"
+    return "nothing that beat the base model on dev was taken" if refused else "nothing beat the base model on dev"
 
 
 def objection_to(differences: NDArray[np.float64], gain: Difference, dev: Dev) -> str:

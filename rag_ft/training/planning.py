@@ -17,7 +17,7 @@ from rag_ft.errors import InputError
 from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import Dev, DevQuestions, DevScores, State, copy_weights
 from rag_ft.training.dev_figure import figure_of
-from rag_ft.training.diagnosis import check_level, check_questions
+from rag_ft.training.diagnosis import UNPROVEN, check_level, check_questions
 from rag_ft.training.distillation import NEAR, ranked_pairs, vector_pairs
 from rag_ft.training.focus import what_bm25_misses
 from rag_ft.training.hard_negatives import mine_negatives
@@ -54,8 +54,8 @@ class Plan:
         dataset: with its dev split, and without training pairs that it would leak into.
         recipe: with its loss, its shares and, under a time limit, its epochs chosen.
         examples: what is trained on, in the shape that the loss learns from.
-        dev: what chooses; None where nothing can be held out.
-        unasked: the documents that neither the examples nor dev ask about; None where they are few.
+        dev: what chooses; None where nothing can be held out, so that nothing is trained.
+        unasked: the documents that neither train nor dev asks about; None where they are few.
         base_values: the base's figure for each dev question.
         level: its nDCG@10 on questions made of the passages, where this bounds the shares.
         findings: what looks wrong already.
@@ -117,10 +117,14 @@ def plan_training(
     plan = Plan(model, base, teacher, dataset, recipe, examples, dev, fingerprint, max_pairs)
     if SHAPE[recipe.loss or "mnr"] in ("pairs", "triplets"):
         plan.findings += check_questions(dataset)
-    if dev is not None:
-        plan.base_values = dev.values(model)
-    if isinstance(dev, DevQuestions) and plan.base_values is not None:
-        plan.unasked = unasked_documents(dataset, seed)
+    if dev is None:
+        plan.recipe = replace(recipe, shares=())
+        plan.findings.append(UNPROVEN)
+        return plan
+    plan.base_values = dev.values(model)
+    if isinstance(dev, DevQuestions):
+        if SHAPE[recipe.loss or "mnr"] not in ("scored", "binary"):
+            plan.unasked = unasked_documents(dataset, seed)
         plan.findings += plan.unasked.findings if plan.unasked is not None else []
         plan.findings += check_level(float(plan.base_values.mean()), dev.chance())
         if bounded:
@@ -214,8 +218,7 @@ def examples_for(
     if recipe.focus is not None:
         dataset = what_bm25_misses(dataset)
     if shape == "vectors" and teacher is not None:
-        examples = vector_pairs(dataset, teacher, model.get_embedding_dimension() or 0, recipe.seed)
-        return examples[:max_pairs]
+        return vector_pairs(dataset, teacher, model.get_embedding_dimension() or 0, recipe.seed, max_pairs)
     if shape == "rankings" and teacher is not None:
         # What is near to the answer is not wrong here: the teacher says how near.
         dataset = mine_negatives(dataset, teacher, by=recipe.mine or "dense", count=NEAR, margin=10.0)

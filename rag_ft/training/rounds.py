@@ -31,11 +31,13 @@ def tune_in_rounds(
 ) -> tuple[Choice, list[Tuning], list[str]]:
     """Train in rounds; (the best choice of the guard, which the model has then, the trainings, what looked wrong)."""
     model, base, recipe, dev, base_values = plan.model, plan.base, plan.recipe, plan.dev, plan.base_values
+    assert dev is not None, "nothing is trained where nothing can tell what it is good for"
+    assert base_values is not None
     examples = plan.examples
     best: Choice | None = None
     tunings: list[Tuning] = []
     findings: list[str] = []
-    passages = dev.passages()[:200] if dev is not None else [pair.passage for pair in examples[:200]]
+    passages = dev.passages()[:200]
     base_vectors = encode(model, passages, "document")
     for number in range(1, recipe.rounds + 1):
         if number > 1:
@@ -51,7 +53,7 @@ def tune_in_rounds(
                 model,
                 examples,
                 recipe,
-                seen.measure if dev is not None else None,
+                seen.measure,
                 folder=checkpoints.stage(f"round-{number}"),
                 show_progress=show_progress,
                 report_to=report_to,
@@ -63,7 +65,7 @@ def tune_in_rounds(
         tunings.append(tuning)
         tuned = tuning.weights or base
         known = seen.values
-        if dev is not None and seen.best != max(tuning.scores.values(), default=None):
+        if seen.best != max(tuning.scores.values(), default=None):
             # A checkpoint brings back the best weights and their figure, not the single values that it is the mean of.
             model.load_state_dict(tuned)
             known = dev.values(model)
@@ -72,17 +74,16 @@ def tune_in_rounds(
         )
         prefix = f"round {number} " if recipe.rounds > 1 else ""
         along = {prefix + name: score for name, score in tuning.scores.items()}
-        scores = {"base": choice.scores["base"]} | along if dev is not None else {}
         choice = replace(
             choice,
-            scores=scores | _named(choice.scores, prefix),
+            scores={"base": choice.scores["base"]} | along | _named(choice.scores, prefix),
             refused=_named(choice.refused, prefix),
             general=_named(choice.general, prefix),
         )
         model.load_state_dict(tuned)
         vectors = encode(model, passages, "document")
         findings += check_losses(tuning.losses) + check_vectors(base_vectors, vectors)
-        if known is not None and base_values is not None and dev is not None:
+        if known is not None:
             findings += check_makings(known - base_values, dev.makings)
         best = choice if best is None else _better(best, choice)
         if tuning.interrupted:
@@ -100,13 +101,12 @@ def _named(found: Mapping[str, T], prefix: str) -> dict[str, T]:
 class _BestValues:
     """The dev figure of a model, and the single values of its best time."""
 
-    def __init__(self, dev: Dev | None, model: SentenceTransformer) -> None:
+    def __init__(self, dev: Dev, model: SentenceTransformer) -> None:
         self.dev, self.model = dev, model
         self.best = float("-inf")
         self.values: NDArray[np.float64] | None = None
 
     def measure(self) -> float:
-        assert self.dev is not None
         values = self.dev.values(self.model)
         score = figure_of(values, self.dev)
         if score > self.best:
@@ -116,7 +116,6 @@ class _BestValues:
 
 def _better(one: Choice, other: Choice) -> Choice:
     """The choice with the larger gain on dev, with what is known of both."""
-    # Without dev the later round is taken, as the later epoch is.
     winner = one if (other.gain.mean if other.gain else 0.0) < (one.gain.mean if one.gain else 0.0) else other
     return replace(
         winner,

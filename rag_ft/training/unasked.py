@@ -9,16 +9,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.dataset.splitting import split_units
 from rag_ft.dataset.styles import SENTENCE
 from rag_ft.dataset.text.cloze import sentences, without_copy
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.training.dev import ENOUGH, Dev, DevQuestions
 
 MOST = 300
 """Passages that are asked about. They are encoded for the base and for each share that the guard looks at."""
 
-MOST_READ, MOST_CHARACTERS = 400, 2_000
-"""Passages of either kind whose words are compared, and how much of each."""
+MOST_READ = 400
+"""Passages of either kind whose words are compared."""
+
+HEAD, MOST_CHARACTERS = 1_000, 2_000
+"""Where a sentence is taken from, so that a model reads the place, and how much of a passage is read at all."""
 
 RARE = 0.05
 """A passage is unlike those that are asked about where fewer than this share of them are as unlike the others."""
@@ -35,12 +38,12 @@ class Unasked:
     """The documents that neither training nor dev asks about.
 
     Attributes:
-        questions: sentences that are taken out of passages of these documents.
+        questions: sentences that are taken out of passages of these documents; None where they are few.
         unlike: share of their passages that are unlike all that is asked about: about 5 % where the questions are
             about documents drawn at random.
     """
 
-    questions: Dev
+    questions: Dev | None
     unlike: float = 0.0
 
     @property
@@ -54,9 +57,14 @@ class Unasked:
         if not self.foreign:
             return []
         return [
-            f"{self.unlike:.0%} of the passages of documents that no training question is about are unlike those that "
-            "are asked about: a model is shipped only where it is better on them too. If they belong to what the model "
-            "is for, add questions on them; if not, leave them out of the dataset"
+            f"{self.unlike:.0%} of the passages in documents that neither train nor dev asks about are unlike those "
+            "asked about: "
+            + (
+                "a model is shipped only where it is better on them too"
+                if self.questions is not None
+                else "nothing tells what a model does with them, since no sentence can be taken out of most of them"
+            )
+            + ". If they belong to what the model is for, add questions on them; if not, leave them out of the dataset"
         ]
 
 
@@ -72,13 +80,13 @@ def unasked_documents(dataset: QADataset, seed: int = 0) -> Unasked | None:
         seed: of the draw.
 
     Returns:
-        Questions on at most 300 passages, searched among these; None where there are fewer than 30.
+        Questions on at most 300 passages, searched among these; None where there are fewer than 30 such passages.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
         >>> from rag_ft.training.unasked import unasked_documents
-        >>> text = "Badge {} opens the small gate at night. Lost badges of kind {} are blocked at once."
-        >>> passages = {f"p{n}": Passage(f"p{n}", text.format(n, n)) for n in range(40)}
+        >>> text = "Badge {} opens gate {} at night. Lost badges of kind {} are blocked within {} days."
+        >>> passages = {f"p{n}": Passage(f"p{n}", text.format(n, 3 * n, n, 7 * n)) for n in range(40)}
         >>> dataset = QADataset(passages, {"q": Query("q", "Who opens?")}, {"train": {"q": {"p0": 1}}})
         >>> len(unasked_documents(dataset).questions.groups)
         39
@@ -90,56 +98,65 @@ def unasked_documents(dataset: QADataset, seed: int = 0) -> Unasked | None:
         for document in dataset.documents_of(dataset.qrels[split], split)
     }
     draw = random.Random(seed)
-    left = [passage for passage in dataset.passages.values() if passage.document not in asked]
-    draw.shuffle(left)
-    questions = _sentence_questions(left, draw, seed)
-    if questions is None:
-        return None
     read = [passage for passage in dataset.passages.values() if passage.document in asked]
-    read = draw.sample(read, min(MOST_READ, len(read)))
-    if len(read) < FOLDS:
-        return Unasked(questions)
-    return Unasked(questions, _unlike(dataset, [p.id for p in read], [p.id for p in left[:MOST_READ]]))
+    left = [passage for passage in dataset.passages.values() if passage.document not in asked]
+    if not read or len(left) < ENOUGH:
+        return None
+    read, seen = (draw.sample(some, min(MOST_READ, len(some))) for some in (read, left))
+    return Unasked(_sentence_questions(left, draw, seed), _unlike(read, seen))
 
 
 def _sentence_questions(passages: Sequence[Passage], draw: random.Random, seed: int) -> DevQuestions | None:
+    # In the order of the corpus, since few documents are resampled by neighbouring passages.
+    places = sorted(draw.sample(range(len(passages)), min(len(passages), 10 * MOST)))
+    tried = [passages[place] for place in places]
+    # What nearly repeats another passage would rank as high as the right one.
+    groups = near_duplicate_groups([passage.text[:MOST_CHARACTERS] for passage in tried])
+    tried = list(dict(zip(reversed(groups), reversed(tried), strict=True)).values())[::-1]
+    kept = set(draw.sample(range(len(tried)), min(len(tried), MOST)))
+    tried = [passage for place, passage in enumerate(tried) if place in kept]
+    plain = [" ".join(passage.text.split()) for passage in tried]
     chosen: dict[str, Passage] = {}
     queries: dict[str, Query] = {}
-    for passage in passages[: 10 * MOST]:
-        if len(chosen) == MOST:
-            break
-        found = [(text, rest) for text in sentences(passage.text) if (rest := without_copy(text, passage.text))]
-        if found:
-            text, rest = draw.choice(found)
-            chosen[passage.id] = replace(passage, text=rest)
-            queries[passage.id] = Query(passage.id, text, SENTENCE)
+    for passage in tried:
+        text = passage.text[:MOST_CHARACTERS]
+        for sentence in _at_random(text, draw):
+            rest = without_copy(sentence, text)
+            if rest and sum(sentence in other for other in plain) == 1:
+                chosen[passage.id] = replace(passage, text=rest)
+                queries[passage.id] = Query(passage.id, sentence, SENTENCE)
+                break
     if len(chosen) < ENOUGH:
         return None
     return DevQuestions.of(QADataset(chosen, queries, {"dev": {key: {key: 1} for key in chosen}}), seed)
 
 
-def _unlike(dataset: QADataset, asked: Sequence[str], unasked: Sequence[str]) -> float:
+def _at_random(text: str, draw: random.Random) -> list[str]:
+    """The sentences at the beginning of a text, in any order."""
+    found = sentences(text[:HEAD])
+    found = found[:-1] if len(text) > HEAD else found  # the last one is cut
+    return draw.sample(found, len(found))
+
+
+def _unlike(asked: Sequence[Passage], unasked: Sequence[Passage]) -> float:
     """Share of the unasked passages that a classifier by words finds further from the asked ones than nearly all these.
 
-    A classifier between two samples as a test whether they are of one kind: Lopez-Paz & Oquab 2017. It reads other
-    documents than it judges.
+    A classifier between two samples as a test whether they are of one kind: Lopez-Paz & Oquab 2017. It judges documents
+    that it has not read: a kind is not told from a single document.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-    units = split_units(dataset)
-    groups: list[int] = []
-    for passages in (asked, unasked):
-        own = [units[passage] for passage in passages]
-        # Of very few documents each passage stands for itself.
-        own = own if len(set(own)) >= FOLDS else [-1 - len(groups) - place for place in range(len(own))]
-        groups += own
+    fewest = min(len({passage.document for passage in passages}) for passages in (asked, unasked))
+    if fewest < 2:
+        return 0.0
     kind = np.array([1] * len(asked) + [0] * len(unasked))
     # Parts of words are there in every script.
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
-    texts = vectors.fit_transform([dataset.passage_texts[key][:MOST_CHARACTERS] for key in (*asked, *unasked)])
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    texts = vectors.fit_transform([passage.text[:MOST_CHARACTERS] for passage in (*asked, *unasked)])
+    folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
     classifier = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1_000)
+    groups = [passage.document for passage in (*asked, *unasked)]
     likeness = cross_val_predict(classifier, texts, kind, groups=groups, cv=folds, method="decision_function")
     return float(np.mean(likeness[kind == 0] < np.quantile(likeness[kind == 1], RARE)))
