@@ -24,7 +24,7 @@ from rag_ft import (
 from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.batching import apart, similar_rows
-from rag_ft.training.dev import DevQuestions, DevScores
+from rag_ft.training.dev import POOL, DevQuestions, DevScores
 from rag_ft.training.pairs import training_pairs, without_held_out
 from rag_ft.training.planning import bounded_shares
 from rag_ft.training.recipe import fitting_max_length, room_to_learn
@@ -115,7 +115,7 @@ def test_a_pool_holds_ten_of_very_many_answers() -> None:
     passages = {f"p{n}": Passage(f"p{n}", f"text {n}") for n in range(900)}
     qrels = {"dev": {f"q{n}": {f"p{(n * 20 + k) % 900}": 1 + (k == 29) for k in range(30)} for n in range(30)}}
     dev = DevQuestions.of(QADataset(passages, {f"q{n}": Query(f"q{n}", f"question {n}") for n in range(30)}, qrels))
-    assert len(dev.passage_ids) <= 300
+    assert len(dev.passage_ids) <= POOL
     for query, grades in dev.qrels.items():
         assert len(grades) >= 10
         assert max(grades.values()) == 2  # the best ones stay
