@@ -108,7 +108,7 @@ def unasked_documents(dataset: QADataset, seed: int = 0) -> Unasked | None:
 
 def _sentence_questions(passages: Sequence[Passage], draw: random.Random, seed: int) -> DevQuestions | None:
     # In the order of the corpus, since few documents are resampled by neighbouring passages.
-    places = sorted(draw.sample(range(len(passages)), min(len(passages), 10 * MOST)))
+    places = sorted(draw.sample(range(len(passages)), min(len(passages), 3 * MOST)))
     tried = [passages[place] for place in places]
     # What nearly repeats another passage would rank as high as the right one.
     groups = near_duplicate_groups([passage.text[:MOST_CHARACTERS] for passage in tried])
