@@ -213,16 +213,17 @@ def _carry_out(
     accuracy = {"base": triplet_accuracy(model, triplets)} if len(triplets) >= ENOUGH else {}
     choice = Choice(0.0, plan.base, plan.base_scores)
     tunings: list[Tuning] = []
+    findings = plan.findings
     if checkpoints is not None:
         logs = output.with_name(output.name + ".logs")
         choice, tunings, signs = tune_in_rounds(plan, checkpoints, show_progress, report_to, logs)
-        plan.findings += signs
+        findings = [*findings, *signs]
     if choice.share == 0.0 and recipe.dimensions:
         logger.warning("the base model stays, so its vectors cannot be cut: it was not trained for that")
         recipe = replace(recipe, dimensions=())
-    for finding in plan.findings:
+    for finding in findings:
         logger.warning("%s", finding)
-    training = _record(plan, choice, tunings, started)
+    training = _record(plan, choice, tunings, findings, started)
     # By which a comparison knows that it would ask what was trained on.
     training["questions"] = questions_sketch(plan.dataset, before.get("training", {}).get("questions", ()))
     if accuracy:
@@ -237,7 +238,9 @@ def _carry_out(
     return TrainedModel(output, choice.share, choice.scores, contract)
 
 
-def _record(plan: Plan, choice: Choice, tunings: Sequence[Tuning], started: float) -> dict[str, Any]:
+def _record(
+    plan: Plan, choice: Choice, tunings: Sequence[Tuning], findings: Sequence[str], started: float
+) -> dict[str, Any]:
     """What `rag_ft.json` says of a training."""
     dev, level = plan.dev, plan.level
     return {
@@ -252,7 +255,7 @@ def _record(plan: Plan, choice: Choice, tunings: Sequence[Tuning], started: floa
         "refused": choice.refused,
         "general": {name: round(score, 4) for name, score in choice.general.items()},
         "level": None if level is None else round(level, 4),
-        "findings": list(plan.findings),
+        "findings": list(findings),
         "texts_per_second": round(tunings[-1].texts_per_second, 1) if tunings else None,
         "interrupted": any(tuning.interrupted for tuning in tunings),
         "seconds": round(time.monotonic() - started, 1),

@@ -43,7 +43,7 @@ LEAST_SHARE = 0.1
 """A smaller share of the tuned weights is not worth a training."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
     """All that is known of a training before its first step.
 
@@ -114,30 +114,31 @@ def plan_training(
             recipe, examples = fitted_into(max_minutes, model, recipe, examples)
         else:
             recipe, examples = planned_as(planned, recipe, examples)
-    plan = Plan(model, base, teacher, dataset, recipe, examples, dev, fingerprint, max_pairs)
-    if SHAPE[recipe.loss or "mnr"] in ("pairs", "triplets"):
-        plan.findings += check_questions(dataset)
+    shape = SHAPE[recipe.loss or "mnr"]
+    findings = check_questions(dataset) if shape in ("pairs", "triplets") else []
+    shares, level, unasked = recipe.shares, None, None
+    base_values = dev.values(model) if dev is not None else None
     if dev is None:
-        plan.recipe = replace(recipe, shares=())
-        plan.findings.append(UNPROVEN)
-        return plan
-    plan.base_values = dev.values(model)
-    if isinstance(dev, DevQuestions):
-        if SHAPE[recipe.loss or "mnr"] not in ("scored", "binary"):
-            plan.unasked = unasked_documents(dataset, seed)
-        plan.findings += plan.unasked.findings if plan.unasked is not None else []
-        plan.findings += check_level(float(plan.base_values.mean()), dev.chance())
+        shares = ()
+        findings.append(UNPROVEN)
+    if isinstance(dev, DevQuestions) and base_values is not None:
+        findings += check_level(float(base_values.mean()), dev.chance())
+        unasked = unasked_documents(dataset, seed) if shape not in ("scored", "binary") else None
+        findings += unasked.findings if unasked is not None else []
         if bounded:
-            plan.level = dev.level(plan.base_values)
-            plan.recipe = replace(recipe, shares=bounded_shares(recipe.shares, room_to_learn(plan.level)))
-            _say_level(plan.level, plan.recipe)
-    return plan
+            level = dev.level(base_values)
+            shares = bounded_shares(shares, room_to_learn(level))
+            _say_level(level, shares)
+    return Plan(
+        model, base, teacher, dataset, replace(recipe, shares=shares), examples, dev, fingerprint, max_pairs, unasked,
+        base_values, level, findings,
+    )  # fmt: skip
 
 
-def _say_level(level: float, recipe: Recipe) -> None:
+def _say_level(level: float, shares: Sequence[float]) -> None:
     logger.info(
         "the base model has nDCG@10 %.3f on questions made of the passages: %s", level,
-        f"it may take {recipe.shares[0]:.0%} of the tuned weights" if recipe.shares
+        f"it may take {shares[0]:.0%} of the tuned weights" if shares
         else f"it is at home here (over {STRONG}), and generated questions would teach it nothing",
     )  # fmt: skip
 
