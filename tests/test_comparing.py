@@ -14,7 +14,18 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from test_killed_rebuild import Hashed
 from typer.testing import CliRunner
 
-from rag_ft import Fusion, Hybrid, InputError, OutsideError, Passage, QADataset, Query, RerankedRetriever, compare
+from rag_ft import (
+    FineTunedEmbedding,
+    Fusion,
+    Hybrid,
+    InputError,
+    OutsideError,
+    Passage,
+    QADataset,
+    Query,
+    RerankedRetriever,
+    compare,
+)
 from rag_ft.cli import app
 from rag_ft.dataset.text.sketch import QUESTIONS, sketch_of
 from rag_ft.evaluation.comparison import Comparison
@@ -166,10 +177,12 @@ class Tuned(Hashed):
 
     questions: list[str]
     share: float = 1.0
+    base_model: str = ""
 
     @property
     def record(self) -> dict[str, Any]:
-        return {"training": {"questions": sketch_of(self.questions, QUESTIONS), "share": self.share}}
+        training = {"questions": sketch_of(self.questions, QUESTIONS), "share": self.share}
+        return {"training": training, "base_model": self.base_model}
 
 
 def test_a_model_is_not_tested_on_what_it_was_trained_on(harbour: QADataset) -> None:
@@ -182,3 +195,14 @@ def test_a_model_is_not_tested_on_what_it_was_trained_on(harbour: QADataset) -> 
     assert "The candidate (tuned) was trained on 5.0% of these questions." in few.notes
     base = compare(harbour, MODEL, Tuned(model_name="tuned", questions=asked, share=0.0), hybrids=False)
     assert not any("trained on" in note for note in base.notes)
+
+
+def test_a_change_of_the_base_model_is_not_taken_for_tuning(harbour: QADataset) -> None:
+    baseline = FineTunedEmbedding.load("local")
+    other = Tuned(model_name="tuned", questions=[], base_model="BAAI/bge-small-en-v1.5")
+    notes = compare(harbour, baseline, other, hybrids=False).notes
+    said = "was tuned from BAAI/bge-small-en-v1.5, and the baseline is sentence-transformers/all-MiniLM-L6-v2"
+    assert sum(said in note for note in notes) == 1
+    for name in ("sentence-transformers/all-MiniLM-L6-v2", "models/all-MiniLM-L6-v2"):
+        same = Tuned(model_name="tuned", questions=[], base_model=name)
+        assert not any("tuned from" in note for note in compare(harbour, baseline, same, hybrids=False).notes)

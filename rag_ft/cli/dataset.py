@@ -59,7 +59,10 @@ def generate(
     field: Fields = None,
     from_feedback: Annotated[
         Path | None,
-        typer.Option(metavar="VOTES", help="What people picked (rag-ft ab, ABRetriever): it trains and chooses."),
+        typer.Option(
+            metavar="VOTES",
+            help="What people picked (rag-ft ab, ABRetriever): it trains, and tests only without --questions.",
+        ),
     ] = None,
     questions_per_passage: Annotated[int, typer.Option(metavar="N", min=1, help="Asked of the LLM, in one call.")] = 2,
     style: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.qa_dataset import QADataset
@@ -91,7 +92,7 @@ def compare(
         rules,
         characters_read_by(given, dataset, split),
     )
-    return replace(comparison, notes=(*comparison.notes, *seen))
+    return replace(comparison, notes=(*comparison.notes, *seen, *_other_bases(roles)))
 
 
 SEEN = 0.1
@@ -122,4 +123,20 @@ def _trained_on(roles: Mapping[str, Candidate], dataset: QADataset, split: str) 
                 "compare on questions that it has not seen"
             )
         notes.append(f"The {role} ({name}) was trained on {share:.1%} of these questions.")
+    return notes
+
+
+def _other_bases(roles: Mapping[str, Candidate]) -> list[str]:
+    """A note for each model that was tuned from another one than the baseline."""
+    before = getattr(getattr(model_of(roles[BASELINE]), "contract", None), "base_model", None)
+    notes = []
+    for role, each in roles.items():
+        record = getattr(each, "record", {})
+        tuned_from = record.get("base_model") if record.get("training") else None
+        # By the last part, since a folder may be named in several ways.
+        if role != BASELINE and before and tuned_from and Path(tuned_from).name != Path(before).name:
+            notes.append(
+                f"The {role} ({display_name(each)}) was tuned from {tuned_from}, and the baseline is {before}: the "
+                "difference is one of the base models too."
+            )
     return notes

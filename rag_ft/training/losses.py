@@ -158,7 +158,7 @@ def check_shape(loss: Loss, dataset: QADataset, teacher: bool, mined: bool) -> N
     if shape in ("scored", "binary") and not dataset.scored_pairs:
         raise InputError(f"the loss {loss!r} learns from pairs with scores, and the dataset has no scored_pairs.jsonl")
     if shape == "triplets" and not mined and not _any_negatives(dataset.qrels.get("train", {}), dataset):
-        raise InputError(f"the loss {loss!r} needs negatives, and the dataset has none: mine some (--negatives dense)")
+        raise InputError(f"the loss {loss!r} needs negatives, and the dataset has none: mine some (--mine dense)")
 
 
 def _any_negatives(queries: Sequence[str] | dict[str, Any], dataset: QADataset) -> bool:
