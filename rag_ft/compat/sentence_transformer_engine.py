@@ -81,7 +81,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         checkpoint_save_total_limit: not used.
         query_prefix: put before a query; the model's own where None.
         passage_prefix: put before a passage; the model's own where None.
-        max_length: tokens that are read of a text; chosen by the passages where None.
+        max_length: tokens that are read of a text; where None the model's own, or more where questions ask for them.
         learning_rate: the peak; chosen by the width of the model where None.
         seed: of every draw.
 

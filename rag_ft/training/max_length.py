@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from rag_ft.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
 
 BEHIND_THE_CUT = 1 / 8
 """Share of what questions ask for that may stand behind the last token that is read."""
@@ -67,7 +70,11 @@ def fitting_max_length(model: SentenceTransformer, pairs: Sequence[tuple[str, st
         shared = words(question) & words(passage)
         # A question in words of its own may be about any part.
         behind += len(shared - words(read)) / len(shared) if shared else 1 - len(read) / max(1, len(passage))
-    if behind / len(looked_at) < BEHIND_THE_CUT:
-        return own
+    behind /= len(looked_at)
     needed = sorted(lengths)[int(len(lengths) * 0.9)]
-    return min(longest, -(-needed // 64) * 64)
+    chosen = own if behind < BEHIND_THE_CUT else min(longest, -(-needed // 64) * 64)
+    logger.info(
+        "%.0f %% of what the questions ask for stands behind the first %d tokens of a passage: %d are read",
+        100 * behind, own, chosen,
+    )  # fmt: skip
+    return chosen
