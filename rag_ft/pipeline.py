@@ -142,7 +142,7 @@ def fine_tune(
         output_dir: the run folder.
         query_prefix: put before a query; the base model's own where None.
         passage_prefix: put before a passage; the base model's own where None.
-        max_length: tokens to read of a passage; the model's own, or more where questions ask for these, if None.
+        max_length: tokens to read of a passage; chosen by the passages where None.
         max_pairs: train on so many pairs at most.
         max_minutes: make training fit this time.
         chroma: a folder or `http://host:port` for the index; the run folder's `chroma/` where None.

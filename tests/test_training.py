@@ -25,10 +25,9 @@ from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.batching import apart, similar_rows
 from rag_ft.training.dev import POOL, DevQuestions, DevScores
-from rag_ft.training.max_length import fitting_max_length
 from rag_ft.training.pairs import training_pairs, without_held_out
 from rag_ft.training.planning import bounded_shares
-from rag_ft.training.recipe import room_to_learn
+from rag_ft.training.recipe import fitting_max_length, room_to_learn
 from rag_ft.training.trainer import without_dropout
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=5e-5, shares=(1.0, 0.5))
@@ -175,17 +174,13 @@ def test_dropout_is_off_in_training_and_back_afterwards() -> None:
     assert any(before)
 
 
-def test_the_maximum_length_follows_what_the_questions_ask_for() -> None:
+def test_the_maximum_length_follows_the_passages() -> None:
     model = load_sentence_transformer("local")
-    long = "The harbour office is open. " * 120 + "Ferries need form T-9."
-    assert fitting_max_length(model, [("Where is the office?", "The harbour office is open.")] * 20) == 256
-    assert fitting_max_length(model, [("Is the harbour office open?", long)] * 20) == 256
-    assert fitting_max_length(model, [("Which form do ferries need?", long)] * 20) == 512
-    # One in ten is not worth four times the work.
-    asked = [("Is the harbour office open?", long)] * 18 + [("Which form do ferries need?", long)] * 2
-    assert fitting_max_length(model, asked) == 256
-    # In words of its own a question may be about any part.
-    assert fitting_max_length(model, [("Wer braucht das Formular?", long)] * 20) == 512
+    assert fitting_max_length(model, ["one short passage"] * 20) == 256
+    assert fitting_max_length(model, ["word " * 700] * 20) == 512
+    assert fitting_max_length(model, ["word " * 300] * 20) == 256
+    # Some very long ones do not decide for all.
+    assert fitting_max_length(model, ["one short passage"] * 16 + ["word " * 4000] * 4) == 256
 
 
 def test_a_question_that_is_a_sentence_of_its_passage_is_taken_out() -> None:

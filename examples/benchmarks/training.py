@@ -25,12 +25,11 @@ from statistics import mean
 from quality import RESULTS, exact_ndcg, machine
 from sentence_transformers import InputExample, SentenceTransformer
 
-from rag_ft import FineTunedEmbedding, QADataset, Recipe, load_dataset, train_model
+from rag_ft import FineTunedEmbedding, QADataset, load_dataset, train_model
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.evaluation.metrics import metrics_per_query
 from rag_ft.retrieval.exact import ExactSearch
-from rag_ft.training.max_length import fitting_max_length
-from rag_ft.training.planning import read_in_training
+from rag_ft.training.recipe import fitting_max_length
 
 FILE = RESULTS / "training.jsonl"
 METRICS = ["ndcg@10", "mrr@10", "hit_rate@5"]
@@ -46,7 +45,10 @@ def figures(model: FineTunedEmbedding, dataset: QADataset) -> dict[str, float]:
 
 def length_for(dataset: QADataset) -> int:
     """The maximum length that rag_ft chooses."""
-    return fitting_max_length(load_sentence_transformer("local"), read_in_training(dataset, Recipe()))
+    texts = dataset.passage_texts
+    return fitting_max_length(
+        load_sentence_transformer("local"), [texts[passage] for _, passage in dataset.pairs("train")]
+    )
 
 
 def plain(dataset: QADataset, way: str, folder: Path, length: int, seed: int) -> float:

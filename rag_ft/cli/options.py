@@ -22,7 +22,7 @@ RequestsPerMinute = Annotated[
 QueryPrefix = Annotated[str | None, typer.Option(help="Put before a query; the base model's own when not given.")]
 PassagePrefix = Annotated[str | None, typer.Option(help="Put before a passage; the base model's own when not given.")]
 MaxLength = Annotated[
-    int | None, typer.Option(metavar="N", min=8, help="Tokens read of a passage; chosen by what questions ask for.")
+    int | None, typer.Option(metavar="N", min=8, help="Tokens read of a passage; chosen by the passages.")
 ]
 MaxPairs = Annotated[int | None, typer.Option(metavar="N", min=2, help="Train on so many pairs at most.")]
 MaxMinutes = Annotated[float | None, typer.Option(metavar="N", min=0.1, help="Make training fit this time.")]

@@ -26,9 +26,8 @@ from rag_ft.files import sha256_of
 from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import DevQuestions, copy_weights
 from rag_ft.training.diagnosis import check_losses, check_questions
-from rag_ft.training.max_length import fitting_max_length
 from rag_ft.training.pairs import question_styles, questions_sketch, training_pairs
-from rag_ft.training.recipe import Recipe, recipe_for
+from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
 from rag_ft.training.trainer import run_trainer
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         checkpoint_save_total_limit: not used.
         query_prefix: put before a query; the model's own where None.
         passage_prefix: put before a passage; the model's own where None.
-        max_length: tokens that are read of a text; where None the model's own, or more where questions ask for them.
+        max_length: tokens that are read of a text; chosen by the passages where None.
         learning_rate: the peak; chosen by the width of the model where None.
         seed: of every draw.
 
@@ -208,9 +207,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         recipe = self._recipe(train_kwargs)
         dataset = carve_dev(with_dev(self._train, self._val, self.use_all_docs), seed=self.seed)
         if self._max_length is None and token_limit(self.model):
-            self.model.max_seq_length = fitting_max_length(
-                self.model, [(one.texts[0], one.texts[1]) for one in self.examples]
-            )
+            self.model.max_seq_length = fitting_max_length(self.model, [example.texts[1] for example in self.examples])
         pairs = training_pairs(dataset, recipe)
         if len(pairs) < 2:
             raise InputError(f"the dataset has {len(pairs)} questions to train on: give 2 or more")

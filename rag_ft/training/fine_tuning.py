@@ -111,7 +111,7 @@ def train_model(
         base_model: a hub name, a folder, or `local`.
         query_prefix: put before a query; the base model's own where None.
         passage_prefix: put before a passage; the base model's own where None.
-        max_length: tokens to read of a passage; the model's own, or more where questions ask for these, if None.
+        max_length: tokens to read of a passage; chosen by the passages where None.
         max_pairs: train on so many pairs at most.
         max_minutes: fewer epochs, then fewer pairs, so that training fits this time.
         teacher: a larger model, given like `base_model`, whose vectors or rankings the model learns.

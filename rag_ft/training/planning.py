@@ -23,9 +23,8 @@ from rag_ft.training.focus import what_bm25_misses
 from rag_ft.training.hard_negatives import mine_negatives
 from rag_ft.training.lora import DEFAULT_RATE
 from rag_ft.training.losses import SHAPE, check_dimensions, check_shape, loss_that_fits
-from rag_ft.training.max_length import fitting_max_length
 from rag_ft.training.pairs import Pair, is_generated, scored_pairs, training_pairs, without_held_out
-from rag_ft.training.recipe import STRONG, Recipe, recipe_for, room_to_learn
+from rag_ft.training.recipe import STRONG, Recipe, fitting_max_length, recipe_for, room_to_learn
 from rag_ft.training.trainer import run_trainer
 from rag_ft.training.unasked import Unasked, unasked_documents
 
@@ -105,7 +104,7 @@ def plan_training(
     recipe = chosen_recipe(dataset, model, teacher, recipe, settings, seed, max_pairs)
     dev, dataset = held_out_dev(dataset, seed)
     if max_length is None and token_limit(model):
-        model.max_seq_length = fitting_max_length(model, read_in_training(dataset, recipe))
+        model.max_seq_length = fitting_max_length(model, passages_of_training(dataset, recipe))
     base = copy_weights(model)
     examples = examples_for(dataset, recipe, model, teacher, max_pairs)
     fingerprint = fingerprint_of(base, model, teacher, dataset, recipe, examples, max_minutes)
@@ -199,12 +198,11 @@ def held_out_dev(dataset: QADataset, seed: int) -> tuple[Dev | None, QADataset]:
     return DevScores.carved(dataset, seed)
 
 
-def read_in_training(dataset: QADataset, recipe: Recipe) -> list[tuple[str, str]]:
-    """(question, passage) as texts, of all that may be trained on."""
+def passages_of_training(dataset: QADataset, recipe: Recipe) -> list[str]:
     if SHAPE[recipe.loss or "mnr"] in ("scored", "binary"):
-        return [(pair.query, pair.passage) for pair in dataset.scored_pairs]
+        return [pair.passage for pair in dataset.scored_pairs]
     texts = dataset.passage_texts
-    return [(dataset.queries[query].text, texts[passage]) for query, passage in dataset.pairs("train")]
+    return [texts[passage] for passage in dict.fromkeys(passage for _, passage in dataset.pairs("train"))]
 
 
 def examples_for(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from rag_ft.embedding.encoding import token_limit
+from rag_ft.embedding.loading import longest_input
 from rag_ft.errors import InputError
+from rag_ft.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -178,3 +182,38 @@ def recipe_for(model: SentenceTransformer, pairs: int, generated: bool, seed: in
         shares=GENERATED_SHARES if generated else HUMAN_SHARES,
         seed=seed,
     )
+
+
+TRUNCATION_LIMIT = 0.25
+
+
+def fitting_max_length(model: SentenceTransformer, texts: Sequence[str], sample: int = 500) -> int:
+    """The maximum length for these passages: the model's own, or more where that would cut a quarter of each.
+
+    Cutting costs more than any loss function can win where passages are much longer than the model reads
+    (10-K filings: 9 points of hit rate between 256 and 512 tokens). But a model reads best, and in half of the time, at
+    the length that it was trained on, so a small cut is left alone. Each passage counts alike, since a question is about
+    one of them: a few very long ones do not decide for all.
+
+    Args:
+        model: its tokenizer, own length and positions count.
+        texts: passages as they are embedded.
+        sample: how many of them are counted.
+
+    Returns:
+        Tokens, a multiple of 64 where it is longer than the model's own; 0 where that has no bound.
+    """
+    own = token_limit(model)
+    if not own:
+        return 0
+    longest = min(longest_input(model) or own, max(own, 512))
+    if longest <= own or not texts:
+        return own
+    step = max(1, len(texts) // sample)
+    with quiet_libraries():  # it would warn of texts that are longer than it reads, which is what is asked here
+        lengths = [len(ids) for ids in model.tokenizer([text[:20_000] for text in texts[::step]])["input_ids"]]
+    cut = sum(max(0, length - own) / length for length in lengths) / len(lengths)
+    if cut < TRUNCATION_LIMIT:
+        return own
+    needed = sorted(lengths)[int(len(lengths) * 0.9)]
+    return min(longest, -(-needed // 64) * 64)
