@@ -191,9 +191,9 @@ def fitting_max_length(model: SentenceTransformer, texts: Sequence[str], sample:
     """The maximum length for these passages: the model's own, or more where that would cut a quarter of each.
 
     Cutting costs more than any loss function can win where passages are much longer than the model reads
-    (10-K filings: 9 points of hit rate between 256 and 512 tokens). But a model reads best, and in half of the time, at
-    the length that it was trained on, so a small cut is left alone. Each passage counts alike, since a question is about
-    one of them: a few very long ones do not decide for all.
+    (10-K filings: 9 points of hit rate between 256 and 512 tokens). But a model reads best, and in half of the time,
+    at the length that it was trained on, so a small cut is left alone. Each passage counts alike, since a question is
+    about one of them: a few very long ones do not decide for all.
 
     Args:
         model: its tokenizer, own length and positions count.
