@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 LENGTH_WINDOW = 8
 """Batches among which rows are put in the order of their length."""
+
+SHARED = 4
+"""Questions on one passage that come into a batch together: more would leave it too few passages."""
 
 WINDOW = 2048
 """Rows among which similar ones are looked for: time grows with the rows, not with their square."""
@@ -34,6 +37,7 @@ class ApartSampler(DefaultBatchSampler):
 
     keys: Sequence[frozenset[object]] = ()
     shown: Sequence[frozenset[object]] = ()
+    passages: Sequence[object] = ()
     vectors: NDArray[np.float32] | None = None
     lengths: Sequence[int] = ()
     together: int = 1
@@ -48,28 +52,35 @@ class ApartSampler(DefaultBatchSampler):
     def _made(self, epoch: int) -> Iterator[list[int]]:
         generator = self.generator or torch.Generator()
         generator.manual_seed(self.seed + epoch)
-        order = torch.randperm(len(self.keys), generator=generator).tolist()
+        rows_of = {
+            rows[0]: rows for rows in self._sharing(torch.randperm(len(self.keys), generator=generator).tolist())
+        }
+        order = list(rows_of)
         if self.vectors is not None:
             groups = similar_rows(order, self.vectors, self.keys, self.together)
             groups = [groups[place] for place in torch.randperm(len(groups), generator=generator)]
         else:
             groups = [[row] for row in order]
-        waiting = deque(row for group in self._by_length(groups) for row in group)
+        waiting = deque(rows_of[row] for group in self._by_length(groups) for row in group)
         batches: list[list[int]] = []
         largest = 0
         while waiting:
             batch: list[int] = []
             answers: set[object] = set()
             shown: set[object] = set()
-            left: list[int] = []
+            left: list[list[int]] = []
             while waiting and len(batch) < self.batch_size:
-                row = waiting.popleft()
-                if answers.isdisjoint(self.shown[row]) and shown.isdisjoint(self.keys[row]):
-                    answers |= self.keys[row]
-                    shown |= self.shown[row]
-                    batch.append(row)
+                rows = waiting.popleft()
+                mine = frozenset().union(*(self.keys[row] for row in rows))
+                if answers.isdisjoint(self.shown[rows[0]]) and shown.isdisjoint(mine):
+                    answers |= mine
+                    shown |= self.shown[rows[0]]
+                    room = self.batch_size - len(batch)
+                    batch += rows[:room]
+                    if rows[room:]:
+                        left.append(rows[room:])
                 else:
-                    left.append(row)
+                    left.append(rows)
             waiting.extendleft(reversed(left))
             # Few passages make small batches: all of them count.
             largest = max(largest, len(batch))
@@ -78,6 +89,20 @@ class ApartSampler(DefaultBatchSampler):
         # In the order of their length they would teach short texts first.
         mixed = torch.randperm(len(batches), generator=generator).tolist() if self.lengths else range(len(batches))
         yield from (batches[place] for place in mixed)
+
+    def _sharing(self, order: Sequence[int]) -> list[list[int]]:
+        """Rows of one passage together, up to `SHARED` of them, in the order of their first."""
+        if not self.passages:
+            return [[row] for row in order]
+        found: dict[object, list[list[int]]] = defaultdict(list)
+        units = []
+        for row in order:
+            mine = found[self.passages[row]]
+            if not mine or len(mine[-1]) == SHARED:
+                mine.append([])
+                units.append(mine[-1])
+            mine[-1].append(row)
+        return units
 
     def _by_length(self, groups: list[list[int]]) -> list[list[int]]:
         """Groups in the order of their length, within a few batches at a time, so that batches stay random."""
@@ -143,6 +168,7 @@ def apart(
     together: int = 1,
     shown: Sequence[frozenset[object]] | None = None,
     lengths: Sequence[int] = (),
+    passages: Sequence[object] = (),
 ) -> Callable[..., ApartSampler]:
     """A sampler for the Trainer that keeps what answers a row's question out of the rest of its batch.
 
@@ -152,6 +178,7 @@ def apart(
         together: rows with similar passages that come into one batch.
         shown: the passages, by groups, that each row brings into its batch; its keys where None.
         lengths: of each row's texts; rows are not sorted by length where there are none.
+        passages: of each row; rows of one passage, up to `SHARED`, come into a batch together. None do where empty.
     """
 
     def make(*args: Any, **kwargs: Any) -> ApartSampler:
@@ -161,6 +188,7 @@ def apart(
         sampler.vectors = vectors
         sampler.together = together if vectors is not None else 1
         sampler.lengths = lengths
+        sampler.passages = passages
         return sampler
 
     return make

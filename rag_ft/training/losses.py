@@ -1,4 +1,4 @@
-"""Which loss teaches a model: by the shape of the data, or by name. All are sentence-transformers'."""
+"""Which loss teaches a model: by the shape of the data, or by name. All but one are sentence-transformers'."""
 
 from __future__ import annotations
 
@@ -29,9 +29,6 @@ SHAPE: dict[Loss, Shape] = {
     "kl": "rankings",
 }
 """Loss -> the shape of data that it learns from; `vectors` and `rankings` are a teacher's."""
-
-DIRECTIONS = ("query_to_doc", "doc_to_query")
-"""Each question among all passages, and each passage among all questions."""
 
 TEACHER_TEMPERATURE = 0.05
 """Of the softmax over a teacher's cosines: 1 / the scale of the contrastive losses."""
@@ -86,8 +83,8 @@ the right one | Solatorio 2024 |
         >>> from rag_ft.embedding.loading import load_sentence_transformer
         >>> from rag_ft.training.losses import loss_for
         >>> model = load_sentence_transformer("local")
-        >>> type(loss_for(model, Recipe(batch_size=1024))).__name__
-        'CachedMultipleNegativesRankingLoss'
+        >>> loss_for(model, Recipe(batch_size=1024)).uses_gradient_cache
+        True
     """
     from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 
@@ -101,6 +98,8 @@ the right one | Solatorio 2024 |
 def _plain_loss(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
     from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.util import pairwise_cos_sim
+
+    from rag_ft.training.shared_passages import SharedPassagesLoss
 
     cached: dict[str, Any] = {"mini_batch_size": recipe.inner_batch} if recipe.batch_size > recipe.inner_batch else {}
     match recipe.loss:
@@ -125,8 +124,7 @@ def _plain_loss(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
         case "kl":
             return losses.DistillKLDivLoss(model, similarity_fct=pairwise_cos_sim, temperature=TEACHER_TEMPERATURE)
         case _:
-            mnr = losses.CachedMultipleNegativesRankingLoss if cached else losses.MultipleNegativesRankingLoss
-            return mnr(model, scale=recipe.scale, directions=DIRECTIONS, **cached)
+            return SharedPassagesLoss(model, recipe.scale, **cached)
 
 
 def in_batch(recipe: Recipe) -> bool:

@@ -211,8 +211,11 @@ def _batches(pairs: Sequence[Pair], recipe: Recipe, vectors: Any, max_length: in
     # Where other rows are no negatives, nothing need be kept apart.
     keys = [pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
     shown = [pair.shown or pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
+    # With negatives of its own a row shows more than its passage.
+    alone = recipe.loss in (None, "mnr") and not pairs[0].negatives
+    passages = [pair.passage for pair in pairs] if alone else []
     lengths = [min(most, max(map(len, (pair.passage, *pair.negatives)))) for pair in pairs]
-    return apart(keys, vectors, recipe.together, shown, lengths)
+    return apart(keys, vectors, recipe.together, shown, lengths, passages)
 
 
 def _arguments(recipe: Recipe, folder: str, batch_size: int, device: str, **more: Any) -> Any:
