@@ -13,7 +13,9 @@ from rag_ft import InputError, Passage, QADataset, Query, Recipe, load_dataset, 
 from rag_ft.cli import app
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.training.hard_negatives import without_mined
 from rag_ft.training.pairs import training_pairs
+from rag_ft.training.planning import examples_for
 
 LONG = "Leave is booked in HELM two weeks before it begins, and the harbourmaster signs it. "
 
@@ -60,6 +62,34 @@ def test_negatives_that_were_given_stay_first(tmp_path: Path) -> None:
     assert mined.negative_sources["q"] == {"sick": "bm25"}
     again = load_dataset(write_beir(mined, tmp_path / "d"))
     assert (again.negatives, again.negative_sources) == (mined.negatives, mined.negative_sources)
+
+
+BOOKED = {
+    "leave": "Leave is booked in HELM.",
+    "desk": "A desk is booked in HELM.",
+    "ferry": "A ferry is booked in HELM.",
+}
+
+
+def booked(qrels: dict[str, dict[str, dict[str, int]]]) -> QADataset:
+    passages = {key: Passage(key, text) for key, text in BOOKED.items()}
+    queries = {key: Query(key, f"Where is {key} booked?") for key in BOOKED}
+    return QADataset(passages, queries, qrels, negatives={"leave": ["ferry"]})
+
+
+def test_what_a_miner_found_makes_room_for_what_the_next_one_finds() -> None:
+    mined = mine_negatives(booked({"train": {key: {key: 1} for key in BOOKED}}), by="bm25", count=1)
+    assert set(mined.negatives) == set(BOOKED)
+    assert without_mined(mined).negatives == {"leave": ["ferry"]}
+    again = mine_negatives(without_mined(mined), by="bm25", count=1)
+    assert again.negatives == mined.negatives
+    assert again.negative_sources == mined.negative_sources
+
+
+def test_a_loss_without_a_negative_left_says_so() -> None:
+    asked = {"train": {"leave": {"leave": 1}, "desk": {"desk": 1}}, "test": {"ferry": {"ferry": 1}}}
+    with pytest.raises(InputError, match="needs negatives, and those of the training questions are all in documents"):
+        examples_for(booked(asked), Recipe(loss="triplet"), None, None, None)  # type: ignore[arg-type]
 
 
 def test_dense_negatives_need_a_model() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.embedding.loading import load_sentence_transformer, local_model_folder
 from rag_ft.training.batching import SHARED, apart
 from rag_ft.training.shared_passages import SharedPassagesLoss
 
@@ -76,6 +76,18 @@ def test_a_passage_of_several_questions_is_encoded_once_and_is_nobodys_negative(
             scores = torch.stack([asked[row] @ each for each in passages] + [told[row] @ each for each in others])
             expected.append(float(torch.logsumexp(20 * scores, 0) - 20 * asked[row] @ told[row]))
     assert value == pytest.approx(float(np.mean(expected)), abs=1e-4)
+
+
+def test_a_model_of_word_vectors_alone_learns_too() -> None:
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(local_model_folder() / "tokenizer.json"))
+    tokenizer.no_padding()
+    static = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=16)], device="cpu")
+    value = SharedPassagesLoss(static)(columns(static, ("leave", "leave", "harbours", "claims", "leave")), None)
+    value.backward()
+    assert float(value.detach()) > 0
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rag_ft import (
     FineTunedEmbedding,
+    InputError,
     Passage,
     QADataset,
     Query,
@@ -22,11 +23,12 @@ from rag_ft import (
     train_model,
 )
 from rag_ft.dataset.text.cloze import copied_span
+from rag_ft.embedding.contract import weights_sha256
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.batching import apart, similar_rows
 from rag_ft.training.dev import POOL, DevQuestions, DevScores
-from rag_ft.training.pairs import training_pairs, without_held_out
-from rag_ft.training.planning import bounded_shares
+from rag_ft.training.pairs import Pair, training_pairs, without_held_out
+from rag_ft.training.planning import bounded_shares, fingerprint_of, held_out_dev
 from rag_ft.training.recipe import fitting_max_length, room_to_learn
 from rag_ft.training.trainer import without_dropout
 
@@ -91,6 +93,39 @@ def test_nothing_is_trained_where_nothing_can_tell_what_it_is_good_for(tmp_path:
         assert "too little can be held out" in trained.record["training"]["base_stays_because"]
         assert "add questions or scored pairs" in trained.findings[-1]
         assert "Too little can be held out" in (trained.folder / "README.md").read_text()
+
+
+def test_scored_pairs_tell_nothing_of_the_questions_that_they_were_made_of() -> None:
+    passages = {f"p{n}": Passage(f"p{n}", f"Rule {n} is kept in drawer {n}.", doc_id="rules") for n in range(4)}
+    queries = {f"q{n}": Query(f"q{n}", f"Where is rule {n}?") for n in range(4)}
+    scored = [ScoredPair(f"question {n} on {n % 9}", f"text {n}", n % 2) for n in range(200)]
+    dataset = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(4)}}, scored_pairs=scored)
+    assert held_out_dev(dataset, scored=False, seed=0)[0] is None
+    dev, _ = held_out_dev(QADataset({}, {}, {}, scored_pairs=scored), scored=True, seed=0)
+    assert isinstance(dev, DevScores)
+    with pytest.raises(InputError, match="200 scored pairs and no question to train on, the earlier one has questions"):
+        train_model(QADataset({}, {}, {}, scored_pairs=scored), "never", "local", earlier=dataset)
+
+
+def test_another_pool_of_dev_is_another_training() -> None:
+    model = load_sentence_transformer("local")
+    passages = {f"p{n}": Passage(f"p{n}", f"Rule {n} is kept in drawer {n}.") for n in range(4)}
+    dataset = QADataset(passages, {"q": Query("q", "Where is rule 1?")}, {"dev": {"q": {"p1": 1}}})
+    more = QADataset(passages | {"x": Passage("x", "Rule 1 is new.")}, dataset.queries, dataset.qrels)
+    prints = [
+        fingerprint_of({}, model, None, each, DevQuestions.of(each, 0), Recipe(), [Pair("Who?", "He.")], None)
+        for each in (dataset, more, dataset)
+    ]
+    assert prints[0] == prints[2] != prints[1]
+
+
+def test_only_checkpoints_within_a_model_folder_are_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-1" / "model"
+    (folder / "checkpoint-2").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    found = weights_sha256(folder)
+    (folder / "checkpoint-2" / "model.safetensors").write_bytes(b"others")
+    assert weights_sha256(folder) == found
 
 
 @given(count=st.integers(0, 120), repeats=st.integers(1, 40), seed=st.integers(0, 3))

@@ -180,7 +180,8 @@ def weights_sha256(folder: Path) -> str:
     Raises:
         InputError: where there are none.
     """
-    files = sorted(path for path in Path(folder).rglob("*.safetensors") if "checkpoint-" not in str(path))
+    folder = Path(folder)
+    files = sorted(path for path in folder.rglob("*.safetensors") if "checkpoint-" not in str(path.relative_to(folder)))
     if not files:
         raise InputError(f"{folder} holds no .safetensors file: it is no model folder, or its weights are missing")
     digest = hashlib.sha256()

@@ -65,11 +65,12 @@ def choose_adapter(
         seed: of the draws.
         device: a torch device.
     """
-    base_values = known.values(known.queries, known.passages) if known.dev is not None else None
+    unchanged = AdapterChoice(copy.deepcopy(begun).cpu(), kind)
     general = {"base": GeneralProbe.score_of(*known.general)}
-    scores: dict[str, float] = {}
-    if known.dev is not None and base_values is not None:
-        scores["base"] = figure_of(base_values, known.dev)
+    if known.dev is None:
+        return replace(unchanged, general=general)
+    base_values = known.values(known.queries, known.passages)
+    scores = {"base": figure_of(base_values, known.dev)}
     candidates: dict[str, AdapterChoice] = {}
     refused: dict[str, str] = {}
     pulls = strengths if shares else ()
@@ -82,23 +83,18 @@ def choose_adapter(
             changed = partial(_changed, fitted, share)
             beside = changed if both_sides else _same
             general[name] = GeneralProbe.score_of(changed(known.general[0]), beside(known.general[1]))
-            gain, findings = None, []
-            if known.dev is not None and base_values is not None:
-                values = known.values(changed(known.queries), beside(known.passages))
-                scores[name] = figure_of(values, known.dev)
-                gain = gain_of(values - base_values, known.dev, seed)
-                if scores[name] > scores["base"] and (reason := _objection(values - base_values, gain, known.dev)):
-                    refused[name] = reason
-                findings = check_makings(values - base_values, known.dev.makings)
+            values = known.values(changed(known.queries), beside(known.passages))
+            scores[name] = figure_of(values, known.dev)
+            gain = gain_of(values - base_values, known.dev, seed)
+            if scores[name] > scores["base"] and (reason := _objection(values - base_values, gain, known.dev)):
+                refused[name] = reason
+            findings = check_makings(values - base_values, known.dev.makings)
             if not general["base"] - general[name] <= FORGETTING:
                 refused[name] = f"forgets: {general['base']:.3f} -> {general[name]:.3f} on general questions"
             candidates[name] = AdapterChoice(fitted, kind, share, strength, gain=gain, findings=findings)
     refused |= _chances({name: each.gain for name, each in candidates.items() if each.gain is not None}, refused)
-    left = [
-        candidates[name] for name in candidates if name not in refused and (not scores or scores[name] > scores["base"])
-    ]
-    best = max(left, key=lambda each: each.gain.mean if each.gain is not None else 0.0, default=None)
-    best = best or AdapterChoice(copy.deepcopy(begun).cpu(), kind)
+    left = [candidates[name] for name in candidates if name not in refused and scores[name] > scores["base"]]
+    best = max(left, key=lambda each: each.gain.mean if each.gain is not None else 0.0, default=unchanged)
     return replace(best, scores=scores, refused=refused, general=general)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMPLETE = "complete"
+LOCK = "lock"
 MARK = "fingerprint"
 PLAN = "plan.json"
 STATE = "state.json"
@@ -66,7 +68,7 @@ class Checkpoints:
         folder = _folder(output)
         with outside_failures(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
+        lock = FileLock(folder / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -75,9 +77,7 @@ class Checkpoints:
             ) from None
         mark = folder / MARK
         if not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint:
-            for each in folder.iterdir():
-                if each.name != "lock":
-                    shutil.rmtree(each) if each.is_dir() else each.unlink()
+            _clear(folder)
             write_text(folder / PLAN, json.dumps(plan))
             write_text(mark, fingerprint)
         return cls(folder, lock)
@@ -89,13 +89,22 @@ class Checkpoints:
         return folder
 
     def remove(self) -> None:
-        """Throw all away: the model stands, and nobody else has begun."""
+        """Throw all away: the model stands. Another process may begin as soon as the lock is released."""
+        _clear(self.folder)
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            (self.folder / LOCK).unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def close(self) -> None:
         """Let another process have them."""
         self.lock.release()
+
+
+def _clear(folder: Path) -> None:
+    for each in folder.iterdir():
+        if each.name != LOCK:
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
 def _folder(output: Path) -> Path:

@@ -253,7 +253,7 @@ def triplet_accuracy(model: SentenceTransformer, triplets: Sequence[tuple[str, s
 
 
 def _drawn(making: Mapping[str, str], most: int, seed: int) -> list[str]:
-    """At most so many questions, of each making its share, and 30 at least where it has them."""
+    """About so many questions at most: of each making its share, and 30 at least where it has them."""
     if len(making) <= most:
         return list(making)
     draw, chosen = random.Random(seed), set()

@@ -161,8 +161,16 @@ def train_model(
     before = _earlier_record(continue_from) if continue_from is not None else {}
     base_model = str(continue_from) if continue_from is not None else base_model
     if earlier is not None:
-        # Each brings its own dev: merged without, one side alone would choose.
-        dataset = merge_datasets(carve_dev(earlier, seed=seed), carve_dev(dataset, seed=seed), replay, seed)
+        if earlier.qrels.get("train") and not dataset.qrels.get("train"):
+            raise InputError(
+                f"the new dataset has {len(dataset.scored_pairs)} scored pairs and no question to train on, the "
+                "earlier one has questions: no loss learns from both, so give no earlier dataset, or questions"
+            )
+        # Each brings its own dev: merged without, one side alone would choose. The earlier one is drawn as it was when
+        # the model was tuned, so that dev asks nothing that it has seen.
+        own = before.get("recipe", {}).get("seed")
+        drawn = own if isinstance(own, int) else seed
+        dataset = merge_datasets(carve_dev(earlier, seed=drawn), carve_dev(dataset, seed=seed), replay, seed)
     elif before:
         logger.warning("no earlier dataset is given: nothing tells whether earlier questions are still answered")
     if not dataset.scored_pairs:

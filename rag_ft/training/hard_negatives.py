@@ -50,8 +50,8 @@ def mine_negatives(
         model: finds the dense ones; with its prompts set (`load_sentence_transformer`).
         by: `dense`, `bm25`, `both`, which takes them in turn, or `mix`, which takes what both together rank high.
         count: negatives for each question at most.
-        margin: share of the right passage's score that a negative may have at most. A dense score decides where there
-            is a model, that of BM25 where there is none.
+        margin: share of the right passage's score that a negative may have at most: of the dense score, and of that of
+            BM25 where this one looks alone.
         cross_encoder: drops what it holds for an answer: a passage that scores over `margin` of the right one.
         show_progress: a progress bar while passages are encoded.
 
@@ -94,7 +94,7 @@ def mine_negatives(
         answered = {groups[passage] for passage in train[query]} | {
             groups[passage] for qrels in dataset.qrels.values() for passage in qrels.get(query, ())
         }
-        decisive = scores_by[0]  # dense where there is a model
+        decisive = scores_by[0]  # dense, but where BM25 looks alone
         ceiling = margin * float(decisive[answers].max())
         in_turn = []
         sides = dict(zip(rankers, scores_by, strict=True))
@@ -119,6 +119,17 @@ def mine_negatives(
             sources[query] = {**sources.get(query, {}), **{passage: mined[passage] for passage in new}}
     logger.info("%d of %d training questions have hard negatives", sum(map(bool, negatives.values())), len(queries))
     return replace(dataset, negatives=negatives, negative_sources=sources)
+
+
+def without_mined(dataset: QADataset) -> QADataset:
+    """The dataset with the negatives that were given alone: what a miner found, another one may find better."""
+    negatives = {
+        query: [passage for passage in found if passage not in dataset.negative_sources.get(query, {})]
+        for query, found in dataset.negatives.items()
+    }
+    return replace(
+        dataset, negatives={query: found for query, found in negatives.items() if found}, negative_sources={}
+    )
 
 
 def _dense_scores(

@@ -40,7 +40,7 @@ def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = N
 
     Args:
         dataset: with a train split. Its negatives become those of its pairs; a question that has none, where others
-            have, takes a passage at random.
+            have, takes a passage at random, and is left out where too few answer other questions.
         recipe: its `cloze`, `negatives` and `seed`.
         max_pairs: a random sample of so many.
     """

@@ -20,7 +20,7 @@ from rag_ft.training.dev_figure import figure_of
 from rag_ft.training.diagnosis import UNPROVEN, check_level, check_questions
 from rag_ft.training.distillation import NEAR, ranked_pairs, vector_pairs
 from rag_ft.training.focus import what_bm25_misses
-from rag_ft.training.hard_negatives import mine_negatives
+from rag_ft.training.hard_negatives import mine_negatives, without_mined
 from rag_ft.training.lora import DEFAULT_RATE
 from rag_ft.training.losses import SHAPE, check_dimensions, check_shape, loss_that_fits
 from rag_ft.training.pairs import Pair, is_generated, scored_pairs, training_pairs, without_held_out
@@ -102,19 +102,19 @@ def plan_training(
     # Dev questions like the training ones approve of too much, where those were generated.
     bounded = recipe is None and "shares" not in settings and teacher is None and is_generated(dataset)
     recipe = chosen_recipe(dataset, model, teacher, recipe, settings, seed, max_pairs)
-    dev, dataset = held_out_dev(dataset, seed)
+    shape = SHAPE[recipe.loss or "mnr"]
+    dev, dataset = held_out_dev(dataset, shape in ("scored", "binary"), seed)
     if max_length is None and token_limit(model):
         model.max_seq_length = fitting_max_length(model, passages_of_training(dataset, recipe))
     base = copy_weights(model)
     examples = examples_for(dataset, recipe, model, teacher, max_pairs)
-    fingerprint = fingerprint_of(base, model, teacher, dataset, recipe, examples, max_minutes)
+    fingerprint = fingerprint_of(base, model, teacher, dataset, dev, recipe, examples, max_minutes)
     if max_minutes is not None:
         planned = Checkpoints.plan(output, fingerprint)
         if planned is None:
             recipe, examples = fitted_into(max_minutes, model, recipe, examples)
         else:
             recipe, examples = planned_as(planned, recipe, examples)
-    shape = SHAPE[recipe.loss or "mnr"]
     findings = check_questions(dataset) if shape in ("pairs", "triplets") else []
     shares, level, unasked = recipe.shares, None, None
     base_values = dev.values(model) if dev is not None else None
@@ -188,14 +188,21 @@ def wide_enough(teacher: SentenceTransformer, model: SentenceTransformer) -> boo
     return (teacher.get_embedding_dimension() or 0) >= (model.get_embedding_dimension() or 0)
 
 
-def held_out_dev(dataset: QADataset, seed: int) -> tuple[Dev | None, QADataset]:
-    """(what chooses, the dataset without it)."""
+def held_out_dev(dataset: QADataset, scored: bool, seed: int) -> tuple[Dev | None, QADataset]:
+    """(what chooses, the dataset without it).
+
+    Args:
+        dataset: with a dev split, or with something to take it from.
+        scored: whether scored pairs are trained on, so that some of them tell what was learned. Beside questions the
+            same texts may stand in both.
+        seed: of the draw.
+    """
     if dataset.qrels.get("train"):
         dataset = carve_dev(dataset, seed=seed)
     dataset = without_held_out(dataset)
     if dataset.qrels.get("dev"):
         return DevQuestions.of(dataset, seed), dataset
-    return DevScores.carved(dataset, seed)
+    return DevScores.carved(dataset, seed) if scored else (None, dataset)
 
 
 def passages_of_training(dataset: QADataset, recipe: Recipe) -> list[str]:
@@ -218,6 +225,8 @@ def examples_for(
         return scored_pairs(dataset, shape == "binary", max_pairs, recipe.seed)
     if recipe.focus is not None:
         dataset = what_bm25_misses(dataset)
+    if recipe.mine is not None:
+        dataset = without_mined(dataset)
     if shape == "vectors" and teacher is not None:
         return vector_pairs(dataset, teacher, model.get_embedding_dimension() or 0, recipe.seed, max_pairs)
     if shape == "rankings" and teacher is not None:
@@ -232,6 +241,11 @@ def examples_for(
         examples = training_pairs(dataset, recipe, max_pairs)
     if not examples:
         raise InputError("the train split has no pair of a question and a passage with text in them")
+    if shape == "triplets" and not examples[0].negatives:
+        raise InputError(
+            f"the loss {recipe.loss!r} needs negatives, and those of the training questions are all in documents that "
+            "dev or test ask about: mine some (--mine dense)"
+        )
     return examples
 
 
@@ -240,16 +254,19 @@ def fingerprint_of(
     model: SentenceTransformer,
     teacher: SentenceTransformer | None,
     dataset: QADataset,
+    dev: Dev | None,
     recipe: Recipe,
     examples: Sequence[Pair],
     max_minutes: float | None,
 ) -> str:
     """What must be the same for a training to go on."""
     digest = hashlib.sha256()
-    dev = [(query, dataset.queries[query].text, grades) for query, grades in dataset.qrels.get("dev", {}).items()]
-    digest.update(repr((model.prompts, model.max_seq_length, recipe.to_dict(), max_minutes, sorted(dev))).encode())
+    asked = [(query, dataset.queries[query].text, grades) for query, grades in dataset.qrels.get("dev", {}).items()]
+    digest.update(repr((model.prompts, model.max_seq_length, recipe.to_dict(), max_minutes, sorted(asked))).encode())
+    digest.update(repr(dev.passages() if dev is not None else None).encode())  # a figure is one among these
     for pair in examples:
         digest.update(repr((pair.query, pair.passage, pair.negatives, pair.label)).encode())
+        digest.update(repr((sorted(map(str, pair.keys)), sorted(map(str, pair.shown)))).encode())
     for weights in (base, teacher.state_dict() if teacher is not None else {}):
         for name, tensor in weights.items():
             digest.update(name.encode())

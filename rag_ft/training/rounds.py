@@ -65,7 +65,7 @@ def tune_in_rounds(
         tunings.append(tuning)
         tuned = tuning.weights or base
         known = seen.values
-        if seen.best != max(tuning.scores.values(), default=None):
+        if known is None or seen.best != max(tuning.scores.values(), default=None):
             # A checkpoint brings back the best weights and their figure, not the single values that it is the mean of.
             model.load_state_dict(tuned)
             known = dev.values(model)
@@ -83,8 +83,7 @@ def tune_in_rounds(
         model.load_state_dict(tuned)
         vectors = encode(model, passages, "document")
         findings += check_losses(tuning.losses) + check_vectors(base_vectors, vectors)
-        if known is not None:
-            findings += check_makings(known - base_values, dev.makings)
+        findings += check_makings(known - base_values, dev.makings)
         best = choice if best is None else _better(best, choice)
         if tuning.interrupted:
             break

@@ -88,6 +88,8 @@ class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
 
 def _distinct(features: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
     """(a column's features without the rows that repeat another one, for each row its place in them)."""
+    if "offsets" in features:  # a model of word vectors alone: its ids are those of all texts in one row
+        return features, torch.arange(len(features["offsets"]), device=features["offsets"].device)
     ids = features["input_ids"]
     distinct, places = torch.unique(ids, dim=0, return_inverse=True)
     if len(distinct) == len(ids):

@@ -47,7 +47,7 @@ def run_trainer(
     logs: Path | None = None,
     max_steps: int = -1,
 ) -> Tuning:
-    """Train a model in place; the weights in it afterwards are the last ones.
+    """Train a model in place. What dev liked best is in what comes back; the weights that it has then are no result.
 
     Args:
         model: with its prompts set.
