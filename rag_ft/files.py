@@ -32,14 +32,23 @@ def outside_failures(path: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission into one clear line."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        number = _number_of(error)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise OutsideError(f"no space left on the disk while writing {path}: free some and run again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
-            raise OutsideError(f"{path} cannot be written ({error.strerror}): choose another place") from error
-        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            raise InputError(f"{path} is in the way ({error.strerror}): choose another place") from error
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+            raise OutsideError(f"{path} cannot be written ({os.strerror(number)}): choose another place") from error
+        if number in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+            raise InputError(f"{path} is in the way ({os.strerror(number)}): choose another place") from error
         raise
+
+
+def _number_of(error: Exception) -> int | None:
+    """The system's number of an error; safetensors, like all that is written in Rust, has it in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(found[1]) if found else None
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,11 @@ trained = train_model(load_dataset(sys.argv[1]), sys.argv[2], "local", max_lengt
 """
 
 
-def start(dataset: Path, output: Path) -> subprocess.Popen[str]:
+def start(dataset: Path, output: Path, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(dataset), str(output)], stderr=subprocess.PIPE, text=True, env=os.environ
-    )
+        [sys.executable, "-c", PROGRAM, str(dataset), str(output)], stderr=subprocess.PIPE, text=True, env=os.environ,
+        preexec_fn=before,
+    )  # fmt: skip
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -68,6 +71,28 @@ def test_a_killed_training_goes_on_and_ends_the_same(dataset: QADataset, tmp_pat
     for name, figure in figures[0].items():
         assert figures[1][name] == pytest.approx(figure, abs=0.002), name
     assert not (tmp_path / ".killed.training").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("megabytes", [20, 120])  # neither weights nor the optimiser's state, the state alone
+def test_a_checkpoint_that_cannot_be_written_ends_no_training(
+    dataset: QADataset, tmp_path: Path, megabytes: int
+) -> None:
+    """A limit on the size of a file stands for a full disk: both break off the write."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (megabytes << 20, megabytes << 20))
+
+    training = start(write_beir(dataset, tmp_path / "dataset"), tmp_path / "model", limit)
+    _, said = training.communicate(timeout=240)
+    assert "could not be written" in said
+    assert "training goes on without this checkpoint" in said
+    if megabytes > 100:
+        assert training.returncode == 0, said
+        assert record(tmp_path / "model")["training"]["dev_ndcg@10"]
+    else:
+        assert "OutsideError: no space left on the disk" in said.splitlines()[-1]
+        assert not (tmp_path / "model").exists()
 
 
 PLAN = {"epochs": 2, "pairs": 300}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Qrels, Query
-from rag_ft.dataset.splitting import carve_dev, split_questions, split_units
+from rag_ft.dataset.splitting import MOST_DEV, carve_dev, split_questions, split_units
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 
 WORDS = [first + second for first in "bdfgklmnprstvz" for second in ("ala", "ero", "inu", "ost", "ump", "yke", "ard")]
@@ -195,6 +195,26 @@ def test_below_10_documents_dev_is_made_of_groups_of_neighbours(documents: int, 
         places[document, int(place) // 5].add(int(place) % 5)
     assert all(group == {0, 1, 2, 3, 4} for group in places.values())
     assert len(places) == max(1, round(0.15 * 4 * documents))
+
+
+@given(corpus=corpora(), seed=st.integers(0, 50))
+@settings(max_examples=25, deadline=None)
+def test_no_training_question_nearly_repeats_one_of_a_carved_dev(corpus: Corpus, seed: int) -> None:
+    carved = carve_dev(corpus.dataset.with_qrels({"train": corpus.qrels}), seed=seed)
+    groups = near_duplicate_groups([corpus.dataset.queries[query].text for query in corpus.qrels])
+    group_of = dict(zip(corpus.qrels, groups, strict=True))
+    train, dev = ({group_of[query] for query in carved.qrels.get(split, {})} for split in ("train", "dev"))
+    assert train.isdisjoint(dev)
+
+
+def test_of_very_many_questions_no_more_are_held_out_than_are_asked() -> None:
+    corpus = made_of(400, 1, 0, seed=5)
+    queries = {f"{key} {n}": Query(f"{key} {n}", f"{n} {text.text}?") for key, text in corpus.dataset.passages.items()
+               for n in ("who", "when", *range(40))}  # fmt: skip
+    qrels = {query: {query.rsplit(" ", 1)[0]: 1} for query in queries}
+    carved = carve_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
+    assert len(qrels) > 4 * MOST_DEV
+    assert MOST_DEV / 2 < len(carved.qrels["dev"]) <= 1.2 * MOST_DEV
 
 
 def test_a_dev_split_that_is_there_stays() -> None:

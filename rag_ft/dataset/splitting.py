@@ -20,6 +20,9 @@ BOILERPLATE = 5
 """A passage that nearly repeats in more documents than this (a disclaimer, a footer) joins no documents: else all of
 them would be one, and none could be held out. Questions on it are not asked (see `boilerplate`)."""
 
+MOST_DEV = 1_000
+"""Dev questions that are asked at most: more cost time after each epoch, and decide nothing else."""
+
 
 def split_units(dataset: QADataset) -> dict[str, int]:
     """Passage id -> the unit that stays on one side of a split, and is resampled as a whole.
@@ -117,7 +120,9 @@ def carve_dev(dataset: QADataset, share: float = 0.15, known: float = 0.1, seed:
     """Take a dev split out of train where the dataset has none, with both kinds of held-out question.
 
     Questions on documents that training does not see tell what a model does with new documents; single questions on
-    documents that it sees tell what it learns about these. Either alone would choose badly for the other.
+    documents that it sees tell what it learns about these. Either alone would choose badly for the other. Of very many
+    questions about 1,000 are enough, and the shares are smaller. A training question that nearly repeats one of dev is
+    in neither.
 
     Args:
         dataset: any dataset with a train split; one that has a dev split comes back as it is.
@@ -129,6 +134,8 @@ def carve_dev(dataset: QADataset, share: float = 0.15, known: float = 0.1, seed:
     if dataset.qrels.get("dev") or not dataset.qrels.get("train"):
         return dataset
     train = dataset.qrels["train"]
+    few = min(1.0, MOST_DEV / (len(train) * max(share + known, 1e-9)))
+    share, known = share * few, known * few
     units = split_units(dataset)
     asked = sorted({units[passage] for relevant in train.values() for passage in relevant})
     for_dev = _drawn(asked, share, seed)
@@ -141,31 +148,34 @@ def carve_dev(dataset: QADataset, share: float = 0.15, known: float = 0.1, seed:
     left = {query: relevant for query, relevant in train.items() if query not in dev}
     if not left:
         return dataset
-    moved = _on_known(dataset, left, units, known, seed) if len(dataset.documents) >= FEW_DOCUMENTS else set()
+    repeats = dict(zip(train, near_duplicate_groups([dataset.queries[query].text for query in train]), strict=True))
+    if len(dataset.documents) >= FEW_DOCUMENTS:
+        moved = _on_known(left, repeats, units, known * len(left), seed)
+    else:
+        moved = set()
     dev = {query: relevant for query, relevant in train.items() if query in dev or query in moved}
-    left = {query: relevant for query, relevant in left.items() if query not in moved}
+    asked_in_dev = {repeats[query] for query in dev}
+    left = {query: relevant for query, relevant in train.items() if repeats[query] not in asked_in_dev}
+    if not left:
+        return dataset
     return dataset.with_qrels(dataset.qrels | {"train": left, "dev": dev})
 
 
-def _on_known(dataset: QADataset, train: Qrels, units: Mapping[str, int], share: float, seed: int) -> set[str]:
-    """Single questions, with their near-repeats, on units that the other questions still ask about."""
+def _on_known(train: Qrels, repeats: Mapping[str, int], units: Mapping[str, int], most: float, seed: int) -> set[str]:
+    """At most so many single questions, with their near-repeats, on units that the other questions still ask about."""
     of_unit: dict[int, set[str]] = defaultdict(set)
+    together: dict[int, set[str]] = defaultdict(set)
     for query, relevant in train.items():
+        together[repeats[query]].add(query)
         for passage in relevant:
             of_unit[units[passage]].add(query)
-    repeats: dict[int, set[str]] = defaultdict(set)
-    groups = near_duplicate_groups([dataset.queries[query].text for query in train])
-    for query, group in zip(train, groups, strict=True):
-        repeats[group].add(query)
-    drawn = sorted(repeats)
+    drawn = sorted(together)
     random.Random(seed).shuffle(drawn)
     moved: set[str] = set()
     for group in drawn:
-        asked = {units[passage] for query in repeats[group] for passage in train[query]}
-        if len(moved) + len(repeats[group]) <= share * len(train) and all(
-            of_unit[unit] - moved - repeats[group] for unit in asked
-        ):
-            moved |= repeats[group]
+        asked = {units[passage] for query in together[group] for passage in train[query]}
+        if len(moved) + len(together[group]) <= most and all(of_unit[unit] - moved - together[group] for unit in asked):
+            moved |= together[group]
     return moved
 
 

@@ -197,7 +197,7 @@ def train_adapter(
         findings.append(UNPROVEN)
     made = "custom" if module is not None else LINEAR if kind == "auto" else kind
     begun = module if module is not None else _begun(made, known.probe.shape[1], rank, seed)
-    choice = choose_adapter(known, begun, made, strengths, shares, both_sides, seed, device)
+    choice = choose_adapter(known, begun, strengths, shares, both_sides, seed, device)
     findings += choice.findings
     for finding in findings:
         logger.warning("%s", finding)

@@ -33,7 +33,6 @@ class AdapterChoice:
     """What dev chose among the maps."""
 
     module: torch.nn.Module
-    kind: str
     share: float = 0.0
     strength: float | None = None
     scores: dict[str, float] = field(default_factory=dict)
@@ -46,7 +45,6 @@ class AdapterChoice:
 def choose_adapter(
     known: AdapterVectors,
     begun: torch.nn.Module,
-    kind: str,
     strengths: Sequence[float],
     shares: Sequence[float],
     both_sides: bool,
@@ -58,14 +56,13 @@ def choose_adapter(
     Args:
         known: the vectors.
         begun: the map as it begins.
-        kind: its name.
         strengths: of the pull to the identity.
         shares: of the way to the map, which are candidates too; none at all where nothing may be learned.
         both_sides: whether passages change too.
         seed: of the draws.
         device: a torch device.
     """
-    unchanged = AdapterChoice(copy.deepcopy(begun).cpu(), kind)
+    unchanged = AdapterChoice(copy.deepcopy(begun).cpu())
     general = {"base": GeneralProbe.score_of(*known.general)}
     if known.dev is None:
         return replace(unchanged, general=general)
@@ -91,7 +88,7 @@ def choose_adapter(
             findings = check_makings(values - base_values, known.dev.makings)
             if not general["base"] - general[name] <= FORGETTING:
                 refused[name] = f"forgets: {general['base']:.3f} -> {general[name]:.3f} on general questions"
-            candidates[name] = AdapterChoice(fitted, kind, share, strength, gain=gain, findings=findings)
+            candidates[name] = AdapterChoice(fitted, share, strength, gain=gain, findings=findings)
     refused |= _chances({name: each.gain for name, each in candidates.items() if each.gain is not None}, refused)
     left = [candidates[name] for name in candidates if name not in refused and scores[name] > scores["base"]]
     best = max(left, key=lambda each: each.gain.mean if each.gain is not None else 0.0, default=unchanged)

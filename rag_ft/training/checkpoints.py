@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,23 @@ def last_complete(folder: Path) -> Path | None:
         else:
             shutil.rmtree(each)
     return found
+
+
+@contextmanager
+def spared(checkpoint: Path) -> Iterator[None]:
+    """A checkpoint that cannot be written, on a full disk say, is removed and ends no training."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        if isinstance(error, RuntimeError):
+            if "inline_container" not in reason:  # torch's writer has no error of its own
+                raise
+            reason = "is the disk full?"
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        logger.warning("%s could not be written (%s): training goes on without this checkpoint", checkpoint, reason)
 
 
 def save_progress(folder: Path, state: dict[str, Any], best: dict[str, torch.Tensor] | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from rag_ft.dataset.qa_dataset import QADataset, ScoredPair
+from rag_ft.dataset.splitting import MOST_DEV
 from rag_ft.dataset.styles import HUMAN, KEY_PHRASES
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.embedding.encoding import encode
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 POOL = 600
 """Passages that dev questions are searched in: their own, and a random rest."""
-
-MOST = 1_000
-"""Dev questions, or scored pairs, that are asked: more cost time after each epoch, and decide nothing else."""
 
 AT_ONCE = 256
 
@@ -104,7 +102,7 @@ class DevQuestions:
             query: ("earlier " if query in earlier else "") + named.get(dataset.queries[query].style, "other")
             for query in dataset.require("dev")
         }
-        asked = _drawn(making, MOST, seed)
+        asked = _drawn(making, MOST_DEV, seed)
         dataset = dataset.with_qrels(dataset.qrels | {"dev": {query: dataset.qrels["dev"][query] for query in asked}})
         judged = dataset.require("dev")
         # Of very many passages that answer a question ten are enough: no more of them have a place in the figure.
@@ -204,8 +202,8 @@ class DevScores:
             held_out.add(group)
         split = list(zip(dataset.scored_pairs, group_of, strict=True))
         dev = [(pair, group) for pair, group in split if group in held_out]
-        if len(dev) > MOST:
-            dev = random.Random(seed).sample(dev, MOST)
+        if len(dev) > MOST_DEV:
+            dev = random.Random(seed).sample(dev, MOST_DEV)
         if len(dev) < ENOUGH or len(held_out) == len(sizes) or len({pair.score for pair, _ in dev}) < 2:
             return None, dataset
         rest = [pair for pair, group in split if group not in held_out]
@@ -236,7 +234,7 @@ def dev_triplets(dataset: QADataset, seed: int = 0) -> list[tuple[str, str, str]
         for passage in grades
         for negative in dataset.negatives.get(query, ())
     ]
-    return random.Random(seed).sample(found, MOST) if len(found) > MOST else found
+    return random.Random(seed).sample(found, MOST_DEV) if len(found) > MOST_DEV else found
 
 
 def triplet_accuracy(model: SentenceTransformer, triplets: Sequence[tuple[str, str, str]]) -> float:

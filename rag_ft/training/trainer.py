@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rag_ft.embedding.encoding import encode, token_limit
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.errors import InputError
-from rag_ft.training.checkpoints import last_complete
+from rag_ft.training.checkpoints import last_complete, spared
 from rag_ft.training.dev import copy_weights
 from rag_ft.training.losses import in_batch, loss_for
 from rag_ft.training.pairs import Pair
@@ -194,6 +194,10 @@ def _plain_trainer() -> Any:
             target.mkdir(parents=True, exist_ok=True)
             weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
             save_file({name: tensor.clone() for name, tensor in weights.items()}, target / "weights.safetensors")
+
+        def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            with spared(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"):
+                super()._save_checkpoint(*args, **kwargs)
 
         def _load_from_checkpoint(self, checkpoint_path: str, *args: Any, **kwargs: Any) -> None:
             from safetensors.torch import load_file

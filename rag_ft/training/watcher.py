@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.training.checkpoints import SECONDS_BETWEEN, load_progress, save_progress
+from rag_ft.training.checkpoints import SECONDS_BETWEEN, load_progress, save_progress, spared
 from rag_ft.training.dev import State, copy_weights
 from rag_ft.training.lora import has_lora, merged_weights
 from rag_ft.training.recipe import Recipe
@@ -118,7 +118,10 @@ def watcher_of(
                 "best": self.best,
                 "waited": self.waited,
             }
-            save_progress(Path(args.output_dir) / f"checkpoint-{state.global_step}", progress, self.tuning.weights)
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if checkpoint.is_dir():
+                with spared(checkpoint):
+                    save_progress(checkpoint, progress, self.tuning.weights)
             self.saved = time.monotonic()
 
         def weigh(self, name: str) -> None:
