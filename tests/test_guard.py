@@ -80,7 +80,7 @@ def choice(
         rest = Unasked(
             Told(unasked, ["other"] * count, base[name], tuned[name], name, groups=list(range(count))), unlike
         )
-    return choose_share(model, base, tuned, (1.0, 0.5), dev, forgetting, unasked=rest)
+    return choose_share(model, base, tuned, (1.0, 0.5), dev, forgetting, by_share[0.0], by_share[1.0], rest)
 
 
 def dev_of(makings: list[str], kinds: list[str]) -> Told:
@@ -243,5 +243,5 @@ def test_weights_that_are_no_numbers_are_never_shipped() -> None:
     name = next(name for name, weight in base.items() if weight.is_floating_point())
     values = {0.0: noise(0.5, 60), 1.0: np.full(60, np.nan)}
     dev = Told(values, ["other"] * 60, base[name], base[name] + 1, name, groups=list(range(60)))
-    chosen = choose_share(model, base, broken, (1.0,), dev, 0.1, base_values=values[0.0], tuned_values=values[1.0])
+    chosen = choose_share(model, base, broken, (1.0,), dev, 0.1, values[0.0], values[1.0])
     assert chosen.share == 0.0

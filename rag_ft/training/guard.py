@@ -55,8 +55,8 @@ def choose_share(
     shares: Sequence[float],
     dev: Dev,
     forgetting: float,
-    base_values: NDArray[np.float64] | None = None,
-    tuned_values: NDArray[np.float64] | None = None,
+    base_values: NDArray[np.float64],
+    tuned_values: NDArray[np.float64],
     unasked: Unasked | None = None,
 ) -> Choice:
     """Choose how much of the tuned weights to ship.
@@ -73,13 +73,12 @@ def choose_share(
         shares: the candidates.
         dev: what they are measured by.
         forgetting: how much surer of general questions the base may be (`GeneralProbe.score`, from 0 to 1).
-        base_values: of the base weights on dev, where they are known.
+        base_values: of the base weights on dev, shape (units,).
         tuned_values: of the tuned ones.
         unasked: the documents that neither train nor dev asks about; None where they are few.
     """
     probe = GeneralProbe.shipped()
     model.load_state_dict(base)
-    base_values = dev.values(model) if base_values is None else base_values
     general = {"base": probe.score(model)}
     scores = {"base": figure_of(base_values, dev)}
     refused: dict[str, str] = {}
@@ -88,7 +87,7 @@ def choose_share(
         name = _name(share)
         model.load_state_dict(mixed_weights(base, tuned, share))
         general[name] = probe.score(model)
-        values = tuned_values if share == 1.0 and tuned_values is not None else dev.values(model)
+        values = tuned_values if share == 1.0 else dev.values(model)
         scores[name] = figure_of(values, dev)
         if not scores[name] > scores["base"]:  # nor where it is not a number
             continue
