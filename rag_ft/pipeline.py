@@ -180,7 +180,9 @@ def fine_tune(
     from rag_ft.retrieval.fusion import Fusion
     from rag_ft.retrieval.hybrid import keep_fusion
     from rag_ft.training.fine_tuning import train_model
+    from rag_ft.training.trainer import check_training_device
 
+    check_training_device(device)
     folder = Path(output_dir)
     stages = Stages(folder)
 

@@ -9,9 +9,11 @@ import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 
@@ -252,3 +254,37 @@ def test_several_processes_share_a_long_list(prefixed: Path) -> None:
     alone = FineTunedEmbedding.load(prefixed).get_text_embedding_batch(texts)
     for one, other in zip(shared, alone, strict=True):
         assert similarity(one, other) > 0.999
+
+
+def test_a_memory_that_is_too_small_gets_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_sentence_transformer("local", max_length=32)
+    texts = [f"Form {number} " + "is signed " * (number % 5) for number in range(37)]
+    expected = encode(model, texts, "document")
+    plain, sizes = model.encode, []
+
+    def short_of_memory(given: list[str], **kwargs: Any) -> Any:
+        sizes.append(len(given))
+        if len(given) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(given, **kwargs)
+
+    monkeypatch.setattr(model, "encode", short_of_memory)
+    assert encode(model, texts, "document") == pytest.approx(expected, abs=5e-3)
+    assert max(sizes[-8:]) <= 5
+    assert sum(size for size in sizes if size <= 5) == len(texts)
+
+
+def test_a_device_that_is_not_there_is_named(prefixed: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match=r"--device 'cuda' is not there"):
+        FineTunedEmbedding.load(prefixed, device="cuda")
+    with pytest.raises(InputError, match="--device 'gpu' is no torch device"):
+        load_sentence_transformer("local", device="gpu")
+
+
+def test_weights_of_16_bits_are_read_in_what_the_processor_computes(tmp_path: Path) -> None:
+    model = load_sentence_transformer("local")
+    model.half().save(str(tmp_path / "half"))
+    loaded = load_sentence_transformer(str(tmp_path / "half"), device="cpu")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}

@@ -3,6 +3,7 @@
     python examples/benchmarks/training.py covidqa scifact tenk-lyft:tenk-uber --seeds 0 1 2
     python examples/benchmarks/training.py covidqa --ways rag_ft engine trainer --forgetting scifact
     python examples/benchmarks/training.py covidqa --set focus=bm25-misses --keep MODELS-focus
+    python examples/benchmarks/training.py covidqa --set dimensions=[128]
 
 `engine` is what the embedding engine of llama-index-finetuning does (`SentenceTransformer.fit`, batches of 10, 2
 epochs, a tenth of the steps as warm-up); `trainer` is the SentenceTransformers Trainer as it comes (batches of 8, 3
@@ -21,6 +22,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from quality import RESULTS, exact_ndcg, machine
 from sentence_transformers import InputExample, SentenceTransformer
@@ -137,7 +139,7 @@ def main() -> None:
         length = length_for(dataset)
         for seed in arguments.seeds:
             for way in arguments.ways:
-                row: dict[str, object] = {"collection": collection, "way": way, "seed": seed, "max_length": length}
+                row: dict[str, Any] = {"collection": collection, "way": way, "seed": seed, "max_length": length}
                 with tempfile.TemporaryDirectory() as scratch:
                     started = time.monotonic()
                     folder = Path(scratch) / "model"
@@ -155,6 +157,9 @@ def main() -> None:
                         shutil.copytree(folder, arguments.keep / f"{name}-{seed}", dirs_exist_ok=True)
                     model = FineTunedEmbedding.load("local" if way == "base" else folder, max_length=length)
                     row["test"] = figures(model, test)
+                    for dimension in row.get("recipe", {}).get("dimensions", ()):
+                        cut = FineTunedEmbedding.load(folder, max_length=length, dimension=dimension)
+                        row[f"test at {dimension}"] = figures(cut, test)
                     if arguments.forgetting:
                         other = load_dataset(arguments.data / arguments.forgetting)
                         row["forgetting"] = {arguments.forgetting: round(exact_ndcg(model, other), 4)}

@@ -116,7 +116,7 @@ def mine(
         by=by.value,
         count=count,
         margin=margin,
-        cross_encoder=load_cross_encoder(cross_encoder) if cross_encoder is not None else None,
+        cross_encoder=load_cross_encoder(cross_encoder, device) if cross_encoder is not None else None,
         show_progress=show_progress,
     )
     write_beir(mined, output)

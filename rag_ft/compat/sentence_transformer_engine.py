@@ -28,7 +28,7 @@ from rag_ft.training.dev import DevQuestions, copy_weights
 from rag_ft.training.diagnosis import check_losses, check_questions
 from rag_ft.training.pairs import question_styles, questions_sketch, training_pairs
 from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
-from rag_ft.training.trainer import run_trainer
+from rag_ft.training.trainer import check_training_device, run_trainer
 
 if TYPE_CHECKING:
     import torch
@@ -140,6 +140,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
                 "checkpoint_save_total_limit": (checkpoint_save_total_limit, 0, checkpoints),
             }
         )
+        check_training_device(str(device) if device is not None else None)
         self._loss_name, dimensions = _loss(loss)
         self._dimensions = dimensions
         with safe_model_folder(self.model_id) as name:

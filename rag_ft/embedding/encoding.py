@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rag_ft.embedding.device_memory import free_memory, is_out_of_memory
 from rag_ft.embedding.precision import autocast
 from rag_ft.quiet import quiet_libraries
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
 
 CHARACTERS_PER_TOKEN = 40
 """A text is cut at this many characters for each token that the model reads, before it is tokenised: a
 20 MB text would cost seconds, for tokens that are thrown away."""
 
 
-TOKENS_AT_ONCE = {"cpu": 3_072}
+TOKENS_AT_ONCE = {"cpu": 3_072, "mps": 8_192}
 TOKENS_AT_ONCE_ON_A_GPU = 65_536
 """Tokens in a forward pass, padding included. On a CPU they are few, so that its caches hold their activations: on two
-cores 1,000 abstracts of scifact took 24.6, 22.5, 24.6 and 25.4 s in batches of 8, 16, 32 and 64 texts."""
+cores 1,000 abstracts of scifact took 24.6, 22.5, 24.6 and 25.4 s in batches of 8, 16, 32 and 64 texts. An array on an
+Apple GPU has 4 GiB at most, and long texts' attention reaches that."""
 
 MOST_TEXTS = 256
 
@@ -114,22 +120,23 @@ def _in_batches(
     from tqdm.auto import tqdm
 
     device = model.device.type
-    lengths = _token_counts(model, texts, reach)
-    result: NDArray[np.float32] | None = None
     budget = TOKENS_AT_ONCE.get(device, TOKENS_AT_ONCE_ON_A_GPU)
+    waiting = batches_of(_token_counts(model, texts, reach), budget, batch_size)[::-1]
+    result: NDArray[np.float32] | None = None
     # One context for all batches: autocast keeps the weights that it has cast until it ends.
     with (
         autocast(device, precision),
         tqdm(total=len(texts), desc="embedding", unit="text", disable=not show_progress, dynamic_ncols=True) as bar,
     ):
-        for places in batches_of(lengths, budget, batch_size):
-            vectors = model.encode(
-                [texts[place] for place in places],
-                prompt=prompt,
-                batch_size=len(places),
-                show_progress_bar=False,
-                convert_to_tensor=True,
-            )
+        while waiting:
+            places = waiting.pop()
+            vectors = _at_once(model, [texts[place] for place in places], prompt)
+            if vectors is None:
+                free_memory()
+                logger.warning("out of memory with %d texts at once: going on with half as many", len(places))
+                halves = ((each[len(each) // 2 :], each[: len(each) // 2]) for each in (*waiting, places))
+                waiting = [half for pair in halves for half in pair if half]
+                continue
             if result is None:
                 result = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
             result[places] = vectors.float().cpu().numpy()
@@ -138,10 +145,24 @@ def _in_batches(
     return result
 
 
+def _at_once(model: SentenceTransformer, texts: list[str], prompt: str) -> torch.Tensor | None:
+    """The vectors of a batch; None where the memory is too small for it."""
+    try:
+        vectors: torch.Tensor = model.encode(
+            texts, prompt=prompt, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True
+        )
+        return vectors
+    except RuntimeError as error:
+        if len(texts) == 1 or not is_out_of_memory(error):
+            raise
+        return None
+
+
 def _token_counts(model: SentenceTransformer, texts: list[str], reach: int) -> list[int]:
     """How many tokens the model reads of each text; a guess by letters where it has no tokenizer of the usual kind."""
     try:
         with quiet_libraries():
-            return [min(len(ids), reach) for ids in model.tokenizer(texts)["input_ids"]]
+            read = model.tokenizer(texts, truncation=True, max_length=reach)["input_ids"]
+            return [min(len(ids), reach) for ids in read]
     except Exception:
         return [min(len(text) // 4 + 2, reach) for text in texts]

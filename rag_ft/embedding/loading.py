@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_ft.embedding.contract import read_model_record
+from rag_ft.embedding.device_memory import is_out_of_memory
 from rag_ft.embedding.encoding import token_limit
+from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.embedding.prefixes import prefixes_for
 from rag_ft.errors import InputError, OutsideError, RagFtError, require_package
 from rag_ft.files import sha256_of_file
@@ -140,9 +142,13 @@ def load_sentence_transformer(
     except RagFtError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise OutsideError(f"{name} does not fit into the memory that is free: give another --device") from error
         if Path(path).is_dir():
             raise InputError(f"{path} cannot be loaded as a model ({_first_line(error)}): save it again") from error
         raise _hub_failure(name, error) from error
+    if _is_slow_in_16_bits(model):
+        model.float()
     prefixes = prefixes_for(called if path != name else path, model.prompts, query_prefix, passage_prefix)
     model.prompts = {"query": prefixes.query_prefix, "document": prefixes.passage_prefix}
     model.default_prompt_name = None
@@ -159,8 +165,18 @@ def load_sentence_transformer(
     return model
 
 
+def _is_slow_in_16_bits(model: SentenceTransformer) -> bool:
+    """Whether a device only imitates the 16 bits that a model's weights were stored in."""
+    import torch
+
+    kind = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
+    if kind == torch.bfloat16:
+        return not has_fast_bf16(model.device.type)
+    return kind == torch.float16 and model.device.type == "cpu"
+
+
 def check_device(device: str | None) -> None:
-    """Refuse what is no torch device.
+    """Refuse what is no torch device, or none of this machine's.
 
     Raises:
         InputError: naming it.
@@ -173,6 +189,10 @@ def check_device(device: str | None) -> None:
         torch.device(device)
     except RuntimeError:
         raise InputError(f"--device {device!r} is no torch device: give cpu, cuda, cuda:0 or mps") from None
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:  # torch's own kinds differ from device to device
+        raise InputError(f"--device {device!r} is not there ({_first_line(error)}): give another, or none") from None
 
 
 def _check_hub(name: str) -> None:

@@ -134,14 +134,19 @@ class LocalLLM(CustomLLM):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        from rag_ft.embedding.precision import has_fast_bf16
+
         where: dict[str, Any] = {"pretrained_model_name_or_path": self.model_name}
         if not self.model_name:
             file = weights_file()
             where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        # A large model fits into a GPU's memory in 16 bits; a CPU casts them in each pass, so it keeps 32.
+        dtype = torch.bfloat16 if device == "cuda" and has_fast_bf16(device) else torch.float32
         try:
             with quiet_libraries():
                 tokenizer = AutoTokenizer.from_pretrained(**where, padding_side="left")
-                model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, trust_remote_code=False)
+                model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, trust_remote_code=False)
         except RagFtError:
             raise
         except Exception as error:
@@ -149,7 +154,6 @@ class LocalLLM(CustomLLM):
             raise OutsideError(f"the local LLM {self.metadata.model_name} cannot be loaded ({reason})") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         self._parts = tokenizer, model.eval().to(device)
         return self._parts
 

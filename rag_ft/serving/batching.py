@@ -216,19 +216,21 @@ class Batcher:
         roles: tuple[Role, Role] = ("query", "passage")
         for role in roles:
             pieces = [piece for piece in turn if piece[0].role == role]
+            failure = ""
             try:
                 self._encode_pieces(pieces, role)
             except Exception as error:
-                if len(pieces) > 1:  # one caller's text fails no other's
-                    for piece in pieces:
-                        self._encode([piece])
-                    continue
-                logger.error("encoding failed: %s", type(error).__name__)
+                failure = type(error).__name__
+            if not failure:
+                self._hand_over([(job, None) for job, _ in pieces if job.left == 0])
+            elif len(pieces) > 1:  # one caller's text fails no other's
+                for piece in pieces:
+                    self._encode([piece])
+            else:
+                logger.error("encoding failed: %s", failure)
                 failed = pieces[0][0]
                 self._forget(failed)
-                self._hand_over([(failed, EncodingError(f"the model failed ({type(error).__name__})"))])
-                continue
-            self._hand_over([(job, None) for job, _ in pieces if job.left == 0])
+                self._hand_over([(failed, EncodingError(f"the model failed ({failure})"))])
 
     def _encode_pieces(self, pieces: list[tuple[_Job, list[int]]], role: Role) -> None:
         pieces = [(job, places) for job, places in pieces if not job.given_up]

@@ -30,6 +30,9 @@ BEST = "best.safetensors"
 SECONDS_BETWEEN = 60.0
 """Of training that a kill may cost."""
 
+LARGEST_PART = 0.05
+"""Of the time that checkpoints may take: those of a model of a gigabyte are nine, and come less often."""
+
 
 @dataclass
 class Checkpoints:

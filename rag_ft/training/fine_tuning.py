@@ -30,7 +30,7 @@ from rag_ft.training.pairs import question_styles, questions_sketch
 from rag_ft.training.planning import Plan, plan_training
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.rounds import tune_in_rounds
-from rag_ft.training.trainer import check_trackers
+from rag_ft.training.trainer import check_trackers, check_training_device
 from rag_ft.training.watcher import Tuning
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,8 @@ def train_model(
         replay: share of the earlier questions among all training questions.
         recipe: replaces the default one (`recipe_for`). One of your own, or shares of your own, are not bounded where
             the questions were generated (`room_to_learn`).
-        seed: of every draw; the same seed gives the same numbers on the same machine. The recipe's where None.
+        seed: of every draw; the same seed gives the same numbers on the same CPU (a GPU's kernels add up in any order).
+            The recipe's where None.
         device: a torch device; the best there is where None.
         show_progress: a progress bar with time left.
         report_to: trackers: `tensorboard`, `trackio`, `mlflow`, `wandb`, as far as they are installed. TensorBoard's
@@ -150,10 +151,7 @@ def train_model(
     output = Path(output)
     check_output(output)
     check_trackers(report_to)
-    if device is not None and device.partition(":")[2] not in ("", "0"):
-        raise InputError(
-            f"device is {device!r}: training runs on the first GPU it sees, so choose one with CUDA_VISIBLE_DEVICES"
-        )
+    check_training_device(device)
     if seed is None:
         seed = recipe.seed if recipe is not None else 0
     elif recipe is not None:
@@ -224,6 +222,8 @@ def _carry_out(
     findings = plan.findings
     if checkpoints is not None:
         logs = output.with_name(output.name + ".logs")
+        if plan.teacher is not None:
+            plan.teacher.to("cpu")  # it has labelled all, and the student needs the memory
         choice, tunings, signs = tune_in_rounds(plan, checkpoints, show_progress, report_to, logs)
         findings = [*findings, *signs]
     if choice.share == 0.0 and recipe.dimensions:
@@ -239,7 +239,7 @@ def _carry_out(
         training["dev_triplet_accuracy"] = {name: round(share, 4) for name, share in accuracy.items()}
         logger.info("triplets of dev that are told apart: %.3f, before %.3f", accuracy["shipped"], accuracy["base"])
     if plan.teacher is not None and plan.dev is not None:
-        training["teacher"] = beside_teacher(str(teacher), model, plan.teacher, plan.dev)
+        training["teacher"] = beside_teacher(str(teacher), model, plan.teacher.to(model.device), plan.dev)
     generations = [*before.get("generations", []), _generation(before)] if before else []
     record = {"recipe": recipe.to_dict(), "training": training, "generations": generations}
     contract = save_model(model, output, base_model, record)

@@ -193,11 +193,12 @@ def _without_answers(
     }
 
 
-def load_cross_encoder(name: str) -> CrossEncoder:
+def load_cross_encoder(name: str, device: str | None = None) -> CrossEncoder:
     """Load a reranker, without pickle and without remote code.
 
     Args:
         name: a folder or a hub name.
+        device: a torch device; the best there is where None.
 
     Raises:
         InputError: where there is none of this name.
@@ -208,7 +209,7 @@ def load_cross_encoder(name: str) -> CrossEncoder:
 
     try:
         with quiet_libraries():
-            return CrossEncoder(name, trust_remote_code=False, model_kwargs={"use_safetensors": True})
+            return CrossEncoder(name, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True})
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise InputError(

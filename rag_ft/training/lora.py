@@ -53,15 +53,14 @@ def merged_weights(model: SentenceTransformer) -> dict[str, torch.Tensor]:
     from peft.tuners.lora import LoraLayer
 
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    added = {id(layer): layer.get_delta_weight("default") for layer in layers}
+    layer_of = {id(layer.base_layer.weight): layer for layer in layers}
     weights: dict[str, torch.Tensor] = {}
-    base_of = {id(layer.base_layer.weight): id(layer) for layer in layers}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if ".lora_" in name:
             continue
         plain = tensor.detach()
-        if id(tensor) in base_of:
-            plain = plain + added[base_of[id(tensor)]].detach().to(plain.dtype)
+        if id(tensor) in layer_of:
+            plain = plain + layer_of[id(tensor)].get_delta_weight("default").detach().to(plain.dtype)
         weights[name.replace(".base_layer.", ".")] = plain.cpu().clone()
     return weights
 

@@ -91,11 +91,13 @@ def _distinct(features: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
     if "offsets" in features:  # a model of word vectors alone: its ids are those of all texts in one row
         return features, torch.arange(len(features["offsets"]), device=features["offsets"].device)
     ids = features["input_ids"]
-    distinct, places = torch.unique(ids, dim=0, return_inverse=True)
+    # Not every device has these (Apple's only in the newest torch), and they are nothing beside the model's work.
+    distinct, places = torch.unique(ids.cpu(), dim=0, return_inverse=True)
     if len(distinct) == len(ids):
         return features, torch.arange(len(ids), device=ids.device)
-    first = torch.full((len(distinct),), len(ids), device=ids.device)
-    first.scatter_reduce_(0, places, torch.arange(len(ids), device=ids.device), "amin")
+    first = torch.full((len(distinct),), len(ids))
+    first.scatter_reduce_(0, places, torch.arange(len(ids)), "amin")
+    first, places = first.to(ids.device), places.to(ids.device)
     whole = {
         name: value[first] if isinstance(value, Tensor) and value.ndim and len(value) == len(ids) else value
         for name, value in features.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -14,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag_ft.embedding.device_memory import free_memory, is_out_of_memory
 from rag_ft.embedding.encoding import encode, token_limit
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.errors import InputError
@@ -63,8 +63,6 @@ def run_trainer(
     Raises:
         torch.OutOfMemoryError: where not even a few texts at a time with gradient checkpointing fit.
     """
-    import torch
-
     vectors = None
     if in_batch(recipe) and recipe.together > 1 and len(pairs) > recipe.batch_size:
         passages = list(dict.fromkeys(pair.passage for pair in pairs))
@@ -73,6 +71,8 @@ def run_trainer(
     before = copy_weights(model)
     gradient_checkpointing = False
     with ExitStack() as stack:
+        # A Trainer and its callbacks hold each other, and with them the optimiser's state, until somebody looks.
+        stack.callback(free_memory)
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rag_ft-")))
         while True:
@@ -81,8 +81,8 @@ def run_trainer(
                     model, pairs, recipe, measure, folder, vectors, show_progress, report_to, logs, max_steps,
                     gradient_checkpointing,
                 )  # fmt: skip
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
                     raise
                 smaller = min(recipe.inner_batch, recipe.batch_size) // 2
                 if smaller >= LEAST_INNER_BATCH and in_batch(recipe):
@@ -93,11 +93,20 @@ def run_trainer(
                     logger.warning("out of memory: going on with gradient checkpointing, which is slower")
                 else:
                     raise
-            # What the failed attempt held must be gone before the next one begins.
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_memory()
             model.load_state_dict(before)  # a checkpoint brings its own weights; GIST's guide is the base
+
+
+def check_training_device(device: str | None) -> None:
+    """Refuse a device that the Trainer would not take, before any work is done.
+
+    Raises:
+        InputError: where it is a GPU other than the first.
+    """
+    if device is not None and device.partition(":")[2] not in ("", "0"):
+        raise InputError(
+            f"device is {device!r}: training runs on the first GPU it sees, so choose one with CUDA_VISIBLE_DEVICES"
+        )
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -116,17 +125,6 @@ def check_trackers(names: Sequence[str]) -> None:
             raise InputError(f"there is no tracker {name!r}: give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}")
         if name not in get_available_reporting_integrations():
             raise InputError(f"--report-to {name} needs its package: pip install {name}")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "out of memory" in str(error)
-        or "not enough memory" in str(error)
-        or "DefaultCPUAllocator" in str(error)
-    )
 
 
 def _run(
@@ -192,8 +190,9 @@ def _plain_trainer() -> Any:
 
             target = Path(output_dir or self.args.output_dir)
             target.mkdir(parents=True, exist_ok=True)
-            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
-            save_file({name: tensor.clone() for name, tensor in weights.items()}, target / "weights.safetensors")
+            # Copies: weights that are tied share their memory, which the format refuses.
+            weights = {name: tensor.to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, target / "weights.safetensors")
 
         def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
             with spared(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"):

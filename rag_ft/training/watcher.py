@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.training.checkpoints import SECONDS_BETWEEN, load_progress, save_progress, spared
+from rag_ft.training.checkpoints import LARGEST_PART, SECONDS_BETWEEN, load_progress, save_progress, spared
 from rag_ft.training.dev import State, copy_weights
 from rag_ft.training.lora import has_lora, merged_weights
 from rag_ft.training.recipe import Recipe
@@ -63,7 +63,8 @@ def watcher_of(
             self.waited = 0
             self.texts = 0
             self.working = 0.0
-            self.since = self.saved = 0.0
+            self.since = self.saved = self.asked = 0.0
+            self.pause = SECONDS_BETWEEN
 
         def go_on(self, checkpoint: Path) -> None:
             state, weights = load_progress(checkpoint)
@@ -83,9 +84,9 @@ def watcher_of(
                 self.bar.update(1)
             if self.stop:
                 control.should_training_stop = True
-            elif keeps and state.epoch % 1 and time.monotonic() - self.saved > SECONDS_BETWEEN:
+            elif keeps and state.epoch % 1:
                 # Not after the last step of an epoch: whoever went on from there would not measure it.
-                control.should_save = True
+                self.ask_for_checkpoint(control)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if "loss" in (logs or {}):
@@ -96,7 +97,7 @@ def watcher_of(
                 return
             self.weigh(f"epoch {round(state.epoch)}")
             # A round that is over need not be trained again where a later one is killed.
-            control.should_save = recipe.rounds > 1 or time.monotonic() - self.saved > SECONDS_BETWEEN
+            self.ask_for_checkpoint(control, now=recipe.rounds > 1)
             if self.waited >= recipe.patience and state.global_step < state.max_steps:
                 logger.info("no better for %d epochs: training ends", self.waited)
                 control.should_training_stop = True
@@ -123,6 +124,11 @@ def watcher_of(
                 with spared(checkpoint):
                     save_progress(checkpoint, progress, self.tuning.weights)
             self.saved = time.monotonic()
+            self.pause = max(SECONDS_BETWEEN, (self.saved - self.asked) / LARGEST_PART)
+
+        def ask_for_checkpoint(self, control: Any, now: bool = False) -> None:
+            self.asked = time.monotonic()
+            control.should_save = now or self.asked - self.saved > self.pause
 
         def weigh(self, name: str) -> None:
             self.working += time.monotonic() - self.since
