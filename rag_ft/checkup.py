@@ -162,9 +162,11 @@ def check(
     generated = sum(dataset.queries[query].style not in ("", HUMAN) for query in asked)
     texts = _searched(dataset, chosen, seed)
     model = FineTunedEmbedding.load(base_model, device=device)
+    model.get_text_embedding("what is loaded at first use is not counted")
     began = time.monotonic()
-    values = _values(model, dataset, chosen, texts, show_progress)
+    search = ExactSearch(model, texts, show_progress)
     minutes = (time.monotonic() - began) / len(texts) * FORWARD_AND_BACKWARD * pairs * 3 / 60
+    values = _values(search, dataset, chosen, texts)
     groups, _ = resampling_groups(dataset, chosen)
     gain = paired_bootstrap(values["hybrid"][HEADLINE] - values["base"][HEADLINE], groups)
     figures = {name: {metric: float(found.mean()) for metric, found in each.items()} for name, each in values.items()}
@@ -205,11 +207,11 @@ def _searched(dataset: QADataset, split: str, seed: int) -> dict[str, str]:
 
 
 def _values(
-    model: FineTunedEmbedding, dataset: QADataset, split: str, texts: dict[str, str], show_progress: bool
+    search: ExactSearch, dataset: QADataset, split: str, texts: dict[str, str]
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     qrels = dataset.qrels[split]
     queries = [dataset.queries[query].text for query in qrels]
-    dense = ExactSearch(model, texts, show_progress).rank(queries, DEPTH)
+    dense = search.rank(queries, DEPTH)
     words = BM25(texts).rank(queries, DEPTH)
     hybrid = [_fused(one, other) for one, other in zip(dense, words, strict=True)]
     metrics = [HEADLINE, "recall@10", "hit_rate@5"]

@@ -29,7 +29,7 @@ from rag_ft.training.batching import apart, similar_rows
 from rag_ft.training.dev import POOL, DevQuestions, DevScores
 from rag_ft.training.pairs import Pair, training_pairs, without_held_out
 from rag_ft.training.planning import bounded_shares, fingerprint_of, held_out_dev
-from rag_ft.training.recipe import fitting_max_length, room_to_learn
+from rag_ft.training.recipe import fitting_max_length, recipe_for, room_to_learn
 from rag_ft.training.trainer import without_dropout
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=5e-5, shares=(1.0, 0.5))
@@ -216,6 +216,26 @@ def test_the_maximum_length_follows_the_passages() -> None:
     assert fitting_max_length(model, ["word " * 300] * 20) == 256
     # Some very long ones do not decide for all.
     assert fitting_max_length(model, ["one short passage"] * 16 + ["word " * 4000] * 4) == 256
+
+
+@pytest.mark.parametrize(
+    ("device", "pairs", "batch", "epochs"),
+    [
+        ("cpu", 100, 32, 3),
+        ("cpu", 1_000, 64, 3),
+        ("cpu", 60_000, 64, 1),
+        ("cuda", 1_000, 64, 3),
+        ("cuda", 60_000, 256, 1),
+    ],
+)
+def test_the_recipe_follows_the_amount_of_data_and_the_device(
+    monkeypatch: pytest.MonkeyPatch, device: str, pairs: int, batch: int, epochs: int
+) -> None:
+    model = load_sentence_transformer("local")
+    monkeypatch.setattr(type(model), "device", torch.device(device))
+    recipe = recipe_for(model, pairs, generated=False)
+    assert (recipe.batch_size, recipe.epochs) == (batch, epochs)
+    assert recipe.inner_batch >= min(batch, 64)
 
 
 def test_a_question_that_is_a_sentence_of_its_passage_is_taken_out() -> None:
