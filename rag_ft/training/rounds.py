@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
+LOOKED_AT = 64
+"""Passages whose vectors tell whether training changed anything, or all became one."""
+
 T = TypeVar("T")
 
 
@@ -37,7 +40,7 @@ def tune_in_rounds(
     best: Choice | None = None
     tunings: list[Tuning] = []
     findings: list[str] = []
-    passages = dev.passages()[:200]
+    passages = dev.passages()[:LOOKED_AT]
     base_vectors = encode(model, passages, "document")
     for number in range(1, recipe.rounds + 1):
         if number > 1:
