@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from rag_ft import InputError, QADataset, write_beir
 from rag_ft.embedding.loading import load_sentence_transformer
@@ -24,6 +26,7 @@ from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.pairs import Pair
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.trainer import run_trainer
+from rag_ft.training.watcher import Watcher
 
 PROGRAM = """
 import logging, sys
@@ -189,6 +192,26 @@ def test_out_of_memory_goes_on_with_smaller_parts(monkeypatch: pytest.MonkeyPatc
     assert tuning.inner_batch == 16
     assert max(seen) > 16
     assert seen[-1] == 16
+
+
+@pytest.mark.parametrize("base", ["local", "static"])
+def test_texts_are_counted_as_they_are_read(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    watchers: list[Watcher] = []
+
+    class Remembered(Watcher):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            watchers.append(self)
+
+    monkeypatch.setattr(watcher_module, "Watcher", Remembered)
+    model = load_sentence_transformer("local", max_length=32)
+    if base == "static":
+        static = StaticEmbedding(model.tokenizer, embedding_dim=16)
+        prompts, model = model.prompts, SentenceTransformer(modules=[static], device="cpu")
+        model.prompts = prompts
+    run_trainer(model, pairs(40), Recipe(epochs=2, batch_size=16, together=1))  # batches of 16, 16 and 8
+    trainer: Any = watchers[0].log.__self__  # type: ignore[attr-defined]
+    assert trainer.texts == 2 * 2 * 40
 
 
 def test_out_of_memory_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

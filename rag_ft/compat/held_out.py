@@ -13,7 +13,7 @@ from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.training.dev import DevQuestions, State, copy_weights, mixed_weights
 from rag_ft.training.dev_figure import figure_of
 from rag_ft.training.recipe import Recipe
-from rag_ft.training.watcher import Tuning
+from rag_ft.training.tuning import Tuning
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

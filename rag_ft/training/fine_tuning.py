@@ -31,7 +31,7 @@ from rag_ft.training.planning import Plan, plan_training
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.rounds import tune_in_rounds
 from rag_ft.training.trainer import check_trackers, check_training_device
-from rag_ft.training.watcher import Tuning
+from rag_ft.training.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from rag_ft.training.guard import Choice, choose_share
 from rag_ft.training.lora import add_lora, remove_lora
 from rag_ft.training.planning import Plan, examples_for, planned_as
 from rag_ft.training.trainer import run_trainer
-from rag_ft.training.watcher import Tuning
+from rag_ft.training.tuning import Tuning
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,7 +22,7 @@ from rag_ft.training.dev import copy_weights
 from rag_ft.training.losses import in_batch, loss_for
 from rag_ft.training.pairs import Pair
 from rag_ft.training.recipe import Recipe
-from rag_ft.training.watcher import Tuning, watcher_of
+from rag_ft.training.tuning import Tuning
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -141,9 +141,9 @@ def _run(
     gradient_checkpointing: bool,
 ) -> Tuning:
     from rag_ft.training.progress import quiet_trainer
+    from rag_ft.training.watcher import Watcher
 
-    columns = 2 + len(pairs[0].negatives)
-    watcher = watcher_of(model, measure, recipe, columns, show_progress, keeps=max_steps < 0)
+    watcher = Watcher(model, measure, recipe, show_progress, keeps=max_steps < 0)
     checkpoint = last_complete(folder)
     if checkpoint is not None:
         watcher.go_on(checkpoint)
@@ -169,22 +169,31 @@ def _run(
         # The card is ours: the Trainer need not draw examples for its own, nor ask the hub about the base model.
         model.model_card_data.widget = [{"text": ""}]
         model.model_card_data.local_files_only = True
-        trainer = _plain_trainer()(
+        trainer = _trainer_class()(
             model=model, args=arguments, train_dataset=data, loss=loss_for(model, recipe), callbacks=[watcher]
         )
         watcher.log = trainer.log
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     model.eval()
-    tuning: Tuning = watcher.tuning
+    tuning = watcher.tuning
+    tuning.texts_per_second = trainer.texts / max(watcher.working, 1e-9)
     tuning.inner_batch = min(recipe.inner_batch, batch_size)
     return tuning
 
 
-def _plain_trainer() -> Any:
-    """The Trainer with checkpoints of plain weights: any module can be read back, and none of its code runs."""
+def _trainer_class() -> Any:
+    """The Trainer that counts what it reads, with checkpoints of plain weights: none of a module's own code runs."""
     from sentence_transformers import SentenceTransformerTrainer
 
     class Trainer(SentenceTransformerTrainer):
+        texts = 0
+
+        def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            # A model of word vectors alone has the ids of all texts in one row, and where each of them begins.
+            parts = [name.removesuffix("_input_ids") for name in inputs if name.endswith("_input_ids")]
+            self.texts += sum(len(inputs.get(f"{part}_offsets", inputs[f"{part}_input_ids"])) for part in parts)
+            return super().training_step(model, inputs, *args, **kwargs)
+
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             from safetensors.torch import save_file
 
