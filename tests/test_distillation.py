@@ -21,8 +21,9 @@ from rag_ft import (
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer, local_model_folder
 from rag_ft.training.dev import DevQuestions
-from rag_ft.training.distillation import FAR, onto_principal_axes, ranked_pairs, vector_pairs
+from rag_ft.training.distillation import FAR, ranked_pairs, vector_pairs
 from rag_ft.training.pairs import Pair
+from rag_ft.training.principal_axes import onto_principal_axes
 
 
 @pytest.fixture(scope="module")

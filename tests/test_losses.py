@@ -19,10 +19,14 @@ from rag_ft import (
     read_documents,
     train_model,
 )
+from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.retrieval.bm25 import BM25
+from rag_ft.training.dev import DevQuestions
 from rag_ft.training.losses import check_dimensions, loss_for
-from rag_ft.training.trainer import without_dropout
+from rag_ft.training.pairs import training_pairs
+from rag_ft.training.principal_axes import add_rotation, remove_rotation
+from rag_ft.training.trainer import run_trainer, without_dropout
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -59,9 +63,38 @@ def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settin
     if trained.is_base:  # a gain that may be chance: then its vectors were not trained to be cut
         settings = {name: value for name, value in settings.items() if name != "dimensions"}
     assert recorded | {name: _plain(value) for name, value in settings.items()} == recorded
-    # Whatever was trained, what is saved is a plain model.
-    saved = load_sentence_transformer(str(trained.folder))
-    assert saved.state_dict().keys() == load_sentence_transformer("local").state_dict().keys()
+    # Whatever was trained, what is saved is a plain model; one whose vectors may be cut ends with a rotation.
+    saved = set(load_sentence_transformer(str(trained.folder)).state_dict())
+    assert saved - set(load_sentence_transformer("local").state_dict()) == (
+        {"2.linear.weight"} if "dimensions" in settings else set()
+    )
+
+
+@pytest.mark.slow
+def test_vectors_cut_to_128_numbers_find_nearly_as_much(dataset: QADataset) -> None:
+    model = load_sentence_transformer("local", max_length=64)
+    recipe = SMALL.but(dimensions=(128,))
+    pairs = training_pairs(dataset, recipe)
+    asked = DevQuestions.of(dataset.with_qrels({"dev": dataset.qrels["test"]}))
+
+    def figure(dimension: int | None) -> float:
+        vectors = (
+            encode(model, asked.query_texts, "query", dimension=dimension),
+            encode(model, asked.passage_texts, "document", dimension=dimension),
+        )
+        return float(asked.values_of(*vectors).mean())
+
+    whole, cut = figure(None), figure(128)
+    rotation = add_rotation(model, [pair.query for pair in pairs], [pair.passage for pair in pairs])
+    assert rotation is not None
+    assert add_rotation(model, ["who"], ["he"]) is None
+    assert figure(None) == pytest.approx(whole, abs=0.01)
+    assert figure(128) > cut
+    run_trainer(model, pairs, recipe)
+    assert figure(None) > whole + 0.05
+    assert figure(128) >= 0.95 * figure(None)
+    remove_rotation(model, rotation)
+    assert set(model.state_dict()) == set(load_sentence_transformer("local").state_dict())
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import DevQuestions, copy_weights
 from rag_ft.training.diagnosis import check_losses, check_questions
 from rag_ft.training.pairs import question_styles, questions_sketch, training_pairs
+from rag_ft.training.principal_axes import add_rotation
 from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
 from rag_ft.training.trainer import check_training_device, run_trainer
 
@@ -213,6 +214,8 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         if len(pairs) < 2:
             raise InputError(f"the dataset has {len(pairs)} questions to train on: give 2 or more")
         dev = DevQuestions.of(dataset, self.seed) if dataset.qrels.get("dev") else None
+        if recipe.dimensions:
+            add_rotation(self.model, [pair.query for pair in pairs], [pair.passage for pair in pairs])
         base = copy_weights(self.model)
         wanted = sha256_of(*map(repr, (self.model_id, self.model.max_seq_length, self.model.prompts, recipe, pairs)))
         checkpoints = Checkpoints.beside(output, wanted, {"epochs": recipe.epochs, "pairs": len(pairs)})

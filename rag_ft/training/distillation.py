@@ -15,9 +15,9 @@ from rag_ft.embedding.encoding import encode
 from rag_ft.training.dev import Dev
 from rag_ft.training.dev_figure import figure_of
 from rag_ft.training.pairs import Pair
+from rag_ft.training.principal_axes import onto_principal_axes
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
 NEAR, FAR = 2, 2
@@ -71,28 +71,6 @@ def _some(texts: list[str], most: int, draw: np.random.Generator) -> list[str]:
 def _repeated(count: int, rows: int, draw: np.random.Generator) -> list[int]:
     """Each number as often as any other, at random, `rows` of them."""
     return [int(n) for _ in range(-(-rows // count)) for n in draw.permutation(count)][:rows]
-
-
-def onto_principal_axes(
-    queries: NDArray[np.float32], passages: NDArray[np.float32], dimension: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Turn vectors onto the axes along which they differ most, keep the first ones, and make their length 1.
-
-    Args:
-        queries: shape (queries, d).
-        passages: shape (passages, d).
-        dimension: how many axes stay; nothing is done where that is d.
-    """
-    if dimension >= passages.shape[1]:
-        return queries, passages
-    # Not centred: cosines are taken from the origin.
-    _, axes = np.linalg.eigh(queries.T @ queries + passages.T @ passages)  # the largest come last
-    kept = axes[:, ::-1][:, :dimension]
-    return _unit(queries @ kept), _unit(passages @ kept)
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def ranked_pairs(pairs: Sequence[Pair], teacher: SentenceTransformer, seed: int = 0) -> list[Pair]:

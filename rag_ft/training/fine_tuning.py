@@ -28,6 +28,7 @@ from rag_ft.training.distillation import beside_teacher
 from rag_ft.training.guard import Choice, why_base
 from rag_ft.training.pairs import question_styles, questions_sketch
 from rag_ft.training.planning import Plan, plan_training
+from rag_ft.training.principal_axes import remove_rotation
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.rounds import tune_in_rounds
 from rag_ft.training.trainer import check_trackers, check_training_device
@@ -229,6 +230,8 @@ def _carry_out(
     if choice.share == 0.0 and recipe.dimensions:
         logger.warning("the base model stays, so its vectors cannot be cut: it was not trained for that")
         recipe = replace(recipe, dimensions=())
+        if plan.rotation is not None:
+            remove_rotation(model, plan.rotation)
     for finding in findings:
         logger.warning("%s", finding)
     training = _record(plan, choice, tunings, findings, started)

@@ -24,6 +24,7 @@ from rag_ft.training.hard_negatives import mine_negatives, without_mined
 from rag_ft.training.lora import DEFAULT_RATE
 from rag_ft.training.losses import SHAPE, check_dimensions, check_shape, loss_that_fits
 from rag_ft.training.pairs import Pair, is_generated, scored_pairs, training_pairs, without_held_out
+from rag_ft.training.principal_axes import add_rotation
 from rag_ft.training.recipe import STRONG, Recipe, fitting_max_length, recipe_for, room_to_learn
 from rag_ft.training.trainer import run_trainer
 from rag_ft.training.unasked import Unasked, unasked_documents
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class Plan:
         findings: what looks wrong already.
         fingerprint: what must be the same for a killed training to go on.
         max_pairs: of the dataset that may make examples.
+        rotation: that the model ends with, where its vectors may be cut; the base has none of its own.
     """
 
     model: SentenceTransformer
@@ -72,6 +75,7 @@ class Plan:
     dev: Dev | None
     fingerprint: str
     max_pairs: int | None = None
+    rotation: Dense | None = None
     unasked: Unasked | None = None
     base_values: NDArray[np.float64] | None = None
     level: float | None = None
@@ -129,9 +133,13 @@ def plan_training(
             level = dev.level(base_values)
             shares = bounded_shares(shares, room_to_learn(level))
             _say_level(level, shares)
+    rotation = None
+    if recipe.dimensions and shares and shape != "vectors":  # a teacher's vectors have axes of their own
+        rotation = add_rotation(model, [pair.query for pair in examples], [pair.passage for pair in examples])
+        base = copy_weights(model)
     return Plan(
-        model, base, teacher, dataset, replace(recipe, shares=shares), examples, dev, fingerprint, max_pairs, unasked,
-        base_values, level, findings,
+        model, base, teacher, dataset, replace(recipe, shares=shares), examples, dev, fingerprint, max_pairs, rotation,
+        unasked, base_values, level, findings,
     )  # fmt: skip
 
 

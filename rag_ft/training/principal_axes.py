@@ -1,0 +1,95 @@
+"""Vectors turned onto the axes along which they differ most, so that what is cut off them afterwards says least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_ft.embedding.encoding import encode
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense
+
+ENOUGH_TEXTS = 500
+"""Queries and passages that the axes are taken from."""
+
+
+def principal_axes(queries: NDArray[np.float32], passages: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The axes of some vectors, shape (d, d): in each column one of length 1, the one with the most of them first.
+
+    Args:
+        queries: shape (queries, d).
+        passages: shape (passages, d).
+
+    Example:
+        >>> import numpy as np
+        >>> from rag_ft.training.principal_axes import principal_axes
+        >>> vectors = np.array([[0.1, 1.0], [-0.1, 1.0]], dtype=np.float32)
+        >>> abs(principal_axes(vectors, vectors)).round(1).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    # Not centred: cosines are taken from the origin.
+    _, axes = np.linalg.eigh(queries.T @ queries + passages.T @ passages)  # the largest come last
+    return np.ascontiguousarray(axes[:, ::-1])
+
+
+def onto_principal_axes(
+    queries: NDArray[np.float32], passages: NDArray[np.float32], dimension: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Turn vectors onto their principal axes, keep the first ones, and make their length 1.
+
+    Args:
+        queries: shape (queries, d).
+        passages: shape (passages, d).
+        dimension: how many axes stay; nothing is done where that is d.
+    """
+    if dimension >= passages.shape[1]:
+        return queries, passages
+    kept = principal_axes(queries, passages)[:, :dimension]
+    return _unit(queries @ kept), _unit(passages @ kept)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def add_rotation(model: SentenceTransformer, queries: Sequence[str], passages: Sequence[str]) -> Dense | None:
+    """Let a model end with a rotation onto the principal axes of some texts: no cosine changes by that.
+
+    Its vectors may then be cut at once (MiniLM on covidqa, 128 of 384 numbers: .98 of the nDCG@10 in place of .88), and
+    training for cut vectors (Matryoshka) begins there.
+
+    Args:
+        model: changed in place.
+        queries: some of those it will be asked.
+        passages: some of those it will find.
+
+    Returns:
+        The module that was added; None where the model ends with a linear map already, from a training like this.
+    """
+    import torch
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    end = len(model) - isinstance(model[-1], Normalize)
+    if isinstance(model[end - 1], Dense):
+        return None
+    axes = principal_axes(encode(model, _some(queries), "query"), encode(model, _some(passages), "document"))
+    size = len(axes)
+    rotation = Dense(size, size, bias=False, activation_function=None, init_weight=torch.from_numpy(axes.T.copy()))
+    model.insert(end, rotation.to(model.device))
+    return rotation
+
+
+def _some(texts: Sequence[str]) -> list[str]:
+    distinct = list(dict.fromkeys(texts))
+    return distinct[:: -(-len(distinct) // ENOUGH_TEXTS)]
+
+
+def remove_rotation(model: SentenceTransformer, rotation: Dense) -> None:
+    """Take an added rotation away again."""
+    del model[next(place for place, module in enumerate(model) if module is rotation)]
