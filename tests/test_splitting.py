@@ -197,20 +197,18 @@ def test_below_10_documents_dev_is_made_of_groups_of_neighbours(documents: int, 
     assert len(places) == max(1, round(0.15 * 4 * documents))
 
 
-@given(corpus=corpora(), seed=st.integers(0, 50))
-@settings(max_examples=25, deadline=None)
-def test_no_training_question_nearly_repeats_one_of_a_carved_dev(corpus: Corpus, seed: int) -> None:
-    carved = carve_dev(corpus.dataset.with_qrels({"train": corpus.qrels}), seed=seed)
-    groups = near_duplicate_groups([corpus.dataset.queries[query].text for query in corpus.qrels])
-    group_of = dict(zip(corpus.qrels, groups, strict=True))
-    train, dev = ({group_of[query] for query in carved.qrels.get(split, {})} for split in ("train", "dev"))
-    assert train.isdisjoint(dev)
+def test_questions_of_a_template_stay_in_training() -> None:
+    corpus = made_of(100, 1, 0, seed=4)
+    queries = {f"q{n}": Query(f"q{n}", f"Who signs form {n} and where is it kept?") for n in range(100)}
+    qrels = {query: {passage: 1} for query, passage in zip(queries, corpus.dataset.passages, strict=True)}
+    carved = carve_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
+    assert len(carved.qrels["dev"]) >= 15
+    assert len(carved.qrels["train"]) >= 70
 
 
 def test_of_very_many_questions_no_more_are_held_out_than_are_asked() -> None:
     corpus = made_of(400, 1, 0, seed=5)
-    queries = {f"{key} {n}": Query(f"{key} {n}", f"{n} {text.text}?") for key, text in corpus.dataset.passages.items()
-               for n in ("who", "when", *range(40))}  # fmt: skip
+    queries = {f"{key} {n}": Query(f"{key} {n}", f"{n}?") for key in corpus.dataset.passages for n in range(12)}
     qrels = {query: {query.rsplit(" ", 1)[0]: 1} for query in queries}
     carved = carve_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
     assert len(qrels) > 4 * MOST_DEV

@@ -121,8 +121,9 @@ def carve_dev(dataset: QADataset, share: float = 0.15, known: float = 0.1, seed:
 
     Questions on documents that training does not see tell what a model does with new documents; single questions on
     documents that it sees tell what it learns about these. Either alone would choose badly for the other. Of very many
-    questions about 1,000 are enough, and the shares are smaller. A training question that nearly repeats one of dev is
-    in neither.
+    questions about 1,000 are enough, and the shares are smaller. A training question may be like one of dev in words,
+    as those of a template are ("Who signs form 3?"), since it has another answer: passages that nearly repeat each
+    other are of one unit.
 
     Args:
         dataset: any dataset with a train split; one that has a dev split comes back as it is.
@@ -148,34 +149,31 @@ def carve_dev(dataset: QADataset, share: float = 0.15, known: float = 0.1, seed:
     left = {query: relevant for query, relevant in train.items() if query not in dev}
     if not left:
         return dataset
-    repeats = dict(zip(train, near_duplicate_groups([dataset.queries[query].text for query in train]), strict=True))
-    if len(dataset.documents) >= FEW_DOCUMENTS:
-        moved = _on_known(left, repeats, units, known * len(left), seed)
-    else:
-        moved = set()
+    moved = _on_known(dataset, left, units, known, seed) if len(dataset.documents) >= FEW_DOCUMENTS else set()
     dev = {query: relevant for query, relevant in train.items() if query in dev or query in moved}
-    asked_in_dev = {repeats[query] for query in dev}
-    left = {query: relevant for query, relevant in train.items() if repeats[query] not in asked_in_dev}
-    if not left:
-        return dataset
+    left = {query: relevant for query, relevant in train.items() if query not in dev}
     return dataset.with_qrels(dataset.qrels | {"train": left, "dev": dev})
 
 
-def _on_known(train: Qrels, repeats: Mapping[str, int], units: Mapping[str, int], most: float, seed: int) -> set[str]:
-    """At most so many single questions, with their near-repeats, on units that the other questions still ask about."""
+def _on_known(dataset: QADataset, train: Qrels, units: Mapping[str, int], share: float, seed: int) -> set[str]:
+    """Single questions, with their near-repeats, on units that the other questions still ask about."""
     of_unit: dict[int, set[str]] = defaultdict(set)
-    together: dict[int, set[str]] = defaultdict(set)
     for query, relevant in train.items():
-        together[repeats[query]].add(query)
         for passage in relevant:
             of_unit[units[passage]].add(query)
-    drawn = sorted(together)
+    repeats: dict[int, set[str]] = defaultdict(set)
+    groups = near_duplicate_groups([dataset.queries[query].text for query in train])
+    for query, group in zip(train, groups, strict=True):
+        repeats[group].add(query)
+    drawn = sorted(repeats)
     random.Random(seed).shuffle(drawn)
     moved: set[str] = set()
     for group in drawn:
-        asked = {units[passage] for query in together[group] for passage in train[query]}
-        if len(moved) + len(together[group]) <= most and all(of_unit[unit] - moved - together[group] for unit in asked):
-            moved |= together[group]
+        asked = {units[passage] for query in repeats[group] for passage in train[query]}
+        if len(moved) + len(repeats[group]) <= share * len(train) and all(
+            of_unit[unit] - moved - repeats[group] for unit in asked
+        ):
+            moved |= repeats[group]
     return moved
 
 
