@@ -215,7 +215,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
             raise InputError(f"the dataset has {len(pairs)} questions to train on: give 2 or more")
         dev = DevQuestions.of(dataset, self.seed) if dataset.qrels.get("dev") else None
         if recipe.dimensions:
-            add_rotation(self.model, [pair.query for pair in pairs], [pair.passage for pair in pairs])
+            add_rotation(self.model, [pair.query for pair in pairs], list(dataset.passage_texts.values()))
         base = copy_weights(self.model)
         wanted = sha256_of(*map(repr, (self.model_id, self.model.max_seq_length, self.model.prompts, recipe, pairs)))
         checkpoints = Checkpoints.beside(output, wanted, {"epochs": recipe.epochs, "pairs": len(pairs)})

@@ -135,7 +135,7 @@ def plan_training(
             _say_level(level, shares)
     rotation = None
     if recipe.dimensions and shares and shape != "vectors":  # a teacher's vectors have axes of their own
-        rotation = add_rotation(model, [pair.query for pair in examples], [pair.passage for pair in examples])
+        rotation = add_rotation(model, [pair.query for pair in examples], list(dataset.passage_texts.values()))
         base = copy_weights(model)
     return Plan(
         model, base, teacher, dataset, replace(recipe, shares=shares), examples, dev, fingerprint, max_pairs, rotation,
