@@ -26,6 +26,9 @@ WINDOW = 2048
 HASHES_AT_ONCE = 200
 IDS_AT_ONCE = 10_000
 
+SAMPLED = 32
+"""Passages, of the first ones that are written, that a collection must find by their own vectors."""
+
 
 @dataclass
 class Filled:
@@ -162,8 +165,10 @@ def _vectors(
     filled.reused += reused
     filled.embedded += len(records) - reused
     vectors = [by_hash[record.text_hash] for record in records]
-    if len(filled.sample) < 16:
-        filled.sample |= {records[0].id: vectors[0], records[-1].id: vectors[-1]}
+    if len(filled.sample) < SAMPLED:
+        # Evenly: a graph of many equal vectors (a footer on every page) may lose a few others, and two would not tell.
+        step = max(1, len(records) // SAMPLED)
+        filled.sample |= {records[place].id: vectors[place] for place in range(0, len(records), step)}
     return vectors
 
 
