@@ -128,6 +128,7 @@ def pairs(count: int = 64) -> list[Pair]:
 @pytest.mark.slow
 def test_a_training_that_broke_off_measures_no_epoch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watcher_module, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(watcher_module, "LARGEST_PART", 1e9)
     recipe = Recipe(epochs=3, batch_size=16, together=1)
     whole = run_trainer(load_sentence_transformer("local", max_length=32), pairs(32), recipe, lambda: 0.5)
     measured: list[float] = []
