@@ -29,11 +29,13 @@ def principal_axes(queries: NDArray[np.float32], passages: NDArray[np.float32]) 
         >>> import numpy as np
         >>> from rag_ft.training.principal_axes import principal_axes
         >>> vectors = np.array([[0.1, 1.0], [-0.1, 1.0]], dtype=np.float32)
-        >>> abs(principal_axes(vectors, vectors)).round(1).tolist()
+        >>> principal_axes(vectors, vectors).round(1).tolist()
         [[0.0, 1.0], [1.0, 0.0]]
     """
     # Not centred: cosines are taken from the origin.
     _, axes = np.linalg.eigh(queries.T @ queries + passages.T @ passages)  # the largest come last
+    # An axis has two directions: a training that goes on after a kill must take the same one.
+    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))] < 0, -1, 1).astype(axes.dtype)
     return np.ascontiguousarray(axes[:, ::-1])
 
 
