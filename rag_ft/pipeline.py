@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,7 @@ def fine_tune(
     max_length: int | None = None,
     max_pairs: int | None = None,
     max_minutes: float | None = None,
+    settings: Mapping[str, Any] | None = None,
     chroma: str | Path | None = None,
     collection: str = "passages",
     seed: int = 0,
@@ -145,6 +147,7 @@ def fine_tune(
         max_length: tokens to read of a passage; chosen by the passages where None.
         max_pairs: train on so many pairs at most.
         max_minutes: make training fit this time.
+        settings: numbers of the training recipe that replace its own: `epochs`, `learning_rate`, ... (`Recipe`).
         chroma: a folder or `http://host:port` for the index; the run folder's `chroma/` where None.
         collection: the readable part of the collection's name.
         seed: of every draw.
@@ -180,9 +183,11 @@ def fine_tune(
     from rag_ft.retrieval.fusion import Fusion
     from rag_ft.retrieval.hybrid import keep_fusion
     from rag_ft.training.fine_tuning import train_model
+    from rag_ft.training.recipe import Recipe
     from rag_ft.training.trainer import check_training_device
 
     check_training_device(device)
+    Recipe().but(**settings or {})  # what cannot be meant is said before questions are paid for
     folder = Path(output_dir)
     stages = Stages(folder)
 
@@ -227,12 +232,14 @@ def fine_tune(
         "max_pairs": max_pairs,
         "max_minutes": max_minutes,
         "seed": seed,
+        **({"settings": json.loads(json.dumps(settings))} if settings else {}),
     }
     if not stages.done("model", training, "model/rag_ft.json"):
         stages.start("model")
         train_model(
-            dataset, folder / "model", seed=seed, device=device, show_progress=show_progress, **_arguments(training)
-        )
+            dataset, folder / "model", seed=seed, device=device, show_progress=show_progress, **_arguments(training),
+            **(settings or {}),
+        )  # fmt: skip
         stages.finish("model", training)
     candidate = FineTunedEmbedding.load(folder / "model", device=device)
 
@@ -316,7 +323,7 @@ class Stages:
 
 
 def _arguments(training: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in training.items() if key not in ("seed", "questions")}
+    return {key: value for key, value in training.items() if key not in ("seed", "questions", "settings")}
 
 
 def _questions_of(dataset: Path) -> str:

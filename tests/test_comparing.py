@@ -178,10 +178,13 @@ class Tuned(Hashed):
     questions: list[str]
     share: float = 1.0
     base_model: str = ""
+    gain: float = 0.0
 
     @property
     def record(self) -> dict[str, Any]:
-        training = {"questions": sketch_of(self.questions, QUESTIONS), "share": self.share}
+        training: dict[str, Any] = {"questions": sketch_of(self.questions, QUESTIONS), "share": self.share}
+        if self.gain:
+            training |= {"gain": {"mean": self.gain}, "dev_makings": {"key phrases": 70}}
         return {"training": training, "base_model": self.base_model}
 
 
@@ -195,6 +198,14 @@ def test_a_model_is_not_tested_on_what_it_was_trained_on(harbour: QADataset) -> 
     assert "The candidate (tuned) was trained on 5.0% of these questions." in few.notes
     base = compare(harbour, MODEL, Tuned(model_name="tuned", questions=asked, share=0.0), hybrids=False)
     assert not any("trained on" in note for note in base.notes)
+
+
+def test_a_gain_on_dev_that_does_not_show_is_told(harbour: QADataset) -> None:
+    gained = Tuned(model_name="tuned", questions=[], gain=0.08)
+    told = "The candidate (tuned) gained +0.080 on its dev questions (70 key phrases) and +0.000 on these"
+    assert any(note.startswith(told) for note in compare(harbour, MODEL, gained, hybrids=False).notes)
+    hardly = compare(harbour, MODEL, Tuned(model_name="tuned", questions=[], gain=0.01), hybrids=False)
+    assert not any("gained" in note for note in hardly.notes)
 
 
 def test_a_change_of_the_base_model_is_not_taken_for_tuning(harbour: QADataset) -> None:

@@ -21,6 +21,7 @@ from rag_ft import FineTunedEmbedding, InputError
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import LOCAL_NAME, load_sentence_transformer, local_model_folder
 from rag_ft.embedding.marked import mark_of
+from rag_ft.embedding.model_card import model_card
 from rag_ft.embedding.prefixes import family_prefixes, prefixes_for
 from rag_ft.embedding.saving import save_model
 
@@ -202,6 +203,33 @@ def test_the_card_shows_how_to_use_the_model_without_rag_ft(prefixed: Path) -> N
         if "queries" in names:
             query = expected.get_query_embedding("How do I claim expenses?")
             assert similarity(names["queries"][0], query) > 0.9999  # type: ignore[index]
+
+
+def test_the_card_says_how_the_model_was_trained_and_judged(prefixed: Path) -> None:
+    training = {
+        "pairs": 40, "seconds": 60.0, "question_styles": {}, "dev_questions": 30, "dev_makings": {"other": 30},
+        "dev_ndcg@10": {"base": 0.5, "share 0.5": 0.6}, "gain": {"mean": 0.1, "ci95": [0.02, 0.18]}, "share": 0.5,
+        "dev_apart": {"earlier other": {"questions": 10, "base": 0.4, "shipped": 0.45}}, "level": 0.61,
+        "general": {"base": 0.75, "share 0.5": 0.74}, "dev_triplet_accuracy": {"base": 0.8, "shipped": 0.9},
+        "teacher": {"name": "large", "dev_ndcg@10": 0.7, "student": 0.6, "times_faster": 3.0},
+    }  # fmt: skip
+    record = json.loads((prefixed / "rag_ft.json").read_text()) | {
+        "training": training,
+        "recipe": {"epochs": 3},
+        "generations": [{"name": "first", "pairs": 50, "share": 1.0}],
+    }
+    card = model_card(record)
+    for said in (
+        "40 pairs, 60 s. Recipe:",
+        "The gain on dev is +0.100 (95 % interval +0.020 to +0.180).",
+        "| earlier other | 10 | 0.400 | 0.450 |",
+        "nDCG@10 0.610 on questions made of the passages",
+        "general questions (0 to 1): 0.740, the base 0.750.",
+        "Dev triplets told apart: 0.900, by the base 0.800.",
+        "Taught by large, and 3 times as fast: nDCG@10 0.600, the teacher's 0.700.",
+        "Tuned before, one after the other: first (50 pairs).",
+    ):
+        assert said in card
 
 
 def test_vectors_are_cut_and_have_length_one(prefixed: Path) -> None:

@@ -86,6 +86,22 @@ def test_what_a_miner_found_makes_room_for_what_the_next_one_finds() -> None:
     assert again.negative_sources == mined.negative_sources
 
 
+def test_what_is_held_out_of_a_few_documents_is_no_negative() -> None:
+    """Of few documents neighbouring passages are held out: their document is known, they are not."""
+    passages = {
+        f"p{n}": Passage(f"p{n}", f"Form {n} is booked in HELM by the {n}th master.", doc_id="book") for n in range(20)
+    }
+    queries = {f"q{n}": Query(f"q{n}", f"Who books form {n}?") for n in range(20)}
+    asked = {f"q{n}": {f"p{n}": 1} for n in range(20)}
+    train, test = dict(list(asked.items())[:10]), dict(list(asked.items())[10:])
+    dataset = QADataset(passages, queries, {"train": train, "test": test}, negatives={"q0": ["p12", "p3"]})
+    mined = mine_negatives(dataset, by="bm25", count=3, margin=1.0)
+    found = {passage for query, some in mined.negatives.items() for passage in some if passage != "p12"}
+    assert found <= {f"p{n}" for n in range(10)}
+    (first, *_) = training_pairs(dataset, Recipe(negatives=1, cloze=0.0))
+    assert first.negatives == (passages["p3"].text,)
+
+
 def test_a_loss_without_a_negative_left_says_so() -> None:
     asked = {"train": {"leave": {"leave": 1}, "desk": {"desk": 1}}, "test": {"ferry": {"ferry": 1}}}
     with pytest.raises(InputError, match="needs negatives, and those of the training questions are all in documents"):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_ft import InputError, Passage, QADataset, Query, merge_datasets, train_model
+from rag_ft import InputError, Passage, QADataset, Query, ScoredPair, merge_datasets, train_model
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.text.sketch import hash_of
+from rag_ft.evaluation.comparison import judge
+from rag_ft.evaluation.table import comparison_text
+from rag_ft.training.dev import DevQuestions, DevScores
+from rag_ft.training.planning import held_out_dev
 
 WORDS = ["harbour", "crane", "badge", "leave", "tide", "cargo", "quay", "night", "claim", "form", "mast", "rope"]
 
@@ -68,6 +74,61 @@ def test_a_share_of_the_old_questions_is_trained_on_again() -> None:
         merge_datasets(many("old"), many("new"), replay=1)
 
 
+def test_mined_negatives_stay_known_as_mined() -> None:
+    one = drawn(1, 12)
+    query = next(iter(one.qrels["train"]))
+    other = next(passage for passage in one.passages if passage not in one.qrels["train"][query])
+    mined = replace(one, negatives={query: [other]}, negative_sources={query: {other: "dense"}})
+    merged = merge_datasets(mined, QADataset({}, {}, {}))
+    assert merged.negative_sources == {query: {other: "dense"}}
+
+
+def test_dev_asks_nothing_that_the_model_was_tuned_on() -> None:
+    texts = [f"the {a} beside the {b}" for a in WORDS for b in WORDS if a != b]
+    pairs = [ScoredPair(text, text, number % 2) for number, text in enumerate(texts)]
+    earlier = QADataset({}, {}, {}, scored_pairs=pairs[:60])
+    merged = merge_datasets(earlier, QADataset({}, {}, {}, scored_pairs=pairs[60:]), replay=0.3)
+    assert len(merged.scored_pairs) == len(pairs[60:]) + round(len(pairs[60:]) * 0.3 / 0.7)
+    seen = {hash_of(pair.query) for pair in pairs[:60]}
+    dev, rest = held_out_dev(merged, True, 0, seen)
+    assert isinstance(dev, DevScores)
+    assert not any(hash_of(pair.query) in seen for pair in dev.pairs)
+    assert len(rest.scored_pairs) + len(dev.pairs) == len(merged.scored_pairs)
+
+    one = drawn(3, 40)
+    known = {hash_of(one.queries[query].text) for query in list(one.qrels["dev"])[:3]}
+    found, without = held_out_dev(one, False, 0, known)
+    assert isinstance(found, DevQuestions)
+    assert 0 < len(found.query_ids) == len(without.qrels["dev"]) < len(one.qrels["dev"])
+    assert not any(hash_of(text) in known for text in found.query_texts)
+
+
+def test_a_comparison_tells_earlier_questions_apart() -> None:
+    def side(name: str) -> QADataset:
+        passages = {f"{name}{n}": Passage(f"{name}{n}", f"{name} {n} stands there") for n in range(60)}
+        queries = {f"q{name}{n}": Query(f"q{name}{n}", f"where is the {name} of number {n}?") for n in range(60)}
+        return QADataset(passages, queries, {"test": {f"q{name}{n}": {f"{name}{n}": 1} for n in range(60)}})
+
+    merged = merge_datasets(side("crane"), side("winch"))
+    right = [[next(iter(grades))] for grades in merged.qrels["test"].values()]
+    wrong = ["winch0"]
+    rankings = {
+        "baseline": [[*(found if "crane" in found[0] else wrong)] for found in right],
+        "candidate": [[*(found if "winch" in found[0] else wrong)] for found in right],
+    }
+    found = judge(merged, "test", rankings, {role: role for role in rankings})
+    earlier, later = found.slices["earlier"], found.slices["later"]
+    assert (earlier.queries, later.queries) == (60, 60)
+    assert earlier.differences["candidate"].mean == -1.0
+    assert later.differences["candidate"].mean > 0.9
+    assert "questions of the earlier dataset" in comparison_text(found)
+    mostly = merged.with_qrels({"test": dict(list(merged.qrels["test"].items())[50:])})
+    rankings = {role: lists[50:] for role, lists in rankings.items()}
+    verdict = judge(mostly, "test", rankings, {role: role for role in rankings})
+    assert verdict.verdict == "inconclusive"  # better in all, and worse on the ten earlier ones
+    assert "fell on questions of the earlier dataset" in verdict.reasons["candidate"]
+
+
 @pytest.mark.slow
 def test_each_side_brings_its_own_dev(tmp_path: Path) -> None:
     def side(name: str, dev: bool) -> QADataset:
@@ -94,3 +155,10 @@ def test_each_side_brings_its_own_dev(tmp_path: Path) -> None:
         shares=(1.0,),
     )
     assert trained.record["training"]["dev_makings"] == {"earlier other": 6, "other": 6}
+    apart = trained.record["training"]["dev_apart"]
+    assert {kind: found["questions"] for kind, found in apart.items() if "document" not in kind} == {
+        "earlier other": 6,
+        "other": 6,
+    }
+    assert "| earlier other | 6 |" in (trained.folder / "README.md").read_text()
+    assert "Tuned before, one after the other: first" in (trained.folder / "README.md").read_text()

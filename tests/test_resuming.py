@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -23,6 +25,7 @@ from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training import trainer as trainer_module
 from rag_ft.training import watcher as watcher_module
 from rag_ft.training.checkpoints import Checkpoints
+from rag_ft.training.lora import add_lora
 from rag_ft.training.pairs import Pair
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.trainer import run_trainer
@@ -57,9 +60,9 @@ def test_a_killed_training_goes_on_and_ends_the_same(dataset: QADataset, tmp_pat
     _, said = whole.communicate(timeout=240)
     assert whole.returncode == 0, said
     killed = start(folder, tmp_path / "killed")
-    checkpoints = tmp_path / ".killed.training" / "round-1"
+    checkpoints = tmp_path / ".killed.training"
     deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("checkpoint-*/complete")) and time.monotonic() < deadline:
+    while not list(checkpoints.glob("*/round-1/checkpoint-*/complete")) and time.monotonic() < deadline:
         assert killed.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
@@ -101,7 +104,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training(
 PLAN = {"epochs": 2, "pairs": 300}
 
 
-def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path: Path) -> None:
+def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = Checkpoints.beside(tmp_path / "m", "one", PLAN)
     (first.stage("round-1") / "checkpoint-3").mkdir()
     first.close()
@@ -113,9 +116,16 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path: Path) ->
     assert Checkpoints.plan(tmp_path / "m", "two") is None
     same.close()
     other = Checkpoints.beside(tmp_path / "m", "two", PLAN)
+    assert "had other arguments or data: this one begins anew" in caplog.text
     assert not (other.folder / "round-1").exists()
-    other.remove()
-    assert not other.folder.exists()
+    other.close()
+    again = Checkpoints.beside(tmp_path / "m", "one", PLAN)  # an option was forgotten, and is given again
+    assert (again.folder / "round-1" / "checkpoint-3").exists()
+    again.close()
+    third = Checkpoints.beside(tmp_path / "m", "three", PLAN)
+    assert len([each for each in third.folder.parent.iterdir() if each.is_dir()]) == 2
+    third.remove()
+    assert not third.folder.parent.exists()
 
 
 def pairs(count: int = 64) -> list[Pair]:
@@ -193,6 +203,86 @@ def test_out_of_memory_goes_on_with_smaller_parts(monkeypatch: pytest.MonkeyPatc
     assert tuning.inner_batch == 16
     assert max(seen) > 16
     assert seen[-1] == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["cosine", "contrastive"])
+def test_out_of_memory_halves_batches_whose_rows_are_no_negatives_too(
+    loss: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_sentence_transformer("local", max_length=32)
+    forward, seen = type(model).forward, []
+
+    def short_of_memory(self: Any, inputs: dict[str, torch.Tensor], **kwargs: Any) -> Any:
+        seen.append(len(inputs["input_ids"]))
+        if len(inputs["input_ids"]) > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, inputs, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", short_of_memory)
+    label: float | int = 1.0 if loss == "cosine" else 1
+    scored = [Pair(pair.query, pair.passage, label=label) for pair in pairs()]
+    steps: list[int] = []
+    tuning = run_trainer(model, scored, Recipe(epochs=2, batch_size=64, loss=loss), lambda: steps.append(1) or 0.5)
+    assert tuning.inner_batch == seen[-1] == 16
+    assert list(tuning.scores) == ["epoch 1", "epoch 2"]
+
+
+@pytest.mark.slow
+def test_out_of_memory_with_the_fewest_pairs_takes_gradient_checkpointing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_sentence_transformer("local", max_length=32)
+    forward = type(model).forward
+
+    def short_of_memory(self: Any, inputs: dict[str, torch.Tensor], **kwargs: Any) -> Any:
+        if self.training and not self[0].auto_model.is_gradient_checkpointing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, inputs, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", short_of_memory)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tuning = run_trainer(model, pairs(16), Recipe(epochs=1, batch_size=16, together=1), lambda: 0.5)
+    assert tuning.inner_batch == 4
+    assert any(not torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_dev_is_measured_within_long_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher_module, "STEPS_BETWEEN", 2)
+    model = load_sentence_transformer("local", max_length=32)
+    recipe = Recipe(epochs=1, batch_size=8, together=1, patience=9)
+    figures = iter([0.1, 0.3, 0.2, 0.4, 0.25])
+    tuning = run_trainer(model, pairs(80), recipe, lambda: next(figures))  # ten steps
+    places = ("epoch 0.20", "epoch 0.40", "epoch 0.60", "epoch 0.80", "epoch 1")
+    assert tuning.scores == dict(zip(places, (0.1, 0.3, 0.2, 0.4, 0.25), strict=True))
+    assert tuning.weights is not None
+    assert any(not torch.equal(tuning.weights[name], tensor) for name, tensor in model.state_dict().items())
+    falling = iter([0.4, 0.3, 0.2])
+    stopped = run_trainer(model, pairs(80), recipe.but(patience=2), lambda: next(falling))
+    assert list(stopped.scores) == list(places[:3])
+
+
+def test_a_training_leaves_the_callers_generators_alone() -> None:
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = random.random(), np.random.random(), float(torch.rand(1))
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    run_trainer(load_sentence_transformer("local", max_length=32), pairs(8), Recipe(epochs=1, batch_size=8, together=1))
+    assert (random.random(), np.random.random(), float(torch.rand(1))) == expected
+
+
+def test_low_rank_updates_begin_with_the_seed() -> None:
+    begun = []
+    for seed in (0, 0, 1):
+        model = load_sentence_transformer("local", max_length=32)
+        add_lora(model, 4, seed)
+        begun.append(next(tensor for name, tensor in model.named_parameters() if ".lora_A" in name))
+    assert torch.equal(begun[0], begun[1])
+    assert not torch.equal(begun[0], begun[2])
+
+
+def test_a_very_long_text_is_cut_before_it_is_tokenised() -> None:
+    model = load_sentence_transformer("local", max_length=32)
+    long = [Pair("Who signs?", "word " * 10**6, frozenset([n]), shown=frozenset([n])) for n in range(2)]
+    assert max(map(len, trainer_module._columns(long, model)["positive"])) == 40 * 32
 
 
 @pytest.mark.parametrize("base", ["local", "static"])

@@ -15,6 +15,8 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from rag_ft.embedding.loading import load_sentence_transformer, local_model_folder
 from rag_ft.training.batching import SHARED, apart
+from rag_ft.training.losses import loss_for
+from rag_ft.training.recipe import Recipe
 from rag_ft.training.shared_passages import SharedPassagesLoss
 
 SUBJECTS = ("leave", "badges", "harbours", "claims", "kittiwakes")
@@ -88,6 +90,8 @@ def test_a_model_of_word_vectors_alone_learns_too() -> None:
     value = SharedPassagesLoss(static)(columns(static, ("leave", "leave", "harbours", "claims", "leave")), None)
     value.backward()
     assert float(value.detach()) > 0
+    # Its texts come in one row, of which the cache cannot take a part.
+    assert not loss_for(static, Recipe(batch_size=128)).uses_gradient_cache
 
 
 @settings(max_examples=60, deadline=None)

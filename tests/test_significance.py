@@ -185,6 +185,13 @@ def test_two_groups_that_happen_to_agree_are_no_proof() -> None:
     assert difference.p_value > 0.05
 
 
+@pytest.mark.parametrize(("groups", "sure"), [(2, False), (5, False), (6, True), (60, True)])
+def test_equal_gains_on_few_documents_are_no_proof(groups: int, sure: bool) -> None:
+    found = paired_bootstrap(np.full(60, 0.37), [number % groups for number in range(60)])
+    assert found.p_value == 2.0 ** (1 - groups)  # of the sign test
+    assert (decide(found, 60)[0] == "ship") is sure
+
+
 def test_a_loss_on_one_kind_of_question_is_not_hidden_by_a_gain_on_the_other() -> None:
     gain, loss = Difference(0.1, (0.05, 0.15), 0.001), Difference(-0.1, (-0.2, -0.01), 0.01)
     verdict, reason = decide(gain, 200, {"known": gain, "new": loss})

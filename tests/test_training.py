@@ -307,6 +307,14 @@ def test_rows_of_one_passage_do_not_hide_similar_ones() -> None:
     assert sum(len(group) == 1 for group in groups) < 50
 
 
+def test_rows_that_never_go_together_are_given_up_in_time_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    keys: list[frozenset[object]] = [frozenset([row]) for row in range(100)]
+    keys += [frozenset(["template"])] * 20_000
+    sampler = apart(keys)(range(len(keys)), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0)
+    assert 1 <= len(sampler) <= 101  # minutes, where all of them are tried for each batch
+    assert "of 20100 pairs fit into no batch" in caplog.text
+
+
 def test_few_passages_with_many_questions_are_all_trained_on() -> None:
     keys: list[frozenset[object]] = [frozenset([row % 6]) for row in range(120)]
     sampler = apart(keys)(range(len(keys)), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0)
@@ -327,12 +335,13 @@ def test_dev_asks_a_thousand_questions_at_most_and_of_each_making() -> None:
 
 
 def test_what_dev_and_test_look_for_is_no_negative_and_no_scored_pair() -> None:
-    passages = {key: Passage(key, f"The rule of {key}.") for key in ("a", "b", "c", "d")}
+    texts = {"a": "The rule of a.", "b": "Wardens enter.", "c": "It freezes in March.", "d": "Cranes are greased."}
+    passages = {key: Passage(key, text) for key, text in texts.items()}
     asked = {"a": "What is the rule of a?", "b": "Who may enter at night?", "c": "When does the harbour freeze over?"}
     queries = {key: Query(key, text) for key, text in asked.items()}
     qrels = {"train": {"a": {"a": 1}}, "dev": {"b": {"b": 1}}, "test": {"c": {"c": 1}}}
     scored = [ScoredPair(queries[key].text, f"The rule of {key}.", 1.0) for key in ("a", "b", "c")]
     dataset = QADataset(passages, queries, qrels, negatives={"a": ["b", "c", "d"]}, scored_pairs=scored)
     (pair,) = training_pairs(dataset, Recipe(negatives=3, cloze=0.0))
-    assert pair.negatives == ("The rule of d.",)
+    assert pair.negatives == ("Cranes are greased.",)
     assert [pair.query for pair in without_held_out(dataset).scored_pairs] == ["What is the rule of a?"]

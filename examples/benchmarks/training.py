@@ -9,7 +9,8 @@
 epochs, a tenth of the steps as warm-up); `trainer` is the SentenceTransformers Trainer as it comes (batches of 8, 3
 epochs, learning rate 5e-5). Both train in float32 with dropout, at rag_ft's maximum length. The search is exact.
 
-A line of results/training.jsonl for each training; with no arguments, the table of all lines is printed.
+A line of results/training.jsonl for each training, and the table of all in results/training.md; with no arguments the
+table alone is made.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -33,7 +35,7 @@ from rag_ft.evaluation.metrics import metrics_per_query
 from rag_ft.retrieval.exact import ExactSearch
 from rag_ft.training.recipe import fitting_max_length
 
-FILE = RESULTS / "training.jsonl"
+FILE, TABLE = RESULTS / "training.jsonl", RESULTS / "training.md"
 METRICS = ["ndcg@10", "mrr@10", "hit_rate@5"]
 
 
@@ -97,26 +99,35 @@ def setting(text: str) -> tuple[str, object]:
 
 
 def table() -> str:
-    """All results as a Markdown table: the mean over seeds, and the range."""
-    rows: dict[tuple[str, str], list[dict]] = defaultdict(list)
+    """All results as a Markdown table: the mean over seeds and the range, of each seed the latest run."""
+    rows: dict[tuple[str, int, str], dict[int, dict]] = defaultdict(dict)
     for line in FILE.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        settings = "".join(f", {name} {value}" for name, value in row.get("settings", {}).items())
-        rows[row["collection"], row["way"] + settings].append(row)
+        settings = {"epochs": row["recipe"]["epochs"]} if "recipe" in row else {}
+        way = row["way"] + "".join(f", {name} {value}" for name, value in (settings | row.get("settings", {})).items())
+        rows[row["collection"], row["max_length"], way][row["seed"]] = row
     lines = [
-        "| collection | way | seeds | nDCG@10 | hit@5 | seconds | texts a second |",
-        "|---|---|---|---|---|---|---|",
+        "| collection | tokens | way | seeds | nDCG@10 | hit rate@5 | seconds | texts a second |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for (collection, way), found in sorted(rows.items()):
-        cells = []
-        for metric in ("ndcg@10", "hit_rate@5"):
-            values = [row["test"][metric] for row in found]
-            spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.3f}{spread}")
-        seconds = mean(row.get("seconds", 0) for row in found)
-        rate = mean(row.get("texts_per_second", 0) for row in found)
-        lines.append(f"| {collection} | {way} | {len(found)} | {cells[0]} | {cells[1]} | {seconds:.0f} | {rate:.1f} |")
+    for (collection, length, way), runs in sorted(rows.items()):
+        found = list(runs.values())
+        cells = [
+            _spread([row["test"]["ndcg@10"] for row in found], "{:.3f}"),
+            _spread([row["test"]["hit_rate@5"] for row in found], "{:.3f}"),
+            _spread([row["seconds"] for row in found if "seconds" in row], "{:.0f}"),
+            _spread([row["texts_per_second"] for row in found if "texts_per_second" in row], "{:.1f}"),
+        ]
+        lines.append(f"| {collection} | {length} | {way} | {len(found)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """The mean, and the range where there are several; nothing of nothing."""
+    if not values:
+        return ""
+    around = f" ({form.format(min(values))} to {form.format(max(values))})" if len(values) > 1 else ""
+    return form.format(mean(values)) + around
 
 
 def main() -> None:
@@ -166,6 +177,7 @@ def main() -> None:
                 print(row, flush=True)
                 with FILE.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row | {"machine": machine()}) + "\n")
+    TABLE.write_text(table() + "\n", encoding="utf-8")
     print(table())
 
 

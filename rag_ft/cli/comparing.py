@@ -71,6 +71,10 @@ def compare(
     ],
     candidate: Annotated[list[str], typer.Option(help="The same; may be given several times.")],
     split: Annotated[str, typer.Option(help="Whose questions are asked.")] = "test",
+    earlier: Annotated[
+        Path | None,
+        typer.Option(metavar="DATASET", help="What the baseline was tuned on: asked too, and told apart."),
+    ] = None,
     field: Fields = None,
     max_length: Annotated[
         int | None,
@@ -99,6 +103,7 @@ def compare(
     """Hit rate, MRR and nDCG of several models on the same held-out questions, with a verdict on each."""
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.reading import load_dataset
+    from rag_ft.dataset.merging import ALL, merge_datasets
     from rag_ft.evaluation.comparing import compare as compare_models
     from rag_ft.evaluation.reporting.questions import write_questions
     from rag_ft.evaluation.reporting.report import to_markdown, write_report
@@ -108,6 +113,10 @@ def compare(
     check_outputs(dataset, single, losses, json, html, markdown)
     questions = load_dataset(dataset, split, fields=named_fields(field))
     questions.require(split)
+    if earlier is not None:
+        before_it = load_dataset(earlier, split)
+        before_it.require(split)
+        questions = merge_datasets(before_it, questions, ALL)
     server = Server(embed_url, sending(max_cost))
     candidates = [candidate_of(name, device, max_length, server=server) for name in candidate]
     reach = max((reach_of(model) for model in candidates), default=0)
@@ -127,6 +136,7 @@ def compare(
         baseline,
         *(part for name in candidate for part in ("--candidate", name)),
     ]
+    told += ["--earlier", str(earlier)] if earlier else []
     told += ["--split", split, "--seed", str(seed), *(["--max-length", str(max_length)] if max_length else [])]
     command = shlex.join(["rag-ft", *told])
     if html is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterable
@@ -48,6 +49,21 @@ def real_questions(file: Path | None, field: list[str] | None) -> list[Any]:
     from rag_ft.generation.real_questions import read_questions
 
     return read_questions(file, fields=named_fields(field)) if file is not None else []
+
+
+def recipe_settings(given: list[str] | None) -> dict[str, Any]:
+    """What `--set` says: a setting of the recipe -> its value, as JSON writes it; a name needs no quotes."""
+    found: dict[str, Any] = {}
+    for item in given or ():
+        name, equals, text = item.partition("=")
+        if not equals or name == "seed":
+            raise InputError(f"--set {item!r}: give a setting of the recipe, like --set warmup=0.05 (a seed is --seed)")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return found
 
 
 def named_fields(field: list[str] | None) -> dict[str, str] | None:

@@ -26,6 +26,14 @@ MaxLength = Annotated[
 ]
 MaxPairs = Annotated[int | None, typer.Option(metavar="N", min=2, help="Train on so many pairs at most.")]
 MaxMinutes = Annotated[float | None, typer.Option(metavar="N", min=0.1, help="Make training fit this time.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A number of the recipe: warmup, scale, patience, shares, ...; may be given several times.",
+    ),
+]
 MaxPassages = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Ask the LLM about so many passages at most.")
 ]

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from rag_ft.cli.adapter import refuse_other_options, train_an_adapter
 from rag_ft.cli.app import app, begin, out
-from rag_ft.cli.inputs import named_fields, sending
+from rag_ft.cli.inputs import named_fields, recipe_settings, sending
 from rag_ft.cli.options import (
     Dataset,
     Device,
@@ -27,6 +27,7 @@ from rag_ft.cli.options import (
     Quiet,
     RequestsPerMinute,
     Seed,
+    Set,
 )
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.errors import InputError
@@ -174,6 +175,7 @@ def train(
         list[int] | None,
         typer.Option(metavar="N", min=1, help="A length that vectors may be cut to; may be given several times."),
     ] = None,
+    set_: Set = None,
     report_to: Annotated[
         list[str] | None, typer.Option(metavar="TRACKER", help="tensorboard, trackio, mlflow, wandb, ...")
     ] = None,
@@ -211,7 +213,7 @@ def train(
             "--loss": loss, "--mine": mine, "--focus": focus, "--negatives": negatives, "--rounds": rounds,
             "--lora": lora,
             "--epochs": epochs, "--batch-size": batch_size, "--learning-rate": learning_rate,
-            "--dimension": dimension, "--report-to": report_to, "--push-to-hub": push_to_hub,
+            "--dimension": dimension, "--set": set_, "--report-to": report_to, "--push-to-hub": push_to_hub,
         })  # fmt: skip
         train_an_adapter(
             load_dataset(dataset, fields=named_fields(field)), base_model, output, (adapter or Adapter.AUTO).value,
@@ -250,13 +252,17 @@ def train(
         device=device,
         show_progress=show_progress,
         report_to=report_to or (),
-        **{name: value for name, value in settings.items() if value is not None},
+        **{name: value for name, value in settings.items() if value is not None} | recipe_settings(set_),
     )
     figures = ", ".join(f"{name} {score:.3f}" for name, score in trained.dev.items())
     training = trained.record["training"]
     if figures:
         metric = next(name.removeprefix("dev_") for name in training if name.startswith(("dev_ndcg", "dev_spearman")))
         out.print(f"dev {metric}: {figures}", highlight=False)
+    for kind, found in training["dev_apart"].items():
+        out.print(
+            f"  {escape(kind)} ({found['questions']:g}): {found['base']:.3f} -> {found['shipped']:.3f}", highlight=False
+        )
     if teaching := training.get("teacher"):
         said = next(value for name, value in teaching.items() if name.startswith("dev_"))
         out.print(

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from rag_ft.cli.app import app, begin, out
-from rag_ft.cli.inputs import approval, cut_documents, real_questions
+from rag_ft.cli.inputs import approval, cut_documents, real_questions, recipe_settings
 from rag_ft.cli.options import (
     BaseModel,
     ChunkOverlap,
@@ -30,6 +30,7 @@ from rag_ft.cli.options import (
     Quiet,
     RequireImprovement,
     Seed,
+    Set,
 )
 from rag_ft.cli.results import exit_by_verdict, show_comparison
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
@@ -73,6 +74,7 @@ def run(
     max_length: MaxLength = None,
     max_pairs: MaxPairs = None,
     max_minutes: MaxMinutes = None,
+    set_: Set = None,
     chunk_size: ChunkSize = 256,
     chunk_overlap: ChunkOverlap = 0,
     chroma: Annotated[str | None, typer.Option(help="A folder or http://HOST:PORT for the index.")] = None,
@@ -104,6 +106,7 @@ def run(
         max_length=max_length,
         max_pairs=max_pairs,
         max_minutes=max_minutes,
+        settings=recipe_settings(set_),
         max_passages=max_passages,
         approve=approval(max_cost),
         chroma=chroma,

@@ -12,6 +12,9 @@ from rag_ft.errors import InputError
 EARLIER = "earlier:"
 """Put before an id of the earlier dataset that the later one uses for something else."""
 
+ALL = 0.999
+"""A share of the earlier questions that leaves none of them out."""
+
 
 def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, seed: int = 0) -> QADataset:
     """Join two datasets: all of the later one, and of the earlier one dev and test and a share of the training.
@@ -22,7 +25,8 @@ def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, se
     Args:
         earlier: what a model was tuned on.
         later: what it is tuned on now.
-        replay: share of the earlier questions among all training questions; fewer where there are not so many.
+        replay: share of the earlier questions among all training questions, and of the earlier scored pairs among all
+            of them; fewer where there are not so many.
         seed: of the draw.
 
     Returns:
@@ -78,13 +82,22 @@ def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, se
     negatives = {
         asked[query]: [renamed[p] for p in found] for query, found in earlier.negatives.items() if asked[query] in kept
     } | later.negatives
+    sources = {
+        asked[query]: {renamed[p]: source for p, source in found.items()}
+        for query, found in earlier.negative_sources.items()
+        if asked[query] in kept and asked[query] not in later.negatives
+    }
+    scored = earlier.scored_pairs
+    room = round(len(later.scored_pairs) * replay / (1 - replay)) if later.scored_pairs else len(scored)
+    if room < len(scored):
+        scored = [scored[place] for place in sorted(random.Random(seed).sample(range(len(scored)), room))]
     merged = QADataset(
         passages,
         queries,
         qrels,
         negatives=negatives,
-        scored_pairs=[*earlier.scored_pairs, *later.scored_pairs],
-        negative_sources=later.negative_sources,
+        scored_pairs=[*scored, *later.scored_pairs],
+        negative_sources=sources | later.negative_sources,
     )
     named = [query for part in qrels.values() for query in part if query not in mine]
     return merged.with_info(later.info | {"earlier_questions": list(dict.fromkeys(named))})

@@ -64,6 +64,12 @@ def token_limit(model: SentenceTransformer) -> int:
     return int(limit) if limit is not None and math.isfinite(limit) else 0
 
 
+def within_reach(model: SentenceTransformer, texts: Sequence[str]) -> list[str]:
+    """Texts without what a model will not come to (`CHARACTERS_PER_TOKEN`)."""
+    most = CHARACTERS_PER_TOKEN * (token_limit(model) or 8192)
+    return [text[:most] for text in texts]
+
+
 def encode(
     model: SentenceTransformer,
     texts: Sequence[str],
@@ -94,7 +100,7 @@ def encode(
     if not texts:
         return np.zeros((0, dimension or model.get_embedding_dimension() or 0), dtype=np.float32)
     reach = token_limit(model) or 8192
-    cut = [text[: CHARACTERS_PER_TOKEN * reach] for text in texts]
+    cut = within_reach(model, texts)
     prompt = model.prompts.get(role, "")
     if processes is not None:
         vectors = model.encode(cut, prompt=prompt, batch_size=batch_size or 32, convert_to_tensor=True, pool=processes)

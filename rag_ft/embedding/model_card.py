@@ -76,14 +76,15 @@ def model_card(record: dict[str, Any]) -> str:
             for key in ("base_model", "name", "dimension", "max_length", "query_prefix", "passage_prefix")
         },
         summary=summary,
-        training=_training(training, record.get("recipe", {})),
+        training=_training(training, record.get("recipe", {}), record.get("generations", [])),
     )
 
 
-def _training(training: dict[str, Any], recipe: dict[str, Any]) -> str:
+def _training(training: dict[str, Any], recipe: dict[str, Any], generations: list[dict[str, Any]]) -> str:
     if not training:
         return ""
     styles = ", ".join(f"{count} {style}" for style, count in training.get("question_styles", {}).items())
+    made = f" ({styles})" if styles else ""
     metric, figures = next(
         (
             (name, training[key])
@@ -93,7 +94,7 @@ def _training(training: dict[str, Any], recipe: dict[str, Any]) -> str:
         ("nDCG@10", {}),
     )
     rows = [f"| {name} | {score:.3f} |" for name, score in figures.items()]
-    lines = ["", "## Training", "", f"{training['pairs']} pairs ({styles}), {training['seconds']:.0f} s. Recipe:", ""]
+    lines = ["", "## Training", "", f"{training['pairs']} pairs{made}, {training['seconds']:.0f} s. Recipe:", ""]
     lines += [f"- {name}: {value}" for name, value in recipe.items()]
     if rows:
         made = ", ".join(f"{count} {making}" for making, count in training.get("dev_makings", {}).items())
@@ -101,8 +102,10 @@ def _training(training: dict[str, Any], recipe: dict[str, Any]) -> str:
         asked = f"{training['dev_questions']} dev questions ({made}{kinds})"
         lines += ["", f"{metric} on {asked}, over a pool of passages:", ""]
         lines += [f"| candidate | {metric} |", "|---|---|", *rows]
-    if teacher := training.get("teacher"):
-        lines += ["", f"Taught by {teacher['name']}, and {teacher['times_faster']:g} times as fast."]
+    lines += _more(training, metric)
+    if generations:
+        names = ", ".join(f"{each.get('name')} ({each.get('pairs')} pairs)" for each in generations)
+        lines += ["", f"Tuned before, one after the other: {names}."]
     for title, notes in (
         ("Not taken", [f"{name}: {why}" for name, why in training.get("refused", {}).items()]),
         ("What looked wrong", training.get("findings", [])),
@@ -110,3 +113,29 @@ def _training(training: dict[str, Any], recipe: dict[str, Any]) -> str:
         if notes:
             lines += ["", f"{title}:", "", *(f"- {note}" for note in notes)]
     return "\n".join([*lines, ""])
+
+
+def _more(training: dict[str, Any], metric: str) -> list[str]:
+    """What else was measured of the weights that were chosen."""
+    lines: list[str] = []
+    if gain := training.get("gain"):
+        low, high = gain["ci95"]
+        lines += ["", f"The gain on dev is {gain['mean']:+.3f} (95 % interval {low:+.3f} to {high:+.3f})."]
+    if apart := training.get("dev_apart"):
+        lines += ["", f"| dev questions | number | {metric} of the base | of this model |", "|---|---|---|---|"]
+        lines += [
+            f"| {kind} | {found['questions']} | {found['base']:.3f} | {found['shipped']:.3f} |"
+            for kind, found in apart.items()
+        ]
+    if (level := training.get("level")) is not None:
+        lines += ["", f"The base has nDCG@10 {level:.3f} on questions made of the passages, which bounds the share."]
+    general, share = training.get("general", {}), training.get("share") or 0
+    if (kept := general.get(f"share {share:g}")) is not None:
+        lines += ["", f"How sure it is of general questions (0 to 1): {kept:.3f}, the base {general['base']:.3f}."]
+    if accuracy := training.get("dev_triplet_accuracy"):
+        lines += ["", f"Dev triplets told apart: {accuracy['shipped']:.3f}, by the base {accuracy['base']:.3f}."]
+    if teacher := training.get("teacher"):
+        figure = next((value for name, value in teacher.items() if name.startswith("dev_")), None)
+        figures = "" if figure is None else f": {metric} {teacher['student']:.3f}, the teacher's {figure:.3f}"
+        lines += ["", f"Taught by {teacher['name']}, and {teacher['times_faster']:g} times as fast{figures}."]
+    return lines

@@ -12,7 +12,7 @@ from rag_ft.dataset.text.sketch import QUESTIONS, share_in
 from rag_ft.errors import InputError
 from rag_ft.evaluation.aspects import characters_read_by
 from rag_ft.evaluation.comparison import BASELINE, Comparison, judge
-from rag_ft.evaluation.metrics import DEFAULT_METRICS
+from rag_ft.evaluation.metrics import DEFAULT_METRICS, HEADLINE
 from rag_ft.evaluation.searching.candidates import Hybrid, display_name, kind_of, model_of
 from rag_ft.evaluation.searching.searches import Searches
 from rag_ft.evaluation.verdict import VerdictRules
@@ -92,7 +92,8 @@ def compare(
         rules,
         characters_read_by(given, dataset, split),
     )
-    return replace(comparison, notes=(*comparison.notes, *seen, *_other_bases(roles)))
+    notes = (*comparison.notes, *seen, *_other_bases(roles), *_on_dev_alone(roles, comparison))
+    return replace(comparison, notes=notes)
 
 
 SEEN = 0.1
@@ -139,4 +140,25 @@ def _other_bases(roles: Mapping[str, Candidate]) -> list[str]:
                 f"The {role} ({display_name(each)}) was tuned from {tuned_from}, and the baseline is {before}: the "
                 "difference is one of the base models too."
             )
+    return notes
+
+
+GAINED = 0.02
+"""In nDCG@10: a gain on dev that should show on other questions too."""
+
+
+def _on_dev_alone(roles: Mapping[str, Candidate], comparison: Comparison) -> list[str]:
+    """A note for each model whose gain on dev, when it was tuned, does not show on these questions."""
+    notes = []
+    for role, differences in comparison.differences.items():
+        training = getattr(roles[role], "record", {}).get("training", {})
+        gain, here = training.get("gain"), differences[HEADLINE].mean
+        if not gain or gain["mean"] < GAINED or here > 0:
+            continue
+        made = ", ".join(f"{count} {making}" for making, count in training.get("dev_makings", {}).items())
+        notes.append(
+            f"The {role} ({display_name(roles[role])}) gained {gain['mean']:+.3f} on its dev questions ({made}) and "
+            f"{here:+.3f} on these: what it learned from is not like them. Train on some questions of this kind, or "
+            "generate other styles, with an LLM that has seen some."
+        )
     return notes

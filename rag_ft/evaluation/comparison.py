@@ -232,6 +232,10 @@ def judge(
     known = dataset.known_queries(split)
     is_known = np.array([query in known for query in qrels])
     kinds = {"known": is_known, "new": ~is_known}
+    earlier = set(dataset.info.get("earlier_questions", ()))
+    is_earlier = np.array([query in earlier for query in qrels])
+    if is_earlier.any():
+        kinds |= {"earlier": is_earlier, "later": ~is_earlier}
     aspects = aspects_of(dataset, split, cut or {})
 
     def apart(masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, Slice]:

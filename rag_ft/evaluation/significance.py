@@ -84,7 +84,10 @@ def paired_bootstrap(
     error = _standard_error(sums, sizes, mean)
     if error < 1e-12:
         if np.ptp(differences) < 1e-12:
-            return Difference(mean, (mean, mean), 0.0 if abs(mean) > 1e-12 else 1.0)
+            # All alike: how often that many groups would fall on one side by chance (the sign test).
+            p_value = 2.0 ** (1 - count) if abs(mean) > 1e-12 else 1.0
+            told = p_value < 0.05 or not mean
+            return Difference(mean, (mean, mean) if told else (float("-inf"), float("inf")), p_value)
         # Groups that happen to agree say nothing about their spread: single questions do.
         half = float(t.ppf(0.975, count - 1) * differences.std(ddof=1) / np.sqrt(len(differences)))
         return Difference(

@@ -45,8 +45,13 @@ class Costs:
     size: float = 1.0
 
 
-KINDS = {"known": "new questions, known documents", "new": "new documents"}
-"""The two kinds of held-out question, as people read them."""
+KINDS = {
+    "known": "new questions, known documents",
+    "new": "new documents",
+    "earlier": "questions of the earlier dataset",
+    "later": "questions of the later dataset",
+}
+"""The kinds of held-out question, as people read them; the last two where a dataset was merged with an earlier one."""
 
 
 def decide(
@@ -69,7 +74,7 @@ def decide(
     Args:
         difference: in nDCG@10, over all questions.
         questions: how many.
-        kinds: the difference for each kind of held-out question, `known` and `new`; those that there are.
+        kinds: the difference for each kind of held-out question (`KINDS`); those that there are.
         rules: with other numbers than these.
         costs: of the candidate.
         adjusted: the p-value for several candidates (`holm`); None for one.
@@ -90,7 +95,7 @@ def decide(
             f"{questions} questions are too few to tell: at least {rules.enough_questions} are needed",
         )
     if low == float("-inf"):
-        return "inconclusive", "all questions come from one place: questions on more documents would tell"
+        return "inconclusive", "the questions come from too few places: questions on more documents would tell"
     fell = [kind for kind, found in (kinds or {}).items() if found.ci95[1] < 0]
     apart = "; ".join(f"{KINDS[kind]}: {found}" for kind, found in (kinds or {}).items())
     if low > 0 and fell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,22 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+logger = logging.getLogger(__name__)
+
 LENGTH_WINDOW = 8
 """Batches among which rows are put in the order of their length."""
 
 SHARED = 4
 """Questions on one passage that come into a batch together: more would leave it too few passages."""
+
+LOOKED_THROUGH = 16
+"""Times a batch's rows that are tried for it at most: where few go together, time grows with the rows all the same."""
+
+IN_VAIN = 16
+"""Batches that stay too small, one after the other, after which what is left is given up."""
+
+WELL_USED = 0.9
+"""Share of the rows that batches hold, under which it is said."""
 
 WINDOW = 2048
 """Rows among which similar ones are looked for: time grows with the rows, not with their square."""
@@ -63,13 +75,13 @@ class ApartSampler(DefaultBatchSampler):
             groups = [[row] for row in order]
         waiting = deque(rows_of[row] for group in self._by_length(groups) for row in group)
         batches: list[list[int]] = []
-        largest = 0
-        while waiting:
+        largest = in_vain = 0
+        while waiting and in_vain < IN_VAIN:
             batch: list[int] = []
             answers: set[object] = set()
             shown: set[object] = set()
             left: list[list[int]] = []
-            while waiting and len(batch) < self.batch_size:
+            while waiting and len(batch) < self.batch_size and len(left) < LOOKED_THROUGH * self.batch_size:
                 rows = waiting.popleft()
                 mine = frozenset().union(*(self.keys[row] for row in rows))
                 if answers.isdisjoint(self.shown[rows[0]]) and shown.isdisjoint(mine):
@@ -81,11 +93,17 @@ class ApartSampler(DefaultBatchSampler):
                         left.append(rows[room:])
                 else:
                     left.append(rows)
-            waiting.extendleft(reversed(left))
+            if len(batch) < self.batch_size and waiting:
+                waiting.extend(left)  # none of them fits, so that others have their turn first
+            else:
+                waiting.extendleft(reversed(left))
             # Few passages make small batches: all of them count.
             largest = max(largest, len(batch))
             if len(batch) * 4 >= largest and (len(batch) > 1 or not batches):
                 batches.append(batch)
+                in_vain = 0
+            else:
+                in_vain += 1
         # In the order of their length they would teach short texts first.
         mixed = torch.randperm(len(batches), generator=generator).tolist() if self.lengths else range(len(batches))
         yield from (batches[place] for place in mixed)
@@ -118,7 +136,14 @@ class ApartSampler(DefaultBatchSampler):
 
     def __len__(self) -> int:
         if self._batches is None:
-            self._batches = sum(1 for _ in self._made(0))
+            batches = list(self._made(0))
+            self._batches = len(batches)
+            rows, read = len(self.keys), sum(map(len, batches))
+            if read < WELL_USED * rows:
+                logger.warning(
+                    "%d of %d pairs fit into no batch: their passages nearly repeat each other, or answer the same "
+                    "questions", rows - read, rows,
+                )  # fmt: skip
         return self._batches
 
 

@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 COMPLETE = "complete"
 LOCK = "lock"
-MARK = "fingerprint"
 PLAN = "plan.json"
 STATE = "state.json"
 BEST = "best.safetensors"
@@ -34,12 +33,16 @@ LARGEST_PART = 0.05
 """Of the time that checkpoints may take: those of a model of a gigabyte are nine, and come less often."""
 
 
+OTHERS = 1
+"""Trainings of other arguments or data whose checkpoints stay beside: a forgotten option must not throw hours away."""
+
+
 @dataclass
 class Checkpoints:
-    """A folder beside the model's, until the model stands.
+    """A folder beside the model's, until the model stands, with one for each training that was begun there.
 
     Attributes:
-        folder: where.
+        folder: of this training.
         lock: holds off a second process.
     """
 
@@ -49,41 +52,47 @@ class Checkpoints:
     @staticmethod
     def plan(output: Path, fingerprint: str) -> dict[str, int] | None:
         """What a training that broke off had fitted into its time; None where there is none of this fingerprint."""
-        folder = _folder(output)
+        file = _folder(output) / fingerprint / PLAN
         try:
-            if (folder / MARK).read_text(encoding="utf-8") != fingerprint:
-                return None
-            return {name: int(value) for name, value in json.loads((folder / PLAN).read_text(encoding="utf-8")).items()}
+            return {name: int(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
         except (OSError, ValueError):
             return None
 
     @classmethod
     def beside(cls, output: Path, fingerprint: str, plan: dict[str, int]) -> Checkpoints:
-        """The checkpoints of a training; those of another one at the same place are thrown away.
+        """The checkpoints of a training; of others at the same place the latest alone is kept.
 
         Args:
             output: the model's folder.
-            fingerprint: of all that the training depends on.
+            fingerprint: of all that the training depends on; it names the folder.
             plan: how much of it fits its time.
 
         Raises:
             InputError: where another process trains this model now.
         """
-        folder = _folder(output)
-        with outside_failures(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
+        every = _folder(output)
+        with outside_failures(every):
+            every.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(every / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
                 f"{output} is being trained by another process: wait for it, or choose another --output"
             ) from None
-        mark = folder / MARK
-        if not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint:
-            _clear(folder)
+        folder = every / fingerprint
+        others = [each for each in every.iterdir() if each.is_dir() and each != folder]
+        others.sort(key=lambda each: -each.stat().st_mtime)
+        if others and not folder.exists():
+            logger.warning(
+                "the training of %s that broke off had other arguments or data: this one begins anew, and that one's "
+                "checkpoints stay until a model stands", output,
+            )  # fmt: skip
+        for each in others[OTHERS:]:
+            shutil.rmtree(each)
+        folder.mkdir(exist_ok=True)
+        if not (folder / PLAN).exists():
             write_text(folder / PLAN, json.dumps(plan))
-            write_text(mark, fingerprint)
         return cls(folder, lock)
 
     def stage(self, name: str) -> Path:
@@ -94,21 +103,18 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Throw all away: the model stands. Another process may begin as soon as the lock is released."""
-        _clear(self.folder)
+        every = self.folder.parent
+        for each in every.iterdir():
+            if each.is_dir():
+                shutil.rmtree(each)
         self.close()
         with suppress(OSError):
-            (self.folder / LOCK).unlink(missing_ok=True)
-            self.folder.rmdir()
+            (every / LOCK).unlink(missing_ok=True)
+            every.rmdir()
 
     def close(self) -> None:
         """Let another process have them."""
         self.lock.release()
-
-
-def _clear(folder: Path) -> None:
-    for each in folder.iterdir():
-        if each.name != LOCK:
-            shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
 def _folder(output: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +14,7 @@ from rag_ft.dataset.qa_dataset import QADataset, ScoredPair
 from rag_ft.dataset.splitting import MOST_DEV
 from rag_ft.dataset.styles import HUMAN, KEY_PHRASES
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.text.sketch import hash_of
 from rag_ft.embedding.encoding import encode
 from rag_ft.evaluation.comparison import resampling_groups
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
@@ -60,6 +61,9 @@ class Dev(Protocol):
 
     def passages(self) -> list[str]:
         """Texts to look at a model's vectors with."""
+
+    def texts(self) -> list[str]:
+        """All that a figure reads."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,10 @@ class DevQuestions:
         """The texts of the pool."""
         return self.passage_texts
 
+    def texts(self) -> list[str]:
+        """The questions and the pool."""
+        return [*self.query_texts, *self.passage_texts]
+
     def level(self, values: NDArray[np.float64]) -> float:
         """The mean over the questions that were made without an LLM, or over all where these are few."""
         plain = np.array([making.endswith("key phrases") for making in self.makings])
@@ -182,16 +190,19 @@ class DevScores:
     metric: str = "spearman"
 
     @classmethod
-    def carved(cls, dataset: QADataset, seed: int = 0) -> tuple[DevScores | None, QADataset]:
+    def carved(
+        cls, dataset: QADataset, seed: int = 0, seen: Collection[str] = ()
+    ) -> tuple[DevScores | None, QADataset]:
         """(a share of the scored pairs, with what nearly repeats their questions; the dataset without them).
 
-        None where they are too few.
+        None where they are too few. Questions in `seen`, hashes of what a model was tuned on before, are not drawn.
         """
         queries = sorted({pair.query for pair in dataset.scored_pairs})
         repeats = dict(zip(queries, near_duplicate_groups(queries), strict=True))
         group_of = [repeats[pair.query] for pair in dataset.scored_pairs]
         sizes = Counter(group_of)
-        drawn = sorted(sizes)
+        known = {repeats[query] for query in queries if hash_of(query) in seen}
+        drawn = sorted(sizes.keys() - known)
         random.Random(seed).shuffle(drawn)
         # A third of a few pairs, so that they are enough.
         enough = max(DEV_SHARE * len(group_of), min(ENOUGH, len(group_of) / 3))
@@ -223,6 +234,10 @@ class DevScores:
     def passages(self) -> list[str]:
         """The distinct passages."""
         return list(dict.fromkeys(pair.passage for pair in self.pairs))
+
+    def texts(self) -> list[str]:
+        """Both sides of the pairs."""
+        return [text for pair in self.pairs for text in (pair.query, pair.passage)]
 
 
 def dev_triplets(dataset: QADataset, seed: int = 0) -> list[tuple[str, str, str]]:

@@ -58,7 +58,7 @@ def vector_pairs(
     query_vectors, passage_vectors = onto_principal_axes(query_vectors, passage_vectors, dimension)
     asked, shown = _repeated(len(queries), rows, draw), _repeated(len(passages), rows, draw)
     return [
-        Pair(queries[q], passages[p], label=[query_vectors[q].tolist(), passage_vectors[p].tolist()])
+        Pair(queries[q], passages[p], label=np.stack([query_vectors[q], passage_vectors[p]]))
         for q, p in zip(asked, shown, strict=True)
     ]
 

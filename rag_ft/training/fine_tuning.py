@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rag_ft.dataset.merging import merge_datasets
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import carve_dev
-from rag_ft.dataset.text.sketch import sketch_of
+from rag_ft.dataset.text.sketch import hash_of, sketch_of
 from rag_ft.embedding.contract import read_model_record
 from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, load_sentence_transformer
@@ -25,6 +27,7 @@ from rag_ft.evaluation.significance import Difference
 from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import ENOUGH, dev_triplets, triplet_accuracy
 from rag_ft.training.distillation import beside_teacher
+from rag_ft.training.duration import in_words
 from rag_ft.training.guard import Choice, why_base
 from rag_ft.training.pairs import question_styles, questions_sketch
 from rag_ft.training.planning import Plan, plan_training
@@ -168,8 +171,8 @@ def train_model(
         # Each brings its own dev: merged without, one side alone would choose. The earlier one is drawn as it was when
         # the model was tuned, so that dev asks nothing that it has seen.
         own = before.get("recipe", {}).get("seed")
-        drawn = own if isinstance(own, int) else seed
-        dataset = merge_datasets(carve_dev(earlier, seed=drawn), carve_dev(dataset, seed=seed), replay, seed)
+        earlier = carve_dev(earlier, seed=own if isinstance(own, int) else seed)
+        dataset = merge_datasets(earlier, carve_dev(dataset, seed=seed), replay, seed)
     elif before:
         logger.warning("no earlier dataset is given: nothing tells whether earlier questions are still answered")
     if not dataset.scored_pairs:
@@ -180,13 +183,14 @@ def train_model(
     master = load_sentence_transformer(teacher, device=device) if teacher is not None else None
     plan = plan_training(
         dataset, model, master, output, recipe=recipe, settings=settings, seed=seed, max_length=max_length,
-        max_pairs=max_pairs, max_minutes=max_minutes,
+        max_pairs=max_pairs, max_minutes=max_minutes, seen=_seen(before, earlier),
     )  # fmt: skip
     recipe = plan.recipe
     logger.info(
-        "training %s on %d pairs: %s, %d epochs of batch %d, %d tokens, learning rate %.1e, %s",
+        "training %s on %d pairs: %s, %d epochs of batch %d, %d tokens, learning rate %.1e, %s%s",
         base_model, len(plan.examples), recipe.loss, recipe.epochs, recipe.batch_size, token_limit(model),
         recipe.learning_rate, "bf16" if has_fast_bf16(model.device.type) else "fp32",
+        f", {in_words(plan.seconds)}" if plan.seconds is not None else "",
     )  # fmt: skip
     with ExitStack() as held:
         checkpoints = None
@@ -260,6 +264,7 @@ def _record(
         "dev_makings": dict(Counter(dev.makings)) if dev else {},
         "dev_documents": dict(Counter(dev.kinds)) if dev else {},
         f"dev_{dev.metric if dev else 'ndcg@10'}": {name: round(score, 4) for name, score in choice.scores.items()},
+        "dev_apart": _apart(plan, choice),
         "gain": _interval(choice.gain),
         "share": choice.share,
         "base_stays_because": None if choice.share else why_base(dev, plan.recipe.shares, choice.refused),
@@ -276,11 +281,36 @@ def _record(
     }
 
 
+def _apart(plan: Plan, choice: Choice) -> dict[str, dict[str, float]]:
+    """The dev figures of the base and of what is shipped on each kind of question, where there are several."""
+    dev, before = plan.dev, plan.base_values
+    if dev is None or before is None:
+        return {}
+    after = choice.values if choice.values is not None else before
+    found = {}
+    for words, labels in (("{}", dev.makings), ("on {} documents", dev.kinds)):
+        distinct = list(dict.fromkeys(labels))
+        for label in distinct if len(distinct) > 1 else []:
+            those = np.asarray(labels) == label
+            means = {"base": before[those].mean(), "shipped": after[those].mean()}
+            found[words.format(label)] = {"questions": int(those.sum())} | {
+                name: round(float(mean), 4) for name, mean in means.items()
+            }
+    return found
+
+
 def _earlier_record(folder: str | Path) -> dict[str, Any]:
     record = read_model_record(Path(folder))
     if not record:
         raise InputError(f"{folder} was not tuned by rag_ft (no rag_ft.json): give it as --base-model instead")
     return record
+
+
+def _seen(record: dict[str, Any], earlier: QADataset | None) -> frozenset[str]:
+    """The hashes of the questions that a model was tuned on: of them dev must ask none."""
+    asked = earlier.qrels.get("train", {}) if earlier is not None else {}
+    texts = [earlier.queries[query].text for query in asked] if earlier is not None else []
+    return frozenset([*record.get("training", {}).get("questions", ()), *map(hash_of, texts)])
 
 
 def _generation(record: dict[str, Any]) -> dict[str, Any]:

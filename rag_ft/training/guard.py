@@ -38,6 +38,7 @@ class Choice:
         gain: of the chosen one on dev; None for the base.
         refused: candidate -> why it was not taken, though dev liked it.
         general: candidate -> how sure it is of general questions (`GeneralProbe`).
+        values: of the weights on dev, shape (units,); None for the base's.
     """
 
     share: float
@@ -46,6 +47,7 @@ class Choice:
     gain: Difference | None = None
     refused: dict[str, str] = field(default_factory=dict)
     general: dict[str, float] = field(default_factory=dict)
+    values: NDArray[np.float64] | None = None
 
 
 def choose_share(
@@ -82,7 +84,7 @@ def choose_share(
     general = {"base": probe.score(model)}
     scores = {"base": figure_of(base_values, dev)}
     refused: dict[str, str] = {}
-    eligible: list[tuple[float, float, Difference]] = []
+    eligible: list[tuple[float, float, Difference, NDArray[np.float64]]] = []
     for share in shares:
         name = _name(share)
         model.load_state_dict(mixed_weights(base, tuned, share))
@@ -98,10 +100,10 @@ def choose_share(
         if not general["base"] - general[name] <= forgetting:
             refused[name] = f"forgets: {general['base']:.3f} -> {general[name]:.3f} on general questions"
             continue
-        eligible.append((scores[name], share, gain))
+        eligible.append((scores[name], share, gain, values))
     chosen = Choice(0.0, base, scores, None, refused, general)
     before: NDArray[np.float64] | None = None
-    for _, share, gain in sorted(eligible, key=lambda candidate: -candidate[0]):
+    for _, share, gain, values in sorted(eligible, key=lambda candidate: -candidate[0]):
         weights = mixed_weights(base, tuned, share)
         if unasked is not None and unasked.questions is not None:
             if before is None:
@@ -111,7 +113,7 @@ def choose_share(
             if reason := loss_elsewhere(unasked.questions.values(model) - before, unasked.questions, unasked.foreign):
                 refused[_name(share)] = reason
                 continue
-        chosen = replace(chosen, share=share, weights=weights, gain=gain)
+        chosen = replace(chosen, share=share, weights=weights, gain=gain, values=values)
         break
     model.load_state_dict(chosen.weights)
     for name, reason in refused.items():

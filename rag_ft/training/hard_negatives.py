@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.splitting import split_units
 from rag_ft.embedding.encoding import encode
 from rag_ft.errors import InputError
 from rag_ft.training.recipe import Miner
@@ -73,8 +74,15 @@ def mine_negatives(
     if by != "bm25" and model is None:
         raise InputError(f"hard negatives by {by!r} need a model: give one, or mine by 'bm25'")
     train = dataset.require("train")
+    units = split_units(dataset)
+    seen = {units[passage] for relevant in train.values() for passage in relevant}
     documents = dataset.documents_of(train, "train")
-    texts = {key: text for key, text in dataset.passage_texts.items() if dataset.passages[key].document in documents}
+    texts = {
+        key: text
+        for key, text in dataset.passage_texts.items()
+        # Of few documents parts are held out.
+        if dataset.passages[key].document in documents and units[key] in seen
+    }
     ids = list(texts)
     place = {key: number for number, key in enumerate(ids)}
     groups = dataset.near_duplicates

@@ -14,24 +14,28 @@ DEFAULT_RATE = 10.0
 """Times the learning rate of all weights: the updates begin at 0 and are few (Biderman et al. 2024)."""
 
 
-def add_lora(model: SentenceTransformer, rank: int) -> None:
+def add_lora(model: SentenceTransformer, rank: int, seed: int = 0) -> None:
     """Freeze a model's weights and add low-rank updates of every linear layer, which are trained instead.
 
     Args:
         model: changed in place.
         rank: of the updates; they are scaled by 2.
+        seed: of what they begin with.
 
     Raises:
         InputError: where peft is not installed, or the model is no transformer.
     """
     require_package("peft", "lora", "--lora")
+    import torch
     from peft import LoraConfig, inject_adapter_in_model
 
     inner = _transformer(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=_linear_layers(inner))
-    inject_adapter_in_model(config, inner)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, inner)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".lora_" in name)
 

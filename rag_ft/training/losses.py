@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.errors import InputError
+from rag_ft.training.pairs import Pair
 from rag_ft.training.recipe import Loss, Recipe
 
 if TYPE_CHECKING:
@@ -96,12 +97,15 @@ the right one | Solatorio 2024 |
 
 
 def _plain_loss(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
+    from sentence_transformers.base.losses.gradcache import has_static_embedding_input
     from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.util import pairwise_cos_sim
 
     from rag_ft.training.shared_passages import SharedPassagesLoss
 
-    cached: dict[str, Any] = {"mini_batch_size": recipe.inner_batch} if recipe.batch_size > recipe.inner_batch else {}
+    # The texts of a model of word vectors alone come in one row, which is not cut; it needs hardly any memory.
+    whole = recipe.batch_size <= recipe.inner_batch or has_static_embedding_input(model)
+    cached: dict[str, Any] = {} if whole else {"mini_batch_size": recipe.inner_batch}
     match recipe.loss:
         case "gist":
             guide = copy.deepcopy(model).eval().requires_grad_(False)
@@ -127,9 +131,19 @@ def _plain_loss(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
             return SharedPassagesLoss(model, recipe.scale, **cached)
 
 
+def by_row(recipe: Recipe) -> bool:
+    """Whether each row has a loss of its own, so that a batch may come in parts whose gradients are added up."""
+    return recipe.loss in ("triplet", "cosine", "contrastive", "mse", "margin-mse", "kl")
+
+
 def in_batch(recipe: Recipe) -> bool:
     """Whether the passages of other rows are negatives, so that batches must be made with care."""
     return recipe.loss in (None, "mnr", "gist")
+
+
+def passages_are_shared(recipe: Recipe, pairs: Sequence[Pair]) -> bool:
+    """Whether a passage is read once for all of a batch's questions on it: with negatives a row shows more than it."""
+    return recipe.loss in (None, "mnr") and not pairs[0].negatives
 
 
 def check_dimensions(model: SentenceTransformer, recipe: Recipe) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.splitting import split_units
 from rag_ft.dataset.styles import HUMAN
 from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.text.sketch import QUESTIONS, sketch_of
 from rag_ft.errors import InputError
 from rag_ft.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Pair:
     keys: frozenset[object] = frozenset()
     negatives: tuple[str, ...] = ()
     shown: frozenset[object] = frozenset()
-    label: float | list[float] | list[list[float]] | None = None
+    label: float | list[float] | NDArray[np.float32] | None = None
 
 
 def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = None) -> list[Pair]:
@@ -49,14 +55,16 @@ def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = N
     if max_pairs is not None and max_pairs < len(pairs):
         pairs = [pairs[place] for place in sorted(draw.sample(range(len(pairs)), max_pairs))]
     texts = dataset.passage_texts
-    held_out = {document for split in ("dev", "test") for document in _documents(dataset, split)}
-    found_for = {
+    found_for: dict[str, list[str]] = {}
+    if recipe.negatives and dataset.negatives:
         # What is looked for in dev or test must not be pushed away in training.
-        query: [p for p in dataset.negatives.get(query, []) if dataset.passages[p].document not in held_out]
-        for query, _ in (pairs if recipe.negatives else [])
-    }
+        units, held_out = split_units(dataset), held_out_units(dataset)
+        found_for = {
+            query: [p for p in dataset.negatives.get(query, []) if units[p] not in held_out] for query, _ in pairs
+        }
     count = min(recipe.negatives, max(map(len, found_for.values()), default=0))
-    used = list(dict.fromkeys([passage for _, passage in pairs] + [p for some in found_for.values() for p in some]))
+    answering = [passage for query, _ in pairs for passage in dataset.qrels["train"][query]]
+    used = list(dict.fromkeys([*answering, *(p for some in found_for.values() for p in some)]))
     group = dict(zip(used, near_duplicate_groups([texts[passage] for passage in used]), strict=True))
     positives = list(dict.fromkeys(passage for _, passage in pairs))
     found = []
@@ -73,7 +81,7 @@ def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = N
         if not query.strip() or not passage.strip():
             continue
         answers = dataset.qrels["train"][query_id]
-        keys: frozenset[object] = frozenset(group.get(answer, answer) for answer in answers)
+        keys: frozenset[object] = frozenset(group[answer] for answer in answers)
         against = [p for p in found_for.get(query_id, []) if group[p] not in keys and texts[p].strip()][:count]
         against += _others(positives, count - len(against), keys, group, draw) if count else []
         if len(against) == count:
@@ -82,10 +90,14 @@ def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = N
     return found
 
 
-def _documents(dataset: QADataset, split: str) -> set[str]:
-    """The documents of a split's relevant passages that training has none of."""
-    asked = dataset.documents_of(dataset.qrels.get(split, {}), split) if dataset.qrels.get(split) else set()
-    return asked - dataset.documents_of(dataset.qrels["train"], "train")
+def held_out_units(dataset: QADataset) -> set[int]:
+    """The units (`split_units`) that dev and test ask about, and training does not."""
+    units = split_units(dataset)
+    asked = {
+        split: {units[passage] for relevant in dataset.qrels.get(split, {}).values() for passage in relevant}
+        for split in ("train", "dev", "test")
+    }
+    return (asked["dev"] | asked["test"]) - asked["train"]
 
 
 def without_held_out(dataset: QADataset) -> QADataset:

@@ -1,17 +1,20 @@
-"""What a training does, before it begins: its recipe, its dev, its examples, and how many of them fit a time."""
+"""What a training does, before it begins: its recipe, its dev and its examples."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import random
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import carve_dev
+from rag_ft.dataset.text.sketch import hash_of
 from rag_ft.embedding.encoding import token_limit
 from rag_ft.errors import InputError
 from rag_ft.training.checkpoints import Checkpoints
@@ -19,6 +22,7 @@ from rag_ft.training.dev import Dev, DevQuestions, DevScores, State, copy_weight
 from rag_ft.training.dev_figure import figure_of
 from rag_ft.training.diagnosis import UNPROVEN, check_level, check_questions
 from rag_ft.training.distillation import NEAR, ranked_pairs, vector_pairs
+from rag_ft.training.duration import estimated_seconds, fitted_into, planned_as
 from rag_ft.training.focus import what_bm25_misses
 from rag_ft.training.hard_negatives import mine_negatives, without_mined
 from rag_ft.training.lora import DEFAULT_RATE
@@ -26,11 +30,9 @@ from rag_ft.training.losses import SHAPE, check_dimensions, check_shape, loss_th
 from rag_ft.training.pairs import Pair, is_generated, scored_pairs, training_pairs, without_held_out
 from rag_ft.training.principal_axes import add_rotation
 from rag_ft.training.recipe import STRONG, Recipe, fitting_max_length, recipe_for, room_to_learn
-from rag_ft.training.trainer import run_trainer
 from rag_ft.training.unasked import Unasked, unasked_documents
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Dense
@@ -60,6 +62,7 @@ class Plan:
         unasked: the documents that neither train nor dev asks about; None where they are few.
         base_values: the base's figure for each dev question.
         level: its nDCG@10 on questions made of the passages, where this bounds the shares.
+        seconds: how long it will take, about; None where nothing is trained.
         findings: what looks wrong already.
         fingerprint: what must be the same for a killed training to go on.
         max_pairs: of the dataset that may make examples.
@@ -79,6 +82,7 @@ class Plan:
     unasked: Unasked | None = None
     base_values: NDArray[np.float64] | None = None
     level: float | None = None
+    seconds: float | None = None
     findings: list[str] = field(default_factory=list)
 
     @property
@@ -101,13 +105,15 @@ def plan_training(
     max_length: int | None,
     max_pairs: int | None,
     max_minutes: float | None,
+    seen: Collection[str] = (),
 ) -> Plan:
     """Choose the recipe, hold dev out, make the examples, and look at the base model; see `train_model`."""
+    started = time.monotonic()
     # Dev questions like the training ones approve of too much, where those were generated.
     bounded = recipe is None and "shares" not in settings and teacher is None and is_generated(dataset)
     recipe = chosen_recipe(dataset, model, teacher, recipe, settings, seed, max_pairs)
     shape = SHAPE[recipe.loss or "mnr"]
-    dev, dataset = held_out_dev(dataset, shape in ("scored", "binary"), seed)
+    dev, dataset = held_out_dev(dataset, shape in ("scored", "binary"), seed, seen)
     if max_length is None and token_limit(model):
         model.max_seq_length = fitting_max_length(model, passages_of_training(dataset, recipe))
     base = copy_weights(model)
@@ -116,12 +122,15 @@ def plan_training(
     if max_minutes is not None:
         planned = Checkpoints.plan(output, fingerprint)
         if planned is None:
-            recipe, examples = fitted_into(max_minutes, model, recipe, examples)
+            spent = (time.monotonic() - started) / 60  # looking for negatives, and asking a teacher
+            recipe, examples = fitted_into(max(max_minutes / 10, max_minutes - spent), model, recipe, examples)
         else:
             recipe, examples = planned_as(planned, recipe, examples)
     findings = check_questions(dataset) if shape in ("pairs", "triplets") else []
     shares, level, unasked = recipe.shares, None, None
+    asked = time.monotonic()
     base_values = dev.values(model) if dev is not None else None
+    dev_seconds = time.monotonic() - asked
     if dev is None:
         shares = ()
         findings.append(UNPROVEN)
@@ -137,9 +146,13 @@ def plan_training(
     if recipe.dimensions and shares and shape != "vectors":  # a teacher's vectors have axes of their own
         rotation = add_rotation(model, [pair.query for pair in examples], list(dataset.passage_texts.values()))
         base = copy_weights(model)
+    recipe = replace(recipe, shares=shares)
+    seconds = None
+    if dev is not None and shares:
+        seconds = estimated_seconds(recipe, examples, token_limit(model), dev.texts(), dev_seconds)
     return Plan(
-        model, base, teacher, dataset, replace(recipe, shares=shares), examples, dev, fingerprint, max_pairs, rotation,
-        unasked, base_values, level, findings,
+        model, base, teacher, dataset, recipe, examples, dev, fingerprint, max_pairs, rotation, unasked, base_values,
+        level, seconds, findings,
     )  # fmt: skip
 
 
@@ -196,7 +209,9 @@ def wide_enough(teacher: SentenceTransformer, model: SentenceTransformer) -> boo
     return (teacher.get_embedding_dimension() or 0) >= (model.get_embedding_dimension() or 0)
 
 
-def held_out_dev(dataset: QADataset, scored: bool, seed: int) -> tuple[Dev | None, QADataset]:
+def held_out_dev(
+    dataset: QADataset, scored: bool, seed: int, seen: Collection[str] = ()
+) -> tuple[Dev | None, QADataset]:
     """(what chooses, the dataset without it).
 
     Args:
@@ -204,13 +219,17 @@ def held_out_dev(dataset: QADataset, scored: bool, seed: int) -> tuple[Dev | Non
         scored: whether scored pairs are trained on, so that some of them tell what was learned. Beside questions the
             same texts may stand in both.
         seed: of the draw.
+        seen: hashes of questions that the model was tuned on before, of which dev asks none.
     """
     if dataset.qrels.get("train"):
         dataset = carve_dev(dataset, seed=seed)
+    if asked := dataset.qrels.get("dev"):
+        new = {query: found for query, found in asked.items() if hash_of(dataset.queries[query].text) not in seen}
+        dataset = dataset.with_qrels(dataset.qrels | {"dev": new})
     dataset = without_held_out(dataset)
     if dataset.qrels.get("dev"):
         return DevQuestions.of(dataset, seed), dataset
-    return DevScores.carved(dataset, seed) if scored else (None, dataset)
+    return DevScores.carved(dataset, seed, seen) if scored else (None, dataset)
 
 
 def passages_of_training(dataset: QADataset, recipe: Recipe) -> list[str]:
@@ -273,7 +292,8 @@ def fingerprint_of(
     digest.update(repr((model.prompts, model.max_seq_length, recipe.to_dict(), max_minutes, sorted(asked))).encode())
     digest.update(repr(dev.passages() if dev is not None else None).encode())  # a figure is one among these
     for pair in examples:
-        digest.update(repr((pair.query, pair.passage, pair.negatives, pair.label)).encode())
+        digest.update(repr((pair.query, pair.passage, pair.negatives)).encode())
+        digest.update(b"" if pair.label is None else np.asarray(pair.label, dtype=np.float32).tobytes())
         digest.update(repr((sorted(map(str, pair.keys)), sorted(map(str, pair.shown)))).encode())
     for weights in (base, teacher.state_dict() if teacher is not None else {}):
         for name, tensor in weights.items():
@@ -285,40 +305,3 @@ def fingerprint_of(
 def bounded_shares(shares: Sequence[float], room: float) -> tuple[float, ...]:
     """Shares of the tuned weights within the room there is; none where that is next to nothing."""
     return tuple(round(share * room, 2) for share in shares) if room * shares[0] >= LEAST_SHARE else ()
-
-
-def fitted_into(
-    minutes: float, model: SentenceTransformer, recipe: Recipe, pairs: list[Pair]
-) -> tuple[Recipe, list[Pair]]:
-    """Fewer epochs, then fewer pairs, so that the steps fit a time; a few steps are run to measure one.
-
-    Raises:
-        KeyboardInterrupt: where somebody stops it.
-    """
-    base = copy_weights(model)
-    batch = min(recipe.batch_size, recipe.inner_batch, len(pairs))
-    probe = replace(recipe, learning_rate=1e-9, together=1, batch_size=max(2, batch), rounds=1)
-    few = pairs[: 4 * batch]
-    # What is loaded at first use is not counted; a GPU's steps are so short that two of them tell nothing.
-    for steps in (1, 2) if model.device.type == "cpu" else (2, 20):
-        measured = run_trainer(model, few, probe, max_steps=steps)
-        if measured.interrupted:
-            raise KeyboardInterrupt
-    model.load_state_dict(base)
-    per_pair = (2 + len(pairs[0].negatives)) / max(measured.texts_per_second, 1e-9)
-    budget = int(minutes * 60 * 0.8 / per_pair) // recipe.rounds  # a fifth is for dev, loading and saving
-    # Similar passages are found by encoding them once: about a third of an epoch.
-    budget -= min(len(pairs), budget // 4) // 3 if recipe.together > 1 else 0
-    plan = {"epochs": max(1, min(recipe.epochs, budget // len(pairs))), "pairs": min(len(pairs), max(budget, batch))}
-    logger.info(
-        "%.2f s for 100 pairs: %d epochs over %d of %d pairs fit %g minutes",
-        per_pair * 100, plan["epochs"], plan["pairs"], len(pairs), minutes,
-    )  # fmt: skip
-    return planned_as(plan, recipe, pairs)
-
-
-def planned_as(plan: dict[str, int], recipe: Recipe, pairs: list[Pair]) -> tuple[Recipe, list[Pair]]:
-    """What fits a time."""
-    if plan["pairs"] < len(pairs):
-        pairs = random.Random(recipe.seed).sample(pairs, plan["pairs"])
-    return replace(recipe, epochs=plan["epochs"]), pairs

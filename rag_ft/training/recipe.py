@@ -28,7 +28,8 @@ class Recipe:
 
     Attributes:
         epochs: passes over the pairs.
-        patience: epochs without a better dev figure after which training ends.
+        patience: dev figures without a better one after which training ends: one for each epoch, and some within it
+            where an epoch has 200 steps or more.
         batch_size: pairs in a batch; each question sees the others' passages as negatives.
         inner_batch: pairs whose activations are in memory at once; a larger batch is cached, at a third more time.
         loss: its name (`rag_ft.training.losses`); None takes the one that fits the data.
@@ -46,8 +47,8 @@ class Recipe:
         together: rows with similar passages, by the base model, that come into one batch: hard negatives without
             mining. 1 makes random batches.
         learning_rate: the peak, after a linear warm-up.
-        warmup: share of the steps.
-        scale: of the cosine in the loss (1 / temperature).
+        warmup: share of the steps, as the fine-tuning of BERT has it (Devlin et al. 2019).
+        scale: of the cosine in the loss (1 / temperature); 20 is what most of the base models were trained with.
         dropout: whether the model's own dropout stays on. It is the largest cost on a CPU (half of a step),
             and short tunings of a trained encoder were no better with it.
         cloze: share of the pairs whose question is a sentence of its passage that lose this sentence, so
@@ -107,9 +108,17 @@ class Recipe:
                 raise InputError(f"{name} is {value!r}: give a whole number, {least} or more")
         for name in ("learning_rate", "scale"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+            if not _is_number(value) or not 0 < value < float("inf"):
                 raise InputError(f"{name} is {value!r}: give a number above 0")
-        if not isinstance(self.dimensions, tuple | list) or any(dimension < 1 for dimension in self.dimensions):
+        for name, most in (("warmup", 1.0), ("cloze", 1.0), ("forgetting", 1.0)):
+            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= most:
+                raise InputError(f"{name} is {getattr(self, name)!r}: give a number from 0 to {most:g}")
+        if not isinstance(self.dropout, bool):
+            raise InputError(f"dropout is {self.dropout!r}: give True or False")
+        if not isinstance(self.shares, tuple | list) or not all(_is_number(s) and 0 < s <= 1 for s in self.shares):
+            raise InputError(f"shares are {self.shares!r}: give a list of numbers above 0, and 1 at most")
+        whole = isinstance(self.dimensions, tuple | list) and all(isinstance(each, int) for each in self.dimensions)
+        if not whole or any(dimension < 1 for dimension in self.dimensions):
             raise InputError(f"dimensions are {self.dimensions!r}: give a list of whole numbers, 1 or more each")
 
     def but(self, **settings: Any) -> Recipe:
@@ -132,6 +141,10 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain values, as `rag_ft.json` keeps it."""
         return asdict(self) | {"shares": list(self.shares), "dimensions": list(self.dimensions)}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 HUMAN_SHARES = (1.0, 0.75, 0.5)

@@ -12,9 +12,10 @@ from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import Dev
 from rag_ft.training.dev_figure import figure_of
 from rag_ft.training.diagnosis import check_losses, check_makings, check_vectors
+from rag_ft.training.duration import planned_as
 from rag_ft.training.guard import Choice, choose_share
 from rag_ft.training.lora import add_lora, remove_lora
-from rag_ft.training.planning import Plan, examples_for, planned_as
+from rag_ft.training.planning import Plan, examples_for
 from rag_ft.training.trainer import run_trainer
 from rag_ft.training.tuning import Tuning
 
@@ -50,7 +51,7 @@ def tune_in_rounds(
             model.load_state_dict(base)
         seen = _BestValues(dev, model)
         if recipe.lora:
-            add_lora(model, recipe.lora)
+            add_lora(model, recipe.lora, recipe.seed)
         try:
             tuning = run_trainer(
                 model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
 import tempfile
 import threading
@@ -13,13 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rag_ft.embedding.device_memory import free_memory, is_out_of_memory
-from rag_ft.embedding.encoding import encode, token_limit
+from rag_ft.embedding.encoding import encode, token_limit, within_reach
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.errors import InputError
 from rag_ft.training.checkpoints import last_complete, spared
 from rag_ft.training.dev import copy_weights
-from rag_ft.training.losses import in_batch, loss_for
+from rag_ft.training.losses import by_row, in_batch, loss_for, passages_are_shared
 from rag_ft.training.pairs import Pair
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.tuning import Tuning
@@ -53,7 +56,7 @@ def run_trainer(
         model: with its prompts set.
         pairs: as many negatives in each, and a label in each or in none.
         recipe: its loss fits the pairs.
-        measure: the dev figure of the model as it is; asked after each epoch.
+        measure: the dev figure of the model as it is; asked after each epoch, and within long ones.
         folder: for checkpoints, which a later call with the same arguments goes on from; none are kept where None.
         show_progress: a progress bar with time left and the dev figure.
         report_to: trackers that the Trainer knows: `tensorboard`, `trackio`, `mlflow`, `wandb`, ...
@@ -69,8 +72,9 @@ def run_trainer(
         place = {passage: number for number, passage in enumerate(passages)}
         vectors = encode(model, passages, "document")[[place[pair.passage] for pair in pairs]]
     before = copy_weights(model)
-    gradient_checkpointing = False
+    gradient_checkpointing, parts = False, 1
     with ExitStack() as stack:
+        stack.enter_context(own_randomness())
         # A Trainer and its callbacks hold each other, and with them the optimiser's state, until somebody looks.
         stack.callback(free_memory)
         if folder is None:
@@ -79,15 +83,19 @@ def run_trainer(
             try:
                 return _run(
                     model, pairs, recipe, measure, folder, vectors, show_progress, report_to, logs, max_steps,
-                    gradient_checkpointing,
+                    gradient_checkpointing, parts,
                 )  # fmt: skip
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                smaller = min(recipe.inner_batch, recipe.batch_size) // 2
-                if smaller >= LEAST_INNER_BATCH and in_batch(recipe):
-                    recipe = replace(recipe, inner_batch=smaller)
-                    logger.warning("out of memory: going on with %d pairs in memory at once", smaller)
+                batch_size = min(recipe.batch_size, len(pairs))
+                at_once = min(recipe.inner_batch, batch_size) if in_batch(recipe) else batch_size // parts
+                if at_once // 2 >= LEAST_INNER_BATCH and (in_batch(recipe) or by_row(recipe)):
+                    if in_batch(recipe):
+                        recipe = replace(recipe, inner_batch=at_once // 2)
+                    else:
+                        parts *= 2
+                    logger.warning("out of memory: going on with %d pairs in memory at once", at_once // 2)
                 elif not gradient_checkpointing:
                     gradient_checkpointing = True
                     logger.warning("out of memory: going on with gradient checkpointing, which is slower")
@@ -139,6 +147,7 @@ def _run(
     logs: Path | None,
     max_steps: int,
     gradient_checkpointing: bool,
+    parts: int,
 ) -> Tuning:
     from rag_ft.training.progress import quiet_trainer
     from rag_ft.training.watcher import Watcher
@@ -150,10 +159,10 @@ def _run(
         logger.info("going on from step %s", checkpoint.name.rsplit("-", 1)[1])
         if watcher.waited >= recipe.patience:
             return watcher.tuning  # it had ended, and was killed afterwards
-    data = _columns(pairs)
+    data = _columns(pairs, model)
     prompts = {name: model.prompts["query" if name == "anchor" else "document"] for name in data.column_names}
     prompts.pop("label", None)
-    batch_size = min(recipe.batch_size, len(pairs))
+    batch_size = min(recipe.batch_size, len(pairs)) // parts
     if gradient_checkpointing and (inner := getattr(model[0], "auto_model", None)) is not None:
         # Its name from transformers 5.20 on, and the one before.
         getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()
@@ -161,9 +170,10 @@ def _run(
         arguments = _arguments(
             recipe, str(folder), batch_size, model.device.type,
             max_steps=max_steps,
+            gradient_accumulation_steps=parts,
             batch_sampler=_batches(pairs, recipe, vectors, token_limit(model) or 512),
             prompts=prompts,
-            logging_steps=max(1, recipe.epochs * len(pairs) // batch_size // LOSSES_SEEN),
+            logging_steps=max(1, recipe.epochs * len(pairs) // (parts * batch_size) // LOSSES_SEEN),
             report_to=list(report_to) or "none",
         )  # fmt: skip
         # The card is ours: the Trainer need not draw examples for its own, nor ask the hub about the base model.
@@ -223,9 +233,7 @@ def _batches(pairs: Sequence[Pair], recipe: Recipe, vectors: Any, max_length: in
     # Where other rows are no negatives, nothing need be kept apart.
     keys = [pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
     shown = [pair.shown or pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
-    # With negatives of its own a row shows more than its passage.
-    alone = recipe.loss in (None, "mnr") and not pairs[0].negatives
-    passages = [pair.passage for pair in pairs] if alone else []
+    passages = [pair.passage for pair in pairs] if passages_are_shared(recipe, pairs) else []
     lengths = [min(most, max(map(len, (pair.passage, *pair.negatives)))) for pair in pairs]
     return apart(keys, vectors, recipe.together, shown, lengths, passages)
 
@@ -243,6 +251,7 @@ def _arguments(recipe: Recipe, folder: str, batch_size: int, device: str, **more
         seed=recipe.seed,
         data_seed=recipe.seed,
         bf16=has_fast_bf16(device),
+        optim="adamw_torch_fused",
         use_cpu=device == "cpu",
         eval_strategy="no",
         save_strategy="no",
@@ -257,18 +266,32 @@ def _arguments(recipe: Recipe, folder: str, batch_size: int, device: str, **more
     return arguments
 
 
-def _columns(pairs: Sequence[Pair]) -> Dataset:
+def _columns(pairs: Sequence[Pair], model: SentenceTransformer) -> Dataset:
     from datasets import Dataset
 
     columns: dict[str, list[Any]] = {
-        "anchor": [pair.query for pair in pairs],
-        "positive": [pair.passage for pair in pairs],
+        "anchor": within_reach(model, [pair.query for pair in pairs]),
+        "positive": within_reach(model, [pair.passage for pair in pairs]),
     }
     for place in range(len(pairs[0].negatives)):
-        columns[f"negative_{place + 1}"] = [pair.negatives[place] for pair in pairs]
+        columns[f"negative_{place + 1}"] = within_reach(model, [pair.negatives[place] for pair in pairs])
     if pairs[0].label is not None:
         columns["label"] = [pair.label for pair in pairs]
     return Dataset.from_dict(columns)
+
+
+@contextmanager
+def own_randomness() -> Iterator[None]:
+    """Give everybody's generators back as they were: the Trainer seeds all of them."""
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 @contextmanager

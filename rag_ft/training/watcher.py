@@ -1,4 +1,4 @@
-"""What looks on while the Trainer works: dev after each epoch, the best weights, checkpoints, the progress shown."""
+"""What looks on while the Trainer works: dev as it goes, the best weights, checkpoints, the progress shown."""
 
 from __future__ import annotations
 
@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FIGURES = 5
+"""Dev figures of a training, about, where its epochs are long: of one epoch alone no weights could be chosen."""
+
+STEPS_BETWEEN = 100
+"""Of training, at least, between two dev figures within an epoch: less would cost more than it tells."""
+
 
 class Watcher(TrainerCallback):
-    """Measures after each epoch, keeps the best weights, checkpoints, and shows how it goes.
+    """Measures after each epoch and within long ones, keeps the best weights, checkpoints, and shows how it goes.
 
     Args:
         model: that is trained.
@@ -78,6 +84,9 @@ class Watcher(TrainerCallback):
             control.should_training_stop = True
         elif self.keeps and state.epoch % 1:
             # Not after the last step of an epoch: whoever went on from there would not measure it.
+            if within_epoch(state.global_step, round(state.max_steps / self.recipe.epochs), self.recipe.epochs):
+                self.weigh(f"epoch {state.epoch:.2f}")
+                self.end_where_it_no_longer_helps(state, control)
             self.ask_for_checkpoint(control)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -85,14 +94,12 @@ class Watcher(TrainerCallback):
             self.tuning.losses.append(float(logs["loss"]))
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not self.keeps or (self.stop and state.epoch % 1):
+        if not self.keeps or state.epoch % 1:  # it was stopped within the epoch
             return
         self.weigh(f"epoch {round(state.epoch)}")
         # A round that is over need not be trained again where a later one is killed.
         self.ask_for_checkpoint(control, now=self.recipe.rounds > 1)
-        if self.waited >= self.recipe.patience and state.global_step < state.max_steps:
-            logger.info("no better for %d epochs: training ends", self.waited)
-            control.should_training_stop = True
+        self.end_where_it_no_longer_helps(state, control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.working += time.monotonic() - self.since
@@ -117,6 +124,11 @@ class Watcher(TrainerCallback):
         self.saved = time.monotonic()
         self.pause = max(SECONDS_BETWEEN, (self.saved - self.asked) / LARGEST_PART)
 
+    def end_where_it_no_longer_helps(self, state: Any, control: Any) -> None:
+        if self.waited >= self.recipe.patience and state.global_step < state.max_steps:
+            logger.info("dev was no better %d times: training ends", self.waited)
+            control.should_training_stop = True
+
     def ask_for_checkpoint(self, control: Any, now: bool = False) -> None:
         self.asked = time.monotonic()
         control.should_save = now or self.asked - self.saved > self.pause
@@ -138,3 +150,22 @@ class Watcher(TrainerCallback):
         else:
             self.waited += 1
         self.since = time.monotonic()
+
+
+def within_epoch(step: int, steps: int, epochs: int) -> bool:
+    """Whether dev is measured after a step that is not the last of its epoch.
+
+    Args:
+        step: how many were made, over all epochs.
+        steps: of an epoch.
+        epochs: of the training.
+
+    Example:
+        >>> from rag_ft.training.watcher import within_epoch
+        >>> [step for step in range(1, 1_000) if within_epoch(step, 1_000, 1)]
+        [200, 400, 600, 800]
+        >>> any(within_epoch(step, 30, 3) for step in range(1, 30))  # short epochs are measured at their end
+        False
+    """
+    parts = min(-(-FIGURES // epochs), steps // STEPS_BETWEEN)
+    return step % steps in {steps * part // parts for part in range(1, parts)}

@@ -28,7 +28,7 @@ def sketch_of(texts: Iterable[str], size: int = SIZE) -> list[str]:
         >>> shared(one, one), 0.2 < shared(one, other) < 0.5, shared(one, [])
         (1.0, True, 0.0)
     """
-    return heapq.nsmallest(size, {_hash(text) for text in texts})
+    return heapq.nsmallest(size, {hash_of(text) for text in texts})
 
 
 def share_in(sketch: Sequence[str], texts: Iterable[str], size: int = SIZE) -> float:
@@ -39,13 +39,14 @@ def share_in(sketch: Sequence[str], texts: Iterable[str], size: int = SIZE) -> f
         >>> share_in(sketch_of(["What is a Kittiwake?"]), ["What is  a Kittiwake?", "Who signs T-9?"])
         0.5
     """
-    hashes = {_hash(text) for text in texts}
+    hashes = {hash_of(text) for text in texts}
     if len(sketch) >= size:
         hashes = {each for each in hashes if each <= max(sketch)}  # of the others it cannot tell
     return len(hashes & set(sketch)) / len(hashes) if hashes else 0.0
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
+    """What stands for a text in a sketch."""
     return sha256_of(" ".join(text.split()))[:DIGITS]
 
 
