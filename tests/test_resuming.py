@@ -256,9 +256,9 @@ def test_dev_is_measured_within_long_epochs(tmp_path: Path, monkeypatch: pytest.
     assert tuning.scores == dict(zip(places, (0.1, 0.3, 0.2, 0.4, 0.25), strict=True))
     assert tuning.weights is not None
     assert any(not torch.equal(tuning.weights[name], tensor) for name, tensor in model.state_dict().items())
-    falling = iter([0.4, 0.3, 0.2])
-    stopped = run_trainer(model, pairs(80), recipe.but(patience=2), lambda: next(falling))
-    assert list(stopped.scores) == list(places[:3])
+    falling = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.4, 0.4, 0.4])
+    stopped = run_trainer(model, pairs(80), recipe.but(patience=1, epochs=3), lambda: next(falling))
+    assert list(stopped.scores) == ["epoch 0.50", "epoch 1"]
 
 
 def test_a_training_leaves_the_callers_generators_alone() -> None:

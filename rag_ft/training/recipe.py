@@ -28,8 +28,7 @@ class Recipe:
 
     Attributes:
         epochs: passes over the pairs.
-        patience: dev figures without a better one after which training ends: one for each epoch, and some within it
-            where an epoch has 200 steps or more.
+        patience: epochs without a better dev figure after which training ends.
         batch_size: pairs in a batch; each question sees the others' passages as negatives.
         inner_batch: pairs whose activations are in memory at once; a larger batch is cached, at a third more time.
         loss: its name (`rag_ft.training.losses`); None takes the one that fits the data.

@@ -85,8 +85,8 @@ class Watcher(TrainerCallback):
         elif self.keeps and state.epoch % 1:
             # Not after the last step of an epoch: whoever went on from there would not measure it.
             if within_epoch(state.global_step, round(state.max_steps / self.recipe.epochs), self.recipe.epochs):
-                self.weigh(f"epoch {state.epoch:.2f}")
-                self.end_where_it_no_longer_helps(state, control)
+                # At a high learning rate dev goes up and down: only at the end of an epoch a loss of patience counts.
+                self.weigh(f"epoch {state.epoch:.2f}", patient=True)
             self.ask_for_checkpoint(control)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -99,7 +99,9 @@ class Watcher(TrainerCallback):
         self.weigh(f"epoch {round(state.epoch)}")
         # A round that is over need not be trained again where a later one is killed.
         self.ask_for_checkpoint(control, now=self.recipe.rounds > 1)
-        self.end_where_it_no_longer_helps(state, control)
+        if self.waited >= self.recipe.patience and state.global_step < state.max_steps:
+            logger.info("no better for %d epochs: training ends", self.waited)
+            control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.working += time.monotonic() - self.since
@@ -124,16 +126,11 @@ class Watcher(TrainerCallback):
         self.saved = time.monotonic()
         self.pause = max(SECONDS_BETWEEN, (self.saved - self.asked) / LARGEST_PART)
 
-    def end_where_it_no_longer_helps(self, state: Any, control: Any) -> None:
-        if self.waited >= self.recipe.patience and state.global_step < state.max_steps:
-            logger.info("dev was no better %d times: training ends", self.waited)
-            control.should_training_stop = True
-
     def ask_for_checkpoint(self, control: Any, now: bool = False) -> None:
         self.asked = time.monotonic()
         control.should_save = now or self.asked - self.saved > self.pause
 
-    def weigh(self, name: str) -> None:
+    def weigh(self, name: str, patient: bool = False) -> None:
         self.working += time.monotonic() - self.since
         if self.measure is not None:
             score = self.measure()
@@ -147,7 +144,7 @@ class Watcher(TrainerCallback):
         if score > self.best:
             self.best, self.waited = score, 0
             self.tuning.weights = merged_weights(self.model) if has_lora(self.model) else copy_weights(self.model)
-        else:
+        elif not patient:
             self.waited += 1
         self.since = time.monotonic()
 
