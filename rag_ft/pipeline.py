@@ -183,11 +183,11 @@ def fine_tune(
     from rag_ft.retrieval.fusion import Fusion
     from rag_ft.retrieval.hybrid import keep_fusion
     from rag_ft.training.fine_tuning import train_model
-    from rag_ft.training.recipe import Recipe
+    from rag_ft.training.recipe import check_settings
     from rag_ft.training.trainer import check_training_device
 
     check_training_device(device)
-    Recipe().but(**settings or {})  # what cannot be meant is said before questions are paid for
+    check_settings(settings or {})  # before questions are paid for
     folder = Path(output_dir)
     stages = Stages(folder)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rag_ft.cli.inputs import recipe_settings
 from rag_ft.errors import InputError
 from rag_ft.index.chroma import open_chroma
 
@@ -285,6 +286,29 @@ def test_an_openai_llm_without_a_key(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     said = refused(WRONG, "generate", documents, "--output", tmp_path / "dataset", "--llm", "openai:gpt-4.1-mini")
     assert "set OPENAI_API_KEY in the environment" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("warmup", "--set 'warmup': give a setting of the recipe, like --set warmup=0.05"),
+        ("seed=1", "--set 'seed=1': give a setting of the recipe, like --set warmup=0.05 (a seed is --seed)"),
+        ("max_length=128", "the recipe has no 'max_length'"),
+        ("warmup=much", "warmup is 'much': give a number from 0 to 1"),
+    ],
+)
+def test_a_setting_that_no_recipe_has(
+    refused: Callable[..., str], beir_folder: Path, tmp_path: Path, given: str, said: str
+) -> None:
+    arguments = ["train", beir_folder, "--output", tmp_path / "model", "--base-model", "local", "--set", given]
+    assert said in refused(WRONG, *arguments)
+
+
+def test_settings_are_read_as_they_are_meant() -> None:
+    given = ["warmup=0.05", "shares=[1.0, 0.5]", "dropout=True", "loss=gist", "dimensions=[128]"]
+    assert recipe_settings(given) == {
+        "warmup": 0.05, "shares": (1.0, 0.5), "dropout": True, "loss": "gist", "dimensions": (128,),
+    }  # fmt: skip
 
 
 def test_columns_without_their_file(refused: Callable[..., str], documents: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from rag_ft import InputError, Passage, QADataset, Query, ScoredPair, merge_datasets, train_model
+from rag_ft import InputError, Passage, QADataset, Query, ScoredPair, merge_datasets, train_model, write_beir
+from rag_ft.cli import app
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.text.sketch import hash_of
 from rag_ft.evaluation.comparison import judge
@@ -72,6 +75,49 @@ def test_a_share_of_the_old_questions_is_trained_on_again() -> None:
     assert len(merged.qrels["train"]) == 125
     with pytest.raises(InputError, match="replay is 1"):
         merge_datasets(many("old"), many("new"), replay=1)
+
+
+def test_the_same_text_under_another_number_is_the_same_passage() -> None:
+    def table(*texts: str) -> QADataset:
+        passages = {f"p{n}": Passage(f"p{n}", text) for n, text in enumerate(texts)}
+        queries = {f"q{n}": Query(f"q{n}", f"Who says: {text}") for n, text in enumerate(texts)}
+        return QADataset(passages, queries, {"test": {f"q{n}": {f"p{n}": 1} for n in range(len(texts))}})
+
+    merged = merge_datasets(
+        table("Leave is booked.", "Cranes are greased."), table("Cranes are greased.", "Tides turn.")
+    )
+    assert sorted(passage.text for passage in merged.passages.values()) == [
+        "Cranes are greased.", "Leave is booked.", "Tides turn.",
+    ]  # fmt: skip
+    asked = {merged.queries[query].text: list(found) for query, found in merged.qrels["test"].items()}
+    assert asked["Who says: Cranes are greased."] == ["p0"]
+    assert asked["Who says: Leave is booked."] == ["earlier:p0"]
+    again = merge_datasets(table("Nothing is said."), merged)
+    assert set(merged.info["earlier_questions"]) < set(again.info["earlier_questions"])
+
+
+def test_the_command_compares_on_earlier_questions_too(tmp_path: Path) -> None:
+    def side(name: str) -> Path:
+        passages = {f"{name}{n}": Passage(f"{name}{n}", f"{name} {n} stands at quay {n}") for n in range(30)}
+        queries = {f"q{name}{n}": Query(f"q{name}{n}", f"where is {name} {n}?") for n in range(30)}
+        rows = {f"q{name}{n}": {f"{name}{n}": 1} for n in range(30)}
+        return write_beir(QADataset(passages, queries, {"test": rows}), tmp_path / name)
+
+    told = [
+        "compare",
+        str(side("winch")),
+        "--earlier",
+        str(side("crane")),
+        "--baseline",
+        "bm25",
+        "--candidate",
+        "local",
+    ]
+    done = CliRunner().invoke(app, [*told, "--json", str(tmp_path / "figures.json"), "--quiet"])
+    assert done.exit_code == 0, done.output
+    slices = json.loads((tmp_path / "figures.json").read_text())["slices"]
+    assert (slices["earlier"]["queries"], slices["later"]["queries"]) == (30, 30)
+    assert "questions of the earlier dataset" in done.output
 
 
 def test_mined_negatives_stay_known_as_mined() -> None:

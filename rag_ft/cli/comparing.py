@@ -104,18 +104,22 @@ def compare(
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.reading import load_dataset
     from rag_ft.dataset.merging import ALL, merge_datasets
+    from rag_ft.dataset.splitting import carve_dev
     from rag_ft.evaluation.comparing import compare as compare_models
     from rag_ft.evaluation.reporting.questions import write_questions
     from rag_ft.evaluation.reporting.report import to_markdown, write_report
     from rag_ft.evaluation.searching.candidates import reach_of
     from rag_ft.files import write_text
 
-    check_outputs(dataset, single, losses, json, html, markdown)
+    for asked in (dataset, earlier):
+        check_outputs(asked, single, losses, json, html, markdown)
     questions = load_dataset(dataset, split, fields=named_fields(field))
     questions.require(split)
     if earlier is not None:
-        before_it = load_dataset(earlier, split)
+        before_it = load_dataset(earlier, split, fields=named_fields(field))
         before_it.require(split)
+        if split == "test":  # each brings its own dev, as in training, which the mix with BM25 is learned on
+            before_it, questions = carve_dev(before_it, seed=seed), carve_dev(questions, seed=seed)
         questions = merge_datasets(before_it, questions, ALL)
     server = Server(embed_url, sending(max_cost))
     candidates = [candidate_of(name, device, max_length, server=server) for name in candidate]
@@ -150,7 +154,7 @@ def compare(
     exit_by_verdict(comparison, require_improvement)
 
 
-def check_outputs(dataset: Path, single: Path | None, losses: Path | None, *others: Path | None) -> None:
+def check_outputs(dataset: Path | None, single: Path | None, losses: Path | None, *others: Path | None) -> None:
     """Refuse what cannot be written before anything is computed."""
     from rag_ft.evaluation.losses import check_target
     from rag_ft.evaluation.reporting.questions import check_suffix

@@ -53,16 +53,19 @@ def real_questions(file: Path | None, field: list[str] | None) -> list[Any]:
 
 def recipe_settings(given: list[str] | None) -> dict[str, Any]:
     """What `--set` says: a setting of the recipe -> its value, as JSON writes it; a name needs no quotes."""
+    from rag_ft.training.recipe import check_settings
+
     found: dict[str, Any] = {}
     for item in given or ():
         name, equals, text = item.partition("=")
         if not equals or name == "seed":
             raise InputError(f"--set {item!r}: give a setting of the recipe, like --set warmup=0.05 (a seed is --seed)")
         try:
-            value = json.loads(text)
+            value = json.loads(text.lower() if text in ("True", "False") else text)
         except ValueError:
             value = text
         found[name] = tuple(value) if isinstance(value, list) else value
+    check_settings(found)
     return found
 
 

@@ -66,12 +66,13 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         model_id: a hub name, a model folder, or `local`.
         model_output_path: where the tuned model goes; another model there is replaced.
         batch_size: questions in a batch.
-        val_dataset: what chooses among the weights after each epoch, and whether any beats the base.
+        val_dataset: what chooses among the weights, and whether any beats the base; asked after each epoch, and within
+            long ones.
         loss: the name of a loss of rag_ft (`mnr`, `gist`), or one of sentence-transformers that learns from questions
             with their passages.
         epochs: passes over the dataset.
         show_progress_bar: a progress bar.
-        evaluation_steps: not used: dev is measured after each epoch.
+        evaluation_steps: not used: the epochs' length says when dev is measured.
         use_all_docs: train on all passages of a question, and not on the first one alone.
         trust_remote_code: not used: code of a model is never run.
         device: a torch device; the best there is where None.
@@ -133,7 +134,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         checkpoints = "a training that is killed goes on where it was when the same call is made again"
         warn_of_changed(
             {
-                "evaluation_steps": (evaluation_steps, 50, "val_dataset is measured after each epoch"),
+                "evaluation_steps": (evaluation_steps, 50, "the epochs' length says when val_dataset is asked"),
                 "trust_remote_code": (trust_remote_code, False, "code that comes with a model is never run"),
                 "save_checkpoints": (save_checkpoints, False, checkpoints),
                 "resume_from_checkpoint": (resume_from_checkpoint, False, checkpoints),
@@ -229,27 +230,27 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
                 show_progress=self.show_progress_bar,
             )
             chosen = choose_weights(self.model, base, tuning, recipe, dev)
+            self.dev = chosen.dev
+            findings = check_questions(dataset) + check_losses(tuning.losses)
+            for finding in findings:
+                logger.warning("%s", finding)
+            training = {
+                "pairs": len(pairs),
+                "dev_questions": len(dev.makings) if dev else 0,
+                "dev_makings": dict(Counter(dev.makings)) if dev else {},
+                "dev_ndcg@10": {name: round(value, 4) for name, value in chosen.dev.items()},
+                "share": chosen.share,
+                "findings": findings,
+                "interrupted": tuning.interrupted,
+                "seconds": round(time.monotonic() - started, 1),
+                "question_styles": question_styles(dataset),
+                "corpus": sketch_of(dataset.passage_texts.values()),
+                "questions": questions_sketch(dataset),
+            }
+            save_model(self.model, output, self.model_id, {"recipe": recipe.to_dict(), "training": training})
+            checkpoints.remove()
         finally:
-            checkpoints.close()
-        self.dev = chosen.dev
-        findings = check_questions(dataset) + check_losses(tuning.losses)
-        for finding in findings:
-            logger.warning("%s", finding)
-        training = {
-            "pairs": len(pairs),
-            "dev_questions": len(dev.makings) if dev else 0,
-            "dev_makings": dict(Counter(dev.makings)) if dev else {},
-            "dev_ndcg@10": {name: round(value, 4) for name, value in chosen.dev.items()},
-            "share": chosen.share,
-            "findings": findings,
-            "interrupted": tuning.interrupted,
-            "seconds": round(time.monotonic() - started, 1),
-            "question_styles": question_styles(dataset),
-            "corpus": sketch_of(dataset.passage_texts.values()),
-            "questions": questions_sketch(dataset),
-        }
-        save_model(self.model, output, self.model_id, {"recipe": recipe.to_dict(), "training": training})
-        checkpoints.remove()
+            checkpoints.close()  # not before the model stands: nobody else may go on from them
         if chosen.share == 0.0:
             warn(
                 f"no tuned weights did as well as {self.model_id} on {len(dev.makings) if dev else 0} held-out "

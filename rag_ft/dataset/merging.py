@@ -19,8 +19,9 @@ ALL = 0.999
 def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, seed: int = 0) -> QADataset:
     """Join two datasets: all of the later one, and of the earlier one dev and test and a share of the training.
 
-    What the two have in common (an id with the same text) stands once. A training question of one that nearly repeats
-    a dev or test question of the other is left out, and a dev question that repeats a test question.
+    What the two have in common (an id with the same text, a passage with the same text and document) stands once. A
+    training question of one that nearly repeats a dev or test question of the other is left out, and a dev question
+    that repeats a test question.
 
     Args:
         earlier: what a model was tuned on.
@@ -48,8 +49,12 @@ def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, se
     """
     if not 0 <= replay < 1:
         raise InputError(f"replay is {replay:g}: give a share from 0 to below 1")
+    same = {(passage.text, passage.doc_id): key for key, passage in later.passages.items()}
     renamed = {
-        key: EARLIER + key if key in later.passages and later.passages[key].text != passage.text else key
+        # Rows of a table have numbers for ids: the same text of the same document is the same passage.
+        key: key
+        if key in later.passages and later.passages[key].text == passage.text
+        else same.get((passage.text, passage.doc_id)) or (EARLIER + key if key in later.passages else key)
         for key, passage in earlier.passages.items()
     }
     asked = {
@@ -100,6 +105,7 @@ def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, se
         negative_sources=sources | later.negative_sources,
     )
     named = [query for part in qrels.values() for query in part if query not in mine]
+    named += later.info.get("earlier_questions", ())  # of an even earlier dataset
     return merged.with_info(later.info | {"earlier_questions": list(dict.fromkeys(named))})
 
 

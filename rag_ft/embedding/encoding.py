@@ -25,6 +25,9 @@ CHARACTERS_PER_TOKEN = 40
 20 MB text would cost seconds, for tokens that are thrown away."""
 
 
+USUAL_CHARACTERS_PER_TOKEN = 4
+"""Of most texts, where tokens are not counted."""
+
 TOKENS_AT_ONCE = {"cpu": 3_072, "mps": 8_192}
 TOKENS_AT_ONCE_ON_A_GPU = 65_536
 """Tokens in a forward pass, padding included. On a CPU they are few, so that its caches hold their activations: on two

@@ -151,9 +151,12 @@ def _on_dev_alone(roles: Mapping[str, Candidate], comparison: Comparison) -> lis
     """A note for each model whose gain on dev, when it was tuned, does not show on these questions."""
     notes = []
     for role, differences in comparison.differences.items():
-        training = getattr(roles[role], "record", {}).get("training", {})
+        record = getattr(roles[role], "record", {})
+        training = record.get("training", {})
         gain, here = training.get("gain"), differences[HEADLINE].mean
-        if not gain or gain["mean"] < GAINED or here > 0:
+        if not gain or gain["mean"] < GAINED or here > 0 or f"dev_{HEADLINE}" not in training:
+            continue
+        if not _is_start_of(model_of(roles[BASELINE]), record):
             continue
         made = ", ".join(f"{count} {making}" for making, count in training.get("dev_makings", {}).items())
         notes.append(
@@ -162,3 +165,12 @@ def _on_dev_alone(roles: Mapping[str, Candidate], comparison: Comparison) -> lis
             "generate other styles, with an LLM that has seen some."
         )
     return notes
+
+
+def _is_start_of(baseline: object, record: Mapping[str, Any]) -> bool:
+    """Whether a tuned model was trained from a baseline: its base model, or the tuned one that it goes on from."""
+    before = getattr(baseline, "record", {})
+    if generations := record.get("generations"):
+        return bool(before) and generations[-1].get("weights_sha256") == before.get("weights_sha256")
+    name = getattr(getattr(baseline, "contract", None), "base_model", "")
+    return not before.get("training") and Path(name).name == Path(record.get("base_model") or "").name

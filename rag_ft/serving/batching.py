@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rag_ft.embedding.encoding import USUAL_CHARACTERS_PER_TOKEN
 from rag_ft.serving.protocol import Role
-from rag_ft.serving.served_model import USUAL_CHARACTERS_PER_TOKEN, ServedModel
+from rag_ft.serving.served_model import ServedModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from rag_ft.embedding.contract import read_model_record
-from rag_ft.embedding.encoding import CHARACTERS_PER_TOKEN, TOKENS_AT_ONCE, TOKENS_AT_ONCE_ON_A_GPU, encode
+from rag_ft.embedding.encoding import (
+    CHARACTERS_PER_TOKEN,
+    TOKENS_AT_ONCE,
+    TOKENS_AT_ONCE_ON_A_GPU,
+    USUAL_CHARACTERS_PER_TOKEN,
+    encode,
+)
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.identity import passage_vectors, query_vectors
 from rag_ft.embedding.loading import model_folder, resolve_model
@@ -20,8 +26,6 @@ from rag_ft.serving.protocol import Role
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
-
-USUAL_CHARACTERS_PER_TOKEN = 4
 
 
 SHORT, TEXTS_ALIKE = 128, 8

@@ -139,7 +139,7 @@ class ApartSampler(DefaultBatchSampler):
             batches = list(self._made(0))
             self._batches = len(batches)
             rows, read = len(self.keys), sum(map(len, batches))
-            if read < WELL_USED * rows:
+            if read + self.batch_size // 4 < WELL_USED * rows:  # a rest that is too small a batch is usual
                 logger.warning(
                     "%d of %d pairs fit into no batch: their passages nearly repeat each other, or answer the same "
                     "questions", rows - read, rows,

@@ -82,7 +82,7 @@ class Checkpoints:
             ) from None
         folder = every / fingerprint
         others = [each for each in every.iterdir() if each.is_dir() and each != folder]
-        others.sort(key=lambda each: -each.stat().st_mtime)
+        others.sort(key=_last_written, reverse=True)
         if others and not folder.exists():
             logger.warning(
                 "the training of %s that broke off had other arguments or data: this one begins anew, and that one's "
@@ -115,6 +115,11 @@ class Checkpoints:
     def close(self) -> None:
         """Let another process have them."""
         self.lock.release()
+
+
+def _last_written(folder: Path) -> float:
+    """When the last checkpoint of a training was complete; 0 where none was."""
+    return max((each.stat().st_mtime for each in folder.glob(f"*/checkpoint-*/{COMPLETE}")), default=0.0)
 
 
 def _folder(output: Path) -> Path:

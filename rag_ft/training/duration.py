@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rag_ft.embedding.encoding import USUAL_CHARACTERS_PER_TOKEN
 from rag_ft.training.dev import copy_weights
-from rag_ft.training.losses import passages_are_shared
+from rag_ft.training.losses import in_batch, passages_are_shared
 from rag_ft.training.pairs import Pair
 from rag_ft.training.recipe import Recipe
-from rag_ft.training.trainer import CHARACTERS_PER_TOKEN, run_trainer
+from rag_ft.training.trainer import run_trainer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -48,7 +49,7 @@ def estimated_seconds(
         >>> 1 < once < twice
         True
     """
-    most = CHARACTERS_PER_TOKEN * (max_length or 10**6)
+    most = USUAL_CHARACTERS_PER_TOKEN * (max_length or 10**6)
 
     def size(texts: Sequence[str]) -> int:
         return sum(min(most, len(text)) for text in texts)
@@ -57,10 +58,10 @@ def estimated_seconds(
     distinct = list(dict.fromkeys(passages))
     questions = size([pair.query for pair in pairs]) + size([text for pair in pairs for text in pair.negatives])
     epoch = STEP * (questions + size(distinct if passages_are_shared(recipe, pairs) else passages))
-    if recipe.batch_size > recipe.inner_batch:
+    if in_batch(recipe) and recipe.batch_size > recipe.inner_batch:
         epoch *= CACHED
-    similar = size(distinct) if recipe.together > 1 else 0
-    figures = recipe.epochs + max(0, len(recipe.shares) - 1)
+    similar = size(distinct) if in_batch(recipe) and recipe.together > 1 else 0
+    figures = recipe.epochs + sum(share != 1 for share in recipe.shares)
     per_character = dev_seconds / max(1, size(dev_texts))
     return recipe.rounds * ((recipe.epochs * epoch + similar) * per_character + figures * dev_seconds)
 
@@ -100,7 +101,7 @@ def fitted_into(
             raise KeyboardInterrupt
     model.load_state_dict(base)
     per_pair = (2 + len(pairs[0].negatives)) / max(measured.texts_per_second, 1e-9)
-    if min(recipe.batch_size, len(pairs)) > recipe.inner_batch:
+    if in_batch(recipe) and min(recipe.batch_size, len(pairs)) > recipe.inner_batch:
         per_pair *= CACHED
     budget = int(minutes * 60 * 0.8 / per_pair) // recipe.rounds  # a fifth is for dev, loading and saving
     # Similar passages are found by encoding them once: about a third of an epoch.

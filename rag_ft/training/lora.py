@@ -33,7 +33,7 @@ def add_lora(model: SentenceTransformer, rank: int, seed: int = 0) -> None:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=_linear_layers(inner))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[model.device.index or 0] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, inner)
     for name, parameter in model.named_parameters():

@@ -15,7 +15,7 @@ import numpy as np
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import carve_dev
 from rag_ft.dataset.text.sketch import hash_of
-from rag_ft.embedding.encoding import token_limit
+from rag_ft.embedding.encoding import encode, token_limit
 from rag_ft.errors import InputError
 from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import Dev, DevQuestions, DevScores, State, copy_weights
@@ -128,6 +128,8 @@ def plan_training(
             recipe, examples = planned_as(planned, recipe, examples)
     findings = check_questions(dataset) if shape in ("pairs", "triplets") else []
     shares, level, unasked = recipe.shares, None, None
+    if dev is not None:
+        encode(model, dev.texts()[:8], "document")  # what is loaded at first use is not counted
     asked = time.monotonic()
     base_values = dev.values(model) if dev is not None else None
     dev_seconds = time.monotonic() - asked

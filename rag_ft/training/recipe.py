@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -144,6 +144,17 @@ class Recipe:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse what no recipe has, or can mean, before any work is done.
+
+    Raises:
+        InputError: with the setting; a seed has a place of its own beside the recipe.
+    """
+    if "seed" in settings:
+        raise InputError("the settings of the recipe have a seed: give it beside them")
+    Recipe().but(**settings)
 
 
 HUMAN_SHARES = (1.0, 0.75, 0.5)

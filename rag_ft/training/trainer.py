@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_ft.embedding.device_memory import free_memory, is_out_of_memory
-from rag_ft.embedding.encoding import encode, token_limit, within_reach
+from rag_ft.embedding.encoding import USUAL_CHARACTERS_PER_TOKEN, encode, token_limit, within_reach
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.errors import InputError
 from rag_ft.training.checkpoints import last_complete, spared
@@ -28,6 +28,7 @@ from rag_ft.training.recipe import Recipe
 from rag_ft.training.tuning import Tuning
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
 
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 LEAST_INNER_BATCH = 4
 LOSSES_SEEN = 50
-CHARACTERS_PER_TOKEN = 4
 
 
 def run_trainer(
@@ -74,7 +74,7 @@ def run_trainer(
     before = copy_weights(model)
     gradient_checkpointing, parts = False, 1
     with ExitStack() as stack:
-        stack.enter_context(own_randomness())
+        stack.enter_context(own_randomness(model.device))
         # A Trainer and its callbacks hold each other, and with them the optimiser's state, until somebody looks.
         stack.callback(free_memory)
         if folder is None:
@@ -229,7 +229,7 @@ def _batches(pairs: Sequence[Pair], recipe: Recipe, vectors: Any, max_length: in
     """The sampler: similar passages and like lengths together, and answers of one row away from the others'."""
     from rag_ft.training.batching import apart
 
-    most = CHARACTERS_PER_TOKEN * max_length
+    most = USUAL_CHARACTERS_PER_TOKEN * max_length
     # Where other rows are no negatives, nothing need be kept apart.
     keys = [pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
     shown = [pair.shown or pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
@@ -281,12 +281,12 @@ def _columns(pairs: Sequence[Pair], model: SentenceTransformer) -> Dataset:
 
 
 @contextmanager
-def own_randomness() -> Iterator[None]:
+def own_randomness(device: torch.device) -> Iterator[None]:
     """Give everybody's generators back as they were: the Trainer seeds all of them."""
     import torch
 
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
         try:
             yield
         finally:

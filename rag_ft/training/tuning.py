@@ -12,7 +12,8 @@ class Tuning:
     """What a training found.
 
     Attributes:
-        scores: the dev figure after each epoch (`epoch 1`, ...), or after the step that it was stopped at.
+        scores: the dev figure after each epoch (`epoch 1`, ...) and within long ones, or after the step that it was
+            stopped at.
         weights: those of the best of them; the last ones where there is no dev.
         losses: along the way, averaged over equal parts of it.
         texts_per_second: that went through the model, dev apart.

@@ -84,7 +84,8 @@ class Watcher(TrainerCallback):
             control.should_training_stop = True
         elif self.keeps and state.epoch % 1:
             # Not after the last step of an epoch: whoever went on from there would not measure it.
-            if within_epoch(state.global_step, round(state.max_steps / self.recipe.epochs), self.recipe.epochs):
+            steps = round(state.max_steps / self.recipe.epochs)
+            if self.measure is not None and within_epoch(state.global_step, steps, self.recipe.epochs):
                 # At a high learning rate dev goes up and down: only at the end of an epoch a loss of patience counts.
                 self.weigh(f"epoch {state.epoch:.2f}", patient=True)
             self.ask_for_checkpoint(control)
@@ -142,7 +143,8 @@ class Watcher(TrainerCallback):
         else:
             score = self.best + 1 if self.best > float("-inf") else 0.0  # without dev the last one is taken
         if score > self.best:
-            self.best, self.waited = score, 0
+            # The end of an epoch that gained within is no loss of patience.
+            self.best, self.waited = score, -1 if patient else 0
             self.tuning.weights = merged_weights(self.model) if has_lora(self.model) else copy_weights(self.model)
         elif not patient:
             self.waited += 1
