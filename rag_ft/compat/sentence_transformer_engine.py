@@ -27,7 +27,7 @@ from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import DevQuestions, copy_weights
 from rag_ft.training.diagnosis import check_losses, check_questions
 from rag_ft.training.pairs import question_styles, questions_sketch, training_pairs
-from rag_ft.training.principal_axes import add_rotation
+from rag_ft.training.principal_axes import add_rotation, turn_again
 from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
 from rag_ft.training.trainer import check_training_device, run_trainer
 
@@ -231,6 +231,8 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
             )
             chosen = choose_weights(self.model, base, tuning, recipe, dev)
             self.dev = chosen.dev
+            if chosen.share and recipe.dimensions:
+                turn_again(self.model, list(dataset.passage_texts.values()), dev, recipe.dimensions)
             findings = check_questions(dataset) + check_losses(tuning.losses)
             for finding in findings:
                 logger.warning("%s", finding)

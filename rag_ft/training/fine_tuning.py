@@ -31,7 +31,7 @@ from rag_ft.training.duration import in_words
 from rag_ft.training.guard import Choice, why_base
 from rag_ft.training.pairs import question_styles, questions_sketch
 from rag_ft.training.planning import Plan, plan_training
-from rag_ft.training.principal_axes import remove_rotation
+from rag_ft.training.principal_axes import remove_rotation, turn_again
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.rounds import tune_in_rounds
 from rag_ft.training.trainer import check_trackers, check_training_device
@@ -236,6 +236,8 @@ def _carry_out(
         recipe = replace(recipe, dimensions=())
         if plan.rotation is not None:
             remove_rotation(model, plan.rotation)
+    if choice.share and recipe.dimensions:
+        turn_again(model, list(plan.dataset.passage_texts.values()), plan.dev, recipe.dimensions)
     for finding in findings:
         logger.warning("%s", finding)
     training = _record(plan, choice, tunings, findings, started)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag_ft.embedding.encoding import encode
+from rag_ft.training.dev import Dev, DevQuestions
+from rag_ft.training.dev_figure import figure_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Dense
 
+logger = logging.getLogger(__name__)
+
 ENOUGH_TEXTS = 500
-"""Queries and passages that the axes are taken from."""
+"""Queries and passages that the axes are taken from before training."""
+
+ENOUGH_PASSAGES = 2_000
+"""That they are taken from afterwards."""
 
 
 def principal_axes(queries: NDArray[np.float32], passages: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -80,16 +88,66 @@ def add_rotation(model: SentenceTransformer, queries: Sequence[str], passages: S
     end = len(model) - isinstance(model[-1], Normalize)
     if isinstance(model[end - 1], Dense):
         return None
-    axes = principal_axes(encode(model, _some(queries), "query"), encode(model, _some(passages), "document"))
+    axes = principal_axes(
+        encode(model, _some(queries, ENOUGH_TEXTS), "query"), encode(model, _some(passages, ENOUGH_TEXTS), "document")
+    )
     size = len(axes)
     rotation = Dense(size, size, bias=False, activation_function=None, init_weight=torch.from_numpy(axes.T.copy()))
     model.insert(end, rotation.to(model.device))
     return rotation
 
 
-def _some(texts: Sequence[str]) -> list[str]:
+def turn_again(model: SentenceTransformer, passages: Sequence[str], dev: Dev | None, dimensions: Sequence[int]) -> bool:
+    """Turn a tuned model's vectors onto the axes of what they are now, where dev finds more in what is cut then.
+
+    Training moves the vectors and leaves the axes behind: tuned on covidqa, 128 of 384 numbers kept .89 of the nDCG@10,
+    and .95 turned again. The axes of questions, or of passages and questions alike, keep less (.91, .93).
+
+    Args:
+        model: changed in place; it ends with a linear map.
+        passages: those it will find.
+        dev: the questions that choose; nothing is done with another dev.
+        dimensions: that vectors are cut to.
+
+    Returns:
+        Whether they were turned.
+    """
+    import torch
+
+    end = _linear_end(model)
+    if end is None or not isinstance(dev, DevQuestions):
+        return False
+    vectors = encode(model, _some(passages, ENOUGH_PASSAGES), "document")
+    axes = principal_axes(vectors[:0], vectors)
+    queries, shown = encode(model, dev.query_texts, "query"), encode(model, dev.passage_texts, "document")
+
+    def found(queries: NDArray[np.float32], passages: NDArray[np.float32]) -> float:
+        cuts = [(_unit(queries[:, :size]), _unit(passages[:, :size])) for size in dimensions]
+        return float(np.mean([figure_of(dev.values_of(*cut), dev) for cut in cuts]))
+
+    before, after = found(queries, shown), found(queries @ axes, shown @ axes)
+    logger.info("vectors cut to %s: dev %.3f, turned again %.3f", list(dimensions), before, after)
+    if after <= before:
+        return False
+    with torch.no_grad():
+        end.linear.weight.copy_(torch.from_numpy(axes.T.copy()).to(end.linear.weight) @ end.linear.weight)
+    return True
+
+
+def _linear_end(model: SentenceTransformer) -> Dense | None:
+    """The linear map that a model's vectors come out of, if any."""
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Normalize
+    from torch import nn
+
+    last = model[len(model) - 1 - isinstance(model[-1], Normalize)]
+    linear = isinstance(last, Dense) and last.linear.bias is None and isinstance(last.activation_function, nn.Identity)
+    return last if linear else None
+
+
+def _some(texts: Sequence[str], most: int) -> list[str]:
     distinct = list(dict.fromkeys(texts))
-    return distinct[:: -(-len(distinct) // ENOUGH_TEXTS)]
+    return distinct[:: -(-len(distinct) // most)]
 
 
 def remove_rotation(model: SentenceTransformer, rotation: Dense) -> None:
