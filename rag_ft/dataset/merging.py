@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Container
 from dataclasses import replace
 
 from rag_ft.dataset.qa_dataset import QADataset, Qrels
@@ -50,15 +51,17 @@ def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, se
     if not 0 <= replay < 1:
         raise InputError(f"replay is {replay:g}: give a share from 0 to below 1")
     same = {(passage.text, passage.doc_id): key for key, passage in later.passages.items()}
-    renamed = {
-        # Rows of a table have numbers for ids: the same text of the same document is the same passage.
-        key: key
-        if key in later.passages and later.passages[key].text == passage.text
-        else same.get((passage.text, passage.doc_id)) or (EARLIER + key if key in later.passages else key)
-        for key, passage in earlier.passages.items()
-    }
+    renamed = {}
+    for key, passage in earlier.passages.items():
+        if key in later.passages and later.passages[key].text == passage.text:
+            renamed[key] = key
+        else:
+            # Rows of a table have numbers for ids: the same text of the same document is the same passage.
+            renamed[key] = same.get((passage.text, passage.doc_id)) or _free(key, later.passages, earlier.passages)
     asked = {
-        key: EARLIER + key if key in later.queries and later.queries[key].text != query.text else key
+        key: key
+        if key in later.queries and later.queries[key].text == query.text
+        else _free(key, later.queries, earlier.queries)
         for key, query in earlier.queries.items()
     }
     passages = {
@@ -107,6 +110,14 @@ def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, se
     named = [query for part in qrels.values() for query in part if query not in mine]
     named += later.info.get("earlier_questions", ())  # of an even earlier dataset
     return merged.with_info(later.info | {"earlier_questions": list(dict.fromkeys(named))})
+
+
+def _free(key: str, later: Container[str], earlier: Container[str]) -> str:
+    """An id that neither dataset uses for something else: either may be a merged one itself."""
+    new = key
+    while new in later or (new != key and new in earlier):
+        new = EARLIER + new
+    return new
 
 
 def _without_leaks(qrels: dict[str, Qrels], texts: dict[str, str]) -> dict[str, Qrels]:

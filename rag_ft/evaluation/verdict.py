@@ -48,8 +48,8 @@ class Costs:
 KINDS = {
     "known": "new questions, known documents",
     "new": "new documents",
-    "earlier": "questions of the earlier dataset",
-    "later": "questions of the later dataset",
+    "earlier": "earlier questions",
+    "later": "later questions",
 }
 """The kinds of held-out question, as people read them; the last two where a dataset was merged with an earlier one."""
 
