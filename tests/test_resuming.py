@@ -235,15 +235,16 @@ def test_out_of_memory_with_the_fewest_pairs_takes_gradient_checkpointing(monkey
     forward = type(model).forward
 
     def short_of_memory(self: Any, inputs: dict[str, torch.Tensor], **kwargs: Any) -> Any:
-        if self.training and not self[0].auto_model.is_gradient_checkpointing:
+        if self.training and not self[0].auto_model.encoder.layer[0].gradient_checkpointing:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, inputs, **kwargs)
 
     monkeypatch.setattr(type(model), "forward", short_of_memory)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tuning = run_trainer(model, pairs(16), Recipe(epochs=1, batch_size=16, together=1), lambda: 0.5)
+    tuning = run_trainer(model, pairs(16), Recipe(epochs=3, batch_size=16, together=1), lambda: 0.5)
     assert tuning.inner_batch == 4
-    assert any(not torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor)}
+    assert {name.split(".layer.")[1][0] for name in changed if ".layer." in name} == set("012345")  # all of its layers
 
 
 @pytest.mark.slow
