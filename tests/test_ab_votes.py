@@ -221,5 +221,6 @@ def test_lines_that_are_no_votes_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "votes.jsonl"
     deep = "[" * 100_000
     file.write_text("\n".join(["{}", deep, "[1]", '{"event": 3}', json.dumps({"event": "shown"}), '{"half'] * 2))
+    before = threading.active_count()  # other tests leave some
     assert Votes(file).standing() == standing_of([])
-    assert threading.active_count() < 50
+    assert threading.active_count() <= before + 2
