@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from rag_ft import Passage, QADataset, Query
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.evaluation.significance import Difference
 from rag_ft.training.dev import DevQuestions, copy_weights
 from rag_ft.training.dev_figure import FEWEST, figure_of, gain_of, parts_of, weights_of
 from rag_ft.training.diagnosis import check_level, check_losses, check_makings, check_questions, check_vectors
 from rag_ft.training.general_probe import GeneralProbe
-from rag_ft.training.guard import choose_share
+from rag_ft.training.guard import choose_share, gain_to_dict
 from rag_ft.training.unasked import Unasked
 
 
@@ -245,3 +246,9 @@ def test_weights_that_are_no_numbers_are_never_shipped() -> None:
     dev = Told(values, ["other"] * 60, base[name], base[name] + 1, name, groups=list(range(60)))
     chosen = choose_share(model, base, broken, (1.0,), dev, 0.1, values[0.0], values[1.0])
     assert chosen.share == 0.0
+
+
+def test_a_bound_that_is_not_known_is_null() -> None:
+    assert gain_to_dict(None) is None
+    assert gain_to_dict(Difference(0.12341, (0.01, 0.2), 0.01)) == {"mean": 0.1234, "ci95": [0.01, 0.2]}
+    assert gain_to_dict(Difference(0.3, (float("-inf"), float("inf")), 0.1)) == {"mean": 0.3, "ci95": [None, None]}

@@ -120,7 +120,8 @@ def _more(training: dict[str, Any], metric: str) -> list[str]:
     lines: list[str] = []
     if gain := training.get("gain"):
         low, high = gain["ci95"]
-        lines += ["", f"The gain on dev is {gain['mean']:+.3f} (95 % interval {low:+.3f} to {high:+.3f})."]
+        interval = "interval not known" if None in (low, high) else f"95 % interval {low:+.3f} to {high:+.3f}"
+        lines += ["", f"The gain on dev is {gain['mean']:+.3f} ({interval})."]
     if apart := training.get("dev_apart"):
         lines += ["", f"| dev questions | number | {metric} of the base | of this model |", "|---|---|---|---|"]
         lines += [

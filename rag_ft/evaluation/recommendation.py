@@ -80,7 +80,7 @@ def recommend(
         return Recommendation(BASELINE, best, f"{count} questions are too few to tell: at least {enough} are needed")
     lacks = {role: paired_bootstrap(values[role] - values[best], groups, seed) for role in values if role != best}
     if any(lack.mean and lack.ci95[1] == float("inf") for lack in lacks.values()):
-        return Recommendation(BASELINE, best, "all questions come from one place: nothing can be told")
+        return Recommendation(BASELINE, best, "the questions come from too few places: nothing can be told")
     for role in sorted(lacks, key=simplicity):
         if simplicity(role) < simplicity(best) and lacks[role].ci95[1] >= 0:
             return Recommendation(

@@ -24,7 +24,7 @@ from rag_ft.errors import InputError
 from rag_ft.training.adapter_choice import choose_adapter
 from rag_ft.training.adapter_vectors import AdapterVectors, bounded
 from rag_ft.training.diagnosis import UNPROVEN, check_level, check_questions
-from rag_ft.training.guard import why_base
+from rag_ft.training.guard import gain_to_dict, why_base
 from rag_ft.training.pairs import is_generated, question_styles, questions_sketch
 from rag_ft.training.recipe import STRONG, room_to_learn
 
@@ -222,8 +222,7 @@ def train_adapter(
             "dev_makings": dict(Counter(known.dev.makings)) if known.dev else {},
             "dev_documents": dict(Counter(known.dev.kinds)) if known.dev else {},
             "dev_ndcg@10": {name: round(score, 4) for name, score in choice.scores.items()},
-            "gain": {"mean": round(choice.gain.mean, 4), "ci95": [round(bound, 4) for bound in choice.gain.ci95]}
-            if choice.gain is not None else None,
+            "gain": gain_to_dict(choice.gain),
             "base_stays_because": None if choice.share else why_base(known.dev, shares, choice.refused),
             "refused": choice.refused,
             "general": {name: round(score, 4) for name, score in choice.general.items()},

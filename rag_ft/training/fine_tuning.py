@@ -23,12 +23,11 @@ from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, load_sentence_transform
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.embedding.saving import check_output, save_model
 from rag_ft.errors import InputError
-from rag_ft.evaluation.significance import Difference
 from rag_ft.training.checkpoints import Checkpoints
 from rag_ft.training.dev import ENOUGH, dev_triplets, triplet_accuracy
 from rag_ft.training.distillation import beside_teacher
 from rag_ft.training.duration import in_words
-from rag_ft.training.guard import Choice, why_base
+from rag_ft.training.guard import Choice, gain_to_dict, why_base
 from rag_ft.training.pairs import question_styles, questions_sketch
 from rag_ft.training.planning import Plan, plan_training
 from rag_ft.training.principal_axes import remove_rotation, turn_again
@@ -267,7 +266,7 @@ def _record(
         "dev_documents": dict(Counter(dev.kinds)) if dev else {},
         f"dev_{dev.metric if dev else 'ndcg@10'}": {name: round(score, 4) for name, score in choice.scores.items()},
         "dev_apart": _apart(plan, choice),
-        "gain": _interval(choice.gain),
+        "gain": gain_to_dict(choice.gain),
         "share": choice.share,
         "base_stays_because": None if choice.share else why_base(dev, plan.recipe.shares, choice.refused),
         "refused": choice.refused,
@@ -310,8 +309,7 @@ def _earlier_record(folder: str | Path) -> dict[str, Any]:
 
 def _seen(record: dict[str, Any], earlier: QADataset | None) -> frozenset[str]:
     """The hashes of the questions that a model was tuned on: of them dev must ask none."""
-    asked = earlier.qrels.get("train", {}) if earlier is not None else {}
-    texts = [earlier.queries[query].text for query in asked] if earlier is not None else []
+    texts = [earlier.queries[query].text for query in earlier.qrels.get("train", ())] if earlier is not None else []
     return frozenset([*record.get("training", {}).get("questions", ()), *map(hash_of, texts)])
 
 
@@ -321,9 +319,3 @@ def _generation(record: dict[str, Any]) -> dict[str, Any]:
     return {key: record.get(key) for key in ("name", "created", "weights_sha256")} | {
         key: training.get(key) for key in ("pairs", "share")
     }
-
-
-def _interval(gain: Difference | None) -> dict[str, Any] | None:
-    if gain is None:
-        return None
-    return {"mean": round(gain.mean, 4), "ci95": [round(bound, 4) for bound in gain.ci95]}

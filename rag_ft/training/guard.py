@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -139,6 +140,14 @@ def loss_elsewhere(differences: NDArray[np.float64], questions: Dev, foreign: bo
     if foreign and (found.mean <= 0 or found.p_value / 2 > SURE):
         return f"the documents that neither train nor dev asks about are unlike the others, and may not gain ({found})"
     return ""
+
+
+def gain_to_dict(gain: Difference | None) -> dict[str, Any] | None:
+    """A gain as `rag_ft.json` has it; a bound that is not known is null."""
+    if gain is None:
+        return None
+    bounds = [round(bound, 4) if math.isfinite(bound) else None for bound in gain.ci95]
+    return {"mean": round(gain.mean, 4), "ci95": bounds}
 
 
 def why_base(dev: Dev | None, shares: Sequence[float], refused: Mapping[str, str]) -> str:
