@@ -14,6 +14,7 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 import pytest
 from browser import browser, chromium  # noqa: F401
 from hypothesis import HealthCheck, settings
+from strict_skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents, read_questions
 
