@@ -13,19 +13,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rag_ft import (
-    Filters,
-    Review,
-    cut_into_nodes,
-    export_questions,
-    generate_qa_dataset,
-    inspect_dataset,
-    read_documents,
-    read_questions,
-    review_folder,
-    write_beir,
-)
-from rag_ft.generation.llms import resolve_llm
+from rag_ft import cut_into_nodes, generate_qa_dataset, inspect_dataset, read_documents
+from rag_ft.dataset import Review, export_questions, review_folder, write_beir
+from rag_ft.generation import Filters, read_questions
+from rag_ft.generation.resolve_llm import resolve_llm
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.splitting import carve_dev
+from rag_ft.dataset.splitting import hold_out_dev
 from rag_ft.dataset.styles import HUMAN
 from rag_ft.dataset.text.sketch import shared, sketch_of
 from rag_ft.embedding.contract import read_model_record
@@ -25,6 +25,8 @@ from rag_ft.evaluation.significance import Difference, paired_bootstrap, smalles
 from rag_ft.evaluation.verdict import ENOUGH_QUESTIONS
 from rag_ft.retrieval.bm25 import BM25
 from rag_ft.retrieval.exact import ExactSearch
+from rag_ft.retrieval.normalisation import RRF_K
+from rag_ft.training.selection.headroom import HIGH_BASE_NDCG, LOW_BASE_NDCG
 
 if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
@@ -36,11 +38,10 @@ logger = logging.getLogger(__name__)
 
 Answer = Literal["worth it", "not worth it", "perhaps", "cannot tell"]
 
-LOST, AT_HOME = 0.70, 0.85
 """nDCG@10 (and, for the first, recall@10) of a base model under which tuning is said to pay, and over which it is not.
 Rules of thumb that practitioners' guides repeat, not measurements: recall over .85 is left alone
 (skillopedia.ai, "Embedding Fine-Tuning"), nDCG@10 over .80 too (nextgenailearn.com, lesson emb-03). Measured here: the
-collections that gained had .58 to .70 on questions made of their passages, the one that lost .85 (`room_to_learn`)."""
+collections that gained had .58 to .70 on questions made of their passages, the one that lost .85 (`headroom`)."""
 
 FEW_PAIRS = 500
 """Training pairs under which a tuning seldom holds: the same guides see overfitting below."""
@@ -53,9 +54,6 @@ FORWARD_AND_BACKWARD = 3.5
 """What a training pair costs, in encoded passages: forward, backward, and its question."""
 
 SAME_CORPUS = 0.5
-RRF = 60
-"""The constant of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)."""
-
 DEPTH = 100
 
 
@@ -158,7 +156,7 @@ def check(
     qrels = dataset.require(chosen)
     asked = sorted(random.Random(seed).sample(sorted(qrels), min(len(qrels), MOST_QUESTIONS)))
     dataset = dataset.with_qrels(dataset.qrels | {chosen: {query: qrels[query] for query in asked}})
-    pairs = len(carve_dev(dataset, seed=seed).pairs("train")) if dataset.qrels.get("train") else 0
+    pairs = len(hold_out_dev(dataset, seed=seed).pairs("train")) if dataset.qrels.get("train") else 0
     generated = sum(dataset.queries[query].style not in ("", HUMAN) for query in asked)
     texts = _searched(dataset, chosen, seed)
     model = FineTunedEmbedding.load(base_model, device=device)
@@ -187,7 +185,7 @@ def check(
 
 
 def _asked_about(nodes: Sequence[BaseNode], seed: int) -> QADataset:
-    from rag_ft.generation.generation import generate_qa_dataset
+    from rag_ft.generation.generate import generate_qa_dataset
 
     if not nodes:
         raise InputError("there is no passage to ask about: give a folder with documents")
@@ -226,7 +224,7 @@ def _fused(*rankings: Sequence[str]) -> list[str]:
     scores: dict[str, float] = {}
     for ranking in rankings:
         for place, passage in enumerate(ranking):
-            scores[passage] = scores.get(passage, 0.0) + 1 / (RRF + place + 1)
+            scores[passage] = scores.get(passage, 0.0) + 1 / (RRF_K + place + 1)
     return sorted(scores, key=lambda passage: -scores[passage])
 
 
@@ -253,13 +251,13 @@ def _decide(
             f"the model was tuned on this corpus already ({tuned_for:.0%} of the passages are the same): give it new "
             "questions with --continue-from, or the base model that it was tuned from"
         ]
-    if level >= AT_HOME:
-        return "not worth it", [f"the base model is at home here: nDCG@10 {level:.3f} is over {AT_HOME}"]
+    if level >= HIGH_BASE_NDCG:
+        return "not worth it", [f"the base model is at home here: nDCG@10 {level:.3f} is over {HIGH_BASE_NDCG}"]
     few = f"{pairs} training pairs are few: under {FEW_PAIRS} a tuning seldom holds"
     if pairs and pairs < FEW_PAIRS:
         return "perhaps", [few, f"the base model's nDCG@10 is {level:.3f}, its recall@10 {recall:.3f}"]
-    if level < LOST or recall < LOST:
-        lost = f"the base model is lost here: nDCG@10 {level:.3f}, recall@10 {recall:.3f} (under {LOST})"
+    if level < LOW_BASE_NDCG or recall < LOW_BASE_NDCG:
+        lost = f"the base model is lost here: nDCG@10 {level:.3f}, recall@10 {recall:.3f} (under {LOW_BASE_NDCG})"
         return "worth it", [lost]
     return "perhaps", [
         f"the base model is neither lost nor at home here: nDCG@10 {level:.3f}, recall@10 {recall:.3f}. If a tuning "

@@ -20,7 +20,7 @@ class InputError(RagFtError):
     """What was given is wrong: a missing folder, a broken file, an unknown name. Exit code 2.
 
     Example:
-        >>> from rag_ft import Filters
+        >>> from rag_ft.generation import Filters
         >>> Filters(depth=0)
         Traceback (most recent call last):
             ...
@@ -69,6 +69,22 @@ def without_secrets(text: str) -> str:
     text = re.sub(named + r"[\"']?[^\s\"'&,)]+", r"\1\2***", text)
     # A run of letters and digits that is no word.
     return re.sub(r"(?<!\w)(?=\w*\d)(?=\w*[A-Za-z])\w{16,}", "***", text)
+
+
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """Return the first line of an error's message, without secrets and without a final full stop.
+
+    Args:
+        error: any exception; its class name is used if the message is empty.
+        limit: maximum number of characters.
+
+    Example:
+        >>> from rag_ft.errors import first_line
+        >>> first_line(ValueError("no such model.\\nSee the docs.")), first_line(KeyError())
+        ('no such model', 'KeyError')
+    """
+    message = str(error).strip() or type(error).__name__
+    return without_secrets(message.splitlines()[0])[:limit].rstrip(".: ")
 
 
 def require_package(module: str, extra: str, purpose: str) -> None:

@@ -13,7 +13,7 @@ from rag_ft.dataset.formats.beir import read_beir, write_beir
 from rag_ft.dataset.review import Review
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.errors import InputError
-from rag_ft.evaluation.comparing import compare
+from rag_ft.evaluation.compare import compare
 from rag_ft.evaluation.comparison import Comparison
 from rag_ft.files import read_json, sha256_of, sha256_of_file, write_json
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
 
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+    from rag_ft.feedback.vote_log import Votes
     from rag_ft.generation.real_questions import RealQuestion
-    from rag_ft.retrieval.votes import Votes
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ HOW_FAST = {"journal", "workers", "requests_per_minute", "batch", "approve"}
 
 
 @dataclass(frozen=True)
-class Run:
+class FineTuneRun:
     """What a run leaves: the embedding and the index to use from now on, and the proof.
 
     Attributes:
@@ -51,12 +51,12 @@ class Run:
         >>> from llama_index.core import MockEmbedding
         >>> from llama_index.core.llms import MockLLM
         >>> from llama_index.core.schema import TextNode
-        >>> from rag_ft import Passage, QADataset, Query, Run, compare, rebuild_index
+        >>> from rag_ft import Passage, QADataset, Query, FineTuneRun, compare, rebuild_index
         >>> passages = {"p": Passage("p", "Leave is booked in HELM.")}
         >>> dataset = QADataset(passages, {"q": Query("q", "Where is leave booked?")}, {"test": {"q": {"p": 1}}})
         >>> model, nodes = MockEmbedding(embed_dim=8), [TextNode(text="Leave is booked in HELM.")]
         >>> index = rebuild_index(nodes, model, chromadb.EphemeralClient(), "run-example")
-        >>> run = Run(Path("runs/acme"), compare(dataset, model, model), model, index, model)  # as fine_tune returns it
+        >>> run = FineTuneRun(Path("runs/acme"), compare(dataset, model, model), model, index, model)  # as fine_tune returns it
         >>> query_engine = run.query_engine(llm=MockLLM(), similarity_top_k=5)
         >>> query_engine.query("Where is leave booked?").source_nodes[0].text
         'Leave is booked in HELM.'
@@ -127,7 +127,7 @@ def fine_tune(
     device: str | None = None,
     show_progress: bool = False,
     **asking: Any,
-) -> Run:
+) -> FineTuneRun:
     """Fine-tune an embedding model on nodes, and prove on held-out questions whether retrieval got better.
 
     Stages that are done are not done again: the same call on the same folder goes on where a killed one was.
@@ -153,7 +153,7 @@ def fine_tune(
         seed: of every draw.
         device: a torch device; the best there is where None.
         show_progress: progress bars with time left.
-        **asking: how the LLM is asked; see `rag_ft.generation.asking.Asking` (`max_passages`, `styles`, ...).
+        **asking: how the LLM is asked; see `rag_ft.generation.llm_questions.Asking` (`max_passages`, `styles`, ...).
 
     Raises:
         InputError: where the input is wrong.
@@ -177,14 +177,14 @@ def fine_tune(
     from llama_index.core import Settings
 
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
-    from rag_ft.evaluation.reporting.report import write_report
-    from rag_ft.generation.generation import generate_qa_dataset
+    from rag_ft.generation.generate import generate_qa_dataset
     from rag_ft.index.build import rebuild_index
+    from rag_ft.report.html import write_report
     from rag_ft.retrieval.fusion import Fusion
     from rag_ft.retrieval.hybrid import keep_fusion
-    from rag_ft.training.fine_tuning import train_model
+    from rag_ft.training.loop.trainer import check_training_device
     from rag_ft.training.recipe import check_settings
-    from rag_ft.training.trainer import check_training_device
+    from rag_ft.training.train import train_model
 
     check_training_device(device)
     check_settings(settings or {})  # before questions are paid for
@@ -267,7 +267,7 @@ def fine_tune(
     if "fusion" in hybrid:
         keep_fusion(index, Fusion.from_dict(hybrid["fusion"]))
     stages.finish("index", {"verdict": comparison.verdict, "embed_model": chosen.model_name})
-    return Run(folder, comparison, chosen, index, candidate)
+    return FineTuneRun(folder, comparison, chosen, index, candidate)
 
 
 STAGES = ("dataset", "model", "comparison", "index")
@@ -335,7 +335,7 @@ def _questions_of(dataset: Path) -> str:
 
 def _plain(value: Any) -> Any:
     """A setting as `run.json` keeps it; of a model its name alone, never its key."""
-    from rag_ft.generation.asking import llm_identity
+    from rag_ft.generation.llm_questions import llm_identity
 
     if hasattr(value, "metadata") and hasattr(value, "class_name"):
         return llm_identity(value)

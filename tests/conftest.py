@@ -12,7 +12,7 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 import pytest
-from browser import browser, chromium  # noqa: F401
+from fakes.browser import browser, chromium  # noqa: F401
 from hypothesis import HealthCheck, settings
 
 from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents, read_questions

@@ -29,9 +29,10 @@ from llama_index.core.base.response.schema import Response
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from quality import RESULTS, machine
 
-from rag_ft import ABQueryEngine, Votes, ab_session
-from rag_ft.retrieval.ab.sessions import side_of
-from rag_ft.retrieval.standing import shown_queries
+from rag_ft.ab import ABQueryEngine, ab_session
+from rag_ft.ab.sessions import side_of
+from rag_ft.feedback import Votes
+from rag_ft.feedback.tally import shown_queries
 
 PASSAGES = [
     NodeWithScore(node=TextNode(id_=f"p{n}", text=f"Passage {n} of the handbook."), score=1.0) for n in range(5)

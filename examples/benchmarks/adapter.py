@@ -25,7 +25,9 @@ import torch
 from llama_index.embeddings.adapter import AdapterEmbeddingModel, LinearLayer
 from quality import RESULTS, machine, without_labels
 
-from rag_ft import CachedEmbedding, FineTunedEmbedding, QADataset, compare, load_dataset, train_adapter
+from rag_ft import FineTunedEmbedding, QADataset, compare, load_dataset
+from rag_ft.adapters import train_adapter
+from rag_ft.embedding import CachedEmbedding
 from rag_ft.evaluation.metrics import HEADLINE
 
 FILE = RESULTS / "adapter.json"

@@ -25,8 +25,8 @@ from rag_ft import QADataset, load_dataset, train_model
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.evaluation.comparison import BASELINE, judge
-from rag_ft.training import rounds
-from rag_ft.training.guard import choose_share
+from rag_ft.training.loop import rounds
+from rag_ft.training.selection.select import select
 
 FILE = RESULTS / "bad_input.jsonl"
 KINDS = ["shuffled", "foreign", "few", "hot"]
@@ -103,9 +103,9 @@ def main() -> None:
 
     def remembering(model, base, tuned, *rest, **named):  # type: ignore[no-untyped-def]
         unguarded["weights"] = tuned
-        return choose_share(model, base, tuned, *rest, **named)
+        return select(model, base, tuned, *rest, **named)
 
-    rounds.choose_share = remembering  # type: ignore[assignment]
+    rounds.select = remembering  # type: ignore[assignment]
     done = {(row["kind"], row["seed"]) for row in rows()}
     for seed in range(arguments.seeds):
         for kind in arguments.kinds:

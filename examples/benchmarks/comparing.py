@@ -21,7 +21,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 from quality import RESULTS, machine
 
-from rag_ft import Fusion, HybridRetriever, Passage, QADataset, Query, compare, rebuild_index
+from rag_ft import HybridRetriever, Passage, QADataset, Query, compare, rebuild_index
+from rag_ft.retrieval import Fusion
 from rag_ft.retrieval.bm25_retriever import BM25Retriever
 
 WORDS = 30_000
@@ -136,7 +137,7 @@ def main() -> None:
     nodes = [TextNode(id_=key, text=text) for key, text in texts.items()]
     index = rebuild_index(nodes, before, chromadb.EphemeralClient(), "loop")
     questions = [asked.queries[query].text for query in list(asked.qrels["test"])[: arguments.looped]]
-    hybrid = HybridRetriever(index, Fusion("standardised", 0.5), similarity_top_k=100)
+    hybrid = HybridRetriever(index, Fusion("zscore", 0.5), similarity_top_k=100)
     hybrid.keywords.bm25()  # made at the first question else
     each = {
         "embedding": loop(index.as_retriever(similarity_top_k=100), questions),

@@ -56,8 +56,8 @@ def about(count: int) -> list[Passage]:
 
 def ask(address: str, count: int, workers: int) -> tuple[float, int, int]:
     """(seconds, requests, passages with questions)."""
-    from rag_ft.generation.asking import questions_from_llm
-    from rag_ft.generation.llms import resolve_llm
+    from rag_ft.generation.llm_questions import questions_from_llm
+    from rag_ft.generation.resolve_llm import resolve_llm
 
     llm = resolve_llm("openai-like:clerk", address)
     assert llm is not None

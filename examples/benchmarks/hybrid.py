@@ -25,19 +25,12 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import QueryBundle, TextNode
 from quality import RESULTS, machine
 
-from rag_ft import (
-    FineTunedEmbedding,
-    Fusion,
-    Hybrid,
-    HybridRetriever,
-    compare,
-    learn_fusion_of,
-    load_dataset,
-    rebuild_index,
-)
+from rag_ft import FineTunedEmbedding, HybridRetriever, compare, load_dataset, rebuild_index
+from rag_ft.evaluation import Hybrid, learn_fusion_of
 from rag_ft.evaluation.comparison import resampling_groups
 from rag_ft.evaluation.metrics import HEADLINE
 from rag_ft.evaluation.significance import paired_bootstrap
+from rag_ft.retrieval import Fusion
 
 FILE = RESULTS / "hybrid.jsonl"
 ROLES = {

@@ -21,8 +21,8 @@ def step(batch_size: int, inner_batch: int) -> float:
     """The peak of one training step, in MB over what was there before it."""
     from rag_ft import Recipe
     from rag_ft.embedding.loading import load_sentence_transformer
-    from rag_ft.training.pairs import Pair
-    from rag_ft.training.trainer import run_trainer
+    from rag_ft.training.examples.pairs import Pair
+    from rag_ft.training.loop.trainer import run_trainer
 
     model = load_sentence_transformer("local", max_length=128)
 

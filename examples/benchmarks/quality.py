@@ -21,16 +21,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rag_ft import (
-    FineTunedEmbedding,
-    QADataset,
-    RealQuestion,
-    compare,
-    generate_qa_dataset,
-    load_dataset,
-    train_model,
-)
+from rag_ft import FineTunedEmbedding, QADataset, compare, generate_qa_dataset, load_dataset, train_model
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
+from rag_ft.generation import RealQuestion
 from rag_ft.index.nodes import nodes_from_texts
 from rag_ft.retrieval.exact import ExactSearch
 

@@ -34,8 +34,8 @@ FILE = RESULTS / "serving.json"
 SERVE = "from rag_ft.cli import main; main()"
 ONE_AT_A_TIME = """
 import sys
-from rag_ft.serving.embeddings_app import create_app
-from rag_ft.serving.running import bound_socket, serve
+from rag_ft.server.app import create_app
+from rag_ft.server.running import bound_socket, serve
 app = create_app("local", name="acme")
 app.state.served.tokens_at_once = 1
 listening = bound_socket("127.0.0.1", 0)
@@ -85,7 +85,7 @@ async def load(port: int, callers: int, questions: list[str], go_on: Callable[[i
     """Callers that each ask one question after another, until `go_on` says no to the number of answers."""
     waits: list[float] = []
     statuses: Counter[int] = Counter()
-    unasked = itertools.cycle(questions)
+    uncovered = itertools.cycle(questions)
     without_retry_after = 0
 
     async def ask_on() -> None:
@@ -93,7 +93,7 @@ async def load(port: int, callers: int, questions: list[str], go_on: Callable[[i
         caller = Caller(port)
         while go_on(statuses[200]):
             began = time.perf_counter()
-            status, headers, _ = await caller.ask(next(unasked), "acme-query")
+            status, headers, _ = await caller.ask(next(uncovered), "acme-query")
             statuses[status] += 1
             if status == 200:
                 waits.append(1000 * (time.perf_counter() - began))

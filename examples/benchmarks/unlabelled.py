@@ -21,20 +21,21 @@ from pathlib import Path
 import numpy as np
 from quality import RESULTS, machine
 
-from rag_ft import LocalLLM, QADataset, load_dataset
+from rag_ft import QADataset, load_dataset
 from rag_ft.dataset.splitting import boilerplate
 from rag_ft.dataset.styles import KEY_PHRASES
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
-from rag_ft.generation.asking import questions_from_llm
+from rag_ft.generation import LocalLLM
 from rag_ft.generation.filters import Filters, Pair, filter_questions, summary
+from rag_ft.generation.llm_questions import questions_from_llm
 from rag_ft.generation.without_llm import questions_without_llm
-from rag_ft.training.dev import copy_weights, mixed_weights
-from rag_ft.training.pairs import training_pairs
+from rag_ft.training.examples.pairs import training_pairs
+from rag_ft.training.loop.trainer import run_trainer
 from rag_ft.training.recipe import recipe_for
-from rag_ft.training.trainer import run_trainer
+from rag_ft.training.selection.dev_set import copy_weights, interpolate_weights
 
 SHARES = (0.2, 0.35, 0.5, 1.0)
 
@@ -50,14 +51,14 @@ def subset(dataset: QADataset, passages: int | None) -> QADataset:
     return QADataset({key: p for key, p in dataset.passages.items() if key in keep}, dataset.queries, {"test": test})
 
 
-def questions(corpus: QADataset, making: str, journal: Path, per_passage: int, seed: int) -> list[Pair]:
+def questions(corpus: QADataset, source: str, journal: Path, per_passage: int, seed: int) -> list[Pair]:
     """Unfiltered questions of a making."""
     passages = list(corpus.passages.values())
     pairs: list[Pair] = []
-    if making != "local":
+    if source != "local":
         found = questions_without_llm(passages, per_passage, seed)
         pairs += [pair for pair in found if pair[0].style != KEY_PHRASES]
-    if making != "none":
+    if source != "none":
         asked = questions_from_llm(passages, LocalLLM(), journal=journal, seed=seed, questions_per_passage=1)
         pairs += asked.pairs
     return pairs
@@ -82,7 +83,7 @@ def run(collection: str, arguments: argparse.Namespace) -> dict[str, object]:
         rest = {key: p for key, p in dataset.passages.items() if p.document not in tested}
         corpus = QADataset(rest, dataset.queries, {})
     journal = arguments.journals / f"{collection}.jsonl"
-    pairs = questions(corpus, arguments.making, journal, arguments.sentences, arguments.seed)
+    pairs = questions(corpus, arguments.source, journal, arguments.sentences, arguments.seed)
     common = boilerplate(corpus)
     filters = Filters(
         round_trip=arguments.round_trip,
@@ -108,7 +109,7 @@ def run(collection: str, arguments: argparse.Namespace) -> dict[str, object]:
     tuned = copy_weights(model)
     after = {}
     for share in SHARES:
-        model.load_state_dict(mixed_weights(base, tuned, share))
+        model.load_state_dict(interpolate_weights(base, tuned, share))
         after[str(share)] = round(ndcg(model, dataset), 4)
     settings = {name: str(value) for name, value in vars(arguments).items() if name not in ("data", "journals")}
     return {

@@ -8,14 +8,14 @@ from rag_ft.cli.app import app, exit_code
 
 # Each brings its commands, in the order in which they are shown.
 # isort: off
-from rag_ft.cli import whole_job  # noqa: F401
+from rag_ft.cli import run  # noqa: F401
 from rag_ft.cli import dataset  # noqa: F401
 from rag_ft.cli import training  # noqa: F401
 from rag_ft.cli import index  # noqa: F401
-from rag_ft.cli import comparing  # noqa: F401
-from rag_ft.cli import fusing  # noqa: F401
+from rag_ft.cli import compare  # noqa: F401
+from rag_ft.cli import fuse  # noqa: F401
 from rag_ft.cli import ab  # noqa: F401
-from rag_ft.cli import serving  # noqa: F401
+from rag_ft.cli import serve  # noqa: F401
 # isort: on
 
 __all__ = ["app", "main"]

@@ -50,22 +50,22 @@ def ab(
         require_package(package, "serve", "rag-ft ab")
     import secrets
 
-    from rag_ft.evaluation.ab_votes import judge_votes
-    from rag_ft.generation.llms import resolve_llm
-    from rag_ft.retrieval.votes import Votes
-    from rag_ft.serving.ab_page import check_same_sides, create_ab_page
-    from rag_ft.serving.ab_sides import page_sides
-    from rag_ft.serving.running import LOCAL_HOSTS, bound_socket, serve
+    from rag_ft.ab.page import check_same_variants, create_ab_page
+    from rag_ft.ab.page_variants import page_variants
+    from rag_ft.ab.vote_verdict import judge_votes
+    from rag_ft.feedback.vote_log import Votes
+    from rag_ft.generation.resolve_llm import resolve_llm
+    from rag_ft.server.running import LOCAL_HOSTS, bound_socket, serve
 
     kept = Votes(votes)
     with _no_empty_file(votes):
-        check_same_sides(kept, a, b)
+        check_same_variants(kept, a, b)
         model = resolve_llm(llm, llm_url)
     with (
         _no_empty_file(votes),
         bound_socket(host, port) as listening,
     ):  # a port that is taken is found out before a model is loaded
-        sides = page_sides(
+        sides = page_variants(
             source_nodes(source, chunk_size, chunk_overlap),
             {"a": candidate_of(a, device, None), "b": candidate_of(b, device, None)},
             {"a": a, "b": b},
@@ -99,9 +99,9 @@ def ab(
             f"open {address}\n(Ctrl-C ends it; votes are in {escape(str(votes))})", highlight=False, soft_wrap=True
         )
         serve(page, listening)
-    standing = kept.standing()
-    verdict, reason, _ = judge_votes(standing)
-    out.print(f"\n{standing}\n{verdict}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    tally = kept.tally()
+    verdict, reason, _ = judge_votes(tally)
+    out.print(f"\n{tally}\n{verdict}: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

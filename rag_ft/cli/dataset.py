@@ -102,9 +102,9 @@ def generate(
     from rag_ft.dataset.formats.llama_index_json import write_llama_index_json
     from rag_ft.dataset.review import Review
     from rag_ft.generation.filters import Filters
-    from rag_ft.generation.generation import generate_qa_dataset
-    from rag_ft.generation.llms import resolve_llm
+    from rag_ft.generation.generate import generate_qa_dataset
     from rag_ft.generation.prompts import STYLES, read_prompt
+    from rag_ft.generation.resolve_llm import resolve_llm
 
     # Before an LLM is paid for anything.
     if format is Format.BEIR:
@@ -190,10 +190,10 @@ def inspect(
 ) -> None:
     """Look before you train: counts, lengths, styles, overlap, samples, and what is wrong with a dataset."""
     begin(quiet)
-    from rag_ft.dataset.formats.reading import load_dataset
+    from rag_ft.dataset.formats.load import load_dataset
     from rag_ft.dataset.inspection import inspect_dataset
-    from rag_ft.dataset.inspection_table import print_inspection
     from rag_ft.files import write_json
+    from rag_ft.report.inspection_table import print_inspection
 
     found = inspect_dataset(
         load_dataset(dataset, split or "train", fields=named_fields(field)), split, samples=samples, seed=seed
@@ -216,9 +216,9 @@ def review(
 ) -> None:
     """Questions go out to a person, and come back without the bad ones; what was decided is kept."""
     begin(quiet)
-    from rag_ft.dataset.formats.reading import load_dataset
-    from rag_ft.dataset.inspection_table import shown
+    from rag_ft.dataset.formats.load import load_dataset
     from rag_ft.dataset.review import export_questions, review_folder
+    from rag_ft.report.inspection_table import shown
 
     if (export_file is None) == (import_file is None):
         raise InputError("give either --export FILE or --import FILE")

@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode, TextNode
 
     from rag_ft.dataset.qa_dataset import QADataset
-    from rag_ft.embedding.vectors import Sending
-    from rag_ft.evaluation.searching.candidates import Candidate
+    from rag_ft.embedding.client import RequestPolicy
+    from rag_ft.evaluation.runs.candidates import Candidate
 
 
 def cut_documents(documents: Path, chunk_size: int, chunk_overlap: int) -> list[TextNode]:
-    from rag_ft.dataset.formats.documents import cut_into_nodes, read_documents
+    from rag_ft.documents.reader import cut_into_nodes, read_documents
 
     return cut_into_nodes(read_documents(documents), chunk_size, chunk_overlap)
 
 
 def source_nodes(source: str, chunk_size: int, chunk_overlap: int) -> Iterable[BaseNode]:
     """Nodes of a folder of documents, of a dataset, or of a Chroma collection that an app has."""
-    from rag_ft.dataset.formats.documents import DocumentNodes
-    from rag_ft.dataset.formats.reading import is_dataset, load_dataset
+    from rag_ft.dataset.formats.load import is_dataset, load_dataset
+    from rag_ft.documents.reader import DocumentNodes
     from rag_ft.index.nodes import nodes_from_chroma, nodes_from_texts
 
     if source.startswith("chroma:"):
@@ -90,11 +90,11 @@ def approval(max_cost: float) -> Callable[[Any], bool]:
     return approve
 
 
-def sending(max_cost: float, requests_per_minute: float | None = None, batch: bool = False) -> Sending:
+def request_policy(max_cost: float, requests_per_minute: float | None = None, batch: bool = False) -> RequestPolicy:
     """How texts go to an embedding's server, and up to which cost nobody is asked."""
-    from rag_ft.embedding.vectors import Sending
+    from rag_ft.embedding.client import RequestPolicy
 
-    return Sending(requests_per_minute=requests_per_minute, approve=approval(max_cost), batch=batch)
+    return RequestPolicy(requests_per_minute=requests_per_minute, approve=approval(max_cost), batch=batch)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Server:
     """Where vectors of openai:NAME come from."""
 
     url: str | None = None
-    sending: Sending | None = None
+    request_policy: RequestPolicy | None = None
 
 
 def embedding_of(
@@ -110,14 +110,16 @@ def embedding_of(
 ) -> BaseEmbedding:
     """The embedding of a name on the command line; one that may read further does so, to be compared fairly."""
     from rag_ft.embedding.adapter import is_adapter
-    from rag_ft.embedding.by_name import embedding_by_name
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.embedding.loading import longest_input
     from rag_ft.embedding.openai_api import is_openai_name
+    from rag_ft.embedding.resolve_embedding import embedding_by_name
 
     if is_openai_name(name) or is_adapter(name):
         server = server or Server()
-        return embedding_by_name(name, url=server.url, sending=server.sending, device=device, max_length=max_length)
+        return embedding_by_name(
+            name, url=server.url, request_policy=server.request_policy, device=device, max_length=max_length
+        )
     embedding = FineTunedEmbedding.load(name, device=device, max_length=max_length)
     own = embedding.max_length or 0
     reach = min(at_least, longest_input(embedding.sentence_transformer) or own)
@@ -133,7 +135,7 @@ def candidate_of(
     name: str, device: str | None, max_length: int | None, at_least: int = 0, server: Server | None = None
 ) -> Candidate:
     """What `compare` can search with: an embedding, `bm25`, or `hybrid:` and an embedding."""
-    from rag_ft.evaluation.searching.candidates import Hybrid
+    from rag_ft.evaluation.runs.candidates import Hybrid
 
     if name == "bm25":
         return "bm25"

@@ -16,7 +16,7 @@ NOT_SHIPPED = 3
 
 
 def show_comparison(comparison: Comparison) -> None:
-    from rag_ft.evaluation.table import print_comparison
+    from rag_ft.report.console import print_comparison
 
     print_comparison(comparison, out)
 

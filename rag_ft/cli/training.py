@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from rag_ft.cli.adapter import refuse_other_options, train_an_adapter
 from rag_ft.cli.app import app, begin, out
-from rag_ft.cli.inputs import named_fields, recipe_settings, sending
+from rag_ft.cli.inputs import named_fields, recipe_settings, request_policy
 from rag_ft.cli.options import (
     Dataset,
     Device,
@@ -29,12 +28,13 @@ from rag_ft.cli.options import (
     Seed,
     Set,
 )
+from rag_ft.cli.train_adapter import refuse_other_options, train_an_adapter
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.errors import InputError
 
 
 class Loss(StrEnum):
-    """What teaches a model (`rag_ft.training.losses`)."""
+    """What teaches a model (`rag_ft.training.loop.losses`)."""
 
     MNR = "mnr"
     GIST = "gist"
@@ -105,14 +105,14 @@ def mine(
     """
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.beir import check_output, write_beir
-    from rag_ft.dataset.formats.reading import load_dataset
-    from rag_ft.dataset.splitting import carve_dev
+    from rag_ft.dataset.formats.load import load_dataset
+    from rag_ft.dataset.splitting import hold_out_dev
     from rag_ft.embedding.loading import load_sentence_transformer
-    from rag_ft.training.hard_negatives import load_cross_encoder, mine_negatives
+    from rag_ft.training.examples.hard_negatives import load_cross_encoder, mine_negatives
 
     check_output(output)
     mined = mine_negatives(
-        carve_dev(load_dataset(dataset, fields=named_fields(field)), seed=seed),
+        hold_out_dev(load_dataset(dataset, fields=named_fields(field)), seed=seed),
         load_sentence_transformer(model, device=device) if by is not Miner.BM25 else None,
         by=by.value,
         count=count,
@@ -202,9 +202,9 @@ def train(
     Killed, the same command goes on where it was. Ctrl-C ends the training and keeps the best weights so far.
     """
     show_progress = begin(quiet)
-    from rag_ft.dataset.formats.reading import load_dataset
+    from rag_ft.dataset.formats.load import load_dataset
     from rag_ft.embedding.openai_api import is_openai_name
-    from rag_ft.training.fine_tuning import train_model
+    from rag_ft.training.train import train_model
 
     if adapter is not None or is_openai_name(base_model):
         refuse_other_options({
@@ -217,7 +217,7 @@ def train(
         })  # fmt: skip
         train_an_adapter(
             load_dataset(dataset, fields=named_fields(field)), base_model, output, (adapter or Adapter.AUTO).value,
-            both_sides, embed_url, sending(max_cost, requests_per_minute, batch), max_pairs, seed, device,
+            both_sides, embed_url, request_policy(max_cost, requests_per_minute, batch), max_pairs, seed, device,
             show_progress,
         )  # fmt: skip
         return
@@ -296,13 +296,13 @@ def export(
 ) -> None:
     """Write a faster form of a model into its folder, and measure what it costs."""
     begin(quiet)
-    from rag_ft.dataset.formats.reading import load_dataset
-    from rag_ft.dataset.splitting import carve_dev
+    from rag_ft.dataset.formats.load import load_dataset
+    from rag_ft.dataset.splitting import hold_out_dev
     from rag_ft.embedding.backends import export_model
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.evaluation.fidelity import measure_fidelity
 
-    questions = carve_dev(load_dataset(dataset)) if dataset is not None else None
+    questions = hold_out_dev(load_dataset(dataset)) if dataset is not None else None
     calibration = [] if questions is None else list(questions.passage_texts.values())
     file = export_model(model, backend.value, int8, calibration)
     out.print(f"{escape(str(file))} ({file.stat().st_size / 1e6:.0f} MB)", highlight=False)

@@ -15,9 +15,10 @@ from rag_ft.compat.adapter_models import AdapterEmbeddingModel
 from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset, finetune_dataset, question_and_passage
 from rag_ft.compat.engine import BaseEmbeddingFinetuneEngine, check_output
 from rag_ft.compat.warn import warn
-from rag_ft.dataset.splitting import carve_dev
+from rag_ft.dataset.splitting import hold_out_dev
 from rag_ft.errors import InputError
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
+from rag_ft.retrieval.top_k import top_k_rows
 
 if TYPE_CHECKING:
     import torch
@@ -180,7 +181,7 @@ class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
         unknown = sorted(settings.keys() - KNOWN)
         if unknown:
             warn(f"{', '.join(unknown)} is not used: rag_ft.train_adapter has what is there")
-        dataset = carve_dev(self._train.to_dataset(first_only=True))
+        dataset = hold_out_dev(self._train.to_dataset(first_only=True))
         pairs = {
             split: [
                 (dataset.queries[query].text, dataset.passages[passage].text) for query, passage in dataset.pairs(split)
@@ -294,7 +295,7 @@ class _HeldOut:
         if adapter is not None:
             with torch.inference_mode():
                 found = adapter.eval()(torch.tensor(found, device=self.engine._target_device)).cpu().numpy()
-        top = np.argsort(-(_unit(found) @ self.passages.T), axis=1, kind="stable")[:, :10]
+        top = top_k_rows(_unit(found) @ self.passages.T, 10)
         rankings = {str(number): [str(passage) for passage in row] for number, row in enumerate(top)}
         return float(metrics_per_query(rankings, self.qrels, [HEADLINE])[HEADLINE].mean())
 

@@ -16,9 +16,9 @@ from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset
 from rag_ft.compat.retried_llm import RetriedLLM
 from rag_ft.compat.warn import warn, warn_of_changed
 from rag_ft.errors import InputError, OutsideError
-from rag_ft.generation.asking import run_coroutine
-from rag_ft.generation.calling import Answers, Call, answer_calls
 from rag_ft.generation.journal import Journal, question_key
+from rag_ft.generation.llm_calls import Answers, Call, answer_calls
+from rag_ft.generation.llm_questions import run_coroutine
 from rag_ft.generation.prompts import questions_in
 
 if TYPE_CHECKING:

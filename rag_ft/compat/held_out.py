@@ -10,10 +10,10 @@ import numpy as np
 from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset, question_and_passage
 from rag_ft.compat.warn import warn
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.training.dev import DevQuestions, State, copy_weights, mixed_weights
-from rag_ft.training.dev_figure import figure_of
+from rag_ft.training.loop.tuning import Tuning
 from rag_ft.training.recipe import Recipe
-from rag_ft.training.tuning import Tuning
+from rag_ft.training.selection.dev_score import dev_score
+from rag_ft.training.selection.dev_set import DevQuestions, State, copy_weights, interpolate_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -29,7 +29,7 @@ class Chosen:
 
 def dev_figure(dev: DevQuestions, model: SentenceTransformer) -> float:
     """nDCG@10 of a model on the held-out questions."""
-    return figure_of(dev.values(model), dev)
+    return dev_score(dev.values(model), dev)
 
 
 def choose_weights(
@@ -45,7 +45,7 @@ def choose_weights(
     found = {"base": dev_figure(dev, model)} | tuning.scores
     best = (0.0, found["base"], base)
     for share in sorted(recipe.shares):  # of two that do as well the larger one
-        weights = mixed_weights(base, tuned, share)
+        weights = interpolate_weights(base, tuned, share)
         model.load_state_dict(weights)
         score = found[f"share {share:g}"] = dev_figure(dev, model)
         if np.isfinite(score) and score >= best[1]:

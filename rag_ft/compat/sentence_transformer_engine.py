@@ -15,7 +15,7 @@ from rag_ft.compat.engine import BaseEmbeddingFinetuneEngine, check_output
 from rag_ft.compat.held_out import choose_weights, dev_figure, with_dev
 from rag_ft.compat.pickled_models import safe_model_folder
 from rag_ft.compat.warn import warn, warn_of_changed
-from rag_ft.dataset.splitting import carve_dev
+from rag_ft.dataset.splitting import hold_out_dev
 from rag_ft.dataset.text.sketch import sketch_of
 from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
@@ -23,13 +23,13 @@ from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.embedding.saving import save_model
 from rag_ft.errors import InputError
 from rag_ft.files import sha256_of
-from rag_ft.training.checkpoints import Checkpoints
-from rag_ft.training.dev import DevQuestions, copy_weights
-from rag_ft.training.diagnosis import check_losses, check_questions
-from rag_ft.training.pairs import question_styles, questions_sketch, training_pairs
-from rag_ft.training.principal_axes import add_rotation, turn_again
+from rag_ft.training.examples.pairs import question_styles, questions_sketch, training_pairs
+from rag_ft.training.loop.checkpoints import Checkpoints
+from rag_ft.training.loop.principal_axes import add_rotation, turn_again
+from rag_ft.training.loop.trainer import check_training_device, run_trainer
 from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
-from rag_ft.training.trainer import check_training_device, run_trainer
+from rag_ft.training.selection.dev_set import DevQuestions, copy_weights
+from rag_ft.training.selection.diagnostics import check_losses, check_questions
 
 if TYPE_CHECKING:
     import torch
@@ -179,7 +179,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         return DataLoader(self.examples, batch_size=self.batch_size, collate_fn=list)  # type: ignore[arg-type]
 
     def _default_loss(self) -> Any:
-        from rag_ft.training.losses import loss_for
+        from rag_ft.training.loop.losses import loss_for
 
         return loss_for(self.model, self._recipe({}))
 
@@ -208,7 +208,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
             self.model_output_path, "modules.json", "rag_ft.json", "config_sentence_transformers.json"
         )
         recipe = self._recipe(train_kwargs)
-        dataset = carve_dev(with_dev(self._train, self._val, self.use_all_docs), seed=self.seed)
+        dataset = hold_out_dev(with_dev(self._train, self._val, self.use_all_docs), seed=self.seed)
         if self._max_length is None and token_limit(self.model):
             self.model.max_seq_length = fitting_max_length(self.model, [example.texts[1] for example in self.examples])
         pairs = training_pairs(dataset, recipe)
@@ -238,8 +238,8 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
                 logger.warning("%s", finding)
             training = {
                 "pairs": len(pairs),
-                "dev_questions": len(dev.makings) if dev else 0,
-                "dev_makings": dict(Counter(dev.makings)) if dev else {},
+                "dev_questions": len(dev.sources) if dev else 0,
+                "dev_makings": dict(Counter(dev.sources)) if dev else {},
                 "dev_ndcg@10": {name: round(value, 4) for name, value in chosen.dev.items()},
                 "share": chosen.share,
                 "findings": findings,
@@ -255,7 +255,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
             checkpoints.close()  # not before the model stands: nobody else may go on from them
         if chosen.share == 0.0:
             warn(
-                f"no tuned weights did as well as {self.model_id} on {len(dev.makings) if dev else 0} held-out "
+                f"no tuned weights did as well as {self.model_id} on {len(dev.sources) if dev else 0} held-out "
                 f"questions (nDCG@10 {chosen.dev}), so {output} holds the base model: train on more questions, or "
                 "with a smaller learning_rate"
             )

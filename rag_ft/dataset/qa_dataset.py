@@ -65,7 +65,8 @@ class ScoredPair:
     """How well a passage answers a question, as texts: 0 (not at all) to 1.
 
     Example:
-        >>> from rag_ft import QADataset, ScoredPair
+        >>> from rag_ft import QADataset
+        >>> from rag_ft.dataset import ScoredPair
         >>> pairs = [ScoredPair("Where do I book holidays?", "Leave is booked in HELM.", 0.9),
         ...          ScoredPair("Where do I book holidays?", "Leave is granted by the warden.", 0.4)]
         >>> QADataset({}, {}, {}, scored_pairs=pairs).scored_pairs[0].score

@@ -197,7 +197,8 @@ def import_review(dataset: QADataset, file: str | Path, before: Review | None = 
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft import Passage, QADataset, Query, export_questions, import_review
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset import export_questions, import_review
         >>> dataset = QADataset({"p": Passage("p", "So.")}, {"q": Query("q", "How")}, {"test": {"q": {"p": 1}}})
         >>> file = export_questions(dataset, Path(tempfile.mkdtemp()) / "questions.jsonl")
         >>> _ = file.write_text(file.read_text().replace('"How"', '"How?"'))  # as a person does
@@ -259,7 +260,8 @@ def review_folder(folder: str | Path, file: str | Path) -> Review:
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft import Passage, QADataset, Query, export_questions, read_beir, review_folder, write_beir
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset import export_questions, read_beir, review_folder, write_beir
         >>> queries = {"q1": Query("q1", "How?"), "q2": Query("q2", "When?")}
         >>> dataset = QADataset({"p": Passage("p", "So.")}, queries, {"test": {"q1": {"p": 1}, "q2": {"p": 1}}})
         >>> folder = write_beir(dataset, Path(tempfile.mkdtemp()) / "dataset")

@@ -116,7 +116,7 @@ def split_questions(
     return splits
 
 
-def carve_dev(dataset: QADataset, share: float = 0.15, known: float = 0.1, seed: int = 0) -> QADataset:
+def hold_out_dev(dataset: QADataset, share: float = 0.15, known: float = 0.1, seed: int = 0) -> QADataset:
     """Take a dev split out of train where the dataset has none, with both kinds of held-out question.
 
     Questions on documents that training does not see tell what a model does with new documents; single questions on

@@ -13,6 +13,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
 from rag_ft.embedding.adapter_maps import make_map, mapped
+from rag_ft.embedding.client import EmbeddingClient
 from rag_ft.embedding.contract import (
     ALIKE,
     ALIKE_INT8,
@@ -23,8 +24,7 @@ from rag_ft.embedding.contract import (
     read_model_record,
 )
 from rag_ft.embedding.identity import passage_vectors, query_vectors
-from rag_ft.embedding.marked import MarkedVector, mark_of, marked_mean
-from rag_ft.embedding.vectors import Vectors
+from rag_ft.embedding.marked_vector import MarkedVector, mark_of, marked_mean
 from rag_ft.errors import InputError
 from rag_ft.files import sha256_of_file
 
@@ -58,7 +58,9 @@ class AdapterEmbedding(BaseEmbedding):
     Example:
         >>> import tempfile
         >>> from llama_index.core import MockEmbedding
-        >>> from rag_ft import AdapterEmbedding, Passage, QADataset, Query, train_adapter
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.adapters import train_adapter
+        >>> from rag_ft.embedding import AdapterEmbedding
         >>> passages = {f"p{n}": Passage(f"p{n}", f"Form {n} is signed in harbour {n}.") for n in range(20)}
         >>> queries = {f"q{n}": Query(f"q{n}", f"Where is form {n} signed?") for n in range(20)}
         >>> dataset = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(20)}})
@@ -155,7 +157,7 @@ class AdapterEmbedding(BaseEmbedding):
             raise InputError(
                 f"the adapter {folder} has no embedding below it: give one, AdapterEmbedding.load(FOLDER, embed_model)"
             )
-        vectors = Vectors(self.embed_model).probe()
+        vectors = EmbeddingClient(self.embed_model).probe()
         contract = contract_of(self.embed_model, vectors.shape[1])
         trained = EmbeddingContract.from_dict(record["base"])
         known = _read_probe(folder)

@@ -32,7 +32,7 @@ It belongs to that embedding alone, and makes sure of it when it is loaded.
 
 ```python
 from llama_index.core import Settings
-from rag_ft import AdapterEmbedding
+from rag_ft.embedding import AdapterEmbedding
 
 Settings.embed_model = AdapterEmbedding.load(FOLDER, embed_model)
 ```

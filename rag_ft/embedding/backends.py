@@ -17,7 +17,7 @@ import numpy as np
 
 from rag_ft.embedding.contract import weights_sha256
 from rag_ft.embedding.loading import LOCAL, load_sentence_transformer, model_folder
-from rag_ft.errors import InputError, OutsideError, require_package
+from rag_ft.errors import InputError, OutsideError, first_line, require_package
 from rag_ft.files import read_json, sha256_of, sha256_of_file, write_json, written_beside
 from rag_ft.quiet import quiet_libraries
 
@@ -87,7 +87,7 @@ def export_model(
     except (InputError, OutsideError):
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)
         raise OutsideError(f"{folder} cannot be exported to {backend} ({reason}): use the backend 'torch'") from error
     logger.info("exported %s", target)
     return target

@@ -10,11 +10,11 @@ from typing import Any, Literal
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
+from rag_ft.embedding.client import EmbeddingClient, RequestPolicy, opened_cache
 from rag_ft.embedding.contract import EmbeddingContract, contract_of
 from rag_ft.embedding.identity import Role
-from rag_ft.embedding.marked import MarkedVector, marked_mean
+from rag_ft.embedding.marked_vector import MarkedVector, marked_mean
 from rag_ft.embedding.vector_cache import VectorCache
-from rag_ft.embedding.vectors import Sending, Vectors, opened_cache
 
 
 class CachedEmbedding(BaseEmbedding):
@@ -26,13 +26,13 @@ class CachedEmbedding(BaseEmbedding):
     Args:
         embed_model: any LlamaIndex embedding; `Settings.embed_model` where None.
         cache: a file or a `VectorCache`; the one in the user's cache folder where None.
-        sending: how texts are sent to a server.
+        request_policy: how texts are sent to a server.
         **kwargs: any field of the class.
 
     Example:
         >>> import tempfile
         >>> from llama_index.core import MockEmbedding
-        >>> from rag_ft import CachedEmbedding
+        >>> from rag_ft.embedding import CachedEmbedding
         >>> cached = CachedEmbedding(MockEmbedding(embed_dim=8), cache=tempfile.mkdtemp() + "/vectors.sqlite")
         >>> len(cached.get_text_embedding("A Kittiwake is an expenses claim."))
         8
@@ -44,14 +44,14 @@ class CachedEmbedding(BaseEmbedding):
     cache_path: str | None = Field(default=None, description="The file with the vectors; None: the user's own.")
     embed_batch_size: int = Field(default=2048, gt=0, le=2048, description="Texts that are looked up at once.")
 
-    _vectors: Vectors = PrivateAttr()
+    _vectors: EmbeddingClient = PrivateAttr()
     _contract: EmbeddingContract | None = PrivateAttr(default=None)
 
     def __init__(
         self,
         embed_model: BaseEmbedding | None = None,
         cache: VectorCache | str | Path | Literal[False] | None = None,
-        sending: Sending | None = None,
+        request_policy: RequestPolicy | None = None,
         **kwargs: Any,
     ) -> None:
         if embed_model is None:
@@ -61,7 +61,7 @@ class CachedEmbedding(BaseEmbedding):
         opened = opened_cache(cache if cache is not None else kwargs.pop("cache_path", None))
         kwargs |= {"model_name": embed_model.model_name, "cache_path": str(opened.path) if opened else None}
         super().__init__(embed_model=embed_model, **kwargs)
-        self._vectors = Vectors(embed_model, opened, sending or Sending())
+        self._vectors = EmbeddingClient(embed_model, opened, request_policy or RequestPolicy())
 
     @classmethod
     def class_name(cls) -> str:
@@ -74,7 +74,7 @@ class CachedEmbedding(BaseEmbedding):
         return {
             "embed_model": vectors.embed_model,
             "cache": vectors.cache if vectors.cache is not None else False,
-            "sending": Sending(vectors.sending.workers, vectors.sending.requests_per_minute),
+            "sending": RequestPolicy(vectors.request_policy.workers, vectors.request_policy.requests_per_minute),
             "embed_batch_size": self.embed_batch_size,
         }
 
@@ -83,7 +83,7 @@ class CachedEmbedding(BaseEmbedding):
         self.__init__(**state)  # type: ignore[misc]
 
     @property
-    def vectors(self) -> Vectors:
+    def vectors(self) -> EmbeddingClient:
         """Where its vectors come from: estimates, and many texts at once."""
         return self._vectors
 

@@ -15,7 +15,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
 from rag_ft.embedding.contract import EmbeddingContract, read_model_record, weights_sha256
 from rag_ft.embedding.encoding import encode, token_limit
 from rag_ft.embedding.loading import load_sentence_transformer, model_folder, pooling_of, resolve_model
-from rag_ft.embedding.marked import MarkedVector, marked_mean
+from rag_ft.embedding.marked_vector import MarkedVector, marked_mean
 from rag_ft.errors import InputError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rag_ft.embedding.contract import read_model_record
-from rag_ft.errors import InputError, OutsideError, without_secrets
+from rag_ft.errors import InputError, OutsideError, first_line
 
 
 def push_to_hub(
@@ -28,7 +28,7 @@ def push_to_hub(
         OutsideError: where the hub does not answer, or refuses.
 
     Example:
-        >>> from rag_ft import push_to_hub
+        >>> from rag_ft.embedding import push_to_hub
         >>> push_to_hub("runs/acme/model", "acme/handbook-embeddings")  # doctest: +SKIP
         'https://huggingface.co/acme/handbook-embeddings/commit/...'
         >>> push_to_hub("no-model", "acme/handbook-embeddings")
@@ -50,7 +50,7 @@ def push_to_hub(
     except HFValidationError as error:
         raise InputError(f"{repository!r} is no name on the hub: give OWNER/NAME") from error
     except Exception as error:
-        reason = without_secrets((str(error).strip() or type(error).__name__).splitlines()[0])[:160]
+        reason = first_line(error)
         raise OutsideError(
             f"the hub did not take {repository} ({reason}): log in (hf auth login) or try again"
         ) from error

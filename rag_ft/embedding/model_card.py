@@ -97,7 +97,7 @@ def _training(training: dict[str, Any], recipe: dict[str, Any], generations: lis
     lines = ["", "## Training", "", f"{training['pairs']} pairs{made}, {training['seconds']:.0f} s. Recipe:", ""]
     lines += [f"- {name}: {value}" for name, value in recipe.items()]
     if rows:
-        made = ", ".join(f"{count} {making}" for making, count in training.get("dev_makings", {}).items())
+        made = ", ".join(f"{count} {source}" for source, count in training.get("dev_makings", {}).items())
         kinds = "".join(f", {count} on {kind} documents" for kind, count in training.get("dev_documents", {}).items())
         asked = f"{training['dev_questions']} dev questions ({made}{kinds})"
         lines += ["", f"{metric} on {asked}, over a pool of passages:", ""]

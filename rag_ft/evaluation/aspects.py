@@ -150,10 +150,10 @@ def about_questions(dataset: QADataset, split: str) -> list[str]:
     styles = Counter(dataset.queries[query].style for query in qrels)
     generated = {style: count for style, count in styles.items() if style not in ("", HUMAN)}
     if generated:
-        makings: Counter[str] = Counter()
+        sources: Counter[str] = Counter()
         for style, count in generated.items():
-            makings[MAKING.get(style, "by an LLM")] += count
-        kinds = ", ".join(f"{count} {making}" for making, count in sorted(makings.items()))
+            sources[MAKING.get(style, "by an LLM")] += count
+        kinds = ", ".join(f"{count} {source}" for source, count in sorted(sources.items()))
         said.append(
             f"{sum(generated.values())} of {len(qrels)} questions were generated ({kinds}): they share "
             "words with their passages more than real ones do, which flatters BM25. Real questions would tell more."

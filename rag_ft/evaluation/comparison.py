@@ -177,12 +177,12 @@ class Comparison:
 
     def to_markdown(self, dataset: QADataset | None = None) -> str:
         """The comparison as Markdown, for a pull request; with its dataset the largest wins and losses too."""
-        from rag_ft.evaluation.reporting.report import to_markdown
+        from rag_ft.report.html import to_markdown
 
         return to_markdown(self, dataset)
 
     def __str__(self) -> str:
-        from rag_ft.evaluation.table import comparison_text
+        from rag_ft.report.console import comparison_text
 
         return comparison_text(self)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.evaluation.significance import Difference, paired_bootstrap
+from rag_ft.retrieval.top_k import top_k_rows
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -106,4 +107,4 @@ def _vectors(found: list[list[float]]) -> NDArray[np.float32]:
 
 
 def _top(queries: NDArray[np.float32], passages: NDArray[np.float32]) -> NDArray[np.int64]:
-    return np.argsort(-(queries @ passages.T), axis=1, kind="stable")[:, :DEPTH]
+    return top_k_rows(queries @ passages.T, DEPTH)

@@ -64,7 +64,8 @@ class Filters:
         embed_model: the embedding of the dense round trip; any LlamaIndex embedding.
 
     Example:
-        >>> from rag_ft import Filters, Passage, Query, filter_questions
+        >>> from rag_ft import Passage, Query
+        >>> from rag_ft.generation import Filters, filter_questions
         >>> passages = {"leave#0": Passage("leave#0", "Leave is booked in HELM by noon.")}
         >>> asked = [(Query("q", "Where is leave booked?"), "leave#0")]
         >>> kept, dropped = filter_questions(asked, passages, Filters(shortest=5))
@@ -127,7 +128,8 @@ def filter_questions(
         The pairs that stay, and a row for `dropped.jsonl` for each one that does not.
 
     Example:
-        >>> from rag_ft import Passage, Query, filter_questions
+        >>> from rag_ft import Passage, Query
+        >>> from rag_ft.generation import filter_questions
         >>> passages = {"a": Passage("a", "Leave is booked in HELM."), "b": Passage("b", "Badges open doors.")}
         >>> asked = [(Query("q1", "Where is leave booked?"), "a"), (Query("q2", "What does the text say?"), "b")]
         >>> kept, dropped = filter_questions(asked, passages)

@@ -17,7 +17,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms import CustomLLM
 from llama_index.core.prompts import PromptTemplate
 
-from rag_ft.errors import OutsideError, RagFtError, require_package
+from rag_ft.errors import OutsideError, RagFtError, first_line, require_package
 from rag_ft.files import cache_folder, sha256_of_file, written_beside
 from rag_ft.generation.prompts import SMALL_MODEL_PROMPT
 from rag_ft.quiet import quiet_libraries
@@ -150,7 +150,7 @@ class LocalLLM(CustomLLM):
         except RagFtError:
             raise
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+            reason = first_line(error)
             raise OutsideError(f"the local LLM {self.metadata.model_name} cannot be loaded ({reason})") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token

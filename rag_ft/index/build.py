@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_ft.embedding.contract import ContractError, contract_of
-from rag_ft.errors import InputError, OutsideError, RagFtError, without_secrets
-from rag_ft.index.build_lock import building
+from rag_ft.errors import InputError, OutsideError, RagFtError, first_line
 from rag_ft.index.chroma import check_collection_name, create_collection, open_chroma
 from rag_ft.index.contract import (
     as_metadata,
@@ -20,7 +19,8 @@ from rag_ft.index.contract import (
     check_still_makes,
     from_metadata,
 )
-from rag_ft.index.filling import WINDOW, check_filled, embedded, fill
+from rag_ft.index.fill import WINDOW, check_filled, embedded, fill
+from rag_ft.index.lock import building
 from rag_ft.index.nodes import some_nodes
 from rag_ft.index.pointer import Pointer, read_pointer, write_pointer
 from rag_ft.index.revision import changing
@@ -246,7 +246,8 @@ def rollback_index(chroma: str | Path | ClientAPI = "chroma", name: str = "passa
         >>> import chromadb
         >>> from llama_index.core import MockEmbedding
         >>> from llama_index.core.schema import TextNode
-        >>> from rag_ft import open_index, rebuild_index, rollback_index
+        >>> from rag_ft import open_index, rebuild_index
+        >>> from rag_ft.index import rollback_index
         >>> client, embed_model = chromadb.EphemeralClient(), MockEmbedding(embed_dim=8)
         >>> for text in ("Leave is booked by noon.", "Leave is booked by ten."):
         ...     _ = rebuild_index([TextNode(text=text)], embed_model, client, "rollback-example")
@@ -288,7 +289,8 @@ def prune_index(
         >>> import tempfile
         >>> from llama_index.core import MockEmbedding
         >>> from llama_index.core.schema import TextNode
-        >>> from rag_ft import prune_index, rebuild_index
+        >>> from rag_ft import rebuild_index
+        >>> from rag_ft.index import prune_index
         >>> chroma = tempfile.mkdtemp()
         >>> for text in ("Leave is booked by noon.", "Leave is booked by ten."):
         ...     _ = rebuild_index([TextNode(text=text)], MockEmbedding(embed_dim=8), chroma)
@@ -428,5 +430,5 @@ def _chroma_failures() -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(("chromadb", "httpx", "sqlite3")) and not isinstance(error, OSError):
             raise
-        said = without_secrets((str(error).strip() or type(error).__name__).splitlines()[0])[:160]
+        said = first_line(error)
         raise OutsideError(f"Chroma failed ({said}): what was written stays, run the same again") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from rag_ft.errors import InputError, OutsideError, without_secrets
+from rag_ft.errors import InputError, OutsideError, first_line
 from rag_ft.index.contract import SPACE
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
         if "disk is full" in str(error) or "No space left" in str(error):
             raise OutsideError(f"no space left on the disk for {folder}: free some and run again") from error
         raise InputError(
-            f"{folder} cannot be opened as a Chroma folder ({_short(error)}): choose another --chroma"
+            f"{folder} cannot be opened as a Chroma folder ({first_line(error)}): choose another --chroma"
         ) from error
 
 
@@ -90,10 +90,10 @@ def _open_server(where: str) -> ClientAPI:
         client = connect()
         client.heartbeat()
     except Exception as error:
-        said = without_secrets(_short(error))
+        said = first_line(error)
         refused = any(word in said.lower() for word in ("401", "403", "unauthorized", "forbidden", "permission"))
-        mend = "check the key (CHROMA_AUTH_TOKEN, CHROMA_API_KEY)" if refused else "start it (chroma run)"
-        raise OutsideError(f"no Chroma server answers at {shown} ({said}): {mend} or check the address") from error
+        fix = "check the key (CHROMA_AUTH_TOKEN, CHROMA_API_KEY)" if refused else "start it (chroma run)"
+        raise OutsideError(f"no Chroma server answers at {shown} ({said}): {fix} or check the address") from error
     return client
 
 
@@ -121,8 +121,3 @@ def create_collection(client: ClientAPI, name: str, metadata: dict[str, Any] | N
     return client.create_collection(
         name, configuration={"hnsw": {"space": SPACE}}, metadata=metadata or None, embedding_function=None
     )
-
-
-def _short(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:120].rstrip(". ")

@@ -45,14 +45,14 @@ def check_same(stored: EmbeddingContract, given: EmbeddingContract, collection: 
     """
     if differing := stored.differences(given, passages):
         same_vectors = stored.passage_fingerprint == given.passage_fingerprint
-        mend = (
+        fix = (
             f"load the model with query_prefix={stored.query_prefix!r}, or rebuild the index"
             if same_vectors
             else "open it with its own model, or rebuild it: rag-ft index SOURCE --model MODEL"
         )
         raise ContractError(
             f"the collection {collection} holds vectors of {stored.base_model}, and the model is {given.base_model}: "
-            f"they differ in {'; '.join(differing)}. {mend[0].upper()}{mend[1:]}"
+            f"they differ in {'; '.join(differing)}. {fix[0].upper()}{fix[1:]}"
         )
 
 

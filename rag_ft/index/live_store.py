@@ -19,10 +19,10 @@ from llama_index.core.vector_stores.types import (
 )
 
 from rag_ft.embedding.contract import ContractError, EmbeddingContract, contract_of
-from rag_ft.embedding.marked import mark_of
+from rag_ft.embedding.marked_vector import mark_of
 from rag_ft.errors import InputError, RagFtError
-from rag_ft.index.build_lock import building
 from rag_ft.index.contract import check_alike, check_same, from_metadata
+from rag_ft.index.lock import building
 from rag_ft.index.pointer import read_pointer, write_pointer
 from rag_ft.index.records import record_of
 from rag_ft.index.revision import Revision, changing, read_revision
@@ -62,7 +62,8 @@ class LiveChromaStore(BasePydanticVectorStore):
         >>> import chromadb
         >>> from llama_index.core import MockEmbedding, VectorStoreIndex
         >>> from llama_index.core.schema import TextNode
-        >>> from rag_ft import LiveChromaStore, rebuild_index
+        >>> from rag_ft import rebuild_index
+        >>> from rag_ft.index import LiveChromaStore
         >>> client, embed_model = chromadb.EphemeralClient(), MockEmbedding(embed_dim=8)
         >>> _ = rebuild_index([TextNode(text="Leave is booked in HELM.")], embed_model, client, "live-example")
         >>> store = LiveChromaStore("live-example", client, embed_model)

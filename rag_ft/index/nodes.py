@@ -85,7 +85,7 @@ def nodes_from_chroma(source: str) -> ChromaNodes:
     Example:
         >>> import tempfile
         >>> import chromadb
-        >>> from rag_ft import nodes_from_chroma
+        >>> from rag_ft.index import nodes_from_chroma
         >>> folder = tempfile.mkdtemp()
         >>> collection = chromadb.PersistentClient(folder).create_collection("handbook")
         >>> collection.add(ids=["leave"], documents=["Leave is booked in HELM."], embeddings=[[1.0, 0.0]])

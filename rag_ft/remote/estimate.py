@@ -24,7 +24,7 @@ class Estimate:
         dollars: what they cost in US dollars, where the price is known; retries are not counted.
 
     Example:
-        >>> from rag_ft import Estimate
+        >>> from rag_ft.remote import Estimate
         >>> estimate = Estimate("gpt-4o-mini", calls=1200, input_tokens=410_000, output_tokens=72_000, dollars=0.12)
         >>> print(estimate)
         1,200 calls to gpt-4o-mini, about 410,000 tokens in and 72,000 out, about $0.12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from rag_ft.errors import OutsideError, RagFtError, without_secrets
+from rag_ft.errors import OutsideError, RagFtError
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -17,7 +17,7 @@ server that is down is told soon; more of one that says that it is overloaded; o
 LONGEST_WAIT = 60.0
 """Seconds that a server's `Retry-After` is believed, and the longest pause without one."""
 
-MENDABLE = {408, 409, 425, 429}
+RETRYABLE = {408, 409, 425, 429}
 """HTTP statuses below 500 that another try can mend."""
 
 OVERLOADED = {429, 503, 529}
@@ -85,14 +85,14 @@ def retry_after_seconds(value: str | None) -> float:
         return 0.0
 
 
-def is_mendable(error: BaseException) -> bool:
+def is_retryable(error: BaseException) -> bool:
     """Whether another try may help."""
     if isinstance(error, RagFtError) or not isinstance(error, Exception):
         return False
     if getattr(error, "code", None) == "insufficient_quota":
         return False
     status = status_of(error)
-    return status is None or status in MENDABLE or status >= 500
+    return status is None or status in RETRYABLE or status >= 500
 
 
 def is_outage(error: BaseException) -> bool:
@@ -107,9 +107,3 @@ def status_of(error: BaseException) -> int | None:
     """The HTTP status of an error; None where it has none."""
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
-
-
-def reason_of(error: BaseException) -> str:
-    """One short line on what went wrong; an error's text may hold a key, or a part of it."""
-    text = str(error).strip() or type(error).__name__
-    return without_secrets(text.splitlines()[0])[:120].rstrip(". ")

@@ -14,6 +14,7 @@ import numpy as np
 from rag_ft.dataset.text.language import NAMES, WORD, corpus_language, segmented, stop_words_of
 from rag_ft.errors import InputError
 from rag_ft.files import read_json, write_json
+from rag_ft.retrieval.top_k import top_k
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -179,7 +180,7 @@ class BM25:
         """The ids of the best k passages of each query; those without a common word are left out."""
         ranked = []
         for found in self.search(queries):
-            places = best_places(found.scores, k, above=0.0)
+            places = top_k(found.scores, k, above=0.0)
             ranked.append([self.ids[place] for place in places])
         return ranked
 
@@ -202,21 +203,6 @@ class BM25:
                     len(found_in),
                     1 - min(found_in) / len(self.ids) if found_in else 0.0,
                 )
-
-
-def best_places(scores: NDArray[np.float32], k: int, above: float = float("-inf")) -> NDArray[np.intp]:
-    """Places of the k highest scores, highest first and equal ones in their order; only those above a bound."""
-    if len(scores) > RUN * k:
-        # The k-th highest of the maxima of runs is no more than the k-th highest score: all else is not looked at.
-        highest = np.maximum.reduceat(scores, np.arange(0, len(scores), RUN))
-        places = np.flatnonzero(scores >= np.partition(highest, len(highest) - k)[len(highest) - k])
-    else:
-        places = np.arange(len(scores))
-    places = places[scores[places] > above]
-    return places[np.argsort(-scores[places], kind="stable")][:k]
-
-
-RUN = 64
 
 
 @lru_cache(maxsize=4)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rag_ft.retrieval.top_k import top_k_rows
+
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
@@ -35,9 +37,7 @@ class ExactSearch:
         k = min(k, len(self.ids))
         found: list[list[str]] = []
         for scores in self._blocks(queries):
-            top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
-            found += [[self.ids[place] for place in row] for row in np.take_along_axis(top, order, axis=1)]
+            found += [[self.ids[place] for place in row] for row in top_k_rows(scores, k)]
         return found
 
     def scores(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from rag_ft.errors import InputError
+from rag_ft.retrieval.normalisation import min_max, reciprocal_rank, zscore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Method = Literal["standardised", "relative", "reciprocal-rank"]
+Method = Literal["zscore", "min_max", "rrf"]
 
-RRF = 60
-"""The constant of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)."""
+STORED_NAMES: dict[Method, str] = {"zscore": "standardised", "min_max": "relative", "rrf": "reciprocal-rank"}
+"""Method -> its name in `comparison.json`, model folders and index pointers."""
 
 DEPTH = 100
 """Passages taken from each side."""
@@ -58,8 +59,8 @@ class Pool:
 class Fusion:
     """How two lists become one.
 
-    `standardised`: both sides' scores less their mean, over their standard deviation, over the question's pool.
-    `relative`: scores between the pool's least and its highest. `reciprocal-rank`: 1 / (60 + rank).
+    `zscore`: scores minus their mean, divided by their standard deviation, over the question's pool.
+    `min_max`: scores scaled to 0 for the lowest of the pool and 1 for the highest. `rrf`: 1 / (60 + rank).
 
     Attributes:
         method: one of these three.
@@ -72,11 +73,11 @@ class Fusion:
         >>> import numpy as np
         >>> from rag_ft.retrieval.fusion import Fusion, Pool
         >>> pool = Pool(["a", "b", "c"], np.array([0.9, 0.1, 0.5]), np.array([0.0, 9.0, 8.0]))
-        >>> Fusion("standardised", 0.5).ranked(pool)[0][0]
+        >>> Fusion("zscore", 0.5).ranked(pool)[0][0]
         'c'
     """
 
-    method: Method = "reciprocal-rank"
+    method: Method = "rrf"
     weight: float = 0.5
     by_question: tuple[float, ...] = ()
     depth: int = DEPTH
@@ -101,7 +102,7 @@ class Fusion:
 
     def scores(self, pool: Pool) -> NDArray[np.float64]:
         """The mixed score of each passage, shape (n,)."""
-        weight, side = self.weight_for(pool), SIDES[self.method]
+        weight, side = self.weight_for(pool), NORMALISE[self.method]
         return weight * side(pool.dense, np.ones(len(pool.ids), dtype=bool)) + (1 - weight) * side(
             pool.sparse, pool.sparse > 0
         )
@@ -120,7 +121,7 @@ class Fusion:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON keeps it."""
-        return asdict(self) | {"by_question": list(self.by_question)}
+        return asdict(self) | {"method": STORED_NAMES[self.method], "by_question": list(self.by_question)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Fusion:
@@ -130,8 +131,9 @@ class Fusion:
             InputError: where it is none.
         """
         try:
+            stored = {name: method for method, name in STORED_NAMES.items()}
             return cls(
-                str(values["method"]),  # type: ignore[arg-type]
+                stored.get(values["method"], values["method"]),
                 float(values["weight"]),
                 tuple(float(value) for value in values.get("by_question", ())),
                 int(values.get("depth", DEPTH)),
@@ -145,24 +147,6 @@ class Fusion:
         return f"{self.method}, weight {self.weight:g} for the embedding"
 
 
-def _standardised(scores: NDArray[Any], _: NDArray[np.bool_]) -> NDArray[np.float64]:
-    scores = scores.astype(np.float64)
-    return (scores - scores.mean()) / max(float(scores.std()), 1e-9) if len(scores) else scores
-
-
-def _relative(scores: NDArray[Any], _: NDArray[np.bool_]) -> NDArray[np.float64]:
-    scores = scores.astype(np.float64)
-    return (scores - scores.min()) / max(float(np.ptp(scores)), 1e-9) if len(scores) else scores
-
-
-def _reciprocal_rank(scores: NDArray[Any], in_list: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Equal scores share a rank; what is not in the list gets nothing."""
-    if not len(scores):
-        return scores.astype(np.float64)
-    ranks = np.searchsorted(np.sort(-scores), -scores) + 1
-    return np.where(in_list, 1 / (RRF + ranks), 0.0)
-
-
 def _lead(scores: NDArray[Any]) -> float:
     """How far the first stands before the tenth, as a share of the first."""
     top = np.sort(scores)[::-1][:AGREE]
@@ -174,9 +158,9 @@ def sigmoid(value: float) -> float:
     return float(1 / (1 + np.exp(-value)))
 
 
-SIDES: dict[str, Callable[[NDArray[Any], NDArray[np.bool_]], NDArray[np.float64]]] = {
-    "standardised": _standardised,
-    "relative": _relative,
-    "reciprocal-rank": _reciprocal_rank,
+NORMALISE: dict[Method, Callable[[NDArray[Any], NDArray[np.bool_]], NDArray[np.float64]]] = {
+    "zscore": lambda scores, _: zscore(scores),
+    "min_max": lambda scores, _: min_max(scores),
+    "rrf": reciprocal_rank,
 }
-"""Method -> what becomes of one side's scores, and of whether it has the passage in its list."""
+"""Method -> how it makes one retriever's scores comparable, given which passages that retriever returned."""

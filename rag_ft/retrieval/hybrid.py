@@ -14,9 +14,10 @@ from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQue
 from rag_ft.errors import InputError
 from rag_ft.index.live_store import LiveChromaStore
 from rag_ft.index.writing import parts_of
-from rag_ft.retrieval.bm25 import BM25, WordScores, best_places
+from rag_ft.retrieval.bm25 import BM25, WordScores
 from rag_ft.retrieval.fusion import Fusion, Pool
 from rag_ft.retrieval.keyword_index import KeywordIndex
+from rag_ft.retrieval.top_k import top_k
 
 if TYPE_CHECKING:
     from llama_index.core import VectorStoreIndex
@@ -112,16 +113,16 @@ class HybridRetriever(BaseRetriever):
     def _by_words(self, words: BM25, found: WordScores, depth: int) -> list[str]:
         """The passages that BM25 finds, the best first, and of those that filters let through."""
         if self.filters is None:
-            return [words.ids[place] for place in best_places(found.scores, depth, above=0.0)]
+            return [words.ids[place] for place in top_k(found.scores, depth, above=0.0)]
         wanted = max(FILTERED, depth)
-        ids = [words.ids[place] for place in best_places(found.scores, wanted, above=0.0)]
+        ids = [words.ids[place] for place in top_k(found.scores, wanted, above=0.0)]
         passing = self.store.that_match(self.filters, ids)
         if len(passing) >= depth or len(ids) < wanted:
             return [key for key in ids if key in passing][:depth]
         # So few pass that all of those are looked at, and not all that have a word of the question.
         passing = self.store.that_match(self.filters)
         places = np.array(sorted(words.place_of[key] for key in passing if key in words.place_of), dtype=np.intp)
-        return [words.ids[places[each]] for each in best_places(found.scores[places], depth, above=0.0)]
+        return [words.ids[places[each]] for each in top_k(found.scores[places], depth, above=0.0)]
 
     def _by_embedding(self, query_bundle: QueryBundle, others: list[str], depth: int) -> dict[str, float]:
         """Similarity of the passages that are nearest to a question, and of some others."""
@@ -152,10 +153,11 @@ def keep_fusion(index: VectorStoreIndex, fusion: Fusion) -> None:
         >>> import chromadb
         >>> from llama_index.core import MockEmbedding
         >>> from llama_index.core.schema import TextNode
-        >>> from rag_ft import Fusion, HybridRetriever, keep_fusion, rebuild_index
+        >>> from rag_ft import HybridRetriever, rebuild_index
+        >>> from rag_ft.retrieval import Fusion, keep_fusion
         >>> nodes = [TextNode(text="Leave is booked in HELM."), TextNode(text="Badges open doors.")]
         >>> index = rebuild_index(nodes, MockEmbedding(embed_dim=8), chromadb.EphemeralClient(), "fusion-example")
-        >>> keep_fusion(index, Fusion("standardised", weight=0.3))
+        >>> keep_fusion(index, Fusion("zscore", weight=0.3))
         >>> HybridRetriever(index).fusion.weight
         0.3
     """

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rag_ft.retrieval.bm25 import best_places
 from rag_ft.retrieval.fusion import DEPTH, Pool
+from rag_ft.retrieval.top_k import top_k
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def pool_of(
         depth: passages taken from each side.
         firsts: the places of the first passages of either side, where they are known; as many as `depth` or more.
     """
-    near, worded = firsts or (best_places(similarity, depth), best_places(found.scores, depth, above=0.0))
+    near, worded = firsts or (top_k(similarity, depth), top_k(found.scores, depth, above=0.0))
     places = np.union1d(near[:depth], worded[:depth])
     sides = similarity[places], found.scores[places]
     return Pool([ids[place] for place in places], *sides, found.words, found.rarest)

@@ -32,7 +32,7 @@ class RerankedRetriever(BaseRetriever):
         >>> from llama_index.core.retrievers import VectorIndexRetriever
         >>> from llama_index.core import MockEmbedding, VectorStoreIndex
         >>> from llama_index.core.schema import TextNode
-        >>> from rag_ft import RerankedRetriever
+        >>> from rag_ft.retrieval import RerankedRetriever
         >>> index = VectorStoreIndex([TextNode(text="Leave.")], embed_model=MockEmbedding(embed_dim=4))
         >>> retriever = RerankedRetriever(index.as_retriever(), [SimilarityPostprocessor(similarity_cutoff=2.0)])
         >>> retriever.retrieve("leave?")

@@ -31,14 +31,14 @@ class Recipe:
         patience: epochs without a better dev figure after which training ends.
         batch_size: pairs in a batch; each question sees the others' passages as negatives.
         inner_batch: pairs whose activations are in memory at once; a larger batch is cached, at a third more time.
-        loss: its name (`rag_ft.training.losses`); None takes the one that fits the data.
+        loss: its name (`rag_ft.training.loop.losses`); None takes the one that fits the data.
         negatives: hard negatives that a question takes at most, where the dataset has some. Each costs as much as
             the positive.
         mine: who looks for hard negatives before training: `dense` (the model itself), `bm25`, `both` in turn, or the
             `mix` of their scores; None takes those of the dataset. Batches of similar passages are most of what they
             bring, at no cost.
         focus: train on some of the questions alone: `bm25-misses`, for an embedding that is mixed with BM25
-            (`rag_ft.training.focus`); None trains on all.
+            (`rag_ft.training.examples.focus`); None trains on all.
         rounds: of mining and training, each with the model of the round before.
         lora: rank of the low-rank updates that are trained in place of the weights (Hu et al. 2022) and merged when
             the model is saved; 0 trains all weights. Needs peft.
@@ -55,7 +55,7 @@ class Recipe:
         shares: how much of the tuned weights the shipped model may have; dev chooses one. Weights between
             base and tuned model keep most of the gain and forget little (WiSE-FT, Wortsman et al. 2022).
         forgetting: how much less sure of general questions the shipped model may be than the base
-            (`rag_ft.training.general_probe`).
+            (`rag_ft.training.selection.forgetting`).
         seed: of shuffling and of the cloze.
 
     Example:
@@ -159,31 +159,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 HUMAN_SHARES = (1.0, 0.75, 0.5)
 GENERATED_SHARES = (0.75, 0.5, 0.25)
-"""Of weights tuned on generated questions, where there is all room to learn (`room_to_learn`)."""
+"""Of weights tuned on generated questions, where there is all room to learn (`headroom`)."""
 
 MANY_PAIRS, LARGE_BATCH = 50_000, 256
 """On a GPU so many pairs come in batches of this size: more negatives (Qu et al. 2021), and still hundreds of steps."""
-
-WEAK, STRONG = 0.70, 0.85
-"""nDCG@10 of a base model on questions made of its passages, under which it has all to learn, and over which nothing:
-the field's rule of thumb for tuning at all, applied to how far it may go."""
-
-
-def room_to_learn(level: float) -> float:
-    """How much of the tuned weights a base model of this level may take, from 0 to 1.
-
-    Generated questions teach a model that is lost on a corpus, and harm one that is at home there; and dev questions
-    that are made in the same way approve of both.
-
-    Args:
-        level: nDCG@10 of the base model on dev questions that were made without an LLM.
-
-    Example:
-        >>> from rag_ft.training.recipe import room_to_learn
-        >>> room_to_learn(0.6), round(room_to_learn(0.8), 2), room_to_learn(0.9)
-        (1.0, 0.33, 0.0)
-    """
-    return min(1.0, max(0.0, (STRONG - level) / (STRONG - WEAK)))
 
 
 def recipe_for(model: SentenceTransformer, pairs: int, generated: bool, seed: int = 0) -> Recipe:
@@ -193,7 +172,7 @@ def recipe_for(model: SentenceTransformer, pairs: int, generated: bool, seed: in
         model: the base model; wider models take smaller steps.
         pairs: training pairs.
         generated: whether the questions were generated. Then dev is made like training and approves too
-            much, so that less of the tuned weights is allowed, and how much follows from `room_to_learn`.
+            much, so that less of the tuned weights is allowed, and how much follows from `headroom`.
         seed: of the run.
     """
     width = model.get_embedding_dimension() or 384

@@ -32,7 +32,7 @@ def read_beir(folder: str | Path) -> QADataset:
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft import read_beir
+        >>> from rag_ft.dataset import read_beir
         >>> folder = Path(tempfile.mkdtemp())
         >>> _ = (folder / "corpus.jsonl").write_text('{"_id": "p1", "text": "Leave is booked in HELM."}')
         >>> _ = (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "Where do I book holidays?"}')
@@ -89,7 +89,8 @@ def write_beir(dataset: QADataset, folder: str | Path, dropped: list[dict[str, A
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft import Passage, QADataset, Query, write_beir
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset import write_beir
         >>> passages = {"p1": Passage("p1", "Leave is booked in HELM.")}
         >>> dataset = QADataset(passages, {"q1": Query("q1", "Where do I book holidays?")}, {"test": {"q1": {"p1": 1}}})
         >>> folder = write_beir(dataset, Path(tempfile.mkdtemp()) / "dataset")

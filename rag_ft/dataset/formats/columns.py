@@ -67,7 +67,7 @@ def find_columns(
         {'query': ['Question'], 'positive': ['Context'], 'negative': ['neg_1', 'neg_2'], 'document': ['url']}
     """
     names = ", ".join(repr(str(column)[:30]) for column in columns[:8]) + (", …" if len(columns) > 8 else "")
-    mend = (
+    fix = (
         f'(columns: {names or "none"}): rename them, or say fields={{"query": "…", "positive": "…"}} '
         "(--field query=… --field positive=…)"
     )
@@ -75,7 +75,7 @@ def find_columns(
         if role not in ROLES:
             raise InputError(f"{path}: fields names {role!r}, and may name {', '.join(ROLES)}")
         if column not in columns:
-            raise InputError(f"{path} has no column {column!r} {mend}")
+            raise InputError(f"{path} has no column {column!r} {fix}")
     found = {role: [column] for role, column in fields.items()}
 
     def free(tier: str) -> list[str]:
@@ -86,7 +86,7 @@ def find_columns(
         for tier in tiers if role not in found else ():
             if matching := free(tier):
                 if len(matching) > 1:
-                    raise InputError(f"{path}: {' and '.join(map(repr, matching[:3]))} may both be its {role} {mend}")
+                    raise InputError(f"{path}: {' and '.join(map(repr, matching[:3]))} may both be its {role} {fix}")
                 found[role] = matching
                 return
 
@@ -110,9 +110,9 @@ def find_columns(
         choose("positive", ["answer"])
     choose("answer", ANSWER)
     if "query" not in found:
-        raise InputError(f"{path}: no column is the question {mend}")
+        raise InputError(f"{path}: no column is the question {fix}")
     if "positive" not in found and "document" not in found:
-        raise InputError(f"{path}: no column is the passage or document that answers the question {mend}")
+        raise InputError(f"{path}: no column is the passage or document that answers the question {fix}")
     return {role: found[role] for role in ROLES if role in found}
 
 

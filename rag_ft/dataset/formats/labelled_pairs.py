@@ -51,7 +51,7 @@ class LabelledPair:
         split: that it was found in; empty where the file has no splits.
 
     Example:
-        >>> from rag_ft import LabelledPair, dataset_from_pairs
+        >>> from rag_ft.dataset import LabelledPair, dataset_from_pairs
         >>> pair = LabelledPair("Where do I book holidays?", ("Leave is booked in HELM.",), ("Badges open doors.",))
         >>> dataset, dropped = dataset_from_pairs([pair])
         >>> dataset

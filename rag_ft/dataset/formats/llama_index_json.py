@@ -23,7 +23,7 @@ def read_llama_index_json(file: str | Path, split: str = "train") -> QADataset:
         >>> import json
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft import read_llama_index_json
+        >>> from rag_ft.dataset import read_llama_index_json
         >>> content = {"queries": {"q1": "Where do I book holidays?"}, "corpus": {"p1": "Leave is booked in HELM."},
         ...            "relevant_docs": {"q1": ["p1"]}}
         >>> file = Path(tempfile.mkdtemp()) / "qa_finetune_dataset.json"
@@ -65,7 +65,8 @@ def write_llama_index_json(dataset: QADataset, file: str | Path, split: str = "t
     Example:
         >>> import json
         >>> import tempfile
-        >>> from rag_ft import Passage, QADataset, Query, write_llama_index_json
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset import write_llama_index_json
         >>> passages = {"p1": Passage("p1", "Leave is booked in HELM.")}
         >>> dataset = QADataset(passages, {"q1": Query("q1", "Where is leave booked?")}, {"train": {"q1": {"p1": 1}}})
         >>> file = write_llama_index_json(dataset, tempfile.mkdtemp() + "/train.json")

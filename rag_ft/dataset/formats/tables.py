@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag_ft.errors import InputError
+from rag_ft.errors import InputError, first_line
 from rag_ft.files import MAX_LINE_BYTES, read_json, read_jsonl, read_lines
 
 DELIMITERS = {".csv": ",;\t", ".tsv": "\t"}
@@ -143,7 +143,7 @@ def _parquet(file: Path) -> Table:
         raise InputError(f"{file} does not exist: check the path")
 
     def broken(error: Exception) -> InputError:
-        return InputError(f"{file} cannot be read as Parquet ({_first_line(error)}): write it anew")
+        return InputError(f"{file} cannot be read as Parquet ({first_line(error)}): write it anew")
 
     def rows() -> Iterator[tuple[str, dict[str, Any]]]:
         number = 0
@@ -171,7 +171,7 @@ def _saved_dataset(folder: Path) -> Table:
         # As Arrow: an image or a sound in another column is never decoded.
         content = datasets.load_from_disk(str(folder)).with_format("arrow")
     except Exception as error:
-        raise InputError(f"{folder} cannot be read as a saved dataset ({_first_line(error)}): save it anew") from None
+        raise InputError(f"{folder} cannot be read as a saved dataset ({first_line(error)}): save it anew") from None
 
     def rows() -> Iterator[tuple[str, dict[str, Any]]]:
         number = 0
@@ -181,7 +181,3 @@ def _saved_dataset(folder: Path) -> Table:
                 yield f"{folder}: row {number}", row
 
     return Table(list(content.column_names), rows())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

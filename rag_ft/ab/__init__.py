@@ -1,0 +1,6 @@
+"""Two retrievers or query engines side by side: in an app, on a local page, and judged by people or an LLM."""
+
+import lazy_loader
+
+# The public names stand in the stub beside this file, once; each module is loaded when one of them is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

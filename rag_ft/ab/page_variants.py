@@ -1,0 +1,111 @@
+"""The two sides of the A/B page: the same passages, searched in two ways."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from llama_index.core.base.base_retriever import BaseRetriever
+
+from rag_ft.ab.sessions import SIDES, Side
+from rag_ft.ab.side_by_side import PageVariant
+from rag_ft.embedding.contract import contract_of
+from rag_ft.errors import InputError
+from rag_ft.evaluation.runs.candidates import Hybrid
+from rag_ft.index.build import rebuild_index
+from rag_ft.retrieval.bm25_retriever import BM25Retriever
+from rag_ft.retrieval.hybrid import HybridRetriever
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from chromadb.api import ClientAPI
+    from llama_index.core.llms import LLM
+    from llama_index.core.schema import BaseNode
+
+    from rag_ft.evaluation.runs.candidates import Candidate
+
+logger = logging.getLogger(__name__)
+
+TOP_K = 10
+FINGERPRINT_DIGITS = 12
+
+
+def page_variants(
+    nodes: Iterable[BaseNode],
+    candidates: Mapping[Side, Candidate],
+    names: Mapping[Side, str],
+    chroma: str | Path | ClientAPI | None = None,
+    *,
+    llm: LLM | None = None,
+    top_k: int = TOP_K,
+    show_progress: bool = False,
+) -> tuple[PageVariant, PageVariant]:
+    """Index passages for each side, and make it a side of the page.
+
+    Args:
+        nodes: LlamaIndex nodes; gone through once for each side.
+        candidates: what each side searches with, as in `compare`: an embedding, `Hybrid`, "bm25", a retriever.
+        names: as people know them.
+        chroma: where the indexes are kept, and taken over by the next start; in memory alone where None.
+        llm: answers from the passages of each side; nobody does where None.
+        top_k: passages of a ranking.
+        show_progress: a progress bar with time left.
+
+    Raises:
+        InputError: where both sides are the same, or there is no passage.
+    """
+    if _identity(candidates["a"]) == _identity(candidates["b"]):
+        raise InputError(
+            f"--a {names['a']} and --b {names['b']} are the same model with the same prefixes: every ranking would be "
+            "the same, give another one"
+        )
+    if chroma is None:
+        import chromadb
+
+        chroma = chromadb.EphemeralClient()
+    a, b = (
+        _side(names[side], _retriever(nodes, candidates[side], names[side], chroma, top_k, show_progress), llm)
+        for side in SIDES
+    )
+    return a, b
+
+
+def _identity(candidate: Candidate) -> tuple[str, str, str]:
+    if isinstance(candidate, str):
+        return candidate, "", ""
+    if isinstance(candidate, BaseRetriever):
+        return "retriever", str(id(candidate)), ""
+    if isinstance(candidate, Hybrid):
+        return "hybrid", contract_of(candidate.embed_model).fingerprint, repr(candidate.fusion)
+    return "embedding", contract_of(candidate).fingerprint, ""
+
+
+def _retriever(
+    nodes: Iterable[BaseNode],
+    candidate: Candidate,
+    name: str,
+    chroma: str | Path | ClientAPI,
+    top_k: int,
+    show_progress: bool,
+) -> BaseRetriever:
+    if isinstance(candidate, str):
+        return BM25Retriever(nodes, top_k)
+    if isinstance(candidate, BaseRetriever):
+        return candidate
+    logger.info("indexing under %s", name)
+    model = candidate.embed_model if isinstance(candidate, Hybrid) else candidate
+    collection = f"ab-{contract_of(model).fingerprint[:FINGERPRINT_DIGITS]}"
+    index = rebuild_index(nodes, model, chroma, collection, show_progress=show_progress)
+    if isinstance(candidate, Hybrid):
+        return HybridRetriever(index, candidate.fusion, top_k)
+    return index.as_retriever(similarity_top_k=top_k)
+
+
+def _side(name: str, retriever: BaseRetriever, llm: LLM | None) -> PageVariant:
+    if llm is None:
+        return PageVariant(name, retriever)
+    from llama_index.core.response_synthesizers import get_response_synthesizer
+
+    return PageVariant(name, retriever, get_response_synthesizer(llm=llm))

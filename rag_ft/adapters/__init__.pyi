@@ -1,0 +1,2 @@
+from .train import TrainedAdapter as TrainedAdapter
+from .train import train_adapter as train_adapter

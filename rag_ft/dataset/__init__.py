@@ -1,0 +1,10 @@
+"""The dataset: passages, questions, which passage answers which question, and the splits.
+
+`QADataset` is the value that everything after generation works on. `formats/` reads and writes it (BEIR folders,
+LlamaIndex's JSON, tables of pairs); `text/` holds what is computed from texts alone.
+"""
+
+import lazy_loader
+
+# The public names stand in the stub beside this file, once; each module is loaded when one of them is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

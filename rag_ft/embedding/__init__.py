@@ -1,0 +1,6 @@
+"""Model folders as LlamaIndex embeddings, with their prefixes, and the contract that vectors are compared under."""
+
+import lazy_loader
+
+# The public names stand in the stub beside this file, once; each module is loaded when one of them is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,72 @@
+"""What can be compared: an embedding, BM25, both mixed, or any retriever of LlamaIndex."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from rag_ft.retrieval.fusion import Fusion
+
+if TYPE_CHECKING:
+    from llama_index.core.base.base_retriever import BaseRetriever
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    Candidate: TypeAlias = "BaseEmbedding | Hybrid | BaseRetriever | Literal['bm25']"
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """A candidate of `compare`: an embedding and BM25, their lists mixed.
+
+    Attributes:
+        embed_model: any LlamaIndex embedding.
+        fusion: how; None: as the model's folder says, else as it is learned on dev questions, else reciprocal ranks.
+
+    Example:
+        >>> from llama_index.core import MockEmbedding
+        >>> from rag_ft import Passage, QADataset, Query, compare
+        >>> from rag_ft.evaluation import Hybrid
+        >>> from rag_ft.retrieval import Fusion
+        >>> passages = {"a": Passage("a", "Leave is booked in HELM."), "b": Passage("b", "Badges open doors.")}
+        >>> dataset = QADataset(passages, {"q": Query("q", "Where is leave booked?")}, {"test": {"q": {"a": 1}}})
+        >>> mixed = Hybrid(MockEmbedding(embed_dim=8), Fusion("zscore", weight=0.3))
+        >>> compare(dataset, "bm25", mixed).models["candidate"]["mrr@10"]
+        1.0
+    """
+
+    embed_model: BaseEmbedding
+    fusion: Fusion | None = None
+
+
+def kind_of(candidate: Candidate) -> str:
+    """`bm25`, `embedding`, `hybrid` or `retriever`."""
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    if isinstance(candidate, str):
+        return "bm25"
+    if isinstance(candidate, Hybrid):
+        return "hybrid"
+    return "embedding" if isinstance(candidate, BaseEmbedding) else "retriever"
+
+
+def model_of(candidate: Candidate) -> Any:
+    return candidate.embed_model if isinstance(candidate, Hybrid) else candidate
+
+
+def reach_of(candidate: Candidate) -> int:
+    """Tokens that a candidate reads of a passage; 0 where it has no such bound, or none is known."""
+    return int(getattr(model_of(candidate), "max_length", None) or 0)
+
+
+def display_name(candidate: Candidate) -> str:
+    """A name for people: the last part of a folder, a hub name as it is."""
+    if isinstance(candidate, str):
+        return candidate
+    if isinstance(candidate, Hybrid):
+        return f"hybrid:{display_name(candidate.embed_model)}"
+    name = getattr(candidate, "model_name", None) or getattr(candidate, "name", None)
+    if not name:
+        return type(candidate).__name__
+    path = Path(name)
+    return path.name if path.is_dir() else str(name)

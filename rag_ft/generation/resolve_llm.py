@@ -1,0 +1,67 @@
+"""From the name of an LLM on the command line to a LlamaIndex LLM."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from rag_ft.errors import InputError, RagFtError, first_line
+
+if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
+
+LOCAL = "local"
+NONE = "none"
+
+
+def resolve_llm(name: str, url: str | None = None, option: str = "--llm") -> LLM | None:
+    """The LLM of a name; None for `none`.
+
+    Args:
+        name: `none`; `local` (SmolLM2) or `local:HUB_NAME`; or `PROVIDER:MODEL` with an installed
+            `llama_index.llms` package, like `openai:gpt-4.1-mini`, `ollama:llama3.2`, `openai-like:MODEL`.
+        url: the address of an OpenAI-compatible server, for `openai-like` and others that take one.
+        option: which names it, for messages.
+
+    Raises:
+        InputError: where the name is of no such form, or its package is not installed.
+    """
+    if name == NONE:
+        return None
+    provider, _, model = name.partition(":")
+    if provider == LOCAL:
+        from rag_ft.generation.local_llm import LocalLLM
+
+        return LocalLLM(model_name=model)
+    if not model:
+        raise InputError(f"{option} {name!r}: give 'local', 'none' or PROVIDER:MODEL, like openai:gpt-4.1-mini")
+    module_name = f"llama_index.llms.{provider.replace('-', '_')}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError:
+        raise InputError(f"--llm {name!r} needs a package: pip install llama-index-llms-{provider}") from None
+    plain = provider.replace("-", "").replace("_", "").lower()
+    found = next((getattr(module, attribute) for attribute in dir(module) if attribute.lower() == plain), None)
+    if found is None:
+        raise InputError(f"--llm {name!r}: {module_name} has no LLM of that name")
+    arguments: dict[str, Any] = {"model": model}
+    if url:
+        arguments["base_url" if provider == "ollama" else "api_base"] = url
+    if provider == "openai-like":
+        if not url:
+            raise InputError("--llm openai-like:MODEL needs the server's address: --llm-url http://HOST:PORT/v1")
+        arguments |= {"is_chat_model": True, "api_key": os.environ.get("OPENAI_API_KEY", "none")}
+    if "max_retries" in getattr(found, "model_fields", {}):
+        arguments["max_retries"] = 0  # the calls are retried here, where the server's Retry-After and the budget count
+    if provider == "openai" and not os.environ.get("OPENAI_API_KEY"):
+        raise InputError(f"--llm {name!r} needs a key: set OPENAI_API_KEY in the environment")
+    try:
+        return found(**arguments)  # type: ignore[no-any-return]
+    except RagFtError:
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        raise InputError(
+            f"--llm {name!r} cannot be made ({reason}): check the model and its key in the environment"
+        ) from error

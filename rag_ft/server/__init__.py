@@ -1,0 +1,6 @@
+"""A model behind OpenAI's `/v1/embeddings` and `/v1/models`."""
+
+import lazy_loader
+
+# The public names stand in the stub beside this file, once; each module is loaded when one of them is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,266 @@
+"""Texts of many callers, encoded together by one thread, so that nobody waits for somebody else's long list."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_ft.embedding.encoding import USUAL_CHARACTERS_PER_TOKEN
+from rag_ft.server.protocol import Role
+from rag_ft.server.served_model import ServedModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+SHARES = 8
+"""A list gets this part of a turn before the next caller's texts have theirs."""
+
+
+class QueueFullError(Exception):
+    """Too many texts wait already.
+
+    Attributes:
+        retry_after: whole seconds until there should be room.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the queue is full for {retry_after} s")
+        self.retry_after = retry_after
+
+
+class EncodingError(Exception):
+    """The model failed on a caller's texts."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What became of a caller's texts.
+
+    Attributes:
+        vectors: shape (texts, dimension).
+        tokens: that the model read.
+    """
+
+    vectors: NDArray[np.float32]
+    tokens: int
+
+
+@dataclass(eq=False)
+class _Job:
+    """A caller's texts on their way; longest first, since texts of like length are encoded together."""
+
+    texts: list[str]
+    role: Role
+    costs: list[int]
+    future: asyncio.Future[Embedded]
+    order: list[int] = field(init=False)
+    taken: int = 0
+    left: int = field(init=False)
+    tokens: int = 0
+    vectors: NDArray[np.float32] | None = None
+    given_up: bool = False
+
+    def __post_init__(self) -> None:
+        self.order = sorted(range(len(self.texts)), key=lambda place: -self.costs[place])
+        self.left = len(self.texts)
+
+    def take(self, budget: int) -> list[int]:
+        """Places of the next texts that cost so many tokens together; one at least."""
+        start, spent = self.taken, 0
+        while self.taken < len(self.order):
+            cost = self.costs[self.order[self.taken]]
+            if self.taken > start and spent + cost > budget:
+                break
+            spent += cost
+            self.taken += 1
+        return self.order[start : self.taken]
+
+
+class Batcher:
+    """A bounded queue of texts before one thread that encodes.
+
+    While the thread encodes, texts gather; a turn takes some of each caller's in a round, up to as many tokens as the
+    model encodes well together. So many single questions go in one turn, and a long list gets what is left of it.
+
+    Args:
+        model: what encodes.
+        queued_texts: that may wait.
+        wait_seconds: that an idle thread waits for more after the first text.
+        on_turn: called in the thread with the texts and the seconds of each turn.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        queued_texts: int,
+        wait_seconds: float,
+        on_turn: Callable[[int, float], None] = lambda texts, seconds: None,
+    ) -> None:
+        self._model, self._queued_texts, self._wait, self._on_turn = model, queued_texts, wait_seconds, on_turn
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._texts_per_second = 100.0
+        self.queued = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether texts are being encoded."""
+        return self._thread is not None and self._thread.is_alive() and not self._stopping
+
+    def start(self) -> None:
+        """Start the thread; called within the event loop that asks."""
+        self._loop = asyncio.get_running_loop()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the turn that it is in, and fail what waits."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    async def embed(self, texts: list[str], role: Role) -> Embedded:
+        """Vectors of some texts; a caller that is cancelled gives its place in the queue back.
+
+        Raises:
+            QueueFullError: where too many texts wait.
+            EncodingError: where the model fails on them.
+        """
+        loop = asyncio.get_running_loop()
+        most = self._model.max_length or math.inf
+        costs = [int(min(len(text) // USUAL_CHARACTERS_PER_TOKEN + 3, most)) for text in texts]
+        job = _Job(texts, role, costs, loop.create_future())
+        with self._changed:
+            if not self.alive:
+                raise EncodingError("the server is stopping")
+            if self.queued + len(texts) > self._queued_texts:
+                raise QueueFullError(self._seconds_until_room(len(texts)))
+            self._jobs.append(job)
+            self.queued += len(texts)
+            self._changed.notify()
+        try:
+            return await job.future
+        finally:
+            self._forget(job)
+
+    def _seconds_until_room(self, texts: int) -> int:
+        too_many = self.queued + texts - self._queued_texts
+        return min(60, max(1, math.ceil(too_many / self._texts_per_second)))
+
+    def _forget(self, job: _Job) -> None:
+        """Take out of the queue what is left of a caller's texts, where it went away or the model failed on one."""
+        job.given_up = True
+        if job.taken == len(job.texts):
+            return
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self.queued -= len(job.texts) - job.taken
+
+    def _run(self) -> None:
+        with self._model.ready_to_encode():
+            while True:
+                turn = self._next_turn()
+                if turn is None:
+                    return
+                began = time.perf_counter()
+                self._encode(turn)
+                seconds = time.perf_counter() - began
+                texts = sum(len(places) for _, places in turn)
+                self._texts_per_second += 0.1 * (texts / max(seconds, 1e-6) - self._texts_per_second)
+                self._on_turn(texts, seconds)
+
+    def _next_turn(self) -> list[tuple[_Job, list[int]]] | None:
+        """Some of each caller's texts; None where the thread is to end."""
+        with self._changed:
+            idle = not self._jobs
+            while not self._jobs and not self._stopping:
+                self._changed.wait()
+        if idle and self._wait and not self._stopping:
+            time.sleep(self._wait)
+        with self._changed:
+            if self._stopping:
+                self._hand_over([(job, EncodingError("the server is stopping")) for job in self._jobs])
+                self._jobs.clear()
+                return None
+            turn: dict[_Job, list[int]] = {}
+            left = self._model.tokens_at_once
+            while self._jobs and left > 0:
+                job = self._jobs.popleft()
+                places = job.take(min(left, self._model.tokens_at_once // SHARES))
+                left -= sum(job.costs[place] for place in places)
+                self.queued -= len(places)
+                turn.setdefault(job, []).extend(places)
+                if job.taken < len(job.texts):
+                    self._jobs.append(job)
+            return list(turn.items())
+
+    def _encode(self, turn: list[tuple[_Job, list[int]]]) -> None:
+        """Encode a turn, queries first, and hand over what is done with it."""
+        roles: tuple[Role, Role] = ("query", "passage")
+        for role in roles:
+            pieces = [piece for piece in turn if piece[0].role == role]
+            failure = ""
+            try:
+                self._encode_pieces(pieces, role)
+            except Exception as error:
+                failure = type(error).__name__
+            if not failure:
+                self._hand_over([(job, None) for job, _ in pieces if job.left == 0])
+            elif len(pieces) > 1:  # one caller's text fails no other's
+                for piece in pieces:
+                    self._encode([piece])
+            else:
+                logger.error("encoding failed: %s", failure)
+                failed = pieces[0][0]
+                self._forget(failed)
+                self._hand_over([(failed, EncodingError(f"the model failed ({failure})"))])
+
+    def _encode_pieces(self, pieces: list[tuple[_Job, list[int]]], role: Role) -> None:
+        pieces = [(job, places) for job, places in pieces if not job.given_up]
+        texts = [job.texts[place] for job, places in pieces for place in places]
+        if not texts:
+            return
+        vectors, tokens = self._model.encode(texts, role)
+        start = 0
+        for job, places in pieces:
+            end = start + len(places)
+            if job.vectors is None:
+                job.vectors = np.empty((len(job.texts), vectors.shape[1]), dtype=np.float32)
+            job.vectors[places] = vectors[start:end]
+            job.tokens += sum(tokens[start:end])
+            job.left -= len(places)
+            start = end
+
+    def _hand_over(self, ended: list[tuple[_Job, EncodingError | None]]) -> None:
+        """Give results to the event loop, in one step for all of them."""
+
+        def give() -> None:
+            for job, error in ended:
+                if job.future.done():
+                    continue
+                if error is not None:
+                    job.future.set_exception(error)
+                else:
+                    assert job.vectors is not None
+                    job.future.set_result(Embedded(job.vectors, job.tokens))
+
+        if ended and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(give)

@@ -1,0 +1,294 @@
+"""Each loss trains for real on a small set, and caching changes memory, not gradients."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from rag_ft import (
+    InputError,
+    Passage,
+    QADataset,
+    Query,
+    Recipe,
+    ScoredPair,
+    cut_into_nodes,
+    generate_qa_dataset,
+    read_documents,
+    train_model,
+)
+from rag_ft.embedding.encoding import encode
+from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.retrieval.bm25 import BM25
+from rag_ft.training.selection.dev_set import DevQuestions
+from rag_ft.training.loop.losses import check_dimensions, loss_for
+from rag_ft.training.examples.pairs import training_pairs
+from rag_ft.training.loop.principal_axes import add_rotation, remove_rotation, turn_again
+from rag_ft.training.loop.trainer import run_trainer, without_dropout
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+SMALL = Recipe(epochs=2, batch_size=32, shares=(1.0,))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="mnr", marks=pytest.mark.slow),
+        pytest.param({"loss": "gist"}, id="gist", marks=pytest.mark.slow),
+        pytest.param({"inner_batch": 8}, id="cached mnr", marks=pytest.mark.slow),
+        pytest.param({"loss": "gist", "inner_batch": 8}, id="cached gist", marks=pytest.mark.slow),
+        pytest.param({"mine": "both", "negatives": 1}, id="mnr with mined negatives", marks=pytest.mark.slow),
+        pytest.param({"mine": "dense", "rounds": 2, "epochs": 1}, id="two rounds", marks=pytest.mark.slow),
+        pytest.param({"lora": 8, "learning_rate": 1e-3}, id="lora", marks=pytest.mark.slow),
+        pytest.param({"dimensions": (128, 64)}, id="matryoshka", marks=pytest.mark.slow),
+    ],
+)
+def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settings: dict[str, object]) -> None:
+    trained = train_model(
+        dataset,
+        tmp_path / "m",
+        "local",
+        recipe=SMALL,
+        max_length=64,
+        max_pairs=160,
+        **settings,  # type: ignore[arg-type]
+    )
+    epochs = [score for name, score in trained.dev.items() if "epoch" in name]
+    assert max(epochs) > trained.dev["base"] + 0.005
+    recorded = trained.record["recipe"]
+    if trained.is_base:  # a gain that may be chance: then its vectors were not trained to be cut
+        settings = {name: value for name, value in settings.items() if name != "dimensions"}
+    assert recorded | {name: _plain(value) for name, value in settings.items()} == recorded
+    # Whatever was trained, what is saved is a plain model; one whose vectors may be cut ends with a rotation.
+    saved = set(load_sentence_transformer(str(trained.folder)).state_dict())
+    assert saved - set(load_sentence_transformer("local").state_dict()) == (
+        {"2.linear.weight"} if "dimensions" in settings else set()
+    )
+
+
+@pytest.mark.slow
+def test_vectors_cut_to_128_numbers_find_nearly_as_much(dataset: QADataset) -> None:
+    model = load_sentence_transformer("local", max_length=64)
+    recipe = SMALL.but(dimensions=(128,))
+    pairs = training_pairs(dataset, recipe)
+    asked = DevQuestions.of(dataset.with_qrels({"dev": dataset.qrels["test"]}))
+
+    def figure(dimension: int | None) -> float:
+        vectors = (
+            encode(model, asked.query_texts, "query", dimension=dimension),
+            encode(model, asked.passage_texts, "document", dimension=dimension),
+        )
+        return float(asked.values_of(*vectors).mean())
+
+    whole, cut = figure(None), figure(128)
+    rotation = add_rotation(model, [pair.query for pair in pairs], [pair.passage for pair in pairs])
+    assert rotation is not None
+    assert add_rotation(model, ["who"], ["he"]) is None
+    assert figure(None) == pytest.approx(whole, abs=0.01)
+    assert figure(128) > cut
+    run_trainer(model, pairs, recipe)
+    assert figure(None) > whole + 0.05
+    tuned, tuned_cut = figure(None), figure(128)
+    assert tuned_cut >= 0.95 * tuned
+    dev = DevQuestions.of(dataset)
+    turned = turn_again(model, list(dataset.passage_texts.values()), dev, (128,))
+    assert figure(None) == pytest.approx(tuned, abs=0.01)
+    if turned:
+        assert figure(128) >= tuned_cut - 0.02
+    assert not turn_again(model, list(dataset.passage_texts.values()), None, (128,))
+    remove_rotation(model, rotation)
+    assert set(model.state_dict()) == set(load_sentence_transformer("local").state_dict())
+
+
+def test_vectors_are_turned_again_where_dev_finds_more_in_what_is_cut() -> None:
+    """Where the axes that tell least come first a cut keeps little, until they are turned."""
+    model = load_sentence_transformer("local", max_length=32)
+    subjects = [
+        "leave",
+        "a ferry",
+        "a desk",
+        "a crane",
+        "a badge",
+        "petty cash",
+        "a boat",
+        "a locker",
+        "a meal",
+        "a tent",
+    ]
+    texts = {f"p{n}": f"How {what} is booked: ask the porter." for n, what in enumerate(subjects)}
+    queries = {f"q{n}": Query(f"q{n}", f"How do I book {what}?") for n, what in enumerate(subjects)}
+    rows = {f"q{n}": {f"p{n}": 1} for n in range(len(subjects))}
+    passages = {key: Passage(key, text) for key, text in texts.items()}
+    dev = DevQuestions.of(QADataset(passages, queries, {"dev": rows}))
+
+    def cut_to_8() -> float:
+        queries = encode(model, dev.query_texts, "query", dimension=8)
+        return float(dev.values_of(queries, encode(model, dev.passage_texts, "document", dimension=8)).mean())
+
+    assert not turn_again(model, list(texts.values()), dev, (8,))  # it does not end with a linear map
+    rotation = add_rotation(model, dev.query_texts, dev.passage_texts)
+    assert rotation is not None
+    with torch.no_grad():
+        rotation.linear.weight.copy_(rotation.linear.weight.flip(0))
+    before = encode(model, dev.passage_texts, "document")
+    cut = cut_to_8()
+    assert turn_again(model, list(texts.values()), dev, (8,))
+    after = encode(model, dev.passage_texts, "document")
+    assert np.allclose(before @ before.T, after @ after.T, atol=0.01)
+    assert cut_to_8() > cut + 0.1
+
+
+@pytest.mark.slow
+def test_triplets_raise_the_dev_figure(acme: Path, tmp_path: Path) -> None:
+    """A margin wants small steps (`MARGIN_RATE`), and negatives that are near."""
+    nodes = cut_into_nodes(read_documents(acme / "documents"), 96)[:60]
+    dataset = generate_qa_dataset(nodes, use_llm=False).dataset
+    recipe = SMALL.but(loss="triplet", mine="dense", learning_rate=2e-5, epochs=3)
+    trained = train_model(dataset, tmp_path / "m", "local", recipe=recipe, max_length=64)
+    epochs = [score for name, score in trained.dev.items() if "epoch" in name]
+    assert max(epochs) > trained.dev["base"] + 0.01
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [None, "cosine"])
+def test_scored_pairs_raise_the_correlation(dataset: QADataset, tmp_path: Path, loss: str | None) -> None:
+    """Questions with their passage (1), another of its document (.5), and one of another document (0)."""
+    draw = random.Random(0)
+    texts, pairs = dataset.passage_texts, []
+    for query, passage in dataset.pairs("train")[:80]:
+        text = dataset.queries[query].text
+        document = dataset.passages[passage].document
+        near = [p for p in dataset.documents[document] if p != passage]
+        far = [p for p in dataset.passages if dataset.passages[p].document != document]
+        pairs += [ScoredPair(text, texts[passage], 1.0), ScoredPair(text, texts[draw.choice(far)], 0.0)]
+        pairs += [ScoredPair(text, texts[draw.choice(near)], 0.5)] if near else []
+    rise_of(pairs, dataset, tmp_path, loss, "cosent", SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [None, "contrastive"])
+def test_clicks_raise_the_correlation(acme: Path, tmp_path: Path, loss: str | None) -> None:
+    """Questions with their passage (1), and with one that shares words with it (0)."""
+    nodes = cut_into_nodes(read_documents(acme / "documents"), 96)[:150]
+    dataset = generate_qa_dataset(nodes, use_llm=False).dataset
+    texts, pairs = dataset.passage_texts, []
+    words = BM25(texts)
+    for query, passage in dataset.pairs("train")[:140]:
+        text = dataset.queries[query].text
+        pairs.append(ScoredPair(text, texts[passage], 1.0))
+        pairs += [ScoredPair(text, texts[p], 0.0) for p in words.rank([text], 6)[0] if p != passage][:1]
+    # A margin wants small steps (`MARGIN_RATE`).
+    rise_of(pairs, dataset, tmp_path, loss, "online-contrastive", SMALL.but(learning_rate=5e-5, epochs=4))
+
+
+def rise_of(
+    pairs: list[ScoredPair], dataset: QADataset, folder: Path, loss: str | None, default: str, recipe: Recipe
+) -> None:
+    scored = QADataset(dataset.passages, {}, {}, scored_pairs=pairs)
+    settings: dict[str, Any] = {} if loss is None else {"loss": loss}
+    trained = train_model(scored, folder / "m", "local", recipe=recipe, max_length=64, **settings)
+    assert trained.record["recipe"]["loss"] == (loss or default)
+    epochs = [score for name, score in trained.dev.items() if "epoch" in name]
+    assert max(epochs) > trained.dev["base"] + 0.02
+    assert "dev_spearman" in trained.record["training"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss": "kl"}, "the loss 'kl' learns from another model: give --teacher"),
+        ({"loss": "mnr", "teacher": "local"}, "the loss 'mnr' does not learn from a teacher"),
+        ({"loss": "cosent"}, "has no scored_pairs.jsonl"),
+        ({"loss": "triplet"}, "needs negatives, and the dataset has none"),
+        ({"loss": "triplet", "mine": "bm25", "negatives": 0}, "negatives is 0"),
+        ({"mine": "magic"}, "mine is 'magic': give one of dense, bm25, both"),
+        ({"lora": -1}, "lora is -1"),
+        ({"rounds": 2}, "rounds is 2: a later round differs"),
+        ({"warmup": "much"}, "warmup is 'much': give a number from 0 to 1"),
+        ({"forgetting": -0.1}, "forgetting is -0.1: give a number from 0 to 1"),
+        ({"dropout": 0.1}, "dropout is 0.1: give True or False"),
+        ({"shares": (0.5, 2)}, r"shares are \(0.5, 2\): give a list of numbers above 0, and 1 at most"),
+        ({"dimensions": ("128",)}, r"dimensions are \('128',\): give a list of whole numbers"),
+        ({"report_to": ["nothing"]}, "there is no tracker 'nothing'"),
+        ({"report_to": ["comet_ml"]}, "--report-to comet_ml needs its package"),
+        ({"device": "cuda:1"}, "device is 'cuda:1'"),
+    ],
+)
+def test_a_loss_that_finds_nothing_to_learn_from_is_refused(
+    dataset: QADataset, tmp_path: Path, settings: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        train_model(dataset, tmp_path / "m", "local", **settings)  # type: ignore[arg-type]
+    assert not (tmp_path / "m").exists()
+
+
+def features(model: SentenceTransformer) -> list[dict[str, torch.Tensor]]:
+    queries = [f"Who signs form {n} of harbour {n * 7 % 13}?" for n in range(12)]
+    passages = [f"Form {n} is signed by the master of harbour {n * 7 % 13} within {n} days." for n in range(12)]
+    return [model.preprocess(texts) for texts in (queries, passages)]
+
+
+def gradients(recipe: Recipe) -> dict[str, torch.Tensor]:
+    model = load_sentence_transformer("local", max_length=32)
+    with without_dropout(model, keep=False):
+        model.train()
+        loss_for(model, recipe)(features(model), None).backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("loss", ["mnr", "gist"])
+def test_a_cached_loss_has_the_gradients_of_the_whole_batch(loss: str) -> None:
+    whole = gradients(Recipe(batch_size=12, inner_batch=12, loss=loss))  # type: ignore[arg-type]
+    cached = gradients(Recipe(batch_size=12, inner_batch=4, loss=loss))  # type: ignore[arg-type]
+    assert whole.keys() == cached.keys()
+    for name, gradient in whole.items():
+        assert torch.allclose(gradient, cached[name], atol=1e-4), name
+
+
+def test_with_dimensions_the_loss_counts_vectors_that_are_cut() -> None:
+    model = load_sentence_transformer("local", max_length=32)
+    values = {}
+    for dimensions in ((), (16,), (16, 64)):
+        with torch.no_grad():
+            values[dimensions] = float(loss_for(model, Recipe(dimensions=dimensions))(features(model), None))
+        queries, passages = (model(part)["sentence_embedding"].detach() for part in features(model))
+    expected = values[()]
+    for cut, dimensions in ((16, (16,)), (64, (16, 64))):
+        near = 20 * torch.nn.functional.cosine_similarity(queries[:, None, :cut], passages[None, :, :cut], dim=-1)
+        in_both_directions = torch.logsumexp(torch.cat([near, near.T], dim=1), dim=1)
+        expected += float((in_both_directions - near.diagonal()).mean())
+        assert values[dimensions] == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss": "magic"}, "loss is 'magic': give one of mnr, gist, triplet"),
+        ({"batch_size": 1}, "batch_size is 1: give a whole number, 2 or more"),
+        ({"epochs": "3"}, "epochs is '3'"),
+        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"dimensions": 128}, "dimensions are 128"),
+        ({"dimensions": (0,)}, r"dimensions are \(0,\)"),
+        ({"momentum": 1}, "the recipe has no 'momentum'"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Recipe().but(**settings)
+
+
+def test_more_dimensions_than_the_model_has_are_refused() -> None:
+    with pytest.raises(InputError, match="the model's vectors have 384"):
+        check_dimensions(load_sentence_transformer("local"), Recipe(dimensions=(512,)))

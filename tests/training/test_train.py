@@ -1,0 +1,347 @@
+"""Fine-tuning on a small set: it learns, repeats itself, keeps the base where that is better, never sees test."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_ft import (
+    FineTunedEmbedding,
+    InputError,
+    Passage,
+    QADataset,
+    Query,
+    Recipe,
+    ScoredPair,
+    train_model,
+)
+from rag_ft.dataset.text.cloze import copied_span
+from rag_ft.embedding.contract import weights_sha256
+from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.training.examples.batch_sampler import apart, similar_rows
+from rag_ft.training.selection.dev_set import POOL, DevQuestions, DevScores
+from rag_ft.training.examples.pairs import Pair, training_pairs, without_held_out
+from rag_ft.training.plan import bounded_shares, fingerprint_of, held_out_dev
+from rag_ft.training.recipe import fitting_max_length, recipe_for, room_to_learn
+from rag_ft.training.loop.trainer import without_dropout
+
+QUICK = Recipe(epochs=1, batch_size=16, learning_rate=5e-5, shares=(1.0, 0.5))
+
+
+def train(dataset: QADataset, output: Path, recipe: Recipe = QUICK, **options: object) -> object:
+    return train_model(dataset, output, "local", recipe=recipe, max_length=64, max_pairs=48, **options)  # type: ignore[arg-type]
+
+
+def test_a_model_is_trained_and_saved_with_its_prefixes_and_record(dataset: QADataset, tmp_path: Path) -> None:
+    trained = train_model(
+        dataset,
+        tmp_path / "m",
+        "local",
+        recipe=QUICK,
+        max_length=64,
+        max_pairs=64,
+        query_prefix="q: ",
+        passage_prefix="p: ",
+    )
+    assert {"base", "epoch 1", "share 1", "share 0.5"} == set(trained.dev)
+    embedding = FineTunedEmbedding.load(trained.folder)
+    assert (embedding.query_prefix, embedding.passage_prefix, embedding.max_length) == ("q: ", "p: ", 64)
+    assert trained.record["training"]["pairs"] == 64
+    assert trained.record["recipe"]["batch_size"] == 16
+    assert trained.record["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert embedding.contract.weights_sha256 == trained.record["weights_sha256"]
+    assert not list(trained.folder.rglob("*.bin"))
+
+
+@pytest.mark.slow
+def test_one_seed_gives_one_model_and_test_questions_change_nothing(dataset: QADataset, tmp_path: Path) -> None:
+    first = train(dataset, tmp_path / "first")
+    without_test = dataset.with_qrels({key: value for key, value in dataset.qrels.items() if key != "test"})
+    second = train(without_test, tmp_path / "second")
+    assert first.record["weights_sha256"] == second.record["weights_sha256"]  # type: ignore[attr-defined]
+    assert first.dev == second.dev  # type: ignore[attr-defined]
+
+
+def test_the_base_stays_where_nothing_beats_it(dataset: QADataset, tmp_path: Path) -> None:
+    ruinous = replace(QUICK, learning_rate=5e-2, shares=(1.0,))
+    trained = train(dataset, tmp_path / "m", ruinous)
+    assert trained.is_base  # type: ignore[attr-defined]
+    base = load_sentence_transformer("local").state_dict()
+    saved = load_sentence_transformer(str(tmp_path / "m")).state_dict()
+    assert all(torch.equal(base[name], saved[name]) for name in base)
+    assert (
+        "Nothing beat the base model on dev: these are the base model's weights"
+        in (tmp_path / "m" / "README.md").read_text()
+    )
+
+
+def test_nothing_is_trained_where_nothing_can_tell_what_it_is_good_for(tmp_path: Path) -> None:
+    passages = {f"p{n}": Passage(f"p{n}", f"Rule {n} is kept in drawer {n}.", doc_id="rules") for n in range(4)}
+    queries = {f"q{n}": Query(f"q{n}", f"Where is rule {n}?") for n in range(4)}
+    few = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(4)}})
+    scored = QADataset({}, {}, {}, scored_pairs=[ScoredPair(f"question {n}", f"text {n}", n % 2) for n in range(20)])
+    for number, dataset in enumerate((few, scored)):
+        trained = train_model(dataset, tmp_path / str(number), "local", max_length=32)
+        assert trained.is_base
+        assert "too little can be held out" in trained.record["training"]["base_stays_because"]
+        assert "add questions or scored pairs" in trained.findings[-1]
+        assert "Too little can be held out" in (trained.folder / "README.md").read_text()
+
+
+def test_scored_pairs_tell_nothing_of_the_questions_that_they_were_made_of() -> None:
+    passages = {f"p{n}": Passage(f"p{n}", f"Rule {n} is kept in drawer {n}.", doc_id="rules") for n in range(4)}
+    queries = {f"q{n}": Query(f"q{n}", f"Where is rule {n}?") for n in range(4)}
+    scored = [ScoredPair(f"question {n} on {n % 9}", f"text {n}", n % 2) for n in range(200)]
+    dataset = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(4)}}, scored_pairs=scored)
+    assert held_out_dev(dataset, scored=False, seed=0)[0] is None
+    dev, _ = held_out_dev(QADataset({}, {}, {}, scored_pairs=scored), scored=True, seed=0)
+    assert isinstance(dev, DevScores)
+    with pytest.raises(InputError, match="200 scored pairs and no question to train on, the earlier one has questions"):
+        train_model(QADataset({}, {}, {}, scored_pairs=scored), "never", "local", earlier=dataset)
+
+
+def test_another_pool_of_dev_is_another_training() -> None:
+    model = load_sentence_transformer("local")
+    passages = {f"p{n}": Passage(f"p{n}", f"Rule {n} is kept in drawer {n}.") for n in range(4)}
+    dataset = QADataset(passages, {"q": Query("q", "Where is rule 1?")}, {"dev": {"q": {"p1": 1}}})
+    more = QADataset(passages | {"x": Passage("x", "Rule 1 is new.")}, dataset.queries, dataset.qrels)
+    prints = [
+        fingerprint_of({}, model, None, each, DevQuestions.of(each, 0), Recipe(), [Pair("Who?", "He.")], None)
+        for each in (dataset, more, dataset)
+    ]
+    assert prints[0] == prints[2] != prints[1]
+
+
+def test_only_checkpoints_within_a_model_folder_are_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-1" / "model"
+    (folder / "checkpoint-2").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    found = weights_sha256(folder)
+    (folder / "checkpoint-2" / "model.safetensors").write_bytes(b"others")
+    assert weights_sha256(folder) == found
+
+
+@given(count=st.integers(0, 120), repeats=st.integers(1, 40), seed=st.integers(0, 3))
+def test_scored_pairs_are_held_out_with_their_repeats(count: int, repeats: int, seed: int) -> None:
+    names = ["leave", "badges", "boats", "pay", "gates", "storms", "bells", "ropes", "tolls", "fog"]
+    pairs = [
+        ScoredPair(
+            f"{'How do I' if n % 2 else 'how do i'} ask for {names[n % repeats % 10]} no {n % repeats}?", f"t{n}", n % 2
+        )
+        for n in range(count)
+    ]
+    dev, rest = DevScores.carved(QADataset({}, {}, {}, scored_pairs=pairs), seed)
+    if dev is None:
+        assert rest.scored_pairs == pairs
+        return
+    assert len(dev.pairs) >= 30
+    assert sorted(map(repr, dev.pairs + rest.scored_pairs)) == sorted(map(repr, pairs))
+    assert not {pair.query.lower() for pair in dev.pairs} & {pair.query.lower() for pair in rest.scored_pairs}
+
+
+def test_a_pool_holds_ten_of_very_many_answers() -> None:
+    passages = {f"p{n}": Passage(f"p{n}", f"text {n}") for n in range(900)}
+    qrels = {"dev": {f"q{n}": {f"p{(n * 20 + k) % 900}": 1 + (k == 29) for k in range(30)} for n in range(30)}}
+    dev = DevQuestions.of(QADataset(passages, {f"q{n}": Query(f"q{n}", f"question {n}") for n in range(30)}, qrels))
+    assert len(dev.passage_ids) <= POOL
+    for query, grades in dev.qrels.items():
+        assert len(grades) >= 10
+        assert max(grades.values()) == 2  # the best ones stay
+        assert set(dev.passage_ids) & set(qrels["dev"][query]) == set(grades)
+
+
+def test_generated_questions_teach_a_base_model_that_is_at_home_nothing(tmp_path: Path) -> None:
+    subjects = ["whales", "volcanoes", "violins", "cheese", "comets", "glaciers", "bees", "trains", "coffee", "chess",
+                "tulips", "deserts", "vaccines", "castles", "pianos", "sharks", "bridges", "opera", "rice", "wolves",
+                "mirrors", "clocks", "paper", "silk", "salt", "diamonds", "owls", "tea", "maps", "soap"]  # fmt: skip
+    passages = {subject: Passage(subject, f"Nobody knows who first wrote about {subject}.") for subject in subjects}
+    queries = {
+        f"{subject} {style}": Query(f"{subject} {style}", f"{subject} books museums", style)
+        for subject in subjects
+        for style in ("sentence", "key-phrases")
+    }
+    qrels = {
+        split: {f"{subject} {style}": {subject: 1} for subject in chosen}
+        for split, style, chosen in (("train", "sentence", subjects[:20]), ("dev", "key-phrases", subjects[20:]))
+    }
+    generated = QADataset(passages, queries, qrels)
+    started = time.monotonic()
+    trained = train_model(generated, tmp_path / "m", "local", max_length=64)
+    assert trained.is_base
+    assert trained.record["training"]["level"] > 0.85
+    assert trained.record["recipe"]["shares"] == []
+    assert set(trained.dev) == {"base"}
+    assert time.monotonic() - started < 60  # nothing was trained
+
+
+@given(level=st.floats(0, 1))
+def test_the_room_to_learn_shrinks_as_the_base_is_better(level: float) -> None:
+    assert 0 <= room_to_learn(level) <= 1
+    assert room_to_learn(level) >= room_to_learn(min(1.0, level + 0.05))
+    assert bounded_shares((0.75, 0.5), room_to_learn(level)) == () or level < 0.85
+
+
+def test_a_dev_split_is_carved_where_there_is_none(dataset: QADataset, tmp_path: Path) -> None:
+    trained = train(dataset.with_qrels({"train": dataset.qrels["train"]}), tmp_path / "m")
+    assert trained.record["training"]["dev_questions"] > 10  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_training_fits_a_time(dataset: QADataset, tmp_path: Path) -> None:
+    trained = train(dataset, tmp_path / "m", replace(QUICK, epochs=50), max_minutes=0.1)
+    assert trained.record["recipe"]["epochs"] < 50  # type: ignore[attr-defined]
+
+
+def test_dropout_is_off_in_training_and_back_afterwards() -> None:
+    model = load_sentence_transformer("local")
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
+    before = [layer.p for layer in layers]
+    with without_dropout(model, keep=False):
+        assert not any(layer.p for layer in layers)
+    assert [layer.p for layer in layers] == before
+    assert any(before)
+
+
+def test_the_maximum_length_follows_the_passages() -> None:
+    model = load_sentence_transformer("local")
+    assert fitting_max_length(model, ["one short passage"] * 20) == 256
+    assert fitting_max_length(model, ["word " * 700] * 20) == 512
+    assert fitting_max_length(model, ["word " * 300] * 20) == 256
+    # Some very long ones do not decide for all.
+    assert fitting_max_length(model, ["one short passage"] * 16 + ["word " * 4000] * 4) == 256
+
+
+@pytest.mark.parametrize(
+    ("device", "pairs", "batch", "epochs"),
+    [
+        ("cpu", 100, 32, 3),
+        ("cpu", 1_000, 64, 3),
+        ("cpu", 60_000, 64, 1),
+        ("cuda", 1_000, 64, 3),
+        ("cuda", 60_000, 256, 1),
+    ],
+)
+def test_the_recipe_follows_the_amount_of_data_and_the_device(
+    monkeypatch: pytest.MonkeyPatch, device: str, pairs: int, batch: int, epochs: int
+) -> None:
+    model = load_sentence_transformer("local")
+    monkeypatch.setattr(type(model), "device", torch.device(device))
+    recipe = recipe_for(model, pairs, generated=False)
+    assert (recipe.batch_size, recipe.epochs) == (batch, epochs)
+    assert recipe.inner_batch >= min(batch, 64)
+
+
+def test_a_question_that_is_a_sentence_of_its_passage_is_taken_out() -> None:
+    passage = "Leave is booked\n  in HELM. A Kittiwake is a claim."
+    start, end = copied_span("Leave is booked in HELM.", passage) or (0, 0)
+    assert passage[:start] + passage[end:] == " A Kittiwake is a claim."
+    assert copied_span("Leave is asked for.", passage) is None
+
+
+def test_near_repeats_of_a_passage_are_no_negatives_of_its_question() -> None:
+    long = "Leave is booked in HELM two weeks before it begins, and the harbourmaster signs it. "
+    passages = {key: Passage(key, text) for key, text in {"a": long * 3, "b": long * 3 + "!", "c": "Badges."}.items()}
+    queries = {key: Query(key, f"question {key}") for key in "abc"}
+    dataset = QADataset(passages, queries, {"train": {key: {key: 1} for key in "abc"}})
+    keys = {pair.query: pair.keys for pair in training_pairs(dataset, QUICK)}
+    assert keys["question a"] & keys["question b"]
+    assert not keys["question a"] & keys["question c"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.frozensets(st.integers(0, 30), min_size=1, max_size=3), min_size=1, max_size=80),
+    st.integers(2, 16),
+    st.integers(0, 3),
+    st.integers(1, 5),
+)
+def test_a_batch_never_holds_two_rows_with_a_passage_in_common(
+    keys: list[frozenset[object]], size: int, epoch: int, together: int
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(len(keys), 3)).astype(np.float32) if together > 1 else None
+    sampler = apart(keys, vectors, together)(
+        range(len(keys)), batch_size=size, drop_last=False, generator=torch.Generator(), seed=1
+    )
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    for batch in batches:
+        assert len(batch) <= size
+        assert sum(len(keys[row]) for row in batch) == len(frozenset().union(*(keys[row] for row in batch)))
+    assert len(batches) == len(sampler)
+    if epoch > 0:
+        return  # then a batch may come twice, or the last one be left out, so that each epoch has as many
+    seen = [row for batch in batches for row in batch]
+    assert len(seen) == len(set(seen))
+    largest = max(map(len, batches))
+    assert all(len(batch) * 4 >= largest and len(batch) > 1 for batch in batches[1:])
+    if len(frozenset().union(*keys)) == sum(map(len, keys)):  # no row stands in another's way: only a rest is left out
+        assert len(keys) - len(seen) <= max(1, (size - 1) // 4)  # a single row is a rest too
+
+
+def test_similar_passages_come_into_one_batch() -> None:
+    draw = np.random.default_rng(0)
+    subjects = np.repeat(np.arange(64), 4)
+    vectors = (np.eye(64)[subjects] + draw.normal(scale=0.01, size=(256, 64))).astype(np.float32)
+    order = draw.permutation(256).tolist()
+    groups = similar_rows(order, vectors, [frozenset([row]) for row in range(256)], 4)
+    assert all(len({subjects[row] for row in group}) == 1 for group in groups)
+    assert sorted(row for group in groups for row in group) == list(range(256))
+    # A passage that answers the same question is none of the group.
+    apart_groups = similar_rows(order, vectors, [frozenset([row // 2]) for row in range(256)], 4)
+    assert all(len({row // 2 for row in group}) == len(group) for group in apart_groups)
+
+
+def test_rows_of_one_passage_do_not_hide_similar_ones() -> None:
+    draw = np.random.default_rng(0)
+    passages = draw.normal(size=(20, 8)).astype(np.float32)
+    passages /= np.linalg.norm(passages, axis=1, keepdims=True)
+    rows = np.repeat(np.arange(20), 100)
+    groups = similar_rows(draw.permutation(2000).tolist(), passages[rows], [frozenset([row]) for row in rows], 4)
+    assert sum(len(group) == 1 for group in groups) < 50
+
+
+def test_rows_that_never_go_together_are_given_up_in_time_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    keys: list[frozenset[object]] = [frozenset([row]) for row in range(100)]
+    keys += [frozenset(["template"])] * 20_000
+    sampler = apart(keys)(range(len(keys)), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0)
+    assert 1 <= len(sampler) <= 101  # minutes, where all of them are tried for each batch
+    assert "of 20100 pairs fit into no batch" in caplog.text
+
+
+def test_few_passages_with_many_questions_are_all_trained_on() -> None:
+    keys: list[frozenset[object]] = [frozenset([row % 6]) for row in range(120)]
+    sampler = apart(keys)(range(len(keys)), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0)
+    assert sum(map(len, sampler)) == 120
+    assert len(sampler) == 20
+
+
+def test_dev_asks_a_thousand_questions_at_most_and_of_each_making() -> None:
+    passages = {f"p{n}": Passage(f"p{n}", f"Item {n}.") for n in range(3_000)}
+    styles = ["", "key phrases", *["question"] * 8]
+    queries = {f"q{n}": Query(f"q{n}", f"What is item {n}?", styles[n % 10]) for n in range(3_000)}
+    queries |= {f"h{n}": Query(f"h{n}", f"Where is item {n}?", "human") for n in range(20)}
+    dev = {f"q{n}": {f"p{n}": 1} for n in range(3_000)} | {f"h{n}": {f"p{n}": 1} for n in range(20)}
+    asked = DevQuestions.of(QADataset(passages, queries, {"dev": dev}))
+    assert 990 <= len(asked.query_ids) <= 1_020
+    assert asked.makings.count("real") == 20
+    assert len(asked.passage_ids) == len({f"p{query[1:]}" for query in asked.query_ids})
+
+
+def test_what_dev_and_test_look_for_is_no_negative_and_no_scored_pair() -> None:
+    texts = {"a": "The rule of a.", "b": "Wardens enter.", "c": "It freezes in March.", "d": "Cranes are greased."}
+    passages = {key: Passage(key, text) for key, text in texts.items()}
+    asked = {"a": "What is the rule of a?", "b": "Who may enter at night?", "c": "When does the harbour freeze over?"}
+    queries = {key: Query(key, text) for key, text in asked.items()}
+    qrels = {"train": {"a": {"a": 1}}, "dev": {"b": {"b": 1}}, "test": {"c": {"c": 1}}}
+    scored = [ScoredPair(queries[key].text, f"The rule of {key}.", 1.0) for key in ("a", "b", "c")]
+    dataset = QADataset(passages, queries, qrels, negatives={"a": ["b", "c", "d"]}, scored_pairs=scored)
+    (pair,) = training_pairs(dataset, Recipe(negatives=3, cloze=0.0))
+    assert pair.negatives == ("Cranes are greased.",)
+    assert [pair.query for pair in without_held_out(dataset).scored_pairs] == ["What is the rule of a?"]
