@@ -13,9 +13,11 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 
 import pytest
 from fakes.browser import browser, chromium  # noqa: F401
+from fakes.files import write_lines
 from hypothesis import HealthCheck, settings
 
-from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents, read_questions
+from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents
+from rag_ft.generation import read_questions
 
 # A busy machine draws its examples slowly; that is no fault of what is tested. Whoever runs the suite to see whether a
 # change broke something gets the same examples each time; `--hypothesis-profile explore` draws new ones.
@@ -25,10 +27,6 @@ settings.load_profile("same examples")
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENTS = 12
-
-
-def write_lines(file: Path, rows: list[dict]) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture

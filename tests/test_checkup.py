@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rag_ft import Passage, QADataset, Query, check, write_beir
+from rag_ft import Passage, QADataset, Query, check
 from rag_ft.checkup import _decide
 from rag_ft.cli import app
+from rag_ft.dataset import write_beir
 from rag_ft.dataset.text.sketch import sketch_of
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.embedding.saving import save_model

@@ -4,10 +4,10 @@
     python examples/benchmarks/generation.py faults
     python examples/benchmarks/generation.py scale --passages 100000
 
-`speed` and `faults` ask a server on this machine that speaks OpenAI's protocol (tests/openai_server.py, in a process of
-its own) with 500 ms latency. `scale` makes passages and questions out of drawn words and puts them through all filters
-but the judge, and through the split; each size is a process of its own, so that its peak memory is its own. Each writes
-its figures into examples/benchmarks/results/.
+`speed` and `faults` ask a server on this machine that speaks OpenAI's protocol (tests/fakes/openai_server.py, in a
+process of its own) with 500 ms latency. `scale` makes passages and questions out of drawn words and puts them through
+all filters but the judge, and through the split; each size is a process of its own, so that its peak memory is its own.
+Each writes its figures into examples/benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from quality import RESULTS, machine
 
 from rag_ft import Passage, QADataset, Query
 
-SERVER = Path(__file__).parents[2] / "tests" / "openai_server.py"
+SERVER = Path(__file__).parents[2] / "tests" / "fakes" / "openai_server.py"
 LATENCY = 0.5
 
 

@@ -15,8 +15,10 @@ from llama_index.core.llms import CompletionResponse, CompletionResponseGen, Cus
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from rag_ft import ABQueryEngine, InputError, OutsideError, Votes, judge_answers
+from rag_ft import InputError, OutsideError
+from rag_ft.ab import ABQueryEngine, judge_answers
 from rag_ft.ab.answer_judge import last_verdict, plain_answer
+from rag_ft.feedback import Votes
 
 QUESTIONS = [f"Who signs form T-{number}?" for number in range(60)]
 
@@ -96,7 +98,7 @@ def test_the_better_answers_win_in_both_orders(tmp_path: Path) -> None:
         sides, [*QUESTIONS, QUESTIONS[0]], Rules(), votes=tmp_path / "judged.jsonl", references=references,
         metrics=("faithfulness", "correctness"),
     )  # fmt: skip
-    assert (judged.verdict, judged.standing.b, judged.disagreed) == ("ship", 60, 0)
+    assert (judged.verdict, judged.tally.b, judged.disagreed) == ("ship", 60, 0)
     assert judged.means["faithfulness"] == {"a": 0.0, "b": 1.0}
     assert judged.means["correctness"] == {"a": 1.0, "b": 5.0}
     assert judged.scores["correctness"].mean == 4.0
@@ -111,17 +113,17 @@ def test_a_judge_that_goes_by_the_order_decides_nothing(tmp_path: Path) -> None:
     judged = judge_answers(
         (Answers(WRONG), Answers(RIGHT)), QUESTIONS, Rules(always_first=True), votes=tmp_path / "judged.jsonl"
     )
-    assert (judged.standing.ties, judged.disagreed, judged.verdict) == (60, 60, "keep-baseline")
+    assert (judged.tally.ties, judged.disagreed, judged.verdict) == (60, 60, "keep-baseline")
 
 
 def test_what_was_judged_is_not_asked_again_and_what_failed_is(tmp_path: Path) -> None:
     file, a = tmp_path / "judged.jsonl", Answers(WRONG)
     first = judge_answers((a, Answers(RIGHT, fails_on=r"T-[5-9]\?")), QUESTIONS[:20], Rules(), votes=file)
-    assert (first.standing.b, first.failed) == (15, {"a": 0, "b": 5, "judge": 0})
+    assert (first.tally.b, first.failed) == (15, {"a": 0, "b": 5, "judge": 0})
     assert a.asked == 20
     judge = Rules()
     again = judge_answers((a, Answers(RIGHT)), QUESTIONS[:20], judge, votes=file)
-    assert (again.standing.b, a.asked, len(judge.asked)) == (20, 25, 10)
+    assert (again.tally.b, a.asked, len(judge.asked)) == (20, 25, 10)
     assert sum(row["event"] == "vote" for row in Votes(file).rows()) == 20
 
 

@@ -14,9 +14,10 @@ from fakes.ab_variants import TOKEN, A, B, Ranks, page
 from llama_index.core.llms import MockLLM
 from llama_index.core.response_synthesizers import get_response_synthesizer
 
-from rag_ft import InputError, Votes
-from rag_ft.ab.side_by_side import PageSide, moves
+from rag_ft import InputError
 from rag_ft.ab.page import MOST_CHARACTERS, create_ab_page
+from rag_ft.ab.side_by_side import PageVariant, moves
+from rag_ft.feedback import Votes
 
 
 class Visitor:
@@ -62,17 +63,17 @@ def test_a_question_shows_both_rankings_and_what_moved(visitor: Visitor, votes: 
 
 def test_a_vote_and_a_pick_are_kept_before_they_are_answered(visitor: Visitor, votes: Path) -> None:
     query = visitor.ask("Where do visitors go?")[-1]["query"]
-    before = Votes(votes).standing()
+    before = Votes(votes).tally()
     told = visitor.post("/vote", query=query, better="right")
     assert told.json()["names"] == {"left": "model-a", "right": "model-b"}
     assert visitor.post("/pick", query=query, passage="claims#0", place="left").json() == {"picked": True}
-    assert Votes(votes).standing().b == before.b + 1
+    assert Votes(votes).tally().b == before.b + 1
     assert list(Votes(votes).rows())[-1] | {"time": ""} == {
         "time": "", "event": "pick", "query": query, "passage": "claims#0", "side": "a",
     }  # fmt: skip
     visitor.post("/pick", query=query, passage="claims#0", place="left", picked=False)
     visitor.post("/vote", query=query, better="neither")
-    assert Votes(votes).standing().neither == before.neither + 1
+    assert Votes(votes).tally().neither == before.neither + 1
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_the_page_loads_nothing_and_is_framed_by_nobody(visitor: Visitor) -> Non
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
-    with page(tmp_path / "votes.jsonl", a=PageSide('<script>alert("a")</script>', A)) as address:
+    with page(tmp_path / "votes.jsonl", a=PageVariant('<script>alert("a")</script>', A)) as address:
         assert "<script>alert" not in httpx.get(address).text
 
 
@@ -180,7 +181,7 @@ def test_a_side_that_fails_or_hangs_takes_nobody_down(tmp_path: Path) -> None:
         assert time.monotonic() - began < 2.5
     with page(tmp_path / "votes.jsonl", a=Ranks(fails=True), b=Ranks(fails=True)) as address:
         assert [event["event"] for event in Visitor(address).ask()] == ["failed", "failed"]
-    assert Votes(tmp_path / "votes.jsonl").standing().failed == {"a": 0, "b": 2}
+    assert Votes(tmp_path / "votes.jsonl").tally().failed == {"a": 0, "b": 2}
 
 
 def test_blind_sides_are_shuffled_and_named_only_after_the_vote(tmp_path: Path) -> None:
@@ -200,8 +201,8 @@ def test_blind_sides_are_shuffled_and_named_only_after_the_vote(tmp_path: Path) 
             seen.add(told["names"]["left"])
         assert seen == {"model-a", "model-b"}
         assert "ask another question" in visitor.post("/vote", query=query, better="right").json()["error"]
-        standing = Votes(tmp_path / "votes.jsonl").standing()
-        assert standing.a + standing.b == 30
+        tally = Votes(tmp_path / "votes.jsonl").tally()
+        assert tally.a + tally.b == 30
     with page(tmp_path / "other.jsonl", a=Ranks(fails=True), blind=True) as address:
         events = Visitor(address).ask()
         assert "local-b" not in json.dumps(events)
@@ -214,7 +215,7 @@ def test_answers_stand_above_their_passages_and_one_that_fails_leaves_them(tmp_p
             raise ConnectionError("no answer today")
 
     sides = [
-        PageSide(name, retriever, get_response_synthesizer(llm=llm))
+        PageVariant(name, retriever, get_response_synthesizer(llm=llm))
         for name, retriever, llm in (("one", A, MockLLM(max_tokens=8)), ("two", B, Failing(max_tokens=8)))
     ]
     with page(tmp_path / "votes.jsonl", *sides) as address:
@@ -229,7 +230,7 @@ def test_answers_stand_above_their_passages_and_one_that_fails_leaves_them(tmp_p
 def test_votes_on_other_models_do_not_go_into_one_file(visitor: Visitor, votes: Path) -> None:
     visitor.ask()
     with pytest.raises(InputError, match="holds votes on model-a and model-b"):
-        create_ab_page(PageSide("model-a", A), PageSide("another", B), votes, token=TOKEN)
+        create_ab_page(PageVariant("model-a", A), PageVariant("another", B), votes, token=TOKEN)
 
 
 def test_moves_are_ranks_on_the_other_side() -> None:

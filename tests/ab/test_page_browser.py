@@ -11,8 +11,8 @@ import pytest
 from fakes.ab_variants import HEBREW, HOSTILE, TEXTS, TOKEN, A, B, Ranks, node, page
 from fakes.browser import listen
 
-from rag_ft import Votes, questions_from_feedback
 from rag_ft.documents.reader import passages_from_nodes
+from rag_ft.feedback import Votes, questions_from_feedback
 
 expect: Any = pytest.importorskip("playwright.sync_api").expect
 
@@ -48,7 +48,7 @@ def test_typed_answered_voted_and_picked_by_keyboard_alone(browser: Any, address
     assert "Kept" in window.locator("#thanks").inner_text()
 
     votes = Votes(tmp_path / "votes.jsonl")
-    assert (votes.standing().b, votes.standing().queries) == (1, 1)
+    assert (votes.tally().b, votes.tally().queries) == (1, 1)
     questions, dropped = questions_from_feedback(votes, passages_from_nodes([node(key) for key in TEXTS]))
     assert [(found.text, found.positives, found.documents) for found in questions] == [
         ("What is a Kittiwake?", (TEXTS["claims#0"],), ("claims#0",))

@@ -15,44 +15,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fakes.retrievers import Fixed, Waiting, ranked
 from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import CustomQueryEngine, RetrieverQueryEngine
-from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from rag_ft import ABQueryEngine, ABRetriever, FineTunedEmbedding, InputError, OutsideError, Votes, rebuild_index
+from rag_ft import FineTunedEmbedding, InputError, OutsideError, rebuild_index
+from rag_ft.ab import ABQueryEngine, ABRetriever
 from rag_ft.ab.interleaving import team_draft
 from rag_ft.ab.sessions import ab_session, side_of
-
-
-def ranked(ids: str) -> list[NodeWithScore]:
-    return [
-        NodeWithScore(node=TextNode(id_=key, text=f"Passage {key}."), score=1 / (n + 1)) for n, key in enumerate(ids)
-    ]
-
-
-class Fixed(BaseRetriever):
-    """Always the same ranking; or an error, or a long wait."""
-
-    def __init__(self, ids: str, fails: float = 0.0, waits: float = 0.0) -> None:
-        super().__init__()
-        self.ids, self.fails, self.waits = ids, fails, waits
-
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        time.sleep(self.waits)
-        if random.random() < self.fails:
-            raise ConnectionError("the server is down")
-        return ranked(self.ids)
-
-    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        await asyncio.sleep(self.waits)
-        if random.random() < self.fails:
-            raise ConnectionError("the server is down")
-        return ranked(self.ids)
+from rag_ft.feedback import Votes
 
 
 class Engine(BaseQueryEngine):
@@ -119,9 +95,9 @@ def test_the_side_that_found_a_passage_gets_the_credit(tmp_path: Path) -> None:
         picked = next(node for node in nodes if node.node_id == "v" or node.metadata["ab_side"] == "b")
         assert both.pick(picked.metadata["ab_query"], picked.node_id) == sides[picked.node_id] == "b"
         assert "ab_side" not in picked.node.get_content("llm")
-    standing = Votes(tmp_path / "votes.jsonl").standing()
-    assert (standing.queries, standing.a, standing.b) == (20, 0, 20)
-    assert standing.credit == {"user-1": [1.0] * 20}
+    tally = Votes(tmp_path / "votes.jsonl").tally()
+    assert (tally.queries, tally.a, tally.b) == (20, 0, 20)
+    assert tally.credit == {"user-1": [1.0] * 20}
     with pytest.raises(InputError, match="was not shown"):
         both.pick(picked.metadata["ab_query"], "nothing")
     with pytest.raises(InputError, match="nothing was shown"):
@@ -136,7 +112,7 @@ def test_a_side_that_fails_or_hangs_takes_nobody_down(mode: str, tmp_path: Path)
         assert {node.node_id for node in both.retrieve("Which?")} == {"x", "y"}
         assert {node.node_id for node in asyncio.run(both.aretrieve("Which?"))} == {"x", "y"}
         assert time.monotonic() - began < 3
-    assert Votes(tmp_path / "v.jsonl").standing().failed == {"a": 0, "b": 4}
+    assert Votes(tmp_path / "v.jsonl").tally().failed == {"a": 0, "b": 4}
     with pytest.raises(OutsideError, match="both sides failed"):
         ABRetriever(Fixed("x", fails=1.0), Fixed("y", fails=1.0), mode).retrieve("Which?")  # type: ignore[arg-type]
 
@@ -166,8 +142,8 @@ def test_both_answers_stand_side_by_side_and_are_voted_on(tmp_path: Path) -> Non
         assert "ab_side" in response.source_nodes[0].metadata
         engine.vote(response.metadata["ab_query"], "b" if number < 20 else "tie")
     assert orders == {("a", "b"), ("b", "a")}
-    standing = engine.votes.standing()  # type: ignore[union-attr]
-    assert (standing.a, standing.b, standing.ties) == (0, 20, 10)
+    tally = engine.votes.tally()  # type: ignore[union-attr]
+    assert (tally.a, tally.b, tally.ties) == (0, 20, 10)
     with pytest.raises(InputError, match="'a', 'b', 'tie' or 'neither'"):
         engine.vote(response.metadata["ab_query"], "c")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="votes are not kept"):
@@ -203,8 +179,8 @@ def test_many_clients_are_served_though_one_side_fails_half_of_the_time(tmp_path
         others = pool.submit(asyncio.run, tasks())
         list(pool.map(client, range(50)))
         others.result()
-    standing = votes.standing()
-    assert standing.queries == standing.a + standing.b == 500
+    tally = votes.tally()
+    assert tally.queries == tally.a + tally.b == 500
     assert 30 <= sum(side_of(session) == "b" for session in seen) <= 70
     for session, sides in seen.items():
         assert sides == {"a"} if side_of(session) == "a" else sides <= {"a", "b"}
@@ -217,18 +193,6 @@ def test_what_cannot_be_meant_is_refused() -> None:
         ABQueryEngine(Engine("x"), Engine("y"), "interleave")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="share is 2"):
         ABQueryEngine(Engine("x"), Engine("y"), share=2)
-
-
-class Waiting(BaseRetriever):
-    """A retriever without an asynchronous form of its own that hangs until it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go = threading.Event()
-
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        self.go.wait(60)
-        return ranked("vw")
 
 
 def test_a_side_that_hangs_for_good_leaves_the_other_its_threads(
@@ -271,11 +235,11 @@ def test_who_has_answered_waits_for_the_other_no_longer_than_patience_lasts() ->
 
 def test_a_process_ends_though_a_side_hangs() -> None:
     program = (
-        "from test_ab import Fixed, Waiting; from rag_ft import ABRetriever; "
+        "from fakes.retrievers import Fixed, Waiting; from rag_ft import ABRetriever; "
         "print(len(ABRetriever(Fixed('xy'), Waiting(), 'interleave', timeout=0.2).retrieve('Which?')))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=50
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=50
     )
     assert done.stdout.strip() == "2", done.stderr
 
@@ -353,7 +317,7 @@ def test_a_stream_is_streamed_and_one_that_never_begins_is_left_out(tmp_path: Pa
         return [word async for word in response.async_response_gen()]
 
     assert asyncio.run(ask()) == ["Old", " says", " so."]
-    assert Votes(tmp_path / "votes.jsonl").standing().failed == {"a": 0, "b": 2}
+    assert Votes(tmp_path / "votes.jsonl").tally().failed == {"a": 0, "b": 2}
 
 
 def test_a_stream_that_breaks_off_is_said_and_written_down(tmp_path: Path) -> None:
@@ -369,7 +333,7 @@ def test_a_stream_that_breaks_off_is_said_and_written_down(tmp_path: Path) -> No
 
     with pytest.raises(ConnectionError):
         asyncio.run(ask())
-    assert Votes(tmp_path / "votes.jsonl").standing().failed == {"a": 0, "b": 2}
+    assert Votes(tmp_path / "votes.jsonl").tally().failed == {"a": 0, "b": 2}
 
 
 @pytest.mark.parametrize("breaks_after", [None, 0, 2])

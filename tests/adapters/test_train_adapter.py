@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-import random
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +12,26 @@ import chromadb
 import numpy as np
 import pytest
 import torch
+from fakes.datasets import jargon_dataset
+from fakes.openai_server import DIMENSION, vector_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_index.core import Settings
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import TextNode
-from fakes.openai_server import DIMENSION, vector_of
 
-from rag_ft import (
-    AdapterEmbedding,
-    ContractError,
-    FineTunedEmbedding,
-    InputError,
-    Passage,
-    QADataset,
-    Query,
-    compare,
-    open_index,
-    rebuild_index,
-    train_adapter,
-)
+from rag_ft import ContractError, FineTunedEmbedding, InputError, compare, open_index, rebuild_index
+from rag_ft.adapters import train_adapter
+from rag_ft.adapters.fitting import AdapterExamples, fit_path
+from rag_ft.adapters.select import _objection
+from rag_ft.embedding import AdapterEmbedding
 from rag_ft.embedding.adapter import is_adapter
 from rag_ft.embedding.adapter_maps import make_map, mapped
 from rag_ft.embedding.marked_vector import mark_of
 from rag_ft.evaluation.significance import paired_bootstrap
 from rag_ft.index.nodes import nodes_from_texts
-from rag_ft.adapters.select import _objection
-from rag_ft.adapters.fitting import AdapterExamples, fit_path
 from rag_ft.training.selection.dev_set import DevQuestions
-
-WORDS = [f"word{n}" for n in range(30)]
-JARGON = {word: f"jargon{n}" for n, word in enumerate(WORDS)}
 
 
 class Words(BaseEmbedding):
@@ -70,26 +57,6 @@ def words(version: int = 0) -> Words:
     model = Words(model_name="words")
     model._version = version
     return model
-
-
-def jargon_dataset(documents: int = 60, noise: bool = False, seed: int = 0) -> QADataset:
-    """Questions in other words than their passages, the same ones everywhere; or, as noise, about any passage."""
-    draw = random.Random(seed)
-    passages, queries = {}, {}
-    qrels: dict[str, dict[str, dict[str, int]]] = {"train": {}, "dev": {}, "test": {}}
-    for document in range(documents):
-        for place in range(3):
-            key = f"d{document}#{place}"
-            text = draw.sample(WORDS, 8)
-            passages[key] = Passage(key, " ".join(text), doc_id=f"d{document}")
-            split = "train" if document % 5 < 3 else "dev" if document % 5 == 3 else "test"
-            query = f"q{key}"
-            queries[query] = Query(query, " ".join(JARGON[word] for word in draw.sample(text, 5)))
-            answer = f"d{draw.randrange(document + 1)}#{draw.randrange(3)}" if noise else key
-            if noise:
-                queries[query] = Query(query, " ".join(draw.sample(WORDS, 5)))
-            qrels[split][query] = {answer: 1}
-    return QADataset(passages, queries, qrels)
 
 
 @pytest.fixture(scope="module")

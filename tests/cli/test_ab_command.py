@@ -12,9 +12,10 @@ import httpx
 import pytest
 from fakes.ab_variants import TEXTS
 
-from rag_ft import FineTunedEmbedding, InputError, Votes
+from rag_ft import FineTunedEmbedding, InputError
 from rag_ft.cli import app
 from rag_ft.cli.app import exit_code
+from rag_ft.feedback import Votes
 
 
 @pytest.fixture

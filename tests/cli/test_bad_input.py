@@ -1,32 +1,18 @@
 """Bad input through the real command line: one clear line, the right exit code, and nothing left behind."""
 
-import os
 import resource
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fakes.command_line import OUTSIDE, WRONG, rag_ft
 
 from rag_ft.cli.inputs import recipe_settings
 from rag_ft.errors import InputError
 from rag_ft.index.chroma import open_chroma
 
 COMMANDS = ["demo", "run", "generate", "train", "index", "compare", "inspect", "review"]
-WRONG, OUTSIDE = 2, 4
-
-
-def rag_ft(
-    *arguments: object, before: Callable[[], None] | None = None, modules: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "100"}
-    if modules is not None:
-        environment |= {"PYTHONPATH": str(modules), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "rag_ft.cli", *map(str, arguments)],
-        capture_output=True, text=True, timeout=120, env=environment, preexec_fn=before, check=False,
-    )  # fmt: skip
 
 
 def everything_in(folder: Path) -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from fakes.model_folders import pickled_copy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_index.core import Settings, VectorStoreIndex
@@ -38,7 +39,6 @@ from rag_ft.compat import (
     generate_qa_embedding_pairs,
     generate_question_context_pairs,
 )
-from rag_ft.embedding.loading import local_model_folder
 
 
 class Asker(CustomLLM):
@@ -378,16 +378,6 @@ def test_a_model_folder_with_pickled_weights_is_converted(base: FineTunedEmbeddi
         FineTunedEmbedding.load(old)
     new = FineTunedEmbedding.load(convert_model_folder(old, tmp_path / "new"))
     assert new.get_text_embedding("a claim") == base.get_text_embedding("a claim")
-
-
-def pickled_copy(folder: Path) -> Path:
-    import shutil
-
-    from safetensors.torch import load_file
-
-    shutil.copytree(local_model_folder(), folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    torch.save(load_file(local_model_folder() / "model.safetensors"), folder / "pytorch_model.bin")
-    return folder
 
 
 # Names

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fakes.model_folders import pickled_copy
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.embeddings import MockEmbedding
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -160,8 +161,6 @@ def test_a_dataset_may_be_a_file_or_one_of_rag_ft(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_model_of_the_old_package_is_trained_on(tmp_path: Path) -> None:
-    from test_compat import pickled_copy
-
     old = pickled_copy(tmp_path / "old")
     made = SentenceTransformersFinetuneEngine(
         dataset(), str(old), str(tmp_path / "new"), epochs=1, show_progress_bar=False, max_length=32

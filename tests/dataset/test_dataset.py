@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag_ft.dataset.formats.beir import read_beir, write_beir
-from rag_ft.documents.reader import read_documents
 from rag_ft.dataset.formats.llama_index_json import read_llama_index_json, write_llama_index_json
 from rag_ft.dataset.formats.load import is_dataset, load_dataset
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
+from rag_ft.documents.reader import read_documents
 from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.files import write_jsonl, write_text, written_beside
 

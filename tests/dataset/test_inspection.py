@@ -7,16 +7,16 @@ import random
 from pathlib import Path
 
 import pytest
+from fakes.command_line import WRONG, rag_ft
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from test_bad_input import WRONG, rag_ft
 
 from rag_ft.dataset.formats.beir import read_beir
 from rag_ft.dataset.inspection import Inspection, content_words, inspect_dataset
-from rag_ft.report.inspection_table import bars, print_inspection, shown
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
 from rag_ft.errors import InputError
+from rag_ft.report.inspection_table import bars, print_inspection, shown
 
 
 def some_words(draw: random.Random, count: int) -> str:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import write_lines
+from fakes.files import write_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

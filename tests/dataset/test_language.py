@@ -15,7 +15,6 @@ from llama_index.core import Document
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer
 
-from rag_ft.documents.reader import cut_into_nodes, passages_from_nodes, read_documents
 from rag_ft.dataset.text.cloze import sentences
 from rag_ft.dataset.text.language import (
     NAMES,
@@ -28,6 +27,7 @@ from rag_ft.dataset.text.language import (
     word_count,
     words_of,
 )
+from rag_ft.documents.reader import cut_into_nodes, passages_from_nodes, read_documents
 from rag_ft.generation.without_llm import KEY_PHRASES, KeyPhrases, heading_queries, questions_without_llm
 from rag_ft.retrieval.bm25 import BM25
 

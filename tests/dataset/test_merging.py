@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from rag_ft import InputError, Passage, QADataset, Query, ScoredPair, merge_datasets, train_model, write_beir
+from rag_ft import InputError, Passage, QADataset, Query, train_model
 from rag_ft.cli import app
+from rag_ft.dataset import ScoredPair, merge_datasets, write_beir
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.text.sketch import hash_of
 from rag_ft.evaluation.comparison import judge
 from rag_ft.report.console import comparison_text
-from rag_ft.training.selection.dev_set import DevQuestions, DevScores
 from rag_ft.training.plan import held_out_dev
+from rag_ft.training.selection.dev_set import DevQuestions, DevScores
 
 WORDS = ["harbour", "crane", "badge", "leave", "tide", "cargo", "quay", "night", "claim", "form", "mast", "rope"]
 

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from fakes.command_line import WRONG, rag_ft
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_bad_input import WRONG, rag_ft
 
 from rag_ft.dataset.formats.beir import read_beir
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query

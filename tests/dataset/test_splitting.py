@@ -5,14 +5,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import pytest
+from fakes.texts import WORDS, nearly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Qrels, Query
-from rag_ft.dataset.splitting import MOST_DEV, carve_dev, split_questions, split_units
+from rag_ft.dataset.splitting import MOST_DEV, hold_out_dev, split_questions, split_units
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
-
-WORDS = [first + second for first in "bdfgklmnprstvz" for second in ("ala", "ero", "inu", "ost", "ump", "yke", "ard")]
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,6 @@ class Corpus:
     qrels: Qrels
     origin: dict[str, int]
     asked: dict[str, int]
-
-
-def nearly(text: str, draw: random.Random) -> str:
-    """The text itself, or in other letters, with another stop, or with another last word."""
-    return draw.choice([text, text.upper(), text.replace(".", " !"), text[:-5] + draw.choice(WORDS)])
 
 
 def made_of(documents: int, passages: int, repeats: int, seed: int) -> Corpus:
@@ -138,7 +132,7 @@ def test_the_same_seed_gives_the_same_split(corpus: Corpus, seed: int) -> None:
     first = split_questions(corpus.dataset, corpus.qrels, seed=seed)
     assert first == split_questions(corpus.dataset, corpus.qrels, seed=seed)
     dataset = corpus.dataset.with_qrels({"train": first["train"]})
-    assert carve_dev(dataset, seed=seed).qrels == carve_dev(dataset, seed=seed).qrels
+    assert hold_out_dev(dataset, seed=seed).qrels == hold_out_dev(dataset, seed=seed).qrels
 
 
 def test_another_seed_gives_another_split() -> None:
@@ -161,7 +155,7 @@ def test_a_question_with_passages_on_two_sides_is_held_out() -> None:
 @settings(max_examples=25, deadline=None)
 def test_dev_has_15_percent_of_the_documents_and_a_tenth_of_the_other_questions(documents: int, seed: int) -> None:
     corpus = made_of(documents, 4, 0, seed)
-    carved = carve_dev(corpus.dataset.with_qrels({"train": corpus.qrels}), seed=seed)
+    carved = hold_out_dev(corpus.dataset.with_qrels({"train": corpus.qrels}), seed=seed)
     train, dev = carved.qrels["train"], carved.qrels["dev"]
     known = carved.known_queries("dev")
     new = carved.documents_of([query for query in dev if query not in known], "dev")
@@ -188,7 +182,7 @@ def test_below_10_documents_dev_is_made_of_groups_of_neighbours(documents: int, 
     }  # fmt: skip
     queries = {f"q {key}": Query(f"q {key}", f"what is {key}") for key in passages}
     dataset = QADataset(passages, queries, {"train": {f"q {key}": {key: 1} for key in passages}})
-    carved = carve_dev(dataset, seed=seed)
+    carved = hold_out_dev(dataset, seed=seed)
     places: dict[tuple[str, int], set[int]] = defaultdict(set)
     for _, passage in carved.pairs("dev"):
         document, place = passage.split("#")
@@ -201,7 +195,7 @@ def test_questions_of_a_template_stay_in_training() -> None:
     corpus = made_of(100, 1, 0, seed=4)
     queries = {f"q{n}": Query(f"q{n}", f"Who signs form {n} and where is it kept?") for n in range(100)}
     qrels = {query: {passage: 1} for query, passage in zip(queries, corpus.dataset.passages, strict=True)}
-    carved = carve_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
+    carved = hold_out_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
     assert len(carved.qrels["dev"]) >= 15
     assert len(carved.qrels["train"]) >= 70
 
@@ -210,7 +204,7 @@ def test_of_very_many_questions_no_more_are_held_out_than_are_asked() -> None:
     corpus = made_of(400, 1, 0, seed=5)
     queries = {f"{key} {n}": Query(f"{key} {n}", f"{n}?") for key in corpus.dataset.passages for n in range(12)}
     qrels = {query: {query.rsplit(" ", 1)[0]: 1} for query in queries}
-    carved = carve_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
+    carved = hold_out_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
     assert len(qrels) > 4 * MOST_DEV
     assert MOST_DEV / 2 < len(carved.qrels["dev"]) <= 1.2 * MOST_DEV
 
@@ -223,12 +217,12 @@ def test_a_dev_split_that_is_there_stays() -> None:
         "dev": {query: corpus.qrels[query] for query in queries[:2]},
     }
     dataset = corpus.dataset.with_qrels(qrels)
-    assert carve_dev(dataset) is dataset
+    assert hold_out_dev(dataset) is dataset
 
 
 def test_one_passage_is_not_taken_from_training() -> None:
     dataset = QADataset({"p": Passage("p", "text")}, {"q": Query("q", "what")}, {"train": {"q": {"p": 1}}})
-    carved = carve_dev(dataset)
+    carved = hold_out_dev(dataset)
     assert carved.qrels["train"] == {"q": {"p": 1}}
     assert not carved.qrels.get("dev")
 

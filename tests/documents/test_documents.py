@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rag_ft.dataset.qa_dataset import Passage
+from rag_ft.dataset.text.cloze import sentences
 from rag_ft.documents.reader import (
     DocumentNodes,
     cut_into_nodes,
@@ -15,8 +17,6 @@ from rag_ft.documents.reader import (
     split_front_matter,
     without_template_tags,
 )
-from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.dataset.text.cloze import sentences
 from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.generation.real_questions import RealQuestion, locate, read_questions
 from rag_ft.generation.without_llm import questions_without_llm
@@ -156,7 +156,8 @@ def test_questions_without_an_llm_are_the_same_in_any_order_and_stand_in_their_p
 def test_a_generated_question_that_nearly_repeats_a_real_one_is_not_trained_on() -> None:
     from llama_index.core.schema import TextNode
 
-    from rag_ft import RealQuestion, generate_qa_dataset
+    from rag_ft import generate_qa_dataset
+    from rag_ft.generation import RealQuestion
 
     kinds = ["alder", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "willow"]
     nodes = [

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rag_ft import FineTunedEmbedding, InputError, QADataset, open_index, rebuild_index, write_beir
+from rag_ft import FineTunedEmbedding, InputError, QADataset, open_index, rebuild_index
 from rag_ft.cli import app
+from rag_ft.dataset import write_beir
 from rag_ft.embedding.backends import export_model, exported_file
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.embedding.saving import save_model

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rag_ft import InputError, OutsideError, push_to_hub
+from rag_ft import InputError, OutsideError
+from rag_ft.embedding import push_to_hub
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.embedding.saving import save_model
 

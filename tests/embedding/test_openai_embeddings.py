@@ -13,27 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.datasets import jargon_dataset
+from fakes.openai_server import DIMENSION, State, serve, vector_of
 from llama_index.core import MockEmbedding
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from fakes.openai_server import DIMENSION, State, serve, vector_of
-from test_adapter import jargon_dataset
 from typer.testing import CliRunner
 
-from rag_ft import (
-    AdapterEmbedding,
-    CachedEmbedding,
-    FineTunedEmbedding,
-    Sending,
-    VectorCache,
-    train_adapter,
-    write_beir,
-)
+from rag_ft import FineTunedEmbedding
+from rag_ft.adapters import train_adapter
 from rag_ft.cli import app
-from rag_ft.embedding import embedding_batch as openai_batch
+from rag_ft.dataset import write_beir
+from rag_ft.embedding import AdapterEmbedding, CachedEmbedding, RequestPolicy, VectorCache
 from rag_ft.embedding import client as vectors
+from rag_ft.embedding import embedding_batch as openai_batch
+from rag_ft.embedding.client import EmbeddingClient
 from rag_ft.embedding.identity import PROBES
 from rag_ft.embedding.openai_api import openai_embedding
-from rag_ft.embedding.client import Vectors
 from rag_ft.errors import InputError, OutsideError
 from rag_ft.remote import openai_batch as batch_job
 from rag_ft.remote import retries
@@ -73,15 +68,15 @@ def test_texts_go_in_requests_side_by_side(server: tuple[State, str], tmp_path: 
     state, _ = server
     state.latency = 0.05
     cache = VectorCache(tmp_path / "vectors.sqlite")
-    found = Vectors(small(), cache).embed(TEXTS, "passage")
+    found = EmbeddingClient(small(), cache).embed(TEXTS, "passage")
     np.testing.assert_allclose(found, [vector_of(text) for text in TEXTS], atol=1e-6)
     assert 2 <= state.stats()["most_in_flight"] <= 12  # 8, and those whose end the server has not noted yet
     requests = state.stats()["requests"]
     assert requests == 12 + 1  # and the probe
-    again = Vectors(small(), VectorCache(cache.path)).embed(TEXTS, "passage")
+    again = EmbeddingClient(small(), VectorCache(cache.path)).embed(TEXTS, "passage")
     np.testing.assert_array_equal(again, found)
     assert state.stats()["requests"] == requests + 1
-    questions = Vectors(small(), cache).embed(TEXTS, "query")  # many at once, as passages
+    questions = EmbeddingClient(small(), cache).embed(TEXTS, "query")  # many at once, as passages
     np.testing.assert_array_equal(questions, found)
     assert state.stats()["requests"] == requests + 1 + 12 + 1
 
@@ -95,7 +90,7 @@ def test_with_a_third_of_faults_every_vector_comes(
     state.faults = 0.4
     model = small()
     model.embed_batch_size = 1
-    found = Vectors(model, VectorCache(tmp_path / "vectors.sqlite")).embed(TEXTS, "passage")
+    found = EmbeddingClient(model, VectorCache(tmp_path / "vectors.sqlite")).embed(TEXTS, "passage")
     np.testing.assert_allclose(found, [vector_of(text) for text in TEXTS], atol=1e-6)
     assert set(state.stats()["outcomes"]) == {"ok", "429", "500", "reset", "cut", "rubbish"}
     assert asked_again(state) == 0
@@ -107,7 +102,7 @@ def test_a_budget_of_requests_is_kept(server: tuple[State, str], monkeypatch: py
     monkeypatch.setattr(limits, "_SLIDING_WINDOW_SECONDS", 1.0)  # a minute that a test can wait for
     state, _ = server
     started = time.monotonic()
-    Vectors(small(), None, Sending(workers=12, requests_per_minute=5)).embed(TEXTS, "passage")
+    EmbeddingClient(small(), None, RequestPolicy(workers=12, requests_per_minute=5)).embed(TEXTS, "passage")
     assert time.monotonic() - started >= 2
     assert state.stats()["outcomes"] == {"ok": 12}
 
@@ -116,7 +111,9 @@ def test_nothing_is_sent_before_somebody_agrees(server: tuple[State, str], tmp_p
     state, _ = server
     seen = []
     model, cache = openai_embedding("openai:text-embedding-3-small", "https://api.openai.com/v1"), tmp_path / "v.sqlite"
-    source = Vectors(model, VectorCache(cache), Sending(approve=lambda expected: bool(seen.append(expected))))
+    source = EmbeddingClient(
+        model, VectorCache(cache), RequestPolicy(approve=lambda expected: bool(seen.append(expected)))
+    )
     with pytest.raises(InputError, match=r"nothing was embedded: 1 calls to text-embedding-3-small, about \d+ tokens"):
         source.approve([], TEXTS)
     assert seen[0].dollars == pytest.approx(seen[0].input_tokens * 0.02e-6)
@@ -129,10 +126,10 @@ def test_a_killed_run_goes_on_without_paying_twice(server: tuple[State, str], tm
     state.latency = 0.05
     write_beir(jargon_dataset(), tmp_path / "data")
     program = (
-        "import sys; from rag_ft import Sending, load_dataset, train_adapter\n"
+        "import sys; from rag_ft import RequestPolicy, load_dataset, train_adapter\n"
         "from rag_ft.embedding.openai_api import openai_embedding\n"
         "model = openai_embedding('openai:text-embedding-3-small'); model.embed_batch_size = 5\n"
-        "train_adapter(load_dataset(sys.argv[1]), model, sys.argv[2], sending=Sending(workers=4))"
+        "train_adapter(load_dataset(sys.argv[1]), model, sys.argv[2], sending=RequestPolicy(workers=4))"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "data"), str(tmp_path / "adapter")]
     running = subprocess.Popen(command, env=os.environ)
@@ -155,7 +152,7 @@ def test_the_batch_api_brings_the_same_vectors_and_goes_on_after_a_stop(
     state, _ = server
     state.batch_seconds = 10**6
     cache = VectorCache(tmp_path / "vectors.sqlite")
-    source = Vectors(small(), cache, Sending(batch=True))
+    source = EmbeddingClient(small(), cache, RequestPolicy(batch=True))
 
     def killed(*rest: object) -> None:
         raise KeyboardInterrupt
@@ -168,13 +165,13 @@ def test_the_batch_api_brings_the_same_vectors_and_goes_on_after_a_stop(
     state.batch_endings = ["partial"]
     state.batch_seconds = 0.1
     more = [*TEXTS, *(f"Another form {n}." for n in range(9))]
-    found = Vectors(small(), cache, Sending(batch=True)).embed(more, "passage")
+    found = EmbeddingClient(small(), cache, RequestPolicy(batch=True)).embed(more, "passage")
     np.testing.assert_allclose(found, [vector_of(text) for text in more], atol=1e-6)
     assert len(state.batches) == 3  # the stopped one, the new texts, those of them that failed
     assert asked_again(state) == 0
     assert {batch["endpoint"] for batch in state.batches.values()} == {"/v1/embeddings"}
     monkeypatch.setattr(openai_batch, "MOST_TEXTS", 4)
-    Vectors(small(), cache, Sending(batch=True)).embed([f"Yet another {n}" for n in range(10)], "passage")
+    EmbeddingClient(small(), cache, RequestPolicy(batch=True)).embed([f"Yet another {n}" for n in range(10)], "passage")
     assert len(state.batches) == 6
 
 
@@ -183,9 +180,9 @@ def test_what_a_batch_never_brings_is_one_clear_line(server: tuple[State, str], 
     state.batch_endings = ["expired"] * 9
     cache = VectorCache(tmp_path / "vectors.sqlite")
     with pytest.raises(OutsideError, match=r"of 60 texts were not embedded \(This request could not be executed"):
-        Vectors(small(), cache, Sending(batch=True)).embed(TEXTS, "passage")
+        EmbeddingClient(small(), cache, RequestPolicy(batch=True)).embed(TEXTS, "passage")
     assert len(cache) == 52  # three times a half of what was left
-    nobody = Vectors(MockEmbedding(embed_dim=4), cache, Sending(batch=True))
+    nobody = EmbeddingClient(MockEmbedding(embed_dim=4), cache, RequestPolicy(batch=True))
     with pytest.raises(InputError, match="--batch works with OpenAI's Batch API, not with MockEmbedding"):
         nobody.embed(TEXTS, "passage")
 
@@ -196,7 +193,7 @@ def test_azure_by_the_environment(server: tuple[State, str], monkeypatch: pytest
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", address.removesuffix("/v1") + "/")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key-of-mine")
     monkeypatch.setenv("OPENAI_API_VERSION", version)
-    found = Vectors(openai_embedding("azure:ours")).embed(TEXTS[:2], "passage")
+    found = EmbeddingClient(openai_embedding("azure:ours")).embed(TEXTS[:2], "passage")
     np.testing.assert_allclose(found, [vector_of(text) for text in TEXTS[:2]], atol=1e-6)
     path = "/openai/v1/embeddings"
     if version:

@@ -1,4 +1,4 @@
-"""Vectors on the disk: what is put is found, by several processes, within a size, and after any kill."""
+"""EmbeddingClient on the disk: what is put is found, by several processes, within a size, and after any kill."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.openai_server import vector_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from llama_index.core import MockEmbedding
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
-from fakes.openai_server import vector_of
 
-from rag_ft import CachedEmbedding, VectorCache
+from rag_ft.embedding import CachedEmbedding, VectorCache
+from rag_ft.embedding.client import EmbeddingClient
 from rag_ft.embedding.contract import ALIKE
 from rag_ft.embedding.identity import identity_of
 from rag_ft.embedding.marked_vector import mark_of
-from rag_ft.embedding.client import Vectors
 from rag_ft.errors import InputError, OutsideError
 
 vectors_of_any_kind = st.dictionaries(
@@ -35,7 +35,7 @@ vectors_of_any_kind = st.dictionaries(
 
 
 class Counting(BaseEmbedding):
-    """Vectors of words; it counts what it was asked, and has a prefix for queries."""
+    """EmbeddingClient of words; it counts what it was asked, and has a prefix for queries."""
 
     query_instruction: str = ""
     _version: int = PrivateAttr(default=0)
@@ -186,12 +186,12 @@ def test_estimates_count_only_what_is_missing(tmp_path: Path) -> None:
     from llama_index.embeddings.openai import OpenAIEmbedding
 
     model = OpenAIEmbedding(model_name="text-embedding-3-small", api_key="sk-none", embed_batch_size=100)
-    vectors = Vectors(model, VectorCache(tmp_path / "vectors.sqlite"))
+    vectors = EmbeddingClient(model, VectorCache(tmp_path / "vectors.sqlite"))
     whole = vectors.estimate(["a question"], ["a passage of five words"] * 3 + [f"passage {n}" for n in range(999)])
     assert whole.calls == 1 + 10
     assert 0.00001 < (whole.dollars or 0) < 0.001
     assert "tokens, about $0.00" in str(whole)
-    assert Vectors(MockEmbedding(embed_dim=4)).estimate(["a"], ["b"]).dollars == 0.0
+    assert EmbeddingClient(MockEmbedding(embed_dim=4)).estimate(["a"], ["b"]).dollars == 0.0
 
 
 def test_it_is_pickled_as_the_name_of_its_file(tmp_path: Path) -> None:

@@ -7,30 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.embeddings import Hashed
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-from test_killed_rebuild import Hashed
 from typer.testing import CliRunner
 
-from rag_ft import (
-    FineTunedEmbedding,
-    Fusion,
-    Hybrid,
-    InputError,
-    OutsideError,
-    Passage,
-    QADataset,
-    Query,
-    RerankedRetriever,
-    compare,
-)
+from rag_ft import FineTunedEmbedding, InputError, OutsideError, Passage, QADataset, Query, compare
 from rag_ft.cli import app
 from rag_ft.dataset.text.sketch import QUESTIONS, sketch_of
+from rag_ft.evaluation import Hybrid
 from rag_ft.evaluation.comparison import Comparison
 from rag_ft.evaluation.runs.dev_fusion import learn_fusion_of, question_hash
-from rag_ft.retrieval import exact
+from rag_ft.retrieval import Fusion, RerankedRetriever, exact
 from rag_ft.retrieval.exact import passage_vectors
 
 MODEL = Hashed(model_name="hashed")
@@ -67,7 +57,7 @@ def test_bm25_and_hybrids_stand_in_every_comparison(harbour: QADataset, tmp_path
 def test_any_retriever_is_a_candidate(harbour: QADataset) -> None:
     nodes = [TextNode(id_=key, text=text) for key, text in harbour.passage_texts.items()]
     retriever = VectorStoreIndex(nodes, embed_model=MODEL).as_retriever(similarity_top_k=10)
-    found = compare(harbour, "bm25", [retriever, Hybrid(MODEL, Fusion("standardised", 0.0))], hybrids=False)
+    found = compare(harbour, "bm25", [retriever, Hybrid(MODEL, Fusion("zscore", 0.0))], hybrids=False)
     assert list(found.models) == ["baseline", "candidate", "candidate-2"]
     assert found.models["candidate-2"]["ndcg@10"] == pytest.approx(found.models["baseline"]["ndcg@10"])
     assert found.names["candidate-2"] == "hybrid:hashed"
@@ -131,7 +121,7 @@ def test_a_mix_that_was_chosen_on_the_asked_questions_is_not_used(harbour: QADat
         @property
         def fusion(self) -> dict:
             asked = [question_hash(harbour.queries["q3"].text)]
-            return Fusion("relative", 0.1).to_dict() | {"asked": asked}
+            return Fusion("min_max", 0.1).to_dict() | {"asked": asked}
 
     found = compare(harbour, MODEL, Remembering(model_name="remembering"))
     assert found.details["hybrid-candidate"]["fusion_learned_on"] == 30
@@ -139,7 +129,8 @@ def test_a_mix_that_was_chosen_on_the_asked_questions_is_not_used(harbour: QADat
 
 def test_the_mix_of_a_model_folder_is_used(harbour: QADataset, tmp_path: Path) -> None:
     """`rag-ft fuse` writes it, `compare --candidate hybrid:MODEL` reads it; the contract is the same as before."""
-    from rag_ft import FineTunedEmbedding, write_beir
+    from rag_ft import FineTunedEmbedding
+    from rag_ft.dataset import write_beir
     from rag_ft.embedding.loading import load_sentence_transformer
     from rag_ft.embedding.saving import save_model
 

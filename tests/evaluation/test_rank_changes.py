@@ -6,20 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes.comparisons import compared, dataset_of, ranking
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_report import compared, dataset_of, ranking
 from typer.testing import CliRunner
 
-from rag_ft import Passage, QADataset, Query, load_dataset, merge_datasets, read_labelled_pairs, write_beir
+from rag_ft import Passage, QADataset, Query, load_dataset
 from rag_ft.cli import app
+from rag_ft.dataset import merge_datasets, read_labelled_pairs, write_beir
 from rag_ft.dataset.splitting import split_questions
 from rag_ft.errors import InputError
 from rag_ft.evaluation.aspects import characters_read
-from rag_ft.evaluation.failure_causes import COPY, CUT_OFF, JARGON, NEAR_DUPLICATE, Causes
 from rag_ft.evaluation.comparison import Comparison, judge
-from rag_ft.evaluation.next_round import next_round, write_losses
-from rag_ft.evaluation.rank_changes import Move, largest, moves_of
+from rag_ft.evaluation.failure_causes import COPY, CUT_OFF, JARGON, NEAR_DUPLICATE, FailureCauses
+from rag_ft.evaluation.next_round import prepare_next_round, write_regressions
+from rag_ft.evaluation.rank_changes import RankChange, compute_rank_changes, largest
 from rag_ft.report.query_table import write_questions
 
 LONG = "Leave is booked in HELM by noon of the day before. " * 3
@@ -64,7 +65,7 @@ def test_every_question_has_its_ranks_and_what_came_before_its_passage(before: i
         "baseline": [ranking(single, next(iter(relevant)), before)],
         "candidate": [ranking(single, next(iter(relevant)), after)],
     }
-    (move,) = moves_of(judge(single, "test", rankings, {}, metrics=["ndcg@10"]), single)
+    (move,) = compute_rank_changes(judge(single, "test", rankings, {}, metrics=["ndcg@10"]), single)
     seen = [rank if rank is not None and rank <= 100 else None for rank in (before, after)]
     assert [move.before, move.after] == seen
     low, high = (rank or 101 for rank in seen)
@@ -78,15 +79,20 @@ def test_ranks_that_a_candidate_never_had_are_refused() -> None:
     dataset = dataset_of(30)
     comparison = compared(dataset)
     with pytest.raises(InputError, match="'candidate-2'"):
-        moves_of(comparison, dataset, "candidate-2")
+        compute_rank_changes(comparison, dataset, "candidate-2")
     with pytest.raises(InputError, match="has no rankings"):
-        moves_of(replace(comparison, rankings={}), dataset)
+        compute_rank_changes(replace(comparison, rankings={}), dataset)
     with pytest.raises(InputError, match="give the dataset of the comparison"):
-        moves_of(comparison, dataset_of(20))
+        compute_rank_changes(comparison, dataset_of(20))
 
 
 def test_the_largest_losses_come_first() -> None:
-    moves = [Move("a", 1, 2, "p"), Move("b", 1, None, "p"), Move("c", 3, 1, "p"), Move("d", 90, None, "p")]
+    moves = [
+        RankChange("a", 1, 2, "p"),
+        RankChange("b", 1, None, "p"),
+        RankChange("c", 3, 1, "p"),
+        RankChange("d", 90, None, "p"),
+    ]
     assert [move.query for move in largest(moves, "loss")] == ["b", "a", "d"]
     assert [move.query for move in largest(moves, "loss", 1)] == ["b"]
 
@@ -104,23 +110,23 @@ def test_the_largest_losses_come_first() -> None:
 )
 def test_jargon_is_told_by_its_letters_and_by_how_passages_write_it(question: str, expected: str | None) -> None:
     texts = {"a": "You file a Kittiwake with the form. Then the Kittiwake is paid.", "b": "Badges open all doors."}
-    assert Causes(texts).of(Query("q", question), "b", []).get(JARGON) == expected
+    assert FailureCauses(texts).of(Query("q", question), "b", []).get(JARGON) == expected
 
 
 def test_german_nouns_are_no_jargon() -> None:
     texts = {"a": "Danach wird der Urlaub gebucht, und der Urlaub ist frei.", "b": "Der Ausweis öffnet alle Türen."}
-    assert JARGON not in Causes(texts).of(Query("q", "Wann ist mein Urlaub gebucht?"), "b", [])
+    assert JARGON not in FailureCauses(texts).of(Query("q", "Wann ist mein Urlaub gebucht?"), "b", [])
 
 
 def test_a_near_duplicate_that_came_instead_is_named() -> None:
-    causes = Causes({"a": LONG, "b": LONG + "!", "c": "Badges open the doors of the harbour."})
+    causes = FailureCauses({"a": LONG, "b": LONG + "!", "c": "Badges open the doors of the harbour."})
     assert causes.of(Query("q", "Holidays?"), "a", ["c", "b"])[NEAR_DUPLICATE] == "b"
     assert NEAR_DUPLICATE not in causes.of(Query("q", "Holidays?"), "a", ["c"])
 
 
 def test_a_passage_is_cut_off_where_the_question_needs_what_is_not_read() -> None:
     text = "Leave is booked by noon. Refunds of the crossing are paid in spring."
-    causes = Causes({"a": text}, {"a": 25})
+    causes = FailureCauses({"a": text}, {"a": 25})
     assert (
         causes.of(Query("q", "When are refunds of a crossing paid?"), "a", [])[CUT_OFF] == "3 of its words are not read"
     )
@@ -129,15 +135,15 @@ def test_a_passage_is_cut_off_where_the_question_needs_what_is_not_read() -> Non
 
 
 def test_a_copy_is_told_by_the_words_that_both_share() -> None:
-    causes = Causes({"a": "Leave is booked in the portal by noon."})
+    causes = FailureCauses({"a": "Leave is booked in the portal by noon."})
     assert causes.of(Query("q", "Is leave booked in the portal?"), "a", [])[COPY] == "100 % of its words"
     assert COPY not in causes.of(Query("q", "How do I get holidays in the portal?"), "a", [])
 
 
 def test_what_both_put_first_has_no_cause() -> None:
     dataset = harbour()
-    assert not any(move.causes for move in moves_of(lost(dataset, 1, 1), dataset))
-    assert all(move.causes for move in moves_of(lost(dataset, 2, 2), dataset))
+    assert not any(move.causes for move in compute_rank_changes(lost(dataset, 1, 1), dataset))
+    assert all(move.causes for move in compute_rank_changes(lost(dataset, 2, 2), dataset))
 
 
 def test_how_far_a_model_reads_follows_from_its_own_tokenizer() -> None:
@@ -186,8 +192,8 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:
 
 def test_losses_become_training_pairs_that_are_read_again(tmp_path: Path) -> None:
     dataset = harbour()
-    found = next_round(lost(dataset), dataset)
-    file = write_losses(found, tmp_path / "losses.jsonl")
+    found = prepare_next_round(lost(dataset), dataset)
+    file = write_regressions(found, tmp_path / "losses.jsonl")
     pairs = read_labelled_pairs(file)
     assert len(pairs) == len(found.losses) == 30
     assert all(pair.positives and len(pair.negatives) == 2 and pair.documents for pair in pairs)
@@ -201,8 +207,8 @@ def test_the_next_test_asks_nothing_that_was_exported_and_is_drawn_without_a_loo
     tmp_path: Path,
 ) -> None:
     dataset = harbour()
-    found = next_round(lost(dataset), dataset)
-    folder = write_losses(found, tmp_path / "next")
+    found = prepare_next_round(lost(dataset), dataset)
+    folder = write_regressions(found, tmp_path / "next")
     after = load_dataset(folder)
     exported = {move.query for move in found.losses}
     assert exported <= set(after.qrels["train"])
@@ -212,7 +218,7 @@ def test_the_next_test_asks_nothing_that_was_exported_and_is_drawn_without_a_loo
     assert not looked_at & after.documents_of(after.qrels["test"], "test")
     assert all(query in after.negatives for query in exported)
     # Another candidate with other results leaves the same test.
-    assert set(next_round(lost(dataset, 2, None), dataset).dataset.qrels["test"]) == set(after.qrels["test"])
+    assert set(prepare_next_round(lost(dataset, 2, None), dataset).dataset.qrels["test"]) == set(after.qrels["test"])
     assert after.info["losses"]["questions"] == 30
 
 
@@ -221,14 +227,14 @@ def test_new_documents_are_in_both_halves() -> None:
     dataset = harbour(100)
     drawn = split_questions(dataset, dataset.qrels["test"], new_documents=0.4, seed=0)
     dataset = dataset.with_qrels({"train": drawn["train"], "dev": drawn["dev"], "test": drawn["test"]})
-    left = next_round(lost(dataset), dataset, seed=0).dataset
+    left = prepare_next_round(lost(dataset), dataset, seed=0).dataset
     new = len(left.qrels["test"]) - len(left.known_queries("test"))
     assert 10 <= new <= 30
 
 
 def test_a_test_that_still_asks_them_makes_the_guard_drop_them(tmp_path: Path) -> None:
     dataset = harbour()
-    pairs = load_dataset(write_losses(next_round(lost(dataset), dataset), tmp_path / "losses.jsonl"))
+    pairs = load_dataset(write_regressions(prepare_next_round(lost(dataset), dataset), tmp_path / "losses.jsonl"))
     assert not set(merge_datasets(dataset, pairs).qrels["train"]) & set(pairs.queries)
 
 
@@ -237,21 +243,21 @@ def test_a_repeat_of_what_came_instead_is_no_negative() -> None:
     copies = {f"c{n}": replace(dataset.passages[f"p{n}"], id=f"c{n}") for n in range(40)}
     doubled = replace(dataset, passages={**copies, **dataset.passages})
     rankings = {"baseline": [[f"p{n}"] for n in range(40)], "candidate": [[f"c{n}", "p0", f"p{n}"] for n in range(40)]}
-    found = next_round(judge(doubled, "test", rankings, {}), doubled)
+    found = prepare_next_round(judge(doubled, "test", rankings, {}), doubled)
     assert found.losses
     assert not any(passage.startswith("c") for negatives in found.dataset.negatives.values() for passage in negatives)
 
 
 def test_losses_are_written_neither_over_the_test_nor_from_train(tmp_path: Path) -> None:
     dataset = harbour()
-    found = next_round(lost(dataset), dataset)
+    found = prepare_next_round(lost(dataset), dataset)
     write_beir(dataset, tmp_path / "data")
     with pytest.raises(InputError, match="its test stays as it is"):
-        write_losses(found, tmp_path / "data", tmp_path / "data")
+        write_regressions(found, tmp_path / "data", tmp_path / "data")
     with pytest.raises(InputError, match="losses are written as"):
-        write_losses(found, tmp_path / "losses.csv")
+        write_regressions(found, tmp_path / "losses.csv")
     with pytest.raises(InputError, match="trained on already"):
-        next_round(replace(lost(dataset), split="train"), dataset)
+        prepare_next_round(replace(lost(dataset), split="train"), dataset)
 
 
 def test_compare_writes_all_forms(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
 
-from rag_ft.ab.side_by_side import PageSide
 from rag_ft.ab.page import create_ab_page
+from rag_ft.ab.side_by_side import PageVariant
 from rag_ft.server.running import served_in_thread
 
 TOKEN = "the-token-of-this-test"
@@ -55,7 +55,8 @@ B = Ranks("claims#0", "hostile#0", "visitors#0", "claims#1")
 def page(votes: Path, a: Any = A, b: Any = B, **settings: Any) -> Iterator[str]:
     """The address of an A/B page, with its token."""
     sides = [
-        side if isinstance(side, PageSide) else PageSide(f"model-{'ab'[n]}", side) for n, side in enumerate((a, b))
+        side if isinstance(side, PageVariant) else PageVariant(f"model-{'ab'[n]}", side)
+        for n, side in enumerate((a, b))
     ]
     app = create_ab_page(*sides, votes, token=TOKEN, **settings)
     with served_in_thread(app) as address:

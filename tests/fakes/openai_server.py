@@ -1,6 +1,6 @@
 """An HTTP server that speaks OpenAI's protocol (chat completions, embeddings, files, batches), with latency and faults.
 
-    python tests/openai_server.py --latency 0.5 --faults 0.3
+    python tests/fakes/openai_server.py --latency 0.5 --faults 0.3
 
 It prints its address, answers every prompt with JSON questions that follow from the prompt alone, and tells at
 GET /stats what it was asked: requests, their outcomes, how many times each prompt was answered well.

@@ -12,21 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from rag_ft import (
-    ABRetriever,
-    InputError,
-    Passage,
-    Votes,
-    cut_into_nodes,
-    fine_tune,
-    generate_qa_dataset,
-    questions_from_feedback,
-    read_documents,
-    read_labelled_pairs,
-)
+from rag_ft import InputError, Passage, cut_into_nodes, fine_tune, generate_qa_dataset, read_documents
+from rag_ft.ab import ABRetriever
 from rag_ft.cli import app
-from rag_ft.documents.reader import passages_from_nodes
+from rag_ft.dataset import read_labelled_pairs
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.documents.reader import passages_from_nodes
+from rag_ft.feedback import Votes, questions_from_feedback
 
 TEXTS = {
     "claims#0": "A Kittiwake is an expenses claim and is filed within thirty days of the journey.",

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_ft import InputError, OutsideError, Votes, judge_votes
+from rag_ft import InputError, OutsideError
+from rag_ft.ab import judge_votes
 from rag_ft.ab.sessions import side_of
-from rag_ft.feedback.tally import Standing, standing_of
+from rag_ft.feedback import Votes
+from rag_ft.feedback.tally import Tally, tally_of
 
 
 def write_votes(file: str, name: str) -> None:
@@ -35,8 +37,8 @@ def test_several_processes_write_one_file_and_half_a_line_is_left_out(tmp_path: 
         writer.start()
     for writer in writers:
         writer.join()
-    standing = Votes(file).standing()
-    assert (standing.queries, standing.a) == (150, 150)
+    tally = Votes(file).tally()
+    assert (tally.queries, tally.a) == (150, 150)
 
 
 @pytest.mark.parametrize(("share_for_b", "verdict"), [(0.8, "ship"), (0.2, "keep-baseline")])
@@ -45,11 +47,11 @@ def test_votes_end_in_a_verdict(share_for_b: float, verdict: str, tmp_path: Path
     for number in range(120):
         votes.shown(f"q{number}", "side-by-side", f"user-{number % 30}", "Who?", order=["a", "b"])
         votes.vote(f"q{number}", "b" if draw.random() < share_for_b else "a")
-    assert judge_votes(votes.standing())[0] == verdict
+    assert judge_votes(votes.tally())[0] == verdict
     few = Votes(tmp_path / "few.jsonl")
     few.shown("q", "side-by-side", "user", "Who?", order=["a", "b"])
     few.vote("q", "b")
-    assert judge_votes(few.standing())[0] == "inconclusive"
+    assert judge_votes(few.tally())[0] == "inconclusive"
 
 
 def test_threads_share_writes_and_each_finds_its_vote_in_the_file(tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ def test_threads_share_writes_and_each_finds_its_vote_in_the_file(tmp_path: Path
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(vote, range(200)))
     assert not missing
-    assert votes.standing().b == 200
+    assert votes.tally().b == 200
 
 
 def test_who_votes_again_has_changed_their_mind_and_a_pick_counts_once(tmp_path: Path) -> None:
@@ -78,10 +80,10 @@ def test_who_votes_again_has_changed_their_mind_and_a_pick_counts_once(tmp_path:
         votes.pick("q2", "x")
     votes.shown("q3", "side-by-side", "me", "Who?", order=["a", "b"])
     votes.vote("q3", "neither")
-    standing = votes.standing()
-    assert (standing.a, standing.b, standing.ties, standing.neither) == (1, 1, 1, 1)
+    tally = votes.tally()
+    assert (tally.a, tally.b, tally.ties, tally.neither) == (1, 1, 1, 1)
     votes.unpick("q2", "x")
-    assert votes.standing().a == 0
+    assert votes.tally().a == 0
 
 
 def test_a_pick_of_two_rankings_goes_to_who_ranked_it_higher(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_a_pick_of_two_rankings_goes_to_who_ranked_it_higher(tmp_path: Path) -> 
             passage, "page", passage, "Who?", order=["a", "b"], rankings={"a": ["x", "y"], "b": ["z", "y", "x"]}
         )
         assert votes.pick(passage, passage) == {"x": None, "y": None, "z": "b"}[passage]
-    assert votes.standing().credit == {"x": [-1.0], "y": [0.0], "z": [1.0]}
+    assert votes.tally().credit == {"x": [-1.0], "y": [0.0], "z": [1.0]}
     with pytest.raises(InputError, match="was not shown"):
         votes.pick("x", "z", "a")
 
@@ -102,8 +104,8 @@ def test_where_one_side_failed_nobody_compared(tmp_path: Path) -> None:
     votes.pick("q1", "x")
     votes.shown("q2", "side-by-side", "me", "Who?", order=["a"], failed={"b": "down"})
     votes.vote("q2", "a")
-    standing = votes.standing()
-    assert (standing.a, standing.credit, standing.failed) == (0, {}, {"a": 0, "b": 2})
+    tally = votes.tally()
+    assert (tally.a, tally.credit, tally.failed) == (0, {}, {"a": 0, "b": 2})
 
 
 def test_votes_of_another_process_and_of_long_ago_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +116,7 @@ def test_votes_of_another_process_and_of_long_ago_are_found(tmp_path: Path, monk
     for number in range(10):
         second.vote(f"q{number}", "a")
         first.vote(f"q{number}", "b")
-    assert first.standing().b == 10
+    assert first.tally().b == 10
     with pytest.raises(InputError, match="nothing was shown"):
         second.vote("q99", "a")
 
@@ -170,7 +172,7 @@ def test_what_waits_for_a_write_that_fails_is_written_by_the_next(tmp_path: Path
         votes.shown("q", "split", "me", "Who?", side="a")
     votes.full = False
     votes.shown("r", "split", "me", "Who?", side="a")
-    assert votes.standing().queries == 1
+    assert votes.tally().queries == 1
 
 
 def test_a_side_that_is_shown_more_often_wins_nothing_by_it() -> None:
@@ -179,11 +181,11 @@ def test_a_side_that_is_shown_more_often_wins_nothing_by_it() -> None:
     for number in range(400):
         side = side_of(f"user-{number}", share=0.1)
         ratings[side][f"user-{number}"] = [1.0 if draw.random() < 0.7 else -1.0 for _ in range(3)]
-    assert judge_votes(Standing(ratings=ratings))[0] in ("inconclusive", "keep-baseline")
-    low, high = judge_votes(Standing(ratings=ratings))[2].ci95
+    assert judge_votes(Tally(ratings=ratings))[0] in ("inconclusive", "keep-baseline")
+    low, high = judge_votes(Tally(ratings=ratings))[2].ci95
     assert low < 0 < high
     better = {side: {name: [1.0 if side == "b" else 0.0, 0.5] for name in found} for side, found in ratings.items()}
-    assert judge_votes(Standing(ratings=better))[0] == "ship"
+    assert judge_votes(Tally(ratings=better))[0] == "ship"
 
 
 def test_in_a_split_picks_are_ratings_and_a_failed_side_answers_for_its_sessions(tmp_path: Path) -> None:
@@ -191,8 +193,8 @@ def test_in_a_split_picks_are_ratings_and_a_failed_side_answers_for_its_sessions
     for number, (side, failed) in enumerate([("a", {}), ("b", {}), ("a", {"b": "down"})]):
         votes.shown(f"q{number}", "split", f"u{number}", "Who?", side=side, failed=failed, passages=["x"])
     votes.pick("q0", "x")
-    assert votes.standing().ratings == {"a": {"u0": [1.0]}, "b": {"u1": [0.0], "u2": [0.0]}}
-    assert votes.standing().failed == {"a": 0, "b": 1}
+    assert votes.tally().ratings == {"a": {"u0": [1.0]}, "b": {"u1": [0.0], "u2": [0.0]}}
+    assert votes.tally().failed == {"a": 0, "b": 1}
 
 
 json_values = st.recursive(
@@ -210,11 +212,9 @@ KEYS = ["event", "query", "session", "question", "side", "order", "teams", "pass
 @given(st.lists(st.dictionaries(st.sampled_from([*KEYS, "passage"]), json_values), max_size=8))
 def test_whatever_stands_in_a_file_is_counted_or_left_out(rows: list[dict[str, Any]]) -> None:
     shown = {"event": "shown", "query": "q", "question": "Who?"}
-    standing = standing_of(
-        [*({**shown, **row} for row in rows), *({"event": "pick", "query": "q", **row} for row in rows)]
-    )
-    assert standing.queries <= len(rows) * 2
-    assert judge_votes(standing)[0] == "inconclusive"
+    tally = tally_of([*({**shown, **row} for row in rows), *({"event": "pick", "query": "q", **row} for row in rows)])
+    assert tally.queries <= len(rows) * 2
+    assert judge_votes(tally)[0] == "inconclusive"
 
 
 def test_lines_that_are_no_votes_are_left_out(tmp_path: Path) -> None:
@@ -222,5 +222,5 @@ def test_lines_that_are_no_votes_are_left_out(tmp_path: Path) -> None:
     deep = "[" * 100_000
     file.write_text("\n".join(["{}", deep, "[1]", '{"event": 3}', json.dumps({"event": "shown"}), '{"half'] * 2))
     before = threading.active_count()  # other tests leave some
-    assert Votes(file).standing() == standing_of([])
+    assert Votes(file).tally() == tally_of([])
     assert threading.active_count() <= before + 2

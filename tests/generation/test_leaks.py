@@ -4,17 +4,18 @@ import random
 from collections import Counter
 
 import pytest
+from fakes.texts import WORDS, nearly
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
-from test_splitting import WORDS, nearly
 
-from rag_ft import QADataset, RealQuestion, generate_qa_dataset
+from rag_ft import QADataset, generate_qa_dataset
 from rag_ft.dataset.splitting import boilerplate, split_units
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
-from rag_ft.generation.split_assembly import LIKE_ANOTHER
+from rag_ft.generation import RealQuestion
 from rag_ft.generation.generate import GeneratedDataset
+from rag_ft.generation.split_assembly import LIKE_ANOTHER
 from rag_ft.training.examples.pairs import training_pairs
 from rag_ft.training.recipe import Recipe
 

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from llama_index.core.llms import LLM
+from fakes.llms import Clerk, Down, Signer
+from fakes.openai_llm import clerk, expected, texts
 from fakes.openai_server import State, answer_to, serve
+from fakes.passages import about_in_winter, forms
 
-from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.errors import InputError, OutsideError
-from rag_ft.generation.llm_questions import Asking, LLMQuestions, ask_questions, questions_from_llm
 from rag_ft.generation.journal import Journal
-from rag_ft.generation.resolve_llm import resolve_llm
+from rag_ft.generation.llm_questions import Asking, LLMQuestions, ask_questions, questions_from_llm
 from rag_ft.remote import retries
 
 pytest.importorskip("llama_index.llms.openai_like", reason="pip install 'rag-ft[openai]'")
@@ -33,38 +33,9 @@ def server() -> Iterator[tuple[State, str]]:
     running.server_close()
 
 
-def clerk(address: str) -> LLM:
-    llm = resolve_llm("openai-like:clerk", address)
-    assert llm is not None
-    return llm
-
-
-def about(count: int) -> list[Passage]:
-    return [
-        Passage(f"p{n}", f"Form number {n} is signed by the master of harbour {n} in winter.") for n in range(count)
-    ]
-
-
-def expected(count: int, **asking: object) -> list[tuple[str, str]]:
-    """What the server answers when nothing goes wrong."""
-    from rag_ft.generation.llm_questions import plan_questions
-
-    nobody = clerk("http://127.0.0.1:9/v1")  # a plan asks nobody
-    plan = plan_questions(about(count), nobody, Asking(**asking))  # type: ignore[arg-type]
-    return [
-        (question["question"], call.passage.id)
-        for call in plan
-        for question in json.loads(answer_to(call.call.prompt))["questions"]
-    ]
-
-
-def texts(found: LLMQuestions) -> list[tuple[str, str]]:
-    return [(query.text, passage) for query, passage in found.pairs]
-
-
 def test_every_passage_gets_its_questions_in_several_styles(server: tuple[State, str]) -> None:
     state, address = server
-    found = questions_from_llm(about(40), clerk(address), workers=8)
+    found = questions_from_llm(about_in_winter(40), clerk(address), workers=8)
     assert texts(found) == expected(40)
     assert {query.style for query, _ in found.pairs} == {"question", "keywords", "situation", "reworded"}
     assert state.stats()["outcomes"] == {"ok": 40}
@@ -78,7 +49,7 @@ def test_with_a_third_of_faults_the_dataset_is_complete(
     monkeypatch.setattr(retries, "FIRST_ATTEMPTS", retries.ATTEMPTS)
     state, address = server
     state.faults = 0.3
-    llm, passages = clerk(address), about(120)
+    llm, passages = clerk(address), about_in_winter(120)
     if asynchronous:
         asking = Asking(workers=16)
         coroutine = ask_questions(passages, llm, asking, seed=0, threads=False, show_progress=False)
@@ -101,7 +72,7 @@ def test_retry_after_is_honoured(server: tuple[State, str], monkeypatch: pytest.
     faults = iter(["429", "429", ""])
     monkeypatch.setattr(state, "fault", lambda: next(faults))
     started = time.monotonic()
-    questions_from_llm(about(1), clerk(address))
+    questions_from_llm(about_in_winter(1), clerk(address))
     assert time.monotonic() - started >= 0.4  # the server asks for 0.2 s each time
     assert state.stats()["outcomes"] == {"429": 2, "ok": 1}
 
@@ -120,7 +91,7 @@ def test_a_budget_of_requests_is_kept(server: tuple[State, str], monkeypatch: py
     monkeypatch.setattr(limits, "_SLIDING_WINDOW_SECONDS", 1.0)  # a minute that a test can wait for
     state, address = server
     started = time.monotonic()
-    questions_from_llm(about(25), clerk(address), workers=25, requests_per_minute=10)
+    questions_from_llm(about_in_winter(25), clerk(address), workers=25, requests_per_minute=10)
     assert time.monotonic() - started >= 2
     assert state.stats()["outcomes"] == {"ok": 25}
 
@@ -128,14 +99,14 @@ def test_a_budget_of_requests_is_kept(server: tuple[State, str], monkeypatch: py
 def test_an_answer_that_stays_rubbish_is_recorded_with_its_reason(
     server: tuple[State, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import openai_server
+    from fakes import openai_server
 
     def answer(prompt: str) -> str:
         return "You are a helpful assistant that" if "number 3 " in prompt else answer_to(prompt)
 
     monkeypatch.setattr(openai_server, "answer_to", answer)
     state, address = server
-    found = questions_from_llm(about(12), clerk(address))
+    found = questions_from_llm(about_in_winter(12), clerk(address))
     (row,) = found.dropped
     assert row["passage"] == "p3"
     assert row["reason"] == "no usable answer: 'You are a helpful assistant that'"
@@ -157,7 +128,7 @@ def test_a_refused_passage_stops_nothing(server: tuple[State, str], monkeypatch:
 
     monkeypatch.setattr(Handler, "chat", chat)
     state, address = server
-    found = questions_from_llm(about(30), clerk(address), workers=1)
+    found = questions_from_llm(about_in_winter(30), clerk(address), workers=1)
     assert {passage for _, passage in found.pairs} == {f"p{n}" for n in [*range(3), *range(20, 30)]}
     assert all(row["reason"].startswith("the LLM failed: Error code: 400") for row in found.dropped)
     assert state.stats()["outcomes"]["400"] == 2 * 17  # a refusal is not asked again at once
@@ -177,7 +148,7 @@ def test_a_wrong_key_ends_the_run_soon_and_is_not_told(
     monkeypatch.setattr(Handler, "chat", chat)
     state, address = server
     with pytest.raises(OutsideError) as failure:
-        questions_from_llm(about(200), clerk(address), journal=tmp_path / "journal.jsonl", workers=4)
+        questions_from_llm(about_in_winter(200), clerk(address), journal=tmp_path / "journal.jsonl", workers=4)
     assert "secret" not in str(failure.value)
     assert "401" in str(failure.value)
     assert state.stats()["requests"] < 20
@@ -192,24 +163,22 @@ def test_the_estimate_comes_before_the_first_call(server: tuple[State, str], tmp
         return False
 
     journal = tmp_path / "journal.jsonl"
-    questions_from_llm(about(10), clerk(address), journal=journal)
+    questions_from_llm(about_in_winter(10), clerk(address), journal=journal)
     with pytest.raises(InputError, match=r"nothing was asked: 20 calls to clerk, about .* tokens in"):
-        questions_from_llm(about(30), clerk(address), journal=journal, approve=refuse)
+        questions_from_llm(about_in_winter(30), clerk(address), journal=journal, approve=refuse)
     assert len(seen) == 1
     assert state.stats()["requests"] == 10
 
 
 def test_it_runs_within_a_running_loop(server: tuple[State, str]) -> None:
     async def notebook() -> LLMQuestions:
-        return questions_from_llm(about(3), clerk(server[1]))
+        return questions_from_llm(about_in_winter(3), clerk(server[1]))
 
     assert texts(asyncio.run(notebook())) == expected(3)
 
 
 @pytest.mark.slow
 def test_an_error_of_an_unknown_kind_ends_no_run() -> None:
-    from test_asking import Clerk
-
     class Blocked(Clerk):
         def answer(self, prompt: str) -> str:
             if any(f"number {n} " in prompt for n in range(3, 20)):
@@ -218,30 +187,26 @@ def test_an_error_of_an_unknown_kind_ends_no_run() -> None:
             return super().answer(prompt)
 
     blocked = Blocked()
-    found = questions_from_llm(about(30), blocked, workers=1)
+    found = questions_from_llm(about_in_winter(30), blocked, workers=1)
     assert len({passage for _, passage in found.pairs}) == 13
     assert {row["reason"] for row in found.dropped} == {"the LLM failed: response blocked by safety"}
     assert len(blocked.answered) <= 13 + 17 * 2 * 2
 
 
 def test_a_server_that_is_down_for_the_rest_is_no_success(server: tuple[State, str], tmp_path: Path) -> None:
-    from test_asking import Clerk, Down
-
     class Gone(Down):
         @classmethod
         def class_name(cls) -> str:
             return Clerk.class_name()
 
     journal = tmp_path / "journal.jsonl"
-    questions_from_llm(about(30), Clerk(), journal=journal)
+    questions_from_llm(about_in_winter(30), Clerk(), journal=journal)
     with pytest.raises(OutsideError, match="all 9 calls failed"):
-        questions_from_llm(about(39), Gone(), journal=journal)
+        questions_from_llm(about_in_winter(39), Gone(), journal=journal)
 
 
 @pytest.mark.timeout(60)
 def test_a_panic_in_a_library_ends_the_run_and_does_not_hang_it() -> None:
-    from test_asking import Clerk
-
     class PanicError(BaseException):
         """As Rust code under Python raises it."""
 
@@ -252,7 +217,7 @@ def test_a_panic_in_a_library_ends_the_run_and_does_not_hang_it() -> None:
             return super().answer(prompt)
 
     with pytest.raises(PanicError):
-        questions_from_llm(about(8), Panicking(), workers=2)
+        questions_from_llm(about_in_winter(8), Panicking(), workers=2)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +230,6 @@ def test_a_setting_that_cannot_be_meant_is_named(setting: str, value: object) ->
 
 
 def test_the_judge_is_in_the_estimate_too(server: tuple[State, str]) -> None:
-    from test_asking import Clerk, Signer, forms
-
     from rag_ft import generate_qa_dataset
 
     class Judge(Clerk):
@@ -288,16 +251,18 @@ RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_calling import about, clerk, questions_from_llm
+from fakes.openai_llm import clerk
+from fakes.passages import about_in_winter
+from rag_ft.generation.llm_questions import questions_from_llm
 
-found = questions_from_llm(about({count}), clerk({address!r}), journal=Path({journal!r}), workers=8)
+found = questions_from_llm(about_in_winter({count}), clerk({address!r}), journal=Path({journal!r}), workers=8)
 Path({output!r}).write_text("".join(f"{{query.text}}\\t{{passage}}\\n" for query, passage in found.pairs))
 """
 
 
 def start(address: str, journal: Path, output: Path, count: int) -> subprocess.Popen[bytes]:
     script = RUN.format(
-        tests=str(Path(__file__).parent), count=count, address=address, journal=str(journal), output=str(output)
+        tests=str(Path(__file__).parents[1]), count=count, address=address, journal=str(journal), output=str(output)
     )
     return subprocess.Popen([sys.executable, "-c", script], env=os.environ, stderr=subprocess.PIPE)
 

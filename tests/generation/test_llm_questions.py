@@ -6,15 +6,13 @@ import random
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import CompletionResponse, CompletionResponseGen, LLMMetadata
+from fakes.llms import Clerk, Down, Signer
+from fakes.passages import about, forms
 from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.llms import CustomLLM
 from llama_index.core.prompts import PromptTemplate
 
 from rag_ft import generate_qa_dataset
@@ -23,40 +21,6 @@ from rag_ft.errors import InputError, OutsideError
 from rag_ft.files import sha256_of
 from rag_ft.generation.llm_questions import questions_from_llm
 from rag_ft.generation.prompts import STYLES
-
-
-def about(count: int) -> list[Passage]:
-    return [Passage(f"p{n}", f"Form T-{n} is signed by the master of harbour {n}.") for n in range(count)]
-
-
-class Clerk(CustomLLM):
-    """Answers out of the prompt alone, counts its answers, and is dead after so many of them."""
-
-    lives: int = 10**6
-    model: str = "clerk"
-    _answered: list[str] = PrivateAttr(default_factory=list)
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
-
-    @property
-    def metadata(self) -> LLMMetadata:
-        return LLMMetadata(model_name=self.model)
-
-    @property
-    def answered(self) -> list[str]:
-        return self._answered
-
-    def answer(self, prompt: str) -> str:
-        with self._lock:
-            if len(self._answered) >= self.lives:
-                raise OutsideError("the clerk has left")
-            self._answered.append(prompt)
-        return json.dumps({"questions": [f"Who signs {sha256_of(prompt)[:8]}?"]})
-
-    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        return CompletionResponse(text=self.answer(prompt))
-
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        yield self.complete(prompt)
 
 
 class Office(Clerk):
@@ -74,13 +38,6 @@ class Office(Clerk):
             raise KeyboardInterrupt
         self._batches.append(tuple(prompts))
         return [f'["Who signs {sha256_of(*prompts)[:8]} {sha256_of(prompt)[:8]}?"]' for prompt in prompts]
-
-
-class Down(Clerk):
-    """A server that refuses every connection."""
-
-    def answer(self, prompt: str) -> str:
-        raise ConnectionError("connection refused\nby 127.0.0.1")
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -105,7 +62,9 @@ KILLED = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_asking import Clerk, about, questions_from_llm
+from fakes.llms import Clerk
+from fakes.passages import about
+from rag_ft.generation.llm_questions import questions_from_llm
 
 class Killed(Clerk):
     def answer(self, prompt):
@@ -123,7 +82,7 @@ questions_from_llm(about(12), Killed(), journal=Path({journal!r}), workers=1)
 
 def test_nothing_is_asked_twice_after_a_kill(tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
-    script = KILLED.format(tests=str(Path(__file__).parent), journal=str(journal))
+    script = KILLED.format(tests=str(Path(__file__).parents[1]), journal=str(journal))
     done = subprocess.run([sys.executable, "-c", script], env=os.environ, timeout=120, check=False)
     assert done.returncode == 9
     clerk = Clerk()
@@ -269,37 +228,6 @@ def test_an_llm_that_falls_for_it_is_a_recorded_failure() -> None:
 
 
 # The whole dataset
-
-
-def forms(count: int) -> list:
-    from llama_index.core.schema import TextNode
-
-    kinds = ["alder", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "willow"]
-    return [
-        TextNode(
-            id_=f"n{place}",
-            text=f"The form for {kinds[place % 12]} number {place} is signed by master {place * 7}. "
-            f"It is valid for {place + 3} months in the harbour of {kinds[(place * 5 + 1) % 12]}.",
-        )
-        for place in range(count)
-    ]
-
-
-class Signer(Clerk):
-    """Asks about the passage that it is shown, in each style that it is asked for."""
-
-    def answer(self, prompt: str) -> str:
-        super().answer(prompt)
-        inside = prompt.split("<passage>\n")[1].split("\n</passage>")[0]
-        kind, number = inside.split("form for ")[1].split(" is signed")[0].split(" number ")
-        kinds = [style for style in STYLES if f"- {style}:" in prompt.split("</passage>")[-1]]
-        texts = {
-            "question": f"Who puts a name under the {kind} form {number}?",
-            "keywords": f"{kind} form {number} master",
-            "situation": f"I hold the {kind} paper {number} and wonder how many months it is valid.",
-            "reworded": f"Who must approve {kind} {number}?",
-        }
-        return json.dumps({"questions": [{"style": style, "question": texts[style]} for style in kinds]})
 
 
 def test_an_llm_gives_a_dataset_of_several_styles() -> None:

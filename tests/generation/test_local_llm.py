@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_ft import LocalLLM, OutsideError
+from rag_ft import OutsideError
 from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.generation import local_llm
+from rag_ft.generation import LocalLLM, local_llm
 from rag_ft.generation.llm_questions import questions_from_llm
 from rag_ft.generation.resolve_llm import resolve_llm
 

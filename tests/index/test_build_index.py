@@ -24,23 +24,12 @@ from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, Simp
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 from llama_index.vector_stores.chroma import ChromaVectorStore
 
-from rag_ft import (
-    ContractError,
-    FineTunedEmbedding,
-    InputError,
-    LiveChromaStore,
-    OutsideError,
-    nodes_from_chroma,
-    open_index,
-    prune_index,
-    rebuild_index,
-    rollback_index,
-    update_index,
-)
+from rag_ft import ContractError, FineTunedEmbedding, InputError, OutsideError, open_index, rebuild_index, update_index
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.embedding.saving import save_model
-from rag_ft.index.lock import HELD, BuildLock, building
+from rag_ft.index import LiveChromaStore, nodes_from_chroma, prune_index, rollback_index
 from rag_ft.index.chroma import open_chroma
+from rag_ft.index.lock import HELD, BuildLock, building
 from rag_ft.index.pointer import read_pointer
 
 TEXTS = {

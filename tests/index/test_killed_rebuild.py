@@ -16,49 +16,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes.chroma_server import chroma_server, free_port, start_server
-from llama_index.core.base.embeddings.base import BaseEmbedding
+from fakes.embeddings import Hashed
+from fakes.passages import PASSAGES, passages
 
-from rag_ft import open_index, rebuild_index, rollback_index
+from rag_ft import open_index, rebuild_index
+from rag_ft.index import rollback_index
 from rag_ft.index.chroma import open_chroma
 from rag_ft.index.pointer import read_pointer
 
 BUILDER = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_killed_rebuild import Hashed, passages
+from fakes.embeddings import Hashed
+from fakes.passages import passages
 from rag_ft import rebuild_index
 import rag_ft.index.fill as filling
 filling.WINDOW = 32
 rebuild_index(passages({version!r}), Hashed(model_name="hashed"), {chroma!r}, "acme")
 """
-PASSAGES = 600
-
-
-class Hashed(BaseEmbedding):
-    """Vectors that cost nothing but a little time, and depend on the words alone."""
-
-    @classmethod
-    def class_name(cls) -> str:
-        return "Hashed"
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return np.random.default_rng(sum(map(ord, text))).normal(size=16).astype(np.float32).tolist()
-
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
-
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
-
-    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        time.sleep(0.002 * len(texts))
-        return [self._get_text_embedding(text) for text in texts]
-
-
-def passages(version: str) -> list:
-    from llama_index.core.schema import TextNode
-
-    return [TextNode(id_=f"{n}", text=f"Passage {n} of {version}.") for n in range(PASSAGES)]
 
 
 def content(chroma: str, name: str = "acme") -> dict[str, tuple[str, np.ndarray]]:
@@ -80,7 +55,7 @@ def assert_same(one: dict[str, tuple[str, np.ndarray]], other: dict[str, tuple[s
 
 
 def start_build(chroma: str, version: str) -> subprocess.Popen:
-    program = BUILDER.format(tests=str(Path(__file__).parent), version=version, chroma=chroma)
+    program = BUILDER.format(tests=str(Path(__file__).parents[1]), version=version, chroma=chroma)
     return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
 
 

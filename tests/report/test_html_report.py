@@ -7,29 +7,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from fakes.comparisons import ARABIC, ATTACK, TRAINING, compared, dataset_of, ranking
 from rich.console import Console
 
 from rag_ft import Passage, QADataset, Query
-from rag_ft.errors import InputError
 from rag_ft.ab.answers import JudgedAnswers
+from rag_ft.errors import InputError
 from rag_ft.evaluation.comparison import Comparison, judge
-from rag_ft.report.html import to_markdown, write_report
 from rag_ft.evaluation.significance import Difference
+from rag_ft.feedback.tally import Tally
 from rag_ft.report.console import comparison_text, print_comparison
-from rag_ft.feedback.tally import Standing
-
-ATTACK = "<script>alert('x')</script> & \"quotes\" </td></table>"
-ARABIC = "يحق لكل موظف عشرون يوما من الإجازة."
-TRAINING = {
-    "base_model": "a/base",
-    "recipe": {"epochs": 3, "shares": [0.5, 0.25]},
-    "training": {
-        "pairs": 40,
-        "share": 0.5,
-        "dev_ndcg@10": {"base": 0.5, "share 0.5": 0.625},
-        "question_styles": {"sentence": 12, "human": 28},
-    },
-}
+from rag_ft.report.html import to_markdown, write_report
 
 
 class Page(HTMLParser):
@@ -64,41 +52,6 @@ class Page(HTMLParser):
     @property
     def words(self) -> str:
         return " ".join(self.text.split())
-
-
-def dataset_of(documents: int = 30) -> QADataset:
-    """Two passages a document and a question on each; training asks about the even documents."""
-    passages = {
-        f"p{d}{side}": Passage(f"p{d}{side}", f"Rule {side} of section {d}.", doc_id=f"section-{d}")
-        for d in range(documents)
-        for side in "ab"
-    }
-    passages["p1a"] = Passage("p1a", ATTACK, doc_id="<b>evil</b>.md")
-    passages["p3a"] = Passage("p3a", ARABIC, doc_id="section-3")
-    qrels: dict[str, dict[str, dict[str, int]]] = {"train": {}, "test": {}}
-    for place, passage in enumerate(passages):
-        side = "train" if passage.endswith("b") and place % 4 == 1 else "test"
-        qrels[side][f"q-{passage}"] = {passage: 1}
-    queries = {f"q-{passage}": Query(f"q-{passage}", f"What does {passage} say?") for passage in passages}
-    return QADataset(passages, queries, qrels)
-
-
-def ranking(dataset: QADataset, relevant: str, rank: int | None) -> list[str]:
-    """All passages, the relevant one at a rank, or not at all."""
-    others = [passage for passage in dataset.passages if passage != relevant]
-    return others if rank is None else [*others[: rank - 1], relevant, *others[rank - 1 :]]
-
-
-def compared(
-    dataset: QADataset, baseline: int | None = 4, candidate: int | None = 1, candidate_name: str = "tuned"
-) -> Comparison:
-    """A comparison in which each model finds every answer at one rank; BM25 never finds it."""
-    ranks = {"baseline": baseline, "candidate": candidate, "bm25": None}
-    wanted = [next(iter(relevant)) for relevant in dataset.qrels["test"].values()]
-    rankings = {role: [ranking(dataset, passage, rank) for passage in wanted] for role, rank in ranks.items()}
-    names = {"baseline": "a/base", "candidate": candidate_name, "bm25": "bm25"}
-    details = {"baseline": {"exact_agreement": 0.998}, "candidate": {"exact_agreement": 1.0}}
-    return judge(dataset, "test", rankings, names, "policies", details=details)
 
 
 @pytest.fixture(scope="module")
@@ -373,7 +326,7 @@ def test_given_judged_answers_then_both_sides_stand_beside_each_other_as_text(
     comparison: Comparison, tmp_path: Path
 ) -> None:
     judged = JudgedAnswers(
-        "ship", "the judge's verdicts prefer b", Difference(0.4, (0.1, 0.7), 0.01), Standing(queries=3, a=1, b=2), 0,
+        "ship", "the judge's verdicts prefer b", Difference(0.4, (0.1, 0.7), 0.01), Tally(queries=3, a=1, b=2), 0,
         {"a": 0, "b": 0, "judge": 0}, {"faithfulness": Difference(0.5, (0.2, 0.8), 0.01)},
         {"faithfulness": {"a": 0.25, "b": 0.75}},
         {"won": {"a": "no", "b": ATTACK}, "lost": {"a": ARABIC, "b": "no"}, "also won": {"a": "no", "b": "yes"}},

@@ -8,19 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fakes.browser import listen
-from test_report import ARABIC, ATTACK, TRAINING
+from fakes.comparisons import ARABIC, ATTACK, TRAINING
 
-from rag_ft import (
-    Passage,
-    QADataset,
-    Query,
-    cut_into_nodes,
-    generate_qa_dataset,
-    load_dataset,
-    read_documents,
-    read_questions,
-)
+from rag_ft import Passage, QADataset, Query, cut_into_nodes, generate_qa_dataset, load_dataset, read_documents
 from rag_ft.evaluation.comparison import judge
+from rag_ft.generation import read_questions
 from rag_ft.report.html import write_report
 from rag_ft.retrieval.bm25 import BM25
 

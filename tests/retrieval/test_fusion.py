@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_ft import Fusion, InputError
+from rag_ft import InputError
 from rag_ft.evaluation.recommendation import needs, recommend
 from rag_ft.evaluation.runs.fusion_learning import learn_fusion
+from rag_ft.retrieval import Fusion
 from rag_ft.retrieval.fusion import FEATURES, Pool
 
 METHODS = ["standardised", "relative", "reciprocal-rank"]
@@ -65,7 +66,7 @@ def test_the_order_of_a_pool_changes_nothing(
     assert [passage for passage, _ in fusion.ranked(pool)] == [passage for passage, _ in fusion.ranked(shuffled)]
 
 
-@pytest.mark.parametrize("fusion", [Fusion(), Fusion("relative", 0.3), Fusion("standardised", 0.5, (0.1,) * 6)])
+@pytest.mark.parametrize("fusion", [Fusion(), Fusion("min_max", 0.3), Fusion("zscore", 0.5, (0.1,) * 6)])
 def test_a_fusion_survives_json(fusion: Fusion) -> None:
     assert Fusion.from_dict(fusion.to_dict()) == fusion
 

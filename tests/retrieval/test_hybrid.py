@@ -13,27 +13,20 @@ from random import Random
 import chromadb
 import pytest
 from fakes.chroma_server import chroma_server
+from fakes.embeddings import Hashed
 from llama_index.core import VectorStoreIndex
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
-from test_killed_rebuild import Hashed
 
-from rag_ft import (
-    Fusion,
-    HybridRetriever,
-    InputError,
-    keep_fusion,
-    open_index,
-    rebuild_index,
-    rollback_index,
-    update_index,
-)
+from rag_ft import HybridRetriever, InputError, open_index, rebuild_index, update_index
+from rag_ft.index import rollback_index
 from rag_ft.index.live_store import LiveChromaStore
+from rag_ft.retrieval import Fusion, keep_fusion
 from rag_ft.retrieval.keyword_index import KeywordIndex
 
 MODEL = Hashed(model_name="hashed")
-WORDS = Fusion("standardised", 0.0)
+WORDS = Fusion("zscore", 0.0)
 
 
 def nodes(count: int = 40, version: str = "v1") -> list[TextNode]:
@@ -53,7 +46,7 @@ def found(retriever: HybridRetriever, question: str) -> list[str]:
 
 def test_it_finds_by_words_and_returns_the_nodes(tmp_path: Path) -> None:
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
-    retriever = HybridRetriever(index, Fusion("standardised", 0.1), similarity_top_k=3)
+    retriever = HybridRetriever(index, Fusion("zscore", 0.1), similarity_top_k=3)
     answer = retriever.retrieve("Who signs T-17?")
     assert answer[0].node.node_id == "n17"
     assert answer[0].node.metadata == {"desk": 2}
@@ -67,7 +60,7 @@ def test_the_embedding_alone_is_the_vector_retriever(tmp_path: Path) -> None:
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
     question = "Form T-9 is signed at desk 4, v1."
     dense = [node.node.node_id for node in index.as_retriever(similarity_top_k=5).retrieve(question)]
-    assert found(HybridRetriever(index, Fusion("standardised", 1.0), 5), question) == dense
+    assert found(HybridRetriever(index, Fusion("zscore", 1.0), 5), question) == dense
 
 
 def test_filters_hold_on_both_sides(tmp_path: Path) -> None:
@@ -89,7 +82,7 @@ def test_filters_that_let_few_through_find_them(tmp_path: Path, monkeypatch: pyt
     index.insert_nodes([TextNode(id_="n17", text="Form T-17 is signed at desk 2.", metadata={"file_id": "n17"})])
     monkeypatch.setattr(hybrid, "FILTERED", asked)
     monkeypatch.setattr(live_store, "step_of", lambda client: 7)
-    retriever = HybridRetriever(index, Fusion("standardised", 0.0, depth=1), 1, filters=few)
+    retriever = HybridRetriever(index, Fusion("zscore", 0.0, depth=1), 1, filters=few)
     assert found(retriever, "Which form is signed at which desk?") == ["n17"]
     nobody = MetadataFilters(filters=[MetadataFilter(key="file_id", value="nobody")])
     assert found(HybridRetriever(index, WORDS, 1, filters=nobody), "Which form is signed?") == []
@@ -232,17 +225,17 @@ def test_a_broken_word_index_is_made_again(tmp_path: Path) -> None:
 def test_what_was_learned_stays_with_the_model(tmp_path: Path) -> None:
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
     assert HybridRetriever(index).fusion == Fusion()
-    keep_fusion(index, Fusion("relative", 0.3))
-    assert HybridRetriever(open_index(MODEL, tmp_path, "acme")).fusion == Fusion("relative", 0.3)
+    keep_fusion(index, Fusion("min_max", 0.3))
+    assert HybridRetriever(open_index(MODEL, tmp_path, "acme")).fusion == Fusion("min_max", 0.3)
     index.insert_nodes([TextNode(id_="new", text="The heliograph.")])
     rebuild_index(nodes(20), MODEL, tmp_path, "acme")
-    assert HybridRetriever(open_index(MODEL, tmp_path, "acme")).fusion == Fusion("relative", 0.3)
+    assert HybridRetriever(open_index(MODEL, tmp_path, "acme")).fusion == Fusion("min_max", 0.3)
     other = Hashed(model_name="another")
     index = rebuild_index(nodes(20), other, tmp_path, "acme")
     assert HybridRetriever(open_index(other, tmp_path, "acme")).fusion == Fusion()
-    keep_fusion(index, Fusion("standardised", 0.6))
+    keep_fusion(index, Fusion("zscore", 0.6))
     rollback_index(tmp_path, "acme")
-    assert HybridRetriever(open_index(MODEL, tmp_path, "acme")).fusion == Fusion("relative", 0.3)
+    assert HybridRetriever(open_index(MODEL, tmp_path, "acme")).fusion == Fusion("min_max", 0.3)
 
 
 def test_another_index_and_no_passages_are_refused() -> None:
@@ -257,10 +250,11 @@ WRITER = """
 import sys
 sys.path.insert(0, {tests!r})
 from random import Random
-from test_hybrid import MODEL
+from fakes.embeddings import Hashed
 from llama_index.core.schema import TextNode
 from rag_ft import open_index, update_index
 draw = Random({seed})
+MODEL = Hashed(model_name="hashed")
 url = {url!r}
 index = open_index(MODEL, url, "acme")
 print("writing", flush=True)
@@ -297,7 +291,7 @@ def test_both_sides_are_in_step_after_kills(tmp_path: Path, kills: int) -> None:
         index = rebuild_index(nodes(), MODEL, url, "acme")
         reader = HybridRetriever(index, WORDS, 3)
         for turn in range(kills):
-            script = WRITER.format(tests=str(Path(__file__).parent), seed=turn, url=url)
+            script = WRITER.format(tests=str(Path(__file__).parents[1]), seed=turn, url=url)
             writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
             assert writer.stdout is not None
             assert writer.stdout.readline() == "writing\n"

@@ -23,7 +23,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 from llama_index.embeddings.openai import OpenAIEmbedding
 
-from rag_ft import AdapterEmbedding, FineTunedEmbedding
+from rag_ft import FineTunedEmbedding
+from rag_ft.embedding import AdapterEmbedding
 from rag_ft.embedding.adapter_maps import make_map
 from rag_ft.embedding.adapter_saving import save_adapter
 from rag_ft.embedding.identity import probe

@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from rag_ft import (
-    InputError,
-    QADataset,
-    cut_into_nodes,
-    generate_qa_dataset,
-    read_documents,
-    read_questions,
-    train_model,
-)
+from rag_ft import InputError, QADataset, cut_into_nodes, generate_qa_dataset, read_documents, train_model
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer, local_model_folder
-from rag_ft.training.selection.dev_set import DevQuestions
+from rag_ft.generation import read_questions
 from rag_ft.training.examples.distillation import FAR, ranked_pairs, vector_pairs
 from rag_ft.training.examples.pairs import Pair
 from rag_ft.training.loop.principal_axes import onto_principal_axes
+from rag_ft.training.selection.dev_set import DevQuestions
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +144,7 @@ def test_a_tuned_model_goes_on_with_new_questions_and_knows_its_past(dataset: QA
     record = json.loads((tmp_path / "second" / "rag_ft.json").read_text())
     assert record["base_model"] == first.record["base_model"]
     assert [each["weights_sha256"] for each in record["generations"]] == [first.record["weights_sha256"]]
-    assert any(making.startswith("earlier ") for making in second.record["training"]["dev_makings"])
+    assert any(source.startswith("earlier ") for source in second.record["training"]["dev_makings"])
     third = train_model(
         later,
         tmp_path / "third",

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rag_ft import InputError, Passage, QADataset, Query, Recipe, load_dataset, mine_negatives, write_beir
+from rag_ft import InputError, Passage, QADataset, Query, Recipe, load_dataset, mine_negatives
 from rag_ft.cli import app
+from rag_ft.dataset import write_beir
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.examples.hard_negatives import without_mined

@@ -16,20 +16,20 @@ from rag_ft import (
     QADataset,
     Query,
     Recipe,
-    ScoredPair,
     cut_into_nodes,
     generate_qa_dataset,
     read_documents,
     train_model,
 )
+from rag_ft.dataset import ScoredPair
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.retrieval.bm25 import BM25
-from rag_ft.training.selection.dev_set import DevQuestions
-from rag_ft.training.loop.losses import check_dimensions, loss_for
 from rag_ft.training.examples.pairs import training_pairs
+from rag_ft.training.loop.losses import check_dimensions, loss_for
 from rag_ft.training.loop.principal_axes import add_rotation, remove_rotation, turn_again
 from rag_ft.training.loop.trainer import run_trainer, without_dropout
+from rag_ft.training.selection.dev_set import DevQuestions
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

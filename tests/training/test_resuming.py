@@ -21,16 +21,17 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from rag_ft import InputError, QADataset, write_beir
+from rag_ft import InputError, QADataset
+from rag_ft.dataset import write_beir
 from rag_ft.embedding.loading import load_sentence_transformer
-from rag_ft.training.loop import trainer as trainer_module
+from rag_ft.training.examples.pairs import Pair
 from rag_ft.training.loop import callbacks as watcher_module
+from rag_ft.training.loop import trainer as trainer_module
+from rag_ft.training.loop.callbacks import Watcher
 from rag_ft.training.loop.checkpoints import Checkpoints
 from rag_ft.training.loop.lora import add_lora
-from rag_ft.training.examples.pairs import Pair
-from rag_ft.training.recipe import Recipe
 from rag_ft.training.loop.trainer import run_trainer
-from rag_ft.training.loop.callbacks import Watcher
+from rag_ft.training.recipe import Recipe
 
 PROGRAM = """
 import logging, sys

@@ -16,12 +16,18 @@ from rag_ft import Passage, QADataset, Query
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.evaluation.significance import Difference
+from rag_ft.training.selection.dev_score import FEWEST, dev_score, gain_of, parts_of, weights_of
 from rag_ft.training.selection.dev_set import DevQuestions, copy_weights
-from rag_ft.training.selection.dev_score import FEWEST, figure_of, gain_of, parts_of, weights_of
-from rag_ft.training.selection.diagnostics import check_level, check_losses, check_makings, check_questions, check_vectors
-from rag_ft.training.selection.forgetting import GeneralProbe
-from rag_ft.training.selection.select import choose_share, gain_to_dict
-from rag_ft.training.selection.uncovered import Unasked
+from rag_ft.training.selection.diagnostics import (
+    check_level,
+    check_losses,
+    check_questions,
+    check_sources,
+    check_vectors,
+)
+from rag_ft.training.selection.forgetting import ForgettingProbe
+from rag_ft.training.selection.select import gain_to_dict, select
+from rag_ft.training.selection.uncovered import UncoveredDocuments
 
 
 @dataclass
@@ -29,7 +35,7 @@ class Told:
     """A dev measure that says what it was told, by how far the weights are from the base's."""
 
     by_share: dict[float, np.ndarray]
-    makings: list[str]
+    sources: list[str]
     base: torch.Tensor
     tuned: torch.Tensor
     name: str
@@ -64,29 +70,29 @@ def weights() -> tuple[Any, Any, Any]:
 
 def choice(
     by_share: dict[float, np.ndarray],
-    makings: list[str] | None = None,
+    sources: list[str] | None = None,
     forgetting: float = 1.0,
     kinds: list[str] | None = None,
-    unasked: dict[float, np.ndarray] | None = None,
+    uncovered: dict[float, np.ndarray] | None = None,
     unlike: float = 0.0,
 ) -> Any:
     model, base, tuned = weights()
     name = next(name for name, weight in base.items() if weight.is_floating_point() and weight.ndim == 2)
     units = len(by_share[0.0])
-    dev = Told(by_share, makings or ["other"] * units, base[name], tuned[name], name, "ndcg@10", list(range(units)))
+    dev = Told(by_share, sources or ["other"] * units, base[name], tuned[name], name, "ndcg@10", list(range(units)))
     dev.kinds = kinds or []
     rest = None
-    if unasked is not None:
-        count = len(unasked[0.0])
-        rest = Unasked(
-            Told(unasked, ["other"] * count, base[name], tuned[name], name, groups=list(range(count))), unlike
+    if uncovered is not None:
+        count = len(uncovered[0.0])
+        rest = UncoveredDocuments(
+            Told(uncovered, ["other"] * count, base[name], tuned[name], name, groups=list(range(count))), unlike
         )
-    return choose_share(model, base, tuned, (1.0, 0.5), dev, forgetting, by_share[0.0], by_share[1.0], rest)
+    return select(model, base, tuned, (1.0, 0.5), dev, forgetting, by_share[0.0], by_share[1.0], rest)
 
 
-def dev_of(makings: list[str], kinds: list[str]) -> Told:
+def dev_of(sources: list[str], kinds: list[str]) -> Told:
     nothing = torch.zeros(0)
-    return Told({}, makings, nothing, nothing, "", groups=list(range(len(makings))), kinds=kinds)
+    return Told({}, sources, nothing, nothing, "", groups=list(range(len(sources))), kinds=kinds)
 
 
 def noise(mean: float, units: int = 100, seed: int = 0) -> np.ndarray:
@@ -120,22 +126,22 @@ def test_one_making_that_loses_is_heard() -> None:
 def test_what_loses_on_documents_that_nobody_asks_about_is_not_taken() -> None:
     base, rest = noise(0.4), noise(0.5, seed=1)
     dev = {0.0: base, 0.5: base + 0.1, 1.0: base + 0.2}
-    assert choice(dev, unasked={0.0: rest, 0.5: rest, 1.0: rest}).share == 1.0
+    assert choice(dev, uncovered={0.0: rest, 0.5: rest, 1.0: rest}).share == 1.0
     lost = rest - 0.05 + noise(0.0, seed=2) / 10
-    chosen = choice(dev, unasked={0.0: rest, 0.5: rest, 1.0: lost})
+    chosen = choice(dev, uncovered={0.0: rest, 0.5: rest, 1.0: lost})
     assert chosen.share == 0.5
     assert chosen.gain.mean == pytest.approx(0.1, abs=1e-6)
     assert "loses on the documents that neither train nor dev asks about" in chosen.refused["share 1"]
-    assert choice(dev, unasked={0.0: rest, 0.5: lost, 1.0: lost}).share == 0.0
+    assert choice(dev, uncovered={0.0: rest, 0.5: lost, 1.0: lost}).share == 0.0
 
 
 def test_documents_unlike_those_asked_about_must_gain() -> None:
     base, rest = noise(0.4), noise(0.5, seed=1)
     dev = {0.0: base, 0.5: base + 0.1, 1.0: base + 0.2}
-    same = choice(dev, unasked={0.0: rest, 0.5: rest, 1.0: rest}, unlike=0.9)
+    same = choice(dev, uncovered={0.0: rest, 0.5: rest, 1.0: rest}, unlike=0.9)
     assert same.share == 0.0
     assert "may not gain" in same.refused["share 0.5"]
-    assert choice(dev, unasked={0.0: rest, 0.5: rest + 0.02, 1.0: rest}, unlike=0.9).share == 0.5
+    assert choice(dev, uncovered={0.0: rest, 0.5: rest + 0.02, 1.0: rest}, unlike=0.9).share == 0.5
 
 
 @pytest.mark.slow
@@ -153,7 +159,7 @@ def test_forgetting_is_bounded() -> None:
 
 
 def test_the_general_questions_are_found_by_a_general_model() -> None:
-    probe = GeneralProbe.shipped()
+    probe = ForgettingProbe.shipped()
     assert len(set(probe.queries)) == len(set(probe.passages)) == len(probe.queries) >= 50
     model = load_sentence_transformer("local")
     similarity = encode(model, probe.queries, "query") @ encode(model, probe.passages, "document").T
@@ -165,12 +171,12 @@ def test_the_general_questions_are_found_by_a_general_model() -> None:
 def test_each_making_counts_as_much_and_a_few_questions_count_with_the_most(
     sizes: list[int], few: int, seed: int
 ) -> None:
-    makings = [str(place) for place, size in enumerate(sizes) for _ in range(size)]
-    values = np.random.default_rng(seed).random(len(makings) + few)
+    sources = [str(place) for place, size in enumerate(sizes) for _ in range(size)]
+    values = np.random.default_rng(seed).random(len(sources) + few)
     most = str(max(range(len(sizes)), key=sizes.__getitem__))
-    counted = np.array([*makings, *[most] * few])
-    means = [values[counted == making].mean() for making in set(makings)]
-    assert figure_of(values, dev_of([*makings, *["real"] * few], [])) == pytest.approx(np.mean(means))
+    counted = np.array([*sources, *[most] * few])
+    means = [values[counted == source].mean() for source in set(sources)]
+    assert dev_score(values, dev_of([*sources, *["real"] * few], [])) == pytest.approx(np.mean(means))
 
 
 def test_one_question_of_another_making_decides_nothing() -> None:
@@ -185,16 +191,16 @@ def test_one_question_of_another_making_decides_nothing() -> None:
 def test_known_and_new_documents_count_as_much_where_there_are_enough(
     known: int, new: int, real: int, seed: int
 ) -> None:
-    makings, kinds = ["other"] * (known + new) + ["real"] * real, ["known"] * known + ["new"] * (new + real)
+    sources, kinds = ["other"] * (known + new) + ["real"] * real, ["known"] * known + ["new"] * (new + real)
     values = np.random.default_rng(seed).random(known + new + real)
-    dev = dev_of(makings, kinds)
+    dev = dev_of(sources, kinds)
     assert weights_of(dev).sum() == pytest.approx(1)
     halves = [values[:known], values[known : known + new]]
     enough = min(known, new) >= FEWEST
     other = np.mean([half.mean() for half in halves]) if enough else values[: known + new].mean() if known + new else 0
     if min(known + new, real) >= FEWEST:
-        assert figure_of(values, dev) == pytest.approx((other + values[known + new :].mean()) / 2)
-    expected = figure_of(values, dev)
+        assert dev_score(values, dev) == pytest.approx((other + values[known + new :].mean()) / 2)
+    expected = dev_score(values, dev)
     assert gain_of(values, dev).mean == pytest.approx(expected)
     if real >= FEWEST:
         assert ("other, known documents" in parts_of(dev)) == enough
@@ -213,9 +219,9 @@ def test_signs_of_trouble_are_said() -> None:
     assert check_vectors(base, base[:, ::-1]) == []
     assert "hardly more than chance" in check_level(0.02, 0.01)[0]
     assert check_level(0.5, 0.01) == []
-    makings = ["real"] * 20 + ["key phrases"] * 20
-    assert "are not like them" in check_makings(np.array([-0.01] * 20 + [0.1] * 20), makings)[0]
-    assert check_makings(np.array([0.01] * 20 + [0.1] * 20), makings) == []
+    sources = ["real"] * 20 + ["key phrases"] * 20
+    assert "are not like them" in check_sources(np.array([-0.01] * 20 + [0.1] * 20), sources)[0]
+    assert check_sources(np.array([0.01] * 20 + [0.1] * 20), sources) == []
 
 
 def test_repeated_training_questions_are_said() -> None:
@@ -244,7 +250,7 @@ def test_weights_that_are_no_numbers_are_never_shipped() -> None:
     name = next(name for name, weight in base.items() if weight.is_floating_point())
     values = {0.0: noise(0.5, 60), 1.0: np.full(60, np.nan)}
     dev = Told(values, ["other"] * 60, base[name], base[name] + 1, name, groups=list(range(60)))
-    chosen = choose_share(model, base, broken, (1.0,), dev, 0.1, values[0.0], values[1.0])
+    chosen = select(model, base, broken, (1.0,), dev, 0.1, values[0.0], values[1.0])
     assert chosen.share == 0.0
 
 

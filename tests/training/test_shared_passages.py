@@ -16,8 +16,8 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from rag_ft.embedding.loading import load_sentence_transformer, local_model_folder
 from rag_ft.training.examples.batch_sampler import SHARED, apart
 from rag_ft.training.loop.losses import loss_for
-from rag_ft.training.recipe import Recipe
 from rag_ft.training.loop.shared_passages import SharedPassagesLoss
+from rag_ft.training.recipe import Recipe
 
 SUBJECTS = ("leave", "badges", "harbours", "claims", "kittiwakes")
 

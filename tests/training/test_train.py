@@ -12,25 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_ft import (
-    FineTunedEmbedding,
-    InputError,
-    Passage,
-    QADataset,
-    Query,
-    Recipe,
-    ScoredPair,
-    train_model,
-)
+from rag_ft import FineTunedEmbedding, InputError, Passage, QADataset, Query, Recipe, train_model
+from rag_ft.dataset import ScoredPair
 from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.contract import weights_sha256
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.examples.batch_sampler import apart, similar_rows
-from rag_ft.training.selection.dev_set import POOL, DevQuestions, DevScores
 from rag_ft.training.examples.pairs import Pair, training_pairs, without_held_out
-from rag_ft.training.plan import bounded_shares, fingerprint_of, held_out_dev
-from rag_ft.training.recipe import fitting_max_length, recipe_for, room_to_learn
 from rag_ft.training.loop.trainer import without_dropout
+from rag_ft.training.plan import bounded_shares, fingerprint_of, held_out_dev
+from rag_ft.training.recipe import fitting_max_length, recipe_for
+from rag_ft.training.selection.dev_set import POOL, DevQuestions, DevScores
+from rag_ft.training.selection.headroom import headroom
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=5e-5, shares=(1.0, 0.5))
 
@@ -183,9 +176,9 @@ def test_generated_questions_teach_a_base_model_that_is_at_home_nothing(tmp_path
 
 @given(level=st.floats(0, 1))
 def test_the_room_to_learn_shrinks_as_the_base_is_better(level: float) -> None:
-    assert 0 <= room_to_learn(level) <= 1
-    assert room_to_learn(level) >= room_to_learn(min(1.0, level + 0.05))
-    assert bounded_shares((0.75, 0.5), room_to_learn(level)) == () or level < 0.85
+    assert 0 <= headroom(level) <= 1
+    assert headroom(level) >= headroom(min(1.0, level + 0.05))
+    assert bounded_shares((0.75, 0.5), headroom(level)) == () or level < 0.85
 
 
 def test_a_dev_split_is_carved_where_there_is_none(dataset: QADataset, tmp_path: Path) -> None:
@@ -330,7 +323,7 @@ def test_dev_asks_a_thousand_questions_at_most_and_of_each_making() -> None:
     dev = {f"q{n}": {f"p{n}": 1} for n in range(3_000)} | {f"h{n}": {f"p{n}": 1} for n in range(20)}
     asked = DevQuestions.of(QADataset(passages, queries, {"dev": dev}))
     assert 990 <= len(asked.query_ids) <= 1_020
-    assert asked.makings.count("real") == 20
+    assert asked.sources.count("real") == 20
     assert len(asked.passage_ids) == len({f"p{query[1:]}" for query in asked.query_ids})
 
 

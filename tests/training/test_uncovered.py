@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_ft import Passage, QADataset, Query, load_dataset, read_documents
-from rag_ft.documents.reader import cut_into_nodes, passages_from_nodes
 from rag_ft.dataset.text.cloze import without_copy
+from rag_ft.documents.reader import cut_into_nodes, passages_from_nodes
 from rag_ft.training.selection.dev_set import DevQuestions
-from rag_ft.training.selection.forgetting import GeneralProbe
-from rag_ft.training.selection.uncovered import MANY, MOST, Unasked, unasked_documents
+from rag_ft.training.selection.forgetting import ForgettingProbe
+from rag_ft.training.selection.uncovered import MANY, MOST, UncoveredDocuments, uncovered_documents
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,10 @@ def of_documents(passages: dict[str, Passage], documents: set[str]) -> list[str]
     return [key for key, passage in passages.items() if passage.document in documents]
 
 
-def questions_of(unasked: Unasked | None) -> DevQuestions:
-    assert unasked is not None
-    assert isinstance(unasked.questions, DevQuestions)
-    return unasked.questions
+def questions_of(uncovered: UncoveredDocuments | None) -> DevQuestions:
+    assert uncovered is not None
+    assert isinstance(uncovered.questions, DevQuestions)
+    return uncovered.questions
 
 
 def test_documents_of_the_same_kind_are_not_foreign(acme_passages: dict[str, Passage]) -> None:
@@ -45,22 +45,24 @@ def test_documents_of_the_same_kind_are_not_foreign(acme_passages: dict[str, Pas
     random.Random(0).shuffle(documents)
     asked = set(documents[: len(documents) // 2])
     dataset = asking(acme_passages, of_documents(acme_passages, asked))
-    unasked = unasked_documents(dataset)
-    found = questions_of(unasked)
-    assert unasked is not None
-    assert not unasked.foreign
-    assert unasked.findings == []
+    uncovered = uncovered_documents(dataset)
+    found = questions_of(uncovered)
+    assert uncovered is not None
+    assert not uncovered.foreign
+    assert uncovered.findings == []
     assert {dataset.passages[key].document for key in found.passage_ids}.isdisjoint(asked)
 
 
 def test_documents_of_another_kind_are_foreign_and_it_is_said(acme_passages: dict[str, Passage]) -> None:
-    general = {f"general {n}": Passage(f"general {n}", text) for n, text in enumerate(GeneralProbe.shipped().passages)}
-    unasked = unasked_documents(asking(acme_passages | general, list(general)))
-    assert unasked is not None
-    assert unasked.unlike > MANY
-    assert unasked.foreign
-    assert "are unlike those asked about: a model is shipped only where it is better" in unasked.findings[0]
-    assert set(questions_of(unasked).passage_ids) <= set(acme_passages)
+    general = {
+        f"general {n}": Passage(f"general {n}", text) for n, text in enumerate(ForgettingProbe.shipped().passages)
+    }
+    uncovered = uncovered_documents(asking(acme_passages | general, list(general)))
+    assert uncovered is not None
+    assert uncovered.unlike > MANY
+    assert uncovered.foreign
+    assert "are unlike those asked about: a model is shipped only where it is better" in uncovered.findings[0]
+    assert set(questions_of(uncovered).passage_ids) <= set(acme_passages)
 
 
 @pytest.mark.parametrize("apart", [2, 3, 4])
@@ -71,28 +73,28 @@ def test_a_few_documents_are_not_foreign_for_being_other_documents(shared_data: 
     random.Random(seed).shuffle(documents)
     asked = of_documents(passages, set(documents[:10]))
     those = asked + of_documents(passages, set(documents[10 : 10 + apart]))
-    unasked = unasked_documents(asking({key: passages[key] for key in those}, asked))
-    assert unasked is None or unasked.unlike < MANY
+    uncovered = uncovered_documents(asking({key: passages[key] for key in those}, asked))
+    assert uncovered is None or uncovered.unlike < MANY
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_kind_is_told_from_two_documents_and_not_from_one(acme_passages: dict[str, Passage], count: int) -> None:
-    texts = GeneralProbe.shipped().passages
+    texts = ForgettingProbe.shipped().passages
     general = {
         f"g{n}": Passage(f"g{n}", text, doc_id=f"general {n * count // len(texts)}") for n, text in enumerate(texts)
     }
-    unasked = unasked_documents(asking(acme_passages | general, list(general)))
-    assert unasked is not None
-    assert unasked.foreign == (count > 1)
+    uncovered = uncovered_documents(asking(acme_passages | general, list(general)))
+    assert uncovered is not None
+    assert uncovered.foreign == (count > 1)
 
 
 def test_foreign_documents_without_sentences_are_said(acme_passages: dict[str, Passage]) -> None:
     prices = {f"price {n}": Passage(f"price {n}", f"M{n} hex bolt zinc {n * 3} EUR") for n in range(60)}
-    unasked = unasked_documents(asking(acme_passages | prices, list(acme_passages)))
-    assert unasked is not None
-    assert unasked.questions is None
-    assert unasked.foreign
-    assert "nothing tells what a model does with them" in unasked.findings[0]
+    uncovered = uncovered_documents(asking(acme_passages | prices, list(acme_passages)))
+    assert uncovered is not None
+    assert uncovered.questions is None
+    assert uncovered.foreign
+    assert "nothing tells what a model does with them" in uncovered.findings[0]
 
 
 def test_copies_are_not_asked_for() -> None:
@@ -103,7 +105,7 @@ def test_copies_are_not_asked_for() -> None:
         f"{copy}-{n}": Passage(f"{copy}-{n}", text.format(n, 7 * n, f"crew{n * n}")) for copy in "ab" for n in range(60)
     }
     passages["asked"] = Passage("asked", "Leave is booked in HELM.")
-    found = questions_of(unasked_documents(asking(passages, ["asked"])))
+    found = questions_of(uncovered_documents(asking(passages, ["asked"])))
     # Of each pair of copies one stands in the pool.
     assert len({key.partition("-")[2] for key in found.passage_ids}) == len(found.passage_ids)
 
@@ -116,7 +118,7 @@ def test_no_test_question_and_no_document_asked_about_is_in_it(acme_passages: di
     draw.shuffle(documents)
     train, dev, test = (of_documents(acme_passages, set(documents[place::4])) for place in range(3))
     dataset = asking(acme_passages, train, dev, test)
-    found = questions_of(unasked_documents(dataset, seed))
+    found = questions_of(uncovered_documents(dataset, seed))
     assert len(found.query_ids) == len(found.passage_ids) <= MOST
     assert not {dataset.queries[query].text for query in dataset.qrels["test"]} & set(found.query_texts)
     asked = {dataset.passages[key].document for key in (*train, *dev)}
@@ -127,7 +129,7 @@ def test_no_test_question_and_no_document_asked_about_is_in_it(acme_passages: di
         assert len(passage) < len(dataset.passage_texts[key])
     # Without the test split the same is found: it is not looked at.
     rest = {split: part for split, part in dataset.qrels.items() if split != "test"}
-    assert questions_of(unasked_documents(dataset.with_qrels(rest), seed)) == found
+    assert questions_of(uncovered_documents(dataset.with_qrels(rest), seed)) == found
 
 
 @given(
@@ -147,13 +149,13 @@ def test_documents_of_any_number_and_size_are_read(sizes: list[tuple[int, bool]]
             asked += [key] if is_asked else []
     if not asked:
         return
-    unasked = unasked_documents(asking(passages, asked))
+    uncovered = uncovered_documents(asking(passages, asked))
     many = sum(size for size, is_asked in sizes if not is_asked) >= 30
-    assert (unasked is not None) == many
-    assert unasked is None or 0.0 <= unasked.unlike <= 1.0
-    if unasked is not None and alike:
-        assert unasked.questions is None  # all of them say the same
+    assert (uncovered is not None) == many
+    assert uncovered is None or 0.0 <= uncovered.unlike <= 1.0
+    if uncovered is not None and alike:
+        assert uncovered.questions is None  # all of them say the same
 
 
 def test_few_passages_say_nothing(acme_passages: dict[str, Passage]) -> None:
-    assert unasked_documents(asking(acme_passages, list(acme_passages))) is None
+    assert uncovered_documents(asking(acme_passages, list(acme_passages))) is None

@@ -1,0 +1,12 @@
+"""Made-up words, and texts that nearly repeat each other."""
+
+from __future__ import annotations
+
+import random
+
+WORDS = [first + second for first in "bdfgklmnprstvz" for second in ("ala", "ero", "inu", "ost", "ump", "yke", "ard")]
+
+
+def nearly(text: str, draw: random.Random) -> str:
+    """The text itself, or in other letters, with another stop, or with another last word."""
+    return draw.choice([text, text.upper(), text.replace(".", " !"), text[:-5] + draw.choice(WORDS)])
