@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.sources import HUMAN
 from rag_ft.dataset.splitting import hold_out_dev
-from rag_ft.dataset.styles import HUMAN
 from rag_ft.dataset.text.sketch import shared, sketch_of
 from rag_ft.embedding.contract import read_model_record
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, model_folder
@@ -157,7 +157,7 @@ def check(
     asked = sorted(random.Random(seed).sample(sorted(qrels), min(len(qrels), MOST_QUESTIONS)))
     dataset = dataset.with_qrels(dataset.qrels | {chosen: {query: qrels[query] for query in asked}})
     pairs = len(hold_out_dev(dataset, seed=seed).pairs("train")) if dataset.qrels.get("train") else 0
-    generated = sum(dataset.queries[query].style not in ("", HUMAN) for query in asked)
+    generated = sum(dataset.queries[query].source not in ("", HUMAN) for query in asked)
     texts = _searched(dataset, chosen, seed)
     model = FineTunedEmbedding.load(base_model, device=device)
     model.get_text_embedding("what is loaded at first use is not counted")

@@ -22,8 +22,8 @@ import numpy as np
 from quality import RESULTS, machine
 
 from rag_ft import QADataset, load_dataset
+from rag_ft.dataset.sources import KEY_PHRASES
 from rag_ft.dataset.splitting import boilerplate
-from rag_ft.dataset.styles import KEY_PHRASES
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
@@ -32,7 +32,7 @@ from rag_ft.generation import LocalLLM
 from rag_ft.generation.filters import Filters, Pair, filter_questions, summary
 from rag_ft.generation.llm_questions import questions_from_llm
 from rag_ft.generation.without_llm import questions_without_llm
-from rag_ft.training.examples.pairs import training_pairs
+from rag_ft.training.examples.pairs import pair_examples
 from rag_ft.training.loop.trainer import run_trainer
 from rag_ft.training.recipe import recipe_for
 from rag_ft.training.selection.dev_set import copy_weights, interpolate_weights
@@ -57,7 +57,7 @@ def questions(corpus: QADataset, source: str, journal: Path, per_passage: int, s
     pairs: list[Pair] = []
     if source != "local":
         found = questions_without_llm(passages, per_passage, seed)
-        pairs += [pair for pair in found if pair[0].style != KEY_PHRASES]
+        pairs += [pair for pair in found if pair[0].source != KEY_PHRASES]
     if source != "none":
         asked = questions_from_llm(passages, LocalLLM(), journal=journal, seed=seed, questions_per_passage=1)
         pairs += asked.pairs
@@ -102,7 +102,7 @@ def run(collection: str, arguments: argparse.Namespace) -> dict[str, object]:
     base = copy_weights(model)
     before = ndcg(model, dataset)
     recipe = recipe_for(model, len(kept), generated=True, seed=arguments.seed)
-    data = training_pairs(train, recipe, arguments.max_pairs)
+    data = pair_examples(train, recipe, arguments.max_pairs)
     started = time.monotonic()
     run_trainer(model, data, recipe)
     seconds = time.monotonic() - started

@@ -154,7 +154,7 @@ def inspect_dataset(dataset: QADataset, split: str | None = None, *, samples: in
         dataset.require(split)
     asked = list(_asked(dataset))
     shown = [one for one in asked if split in (None, one.split)]
-    known = len(dataset.known_queries("test"))
+    known = len(dataset.seen_queries("test"))
     texts = dataset.passage_texts
     styles: dict[str, dict[str, int]] = {}
     for one in shown:
@@ -225,7 +225,7 @@ def _asked(dataset: QADataset) -> Iterator[_Asked]:
             shares = [
                 len(words & words_in(passage)) / len(words) for passage in list(relevant)[:MANY_RELEVANT] if words
             ]
-            yield _Asked(split, identifier, query.style or GIVEN, max(shares, default=None))
+            yield _Asked(split, identifier, query.source or GIVEN, max(shares, default=None))
 
 
 def _distribution(numbers: Iterable[float]) -> Distribution | None:

@@ -40,13 +40,13 @@ class Query:
     """A question, human or generated.
 
     Attributes:
-        style: how it was made (`human`, `sentence`, `keywords`, `question`, ...); empty where unknown.
+        source: where it comes from (`human`, `sentence`, `keywords`, `question`, ...); empty if unknown.
         answer: what answers it, in its own words; empty where unknown.
         evidence: the words of the passage that answer it; empty where unknown.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
-        >>> query = Query("q1", "Where do I book holidays?", style="human", answer="In HELM.")
+        >>> query = Query("q1", "Where do I book holidays?", source="human", answer="In HELM.")
         >>> passages = {"p1": Passage("p1", "Leave is booked in HELM.")}
         >>> dataset = QADataset(passages, {query.id: query}, {"test": {query.id: {"p1": 1}}})
         >>> dataset.queries["q1"].answer
@@ -55,7 +55,7 @@ class Query:
 
     id: str
     text: str
-    style: str = ""
+    source: str = ""
     answer: str = ""
     evidence: str = ""
 
@@ -174,7 +174,7 @@ class QADataset:
         qrels = self.qrels[split]
         return {self.passages[passage].document for query in query_ids for passage in qrels[query]}
 
-    def known_queries(self, split: str = "test") -> set[str]:
+    def seen_queries(self, split: str = "test") -> set[str]:
         """The questions of a split whose relevant passages, or their documents, training sees too.
 
         Derived from the qrels and the documents: training is `train` and `dev` together, since `dev`

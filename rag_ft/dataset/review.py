@@ -80,7 +80,7 @@ class Review:
                 queries[query.id] = replace(query, text=text)
             elif decided is not None:
                 passage = decided[1]
-                dropped.append({"query": query.text, "passage": passage, "reason": REASON, "style": query.style})
+                dropped.append({"query": query.text, "passage": passage, "reason": REASON, "style": query.source})
         changed = replace(
             dataset,
             queries=queries,
@@ -323,7 +323,7 @@ def _rows(dataset: QADataset) -> Iterator[dict[str, str]]:
         yield {
             "id": query.id,
             "split": split,
-            "style": query.style,
+            "style": query.source,
             "question": query.text,
             "passage_id": passage.id,
             "document": passage.document,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_ft.dataset.inspection import content_words
+from rag_ft.dataset.sources import HEADING, HUMAN, KEY_PHRASES, SENTENCE
 from rag_ft.dataset.splitting import FEW_DOCUMENTS
-from rag_ft.dataset.styles import HEADING, HUMAN, KEY_PHRASES, SENTENCE
 from rag_ft.dataset.text.language import corpus_language
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def aspects_of(dataset: QADataset, split: str, cut: Collection[str] = ()) -> dic
         shares = [len(words & words_in(passage)) / len(words) for passage in list(relevant)[:3] if words]
         shared.append(max(shares, default=0.0))
         lengths.append(len(dataset.queries[query].text.split()))
-        styles.append(dataset.queries[query].style)
+        styles.append(dataset.queries[query].source)
         truncated.append(any(passage in cut for passage in relevant))
         documents.append(dataset.passages[next(iter(relevant))].document)
     in_common, words_of = np.array(shared), np.array(lengths)
@@ -147,7 +147,7 @@ def about_questions(dataset: QADataset, split: str) -> list[str]:
             f"{leaked} of {len(qrels)} questions stand in train too: a model that was trained on them is flattered. "
             "Take them out of one of the two."
         )
-    styles = Counter(dataset.queries[query].style for query in qrels)
+    styles = Counter(dataset.queries[query].source for query in qrels)
     generated = {style: count for style, count in styles.items() if style not in ("", HUMAN)}
     if generated:
         sources: Counter[str] = Counter()

@@ -229,7 +229,7 @@ def judge(
         }
         for role in candidates
     }
-    known = dataset.known_queries(split)
+    known = dataset.seen_queries(split)
     is_known = np.array([query in known for query in qrels])
     kinds = {"known": is_known, "new": ~is_known}
     earlier = set(dataset.info.get("earlier_questions", ()))

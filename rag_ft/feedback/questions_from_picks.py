@@ -11,7 +11,7 @@ from typing import Any
 
 from rag_ft.dataset.formats.labelled_pairs import one_line
 from rag_ft.dataset.qa_dataset import Passage, Query
-from rag_ft.dataset.styles import HUMAN
+from rag_ft.dataset.sources import HUMAN
 from rag_ft.dataset.text.locating import Locator
 from rag_ft.errors import InputError
 from rag_ft.feedback.tally import ShownQuery, shown_queries

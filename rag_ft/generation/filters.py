@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.dataset.styles import WITHOUT_LLM
+from rag_ft.dataset.sources import WITHOUT_LLM
 from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.dataset.text.language import is_other_language, word_count
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
@@ -99,7 +99,7 @@ Row = dict[str, str]
 
 def dropped_row(query: Query, passage: str, reason: str) -> Row:
     """The row that `dropped.jsonl` has for a question."""
-    return {"query": query.text, "passage": passage, "reason": reason, "style": query.style}
+    return {"query": query.text, "passage": passage, "reason": reason, "style": query.source}
 
 
 def filter_questions(
@@ -156,13 +156,13 @@ def filter_questions(
 def fault(query: Query, passage: Passage, filters: Filters) -> str:
     """Why a question is of no use by itself; empty where it may be."""
     words = word_count(re.sub(r"[\W_]+", " ", query.text))
-    if words < filters.shortest and not (query.style == "keywords" and words == 2):
+    if words < filters.shortest and not (query.source == "keywords" and words == 2):
         return "too short"
     if words > filters.longest:
         return "too long"
     if REFERS_TO_TEXT.search(query.text):
         return "refers to the text"
-    if query.style not in WITHOUT_LLM:
+    if query.source not in WITHOUT_LLM:
         if words >= COPIED_WORDS and _plain(query.text) in _plain(passage.text):
             return "copies the passage"
         if is_other_language(query.text, passage.text):
@@ -231,7 +231,7 @@ def _finds(
     for_itself: dict[int, int] = {}
     nothing_else: set[int] = set()
     for number, (query, passage) in enumerate(pairs):
-        rest = without_copy(query.text, texts[passage]) if query.style in WITHOUT_LLM else None
+        rest = without_copy(query.text, texts[passage]) if query.source in WITHOUT_LLM else None
         if rest == "":
             nothing_else.add(number)
         elif rest is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset
-from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
+from rag_ft.dataset.sources import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.documents.reader import passages_from_nodes
 from rag_ft.errors import InputError
 from rag_ft.feedback.questions_from_picks import questions_from_feedback
@@ -210,7 +210,7 @@ async def _generate(
         "made_by": "rag_ft",
         "llm": model.metadata.model_name if model is not None else "none",
         "seed": seed,
-        "styles": dict(Counter(query.style for query in dataset.queries.values())),
+        "styles": dict(Counter(query.source for query in dataset.queries.values())),
         "dropped": dict(summary(dropped)),
     }
     return GeneratedDataset(dataset.with_info(info), dropped, requests)

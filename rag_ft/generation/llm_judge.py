@@ -43,7 +43,7 @@ async def judge_questions(
     identity = llm_identity(judge)
     calls: dict[str, Call] = {}
     for query, passage in pairs:
-        if query.style in styles:
+        if query.source in styles:
             text = JUDGE_PROMPT.format(passage=fenced(passages[passage].text), question=fenced(query.text))
             calls[query.id] = Call(question_key(identity, text), text, _is_verdict, _is_anything)
     result = await answer_all(

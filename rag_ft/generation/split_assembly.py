@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import count
 
 from rag_ft.dataset.qa_dataset import QADataset, Qrels, Query
+from rag_ft.dataset.sources import HUMAN, KEY_PHRASES
 from rag_ft.dataset.splitting import boilerplate, split_questions
-from rag_ft.dataset.styles import HUMAN, KEY_PHRASES
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
 from rag_ft.generation.filters import Pair, Row, dropped_row
@@ -140,7 +140,7 @@ def assemble(
     wanted = {"train": training, "dev": measuring, "test": {HUMAN} if real else evaluating}
 
     # Where all documents are known, what only trains says nothing about what is held out.
-    only_train = {q for q in qrels if queries[q].style not in measuring and q not in picked}
+    only_train = {q for q in qrels if queries[q].source not in measuring and q not in picked}
     trains = {} if new_documents else {q: r for q, r in qrels.items() if q in only_train}
     divided = {query: relevant for query, relevant in qrels.items() if query not in trains}
     if len(real) > REAL_TEST:
@@ -164,7 +164,7 @@ def assemble(
         name: {
             query: relevant
             for query, relevant in part.items()
-            if (name in picked_in if query in picked else queries[query].style in wanted[name])
+            if (name in picked_in if query in picked else queries[query].source in wanted[name])
         }
         for name, part in placed.items()
     }

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from rag_ft.dataset.qa_dataset import Passage, Query
-from rag_ft.dataset.styles import HEADING, KEY_PHRASES, SENTENCE
+from rag_ft.dataset.sources import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.dataset.text.cloze import sentences
 from rag_ft.dataset.text.language import (
     HAN,

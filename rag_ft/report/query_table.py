@@ -39,7 +39,7 @@ def question_rows(comparison: Comparison, dataset: QADataset) -> Iterator[dict[s
             yield {
                 "question_id": query.id,
                 "question": query.text,
-                "style": query.style,
+                "style": query.source,
                 "candidate": role,
                 "move": move.kind,
                 "rank_before": move.before,

@@ -97,14 +97,14 @@ def test_a_foreign_beir_folder_is_read(tmp_path: Path) -> None:
     dataset = read_beir(tmp_path)
     assert dataset.qrels == {"train": {"7": {"1": 1, "2": 2}}, "test": {"8": {"2": 1}}}
     assert dataset.documents == {"1": ["1"], "2": ["2"]}
-    assert dataset.known_queries() == {"8"}
+    assert dataset.seen_queries() == {"8"}
 
 
 def test_a_question_is_known_where_train_or_dev_sees_its_document(beir_folder: Path) -> None:
     (beir_folder / "qrels" / "test.tsv").write_text("q10\td0#1\t1\nq11\td11#0\t1\nq9\td9#1\t1\n")
     dataset = read_beir(beir_folder)
-    assert dataset.known_queries("test") == {"q10", "q9"}
-    assert dataset.known_queries("dev") == set()
+    assert dataset.seen_queries("test") == {"q10", "q9"}
+    assert dataset.seen_queries("dev") == set()
 
 
 BREAKS = {

@@ -179,7 +179,7 @@ def test_it_fits_the_terminal_and_nothing_in_it_is_obeyed(width: int) -> None:
     dataset = sound(train=20)
     evil = "[red]bold[/] \x1b[2J\x07\u202e" + "long " * 200
     passages = dataset.passages | {"p0": Passage("p0", evil, "", "[link=x]doc\x1b")}
-    queries = {key: dataclasses.replace(query, text=evil, style="[b]") for key, query in dataset.queries.items()}
+    queries = {key: dataclasses.replace(query, text=evil, source="[b]") for key, query in dataset.queries.items()}
     said = printed(inspect_dataset(dataclasses.replace(dataset, passages=passages, queries=queries)), width)
     assert "[red]bold[/] [2Jlong" in said
     assert "[b]" in said

@@ -654,7 +654,7 @@ def test_key_phrases_of_any_text_stand_in_it(texts: list[str]) -> None:
 def test_questions_find_their_passages_again(language: str) -> None:
     passages = passages_from_nodes(cut_into_nodes(documents(language), chunk_size=128))
     made = questions_without_llm(list(passages.values()))
-    assert {query.style for query, _ in made} == {"sentence", "heading", KEY_PHRASES}
+    assert {query.source for query, _ in made} == {"sentence", "heading", KEY_PHRASES}
     ranked = BM25({key: passage.text for key, passage in passages.items()}).rank([query.text for query, _ in made], 20)
     assert all(passage in found for (_, passage), found in zip(made, ranked, strict=True))
 

@@ -73,7 +73,7 @@ def test_nothing_of_a_held_out_document_is_trained_on(corpus: Corpus, seed: int)
         for relevant in splits[split].values():
             assert not held_out & set(relevant)
             assert not repeats & {corpus.origin[passage] for passage in relevant}
-    assert dataset.known_queries("test") == set()
+    assert dataset.seen_queries("test") == set()
 
 
 @given(corpus=corpora(), seed=st.integers(0, 50))
@@ -118,7 +118,7 @@ def test_every_question_is_in_one_split_at_most_with_all_its_passages(corpus: Co
 @settings(max_examples=30, deadline=None)
 def test_a_corpus_of_30_documents_gets_both_kinds_of_test_question(corpus: Corpus, seed: int) -> None:
     splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
-    known = corpus.dataset.with_qrels(splits).known_queries("test")
+    known = corpus.dataset.with_qrels(splits).seen_queries("test")
     assert known
     assert set(splits["test"]) - known
     assert splits["train"]
@@ -157,7 +157,7 @@ def test_dev_has_15_percent_of_the_documents_and_a_tenth_of_the_other_questions(
     corpus = made_of(documents, 4, 0, seed)
     carved = hold_out_dev(corpus.dataset.with_qrels({"train": corpus.qrels}), seed=seed)
     train, dev = carved.qrels["train"], carved.qrels["dev"]
-    known = carved.known_queries("dev")
+    known = carved.seen_queries("dev")
     new = carved.documents_of([query for query in dev if query not in known], "dev")
     assert len(new) == max(1, round(0.15 * documents))
     assert not new & carved.documents_of(train, "train")

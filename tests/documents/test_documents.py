@@ -142,13 +142,13 @@ def test_questions_without_an_llm_are_the_same_in_any_order_and_stand_in_their_p
     texts = {passage.id: " ".join(passage.text.split()) for passage in passages}
     headings = {line.lstrip("# ").strip() for p in passages for line in p.text.splitlines() if line.startswith("#")}
     for query, passage in found:
-        if query.style == "sentence":
+        if query.source == "sentence":
             assert query.text in texts[passage]
             assert "://" not in query.text
             assert query.text not in headings
-        if query.style == "key-phrases":
+        if query.source == "key-phrases":
             assert all(word in texts[passage].lower() for word in query.text.split())
-    assert {query.style for query, _ in found} == {"sentence", "heading", "key-phrases"}
+    assert {query.source for query, _ in found} == {"sentence", "heading", "key-phrases"}
     backwards = questions_without_llm(passages[::-1], seed=3)
     assert sorted(found, key=str) == sorted(backwards, key=str)
 

@@ -228,7 +228,7 @@ def test_new_documents_are_in_both_halves() -> None:
     drawn = split_questions(dataset, dataset.qrels["test"], new_documents=0.4, seed=0)
     dataset = dataset.with_qrels({"train": drawn["train"], "dev": drawn["dev"], "test": drawn["test"]})
     left = prepare_next_round(lost(dataset), dataset, seed=0).dataset
-    new = len(left.qrels["test"]) - len(left.known_queries("test"))
+    new = len(left.qrels["test"]) - len(left.seen_queries("test"))
     assert 10 <= new <= 30
 
 

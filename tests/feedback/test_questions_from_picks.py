@@ -185,7 +185,7 @@ def test_feedback_trains_and_no_question_stands_on_two_sides(acme_people: Path, 
     assert all(len(splits) == 1 for splits in sides.values())
     trained = [query for query in made.qrels["train"] if made.queries[query].text in asked]
     assert sum(bool(made.negatives.get(query)) for query in trained) > 10
-    assert all(made.queries[query].style == "human" for query in trained)
+    assert all(made.queries[query].source == "human" for query in trained)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from rag_ft.errors import InputError
 from rag_ft.generation import RealQuestion
 from rag_ft.generation.generate import GeneratedDataset
 from rag_ft.generation.split_assembly import LIKE_ANOTHER
-from rag_ft.training.examples.pairs import training_pairs
+from rag_ft.training.examples.pairs import pair_examples
 from rag_ft.training.recipe import Recipe
 
 FOOTER = "This page is confidential and may not be given to anybody outside of the harbour without a written permit."
@@ -68,7 +68,7 @@ def check(dataset: QADataset) -> None:
     recipe = Recipe(cloze=0.0)
     texts = dataset.passage_texts
     new_texts = [texts[passage] for passage in sorted(held_out & tested)]
-    pair_texts = [pair.passage for pair in training_pairs(dataset, recipe)]
+    pair_texts = [pair.positive for pair in pair_examples(dataset, recipe)]
     groups = near_duplicate_groups(new_texts + pair_texts)
     assert not set(groups[: len(new_texts)]) & set(groups[len(new_texts) :])
     # Nor is a held-out question trained on, nor what nearly repeats it.
@@ -102,7 +102,7 @@ def test_real_questions_are_tested_on_and_nothing_of_them_is_trained_on(
     # Some of them are sentences of the passages, as generated questions are.
     questions = [RealQuestion(node.text.split(". ")[0] + ".", [node.ref_doc_id or ""]) for node in chosen]
     dataset = made(nodes, questions=questions, seed=seed).dataset
-    assert {query.style for query in map(dataset.queries.__getitem__, dataset.qrels["test"])} == {"human"}
+    assert {query.source for query in map(dataset.queries.__getitem__, dataset.qrels["test"])} == {"human"}
     sides = [[dataset.queries[q].text for q in dataset.qrels[name]] for name in ("test", "train")]
     groups = near_duplicate_groups(sides[0] + sides[1])
     assert not set(groups[: len(sides[0])]) & set(groups[len(sides[0]) :])
@@ -115,7 +115,7 @@ def test_a_footer_joins_no_documents_and_is_never_asked_about() -> None:
     assert boilerplate(dataset) == footers
     assert len(set(split_units(dataset).values())) == 30
     assert not footers & {p for part in dataset.qrels.values() for relevant in part.values() for p in relevant}
-    assert dataset.known_queries("test") != set(dataset.qrels["test"])
+    assert dataset.seen_queries("test") != set(dataset.qrels["test"])
 
 
 def test_many_real_questions_on_whole_documents_with_a_footer_are_split() -> None:
@@ -124,7 +124,7 @@ def test_many_real_questions_on_whole_documents_with_a_footer_are_split() -> Non
     questions = [RealQuestion(" ".join(draw.choices(WORDS, k=9)) + "?", [f"d{n % 60}"]) for n in range(800)]
     found = generate_qa_dataset(nodes, use_llm=False, questions=questions)
     styles = {
-        split: Counter(found.dataset.queries[q].style for q in part) for split, part in found.dataset.qrels.items()
+        split: Counter(found.dataset.queries[q].source for q in part) for split, part in found.dataset.qrels.items()
     }
     assert set(styles["test"]) == {"human"}
     assert styles["test"]["human"] >= 450
@@ -173,7 +173,7 @@ def test_where_all_documents_are_known_all_of_them_train_and_no_held_out_questio
         if row["reason"] == LIKE_ANOTHER and row["passage"]
     }
     assert len(too_like & left_out) <= 0.2 * len(too_like | trained)
-    unknown = set(dataset.qrels["test"]) - dataset.known_queries("test")
+    unknown = set(dataset.qrels["test"]) - dataset.seen_queries("test")
     assert {dataset.passages[p].document for query in unknown for p in dataset.qrels["test"][query]} <= left_out
     for held_out in ("dev", "test"):
         sides = [[dataset.queries[q].text for q in dataset.qrels.get(name, {})] for name in (held_out, "train")]

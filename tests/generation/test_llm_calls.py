@@ -37,7 +37,7 @@ def test_every_passage_gets_its_questions_in_several_styles(server: tuple[State,
     state, address = server
     found = questions_from_llm(about_in_winter(40), clerk(address), workers=8)
     assert texts(found) == expected(40)
-    assert {query.style for query, _ in found.pairs} == {"question", "keywords", "situation", "reworded"}
+    assert {query.source for query, _ in found.pairs} == {"question", "keywords", "situation", "reworded"}
     assert state.stats()["outcomes"] == {"ok": 40}
     assert 2 <= state.stats()["most_in_flight"] <= 8
 

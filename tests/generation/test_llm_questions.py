@@ -159,7 +159,7 @@ def test_styles_of_ones_own_are_told_to_the_llm() -> None:
     clerk = Clerk()
     found = questions_from_llm(about(1), clerk, styles=["a question of a child"], questions_per_passage=1)
     assert "- a question of a child: a question of a child" in clerk.answered[0]
-    assert found.pairs[0][0].style == "a question of a child"
+    assert found.pairs[0][0].source == "a question of a child"
 
 
 def test_answers_and_evidence_come_with_the_questions(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_an_llm_gives_a_dataset_of_several_styles() -> None:
     assert made.dataset.splits == ["train", "dev", "test"]
     assert set(STYLES) <= set(made.dataset.info["styles"])
     styles = {
-        split: {made.dataset.queries[query].style for query in part} for split, part in made.dataset.qrels.items()
+        split: {made.dataset.queries[query].source for query in part} for split, part in made.dataset.qrels.items()
     }
     assert styles["test"] <= set(STYLES)
     assert styles["dev"] <= {*STYLES, "key-phrases"}

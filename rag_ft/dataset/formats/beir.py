@@ -136,7 +136,7 @@ def _passage_row(passage: Passage) -> dict[str, str]:
 
 
 def _query_row(query: Query) -> dict[str, str]:
-    further = {"style": query.style, "answer": query.answer, "evidence": query.evidence}
+    further = {"style": query.source, "answer": query.answer, "evidence": query.evidence}
     return {"_id": query.id, "text": query.text} | {key: value for key, value in further.items() if value}
 
 

@@ -46,7 +46,7 @@ def dataset_from_pairs(
 
     def drop(query: Query, passage: str, reason: str) -> None:
         told.add(query.id)
-        dropped.append({"query": query.text, "passage": passage, "reason": reason, "style": query.style})
+        dropped.append({"query": query.text, "passage": passage, "reason": reason, "style": query.source})
 
     for pair in pairs:
         query = queries[_key(pair, split)]

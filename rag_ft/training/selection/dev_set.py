@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from rag_ft.dataset.qa_dataset import QADataset, ScoredPair
+from rag_ft.dataset.sources import HUMAN, KEY_PHRASES
 from rag_ft.dataset.splitting import MOST_DEV
-from rag_ft.dataset.styles import HUMAN, KEY_PHRASES
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.text.sketch import hash_of
 from rag_ft.embedding.encoding import encode
@@ -104,7 +104,7 @@ class DevQuestions:
         earlier = set(dataset.info.get("earlier_questions", ()))
         named = {KEY_PHRASES: "key phrases", HUMAN: "real"}
         source = {
-            query: ("earlier " if query in earlier else "") + named.get(dataset.queries[query].style, "other")
+            query: ("earlier " if query in earlier else "") + named.get(dataset.queries[query].source, "other")
             for query in dataset.require("dev")
         }
         asked = _drawn(source, MOST_DEV, seed)
@@ -122,7 +122,7 @@ class DevQuestions:
         chosen = relevant | {others[place] for place in drawn}
         ids = [passage for passage in dataset.passages if passage in chosen]
         texts = dataset.passage_texts
-        known = dataset.known_queries("dev")
+        known = dataset.seen_queries("dev")
         return cls(
             list(qrels),
             [dataset.queries[query].text for query in qrels],

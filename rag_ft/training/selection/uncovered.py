@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.dataset.styles import SENTENCE
+from rag_ft.dataset.sources import SENTENCE
 from rag_ft.dataset.text.cloze import sentences, without_copy
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.training.selection.dev_set import ENOUGH, Dev, DevQuestions
