@@ -21,19 +21,19 @@ def step(batch_size: int, inner_batch: int) -> float:
     """The peak of one training step, in MB over what was there before it."""
     from rag_ft import Recipe
     from rag_ft.embedding.loading import load_sentence_transformer
-    from rag_ft.training.examples.pairs import Pair
+    from rag_ft.training.examples.pairs import TrainingExample
     from rag_ft.training.loop.trainer import run_trainer
 
     model = load_sentence_transformer("local", max_length=128)
 
-    def pairs(count: int) -> list[Pair]:
+    def pairs(count: int) -> list[TrainingExample]:
         words = ["harbour", "crane", "badge", "leave", "tide", "cargo", "quay", "night", "claim", "form"]
         return [
-            Pair(f"question {n} {words[n % 10]}", f"passage {n} " + " ".join(words * 20), frozenset([n]))
+            TrainingExample(f"question {n} {words[n % 10]}", f"passage {n} " + " ".join(words * 20), frozenset([n]))
             for n in range(count)
         ]
 
-    recipe = Recipe(epochs=1, together=1, batch_size=inner_batch, inner_batch=inner_batch)
+    recipe = Recipe(epochs=1, similar_per_batch=1, batch_size=inner_batch, inner_batch=inner_batch)
     run_trainer(model, pairs(8), recipe.but(batch_size=8), max_steps=1)  # optimiser and libraries are there now
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run_trainer(model, pairs(batch_size), recipe.but(batch_size=batch_size), max_steps=1)

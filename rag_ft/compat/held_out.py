@@ -10,7 +10,7 @@ import numpy as np
 from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset, question_and_passage
 from rag_ft.compat.warn import warn
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.training.loop.tuning import Tuning
+from rag_ft.training.loop.fit_result import FitResult
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.selection.dev_score import dev_score
 from rag_ft.training.selection.dev_set import DevQuestions, State, copy_weights, interpolate_weights
@@ -33,16 +33,16 @@ def dev_figure(dev: DevQuestions, model: SentenceTransformer) -> float:
 
 
 def choose_weights(
-    model: SentenceTransformer, base: State, tuning: Tuning, recipe: Recipe, dev: DevQuestions | None
+    model: SentenceTransformer, base: State, fit: FitResult, recipe: Recipe, dev: DevQuestions | None
 ) -> Chosen:
     """Give a model the best of the tuned weights, or of those nearer to the base; the base's where all do worse."""
-    tuned = tuning.weights or copy_weights(model)
+    tuned = fit.weights or copy_weights(model)
     if dev is None:
         warn("there are too few questions to hold some out: nothing tells whether the tuned model is better")
         model.load_state_dict(tuned)
         return Chosen(1.0, {})
     model.load_state_dict(base)
-    found = {"base": dev_figure(dev, model)} | tuning.scores
+    found = {"base": dev_figure(dev, model)} | fit.scores
     best = (0.0, found["base"], base)
     for share in sorted(recipe.shares):  # of two that do as well the larger one
         weights = interpolate_weights(base, tuned, share)

@@ -23,7 +23,7 @@ from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.embedding.saving import save_model
 from rag_ft.errors import InputError
 from rag_ft.files import sha256_of
-from rag_ft.training.examples.pairs import question_styles, questions_sketch, training_pairs
+from rag_ft.training.examples.pairs import pair_examples, question_styles, questions_sketch
 from rag_ft.training.loop.checkpoints import Checkpoints
 from rag_ft.training.loop.principal_axes import add_rotation, turn_again
 from rag_ft.training.loop.trainer import check_training_device, run_trainer
@@ -211,17 +211,17 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         dataset = hold_out_dev(with_dev(self._train, self._val, self.use_all_docs), seed=self.seed)
         if self._max_length is None and token_limit(self.model):
             self.model.max_seq_length = fitting_max_length(self.model, [example.texts[1] for example in self.examples])
-        pairs = training_pairs(dataset, recipe)
+        pairs = pair_examples(dataset, recipe)
         if len(pairs) < 2:
             raise InputError(f"the dataset has {len(pairs)} questions to train on: give 2 or more")
         dev = DevQuestions.of(dataset, self.seed) if dataset.qrels.get("dev") else None
         if recipe.dimensions:
-            add_rotation(self.model, [pair.query for pair in pairs], list(dataset.passage_texts.values()))
+            add_rotation(self.model, [pair.anchor for pair in pairs], list(dataset.passage_texts.values()))
         base = copy_weights(self.model)
         wanted = sha256_of(*map(repr, (self.model_id, self.model.max_seq_length, self.model.prompts, recipe, pairs)))
         checkpoints = Checkpoints.beside(output, wanted, {"epochs": recipe.epochs, "pairs": len(pairs)})
         try:
-            tuning = run_trainer(
+            fit = run_trainer(
                 self.model,
                 pairs,
                 recipe,
@@ -229,11 +229,11 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
                 folder=checkpoints.stage("round-1"),
                 show_progress=self.show_progress_bar,
             )
-            chosen = choose_weights(self.model, base, tuning, recipe, dev)
+            chosen = choose_weights(self.model, base, fit, recipe, dev)
             self.dev = chosen.dev
             if chosen.share and recipe.dimensions:
                 turn_again(self.model, list(dataset.passage_texts.values()), dev, recipe.dimensions)
-            findings = check_questions(dataset) + check_losses(tuning.losses)
+            findings = check_questions(dataset) + check_losses(fit.losses)
             for finding in findings:
                 logger.warning("%s", finding)
             training = {
@@ -243,7 +243,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
                 "dev_ndcg@10": {name: round(value, 4) for name, value in chosen.dev.items()},
                 "share": chosen.share,
                 "findings": findings,
-                "interrupted": tuning.interrupted,
+                "interrupted": fit.interrupted,
                 "seconds": round(time.monotonic() - started, 1),
                 "question_styles": question_styles(dataset),
                 "corpus": sketch_of(dataset.passage_texts.values()),

@@ -17,10 +17,15 @@ from rag_ft.dataset.splitting import hold_out_dev
 from rag_ft.dataset.text.sketch import hash_of
 from rag_ft.embedding.encoding import encode, token_limit
 from rag_ft.errors import InputError
-from rag_ft.training.examples.distillation import NEAR, ranked_pairs, vector_pairs
-from rag_ft.training.examples.focus import what_bm25_misses
+from rag_ft.training.examples.distillation import NEAR, ranking_examples, vector_examples
 from rag_ft.training.examples.hard_negatives import mine_negatives, without_mined
-from rag_ft.training.examples.pairs import Pair, is_generated, scored_pairs, training_pairs, without_held_out
+from rag_ft.training.examples.pairs import (
+    TrainingExample,
+    is_generated,
+    pair_examples,
+    scored_examples,
+    without_held_out,
+)
 from rag_ft.training.loop.checkpoints import Checkpoints
 from rag_ft.training.loop.lora import DEFAULT_RATE
 from rag_ft.training.loop.losses import SHAPE, check_dimensions, check_shape, loss_that_fits
@@ -75,7 +80,7 @@ class Plan:
     teacher: SentenceTransformer | None
     dataset: QADataset
     recipe: Recipe
-    examples: list[Pair]
+    examples: list[TrainingExample]
     dev: Dev | None
     fingerprint: str
     max_pairs: int | None = None
@@ -147,7 +152,7 @@ def plan_training(
             _say_level(level, shares)
     rotation = None
     if recipe.dimensions and shares and shape != "vectors":  # a teacher's vectors have axes of their own
-        rotation = add_rotation(model, [pair.query for pair in examples], list(dataset.passage_texts.values()))
+        rotation = add_rotation(model, [example.anchor for example in examples], list(dataset.passage_texts.values()))
         base = copy_weights(model)
     recipe = replace(recipe, shares=shares)
     seconds = None
@@ -248,27 +253,25 @@ def examples_for(
     model: SentenceTransformer,
     teacher: SentenceTransformer | None,
     max_pairs: int | None,
-) -> list[Pair]:
+) -> list[TrainingExample]:
     """What is trained on, in the shape that the loss learns from."""
     shape = SHAPE[recipe.loss or "mnr"]
     if shape in ("scored", "binary"):
-        return scored_pairs(dataset, shape == "binary", max_pairs, recipe.seed)
-    if recipe.focus is not None:
-        dataset = what_bm25_misses(dataset)
+        return scored_examples(dataset, shape == "binary", max_pairs, recipe.seed)
     if recipe.mine is not None:
         dataset = without_mined(dataset)
     if shape == "vectors" and teacher is not None:
-        return vector_pairs(dataset, teacher, model.get_embedding_dimension() or 0, recipe.seed, max_pairs)
+        return vector_examples(dataset, teacher, model.get_embedding_dimension() or 0, recipe.seed, max_pairs)
     if shape == "rankings" and teacher is not None:
         # What is near to the answer is not wrong here: the teacher says how near.
         dataset = mine_negatives(dataset, teacher, by=recipe.mine or "dense", count=NEAR, margin=10.0)
         recipe = replace(recipe, negatives=NEAR)
-        examples = ranked_pairs(training_pairs(dataset, recipe, max_pairs), teacher, recipe.seed)
+        examples = ranking_examples(pair_examples(dataset, recipe, max_pairs), teacher, recipe.seed)
     elif recipe.mine is not None:
         dataset = mine_negatives(dataset, model, by=recipe.mine, count=max(1, recipe.negatives))
-        examples = training_pairs(dataset, recipe, max_pairs)
+        examples = pair_examples(dataset, recipe, max_pairs)
     else:
-        examples = training_pairs(dataset, recipe, max_pairs)
+        examples = pair_examples(dataset, recipe, max_pairs)
     if not examples:
         raise InputError("the train split has no pair of a question and a passage with text in them")
     if shape == "triplets" and not examples[0].negatives:
@@ -286,7 +289,7 @@ def fingerprint_of(
     dataset: QADataset,
     dev: Dev | None,
     recipe: Recipe,
-    examples: Sequence[Pair],
+    examples: Sequence[TrainingExample],
     max_minutes: float | None,
 ) -> str:
     """What must be the same for a training to go on."""
@@ -294,10 +297,10 @@ def fingerprint_of(
     asked = [(query, dataset.queries[query].text, grades) for query, grades in dataset.qrels.get("dev", {}).items()]
     digest.update(repr((model.prompts, model.max_seq_length, recipe.to_dict(), max_minutes, sorted(asked))).encode())
     digest.update(repr(dev.passages() if dev is not None else None).encode())  # a figure is one among these
-    for pair in examples:
-        digest.update(repr((pair.query, pair.passage, pair.negatives)).encode())
-        digest.update(b"" if pair.label is None else np.asarray(pair.label, dtype=np.float32).tobytes())
-        digest.update(repr((sorted(map(str, pair.keys)), sorted(map(str, pair.shown)))).encode())
+    for row in examples:
+        digest.update(repr((row.anchor, row.positive, row.negatives)).encode())
+        digest.update(b"" if row.label is None else np.asarray(row.label, dtype=np.float32).tobytes())
+        digest.update(repr((sorted(map(str, row.positive_ids)), sorted(map(str, row.in_batch_ids)))).encode())
     for weights in (base, teacher.state_dict() if teacher is not None else {}):
         for name, tensor in weights.items():
             digest.update(name.encode())

@@ -19,7 +19,9 @@ Loss = Literal[
     "mnr", "gist", "triplet", "cosent", "cosine", "online-contrastive", "contrastive", "mse", "margin-mse", "kl"
 ]
 Miner = Literal["dense", "bm25", "both", "mix"]
-Focus = Literal["bm25-misses"]
+
+OLD_NAMES = {"together": "similar_per_batch"}
+"""Key in `rag_ft.json` and setting on the command line -> field of the recipe. Files keep the keys of version 0.1.0."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,12 @@ class Recipe:
         mine: who looks for hard negatives before training: `dense` (the model itself), `bm25`, `both` in turn, or the
             `mix` of their scores; None takes those of the dataset. Batches of similar passages are most of what they
             bring, at no cost.
-        focus: train on some of the questions alone: `bm25-misses`, for an embedding that is mixed with BM25
-            (`rag_ft.training.examples.focus`); None trains on all.
         rounds: of mining and training, each with the model of the round before.
         lora: rank of the low-rank updates that are trained in place of the weights (Hu et al. 2022) and merged when
             the model is saved; 0 trains all weights. Needs peft.
         dimensions: lengths that vectors may be cut to afterwards (Matryoshka); the full one is always trained.
-        together: rows with similar passages, by the base model, that come into one batch: hard negatives without
-            mining. 1 makes random batches.
+        similar_per_batch: number of rows with similar passages (by the base model) that enter a batch together. They
+            are hard negatives without mining. 1 makes random batches.
         learning_rate: the peak, after a linear warm-up.
         warmup: share of the steps, as the fine-tuning of BERT has it (Devlin et al. 2019).
         scale: of the cosine in the loss (1 / temperature); 20 is what most of the base models were trained with.
@@ -76,11 +76,10 @@ class Recipe:
     loss: Loss | None = None
     negatives: int = 1
     mine: Miner | None = None
-    focus: Focus | None = None
     rounds: int = 1
     lora: int = 0
     dimensions: tuple[int, ...] = ()
-    together: int = 4
+    similar_per_batch: int = 4
     learning_rate: float = 1e-4
     warmup: float = 0.1
     scale: float = 20.0
@@ -96,11 +95,20 @@ class Recipe:
         Raises:
             InputError: with the setting and its value.
         """
-        for name, known in (("loss", get_args(Loss)), ("mine", get_args(Miner)), ("focus", get_args(Focus))):
+        for name, known in (("loss", get_args(Loss)), ("mine", get_args(Miner))):
             if getattr(self, name) not in (None, *known):
                 raise InputError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}")
         least_values = {"batch_size": 2, "negatives": 0, "lora": 0}
-        for name in ("epochs", "patience", "batch_size", "inner_batch", "together", "negatives", "rounds", "lora"):
+        for name in (
+            "epochs",
+            "patience",
+            "batch_size",
+            "inner_batch",
+            "similar_per_batch",
+            "negatives",
+            "rounds",
+            "lora",
+        ):
             least = least_values.get(name, 1)
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -131,6 +139,7 @@ class Recipe:
             >>> Recipe().but(epochs=1, loss="gist").loss
             'gist'
         """
+        settings = {OLD_NAMES.get(name, name): value for name, value in settings.items()}
         known = {each.name for each in fields(self)}
         for name in settings:
             if name not in known:
@@ -138,8 +147,17 @@ class Recipe:
         return replace(self, **settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain values, as `rag_ft.json` keeps it."""
-        return asdict(self) | {"shares": list(self.shares), "dimensions": list(self.dimensions)}
+        """The recipe as plain values, as `rag_ft.json` keeps it.
+
+        The keys and their order stay those of version 0.1.0, because the fingerprint of a training covers them.
+        """
+        key_of = {name: key for key, name in OLD_NAMES.items()}
+        found: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            found[key_of.get(name, name)] = list(value) if isinstance(value, tuple) else value
+            if name == "mine":
+                found["focus"] = None  # an option of 0.1.0 that is gone
+        return found
 
 
 def _is_number(value: object) -> bool:

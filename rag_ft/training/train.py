@@ -26,11 +26,11 @@ from rag_ft.errors import InputError
 from rag_ft.training.examples.distillation import compare_with_teacher
 from rag_ft.training.examples.pairs import question_styles, questions_sketch
 from rag_ft.training.loop.checkpoints import Checkpoints
+from rag_ft.training.loop.fit_result import FitResult
 from rag_ft.training.loop.principal_axes import remove_rotation, turn_again
 from rag_ft.training.loop.rounds import tune_in_rounds
 from rag_ft.training.loop.time_budget import in_words
 from rag_ft.training.loop.trainer import check_trackers, check_training_device
-from rag_ft.training.loop.tuning import Tuning
 from rag_ft.training.plan import Plan, plan_training
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.selection.dev_set import ENOUGH, dev_triplets, triplet_accuracy
@@ -222,13 +222,13 @@ def _carry_out(
     triplets = dev_triplets(plan.dataset, recipe.seed)
     accuracy = {"base": triplet_accuracy(model, triplets)} if len(triplets) >= ENOUGH else {}
     choice = Selection(0.0, plan.base, plan.base_scores)
-    tunings: list[Tuning] = []
+    fits: list[FitResult] = []
     findings = plan.findings
     if checkpoints is not None:
         logs = output.with_name(output.name + ".logs")
         if plan.teacher is not None:
             plan.teacher.to("cpu")  # it has labelled all, and the student needs the memory
-        choice, tunings, signs = tune_in_rounds(plan, checkpoints, show_progress, report_to, logs)
+        choice, fits, signs = tune_in_rounds(plan, checkpoints, show_progress, report_to, logs)
         findings = [*findings, *signs]
     if choice.share == 0.0 and recipe.dimensions:
         logger.warning("the base model stays, so its vectors cannot be cut: it was not trained for that")
@@ -239,7 +239,7 @@ def _carry_out(
         turn_again(model, list(plan.dataset.passage_texts.values()), plan.dev, recipe.dimensions)
     for finding in findings:
         logger.warning("%s", finding)
-    training = _record(plan, choice, tunings, findings, started)
+    training = _record(plan, choice, fits, findings, started)
     # By which a comparison knows that it would ask what was trained on.
     training["questions"] = questions_sketch(plan.dataset, before.get("training", {}).get("questions", ()))
     if accuracy:
@@ -255,7 +255,7 @@ def _carry_out(
 
 
 def _record(
-    plan: Plan, choice: Selection, tunings: Sequence[Tuning], findings: Sequence[str], started: float
+    plan: Plan, choice: Selection, fits: Sequence[FitResult], findings: Sequence[str], started: float
 ) -> dict[str, Any]:
     """What `rag_ft.json` says of a training."""
     dev, level = plan.dev, plan.level
@@ -273,8 +273,8 @@ def _record(
         "general": {name: round(score, 4) for name, score in choice.general.items()},
         "level": None if level is None else round(level, 4),
         "findings": list(findings),
-        "texts_per_second": round(tunings[-1].texts_per_second, 1) if tunings else None,
-        "interrupted": any(tuning.interrupted for tuning in tunings),
+        "texts_per_second": round(fits[-1].texts_per_second, 1) if fits else None,
+        "interrupted": any(fit.interrupted for fit in fits),
         "seconds": round(time.monotonic() - started, 1),
         "question_styles": question_styles(plan.dataset),
         # By which a check-up knows that the model was tuned for a corpus already.

@@ -13,8 +13,8 @@ from rag_ft import InputError, QADataset, cut_into_nodes, generate_qa_dataset, r
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer, local_model_folder
 from rag_ft.generation import read_questions
-from rag_ft.training.examples.distillation import FAR, ranked_pairs, vector_pairs
-from rag_ft.training.examples.pairs import Pair
+from rag_ft.training.examples.distillation import FAR, ranking_examples, vector_examples
+from rag_ft.training.examples.pairs import TrainingExample
 from rag_ft.training.loop.principal_axes import onto_principal_axes
 from rag_ft.training.selection.dev_set import DevQuestions
 
@@ -96,26 +96,29 @@ def test_longer_vectors_keep_their_cosines_on_fewer_axes() -> None:
 
 def test_every_passage_that_training_may_see_is_taught(dataset: QADataset) -> None:
     teacher = load_sentence_transformer("local", max_length=32)
-    found = vector_pairs(dataset, teacher, 384)
+    found = vector_examples(dataset, teacher, 384)
     documents = dataset.documents_of(dataset.qrels["train"], "train")
     texts = {text for key, text in dataset.passage_texts.items() if dataset.passages[key].document in documents}
-    assert {pair.passage for pair in found} == texts
-    assert {pair.query for pair in found} == {dataset.queries[query].text for query in dataset.qrels["train"]}
+    assert {pair.positive for pair in found} == texts
+    assert {pair.anchor for pair in found} == {dataset.queries[query].text for query in dataset.qrels["train"]}
     label = np.asarray(found[0].label)
     assert label.shape == (2, 384)
-    assert np.allclose(label[1], encode(teacher, [found[0].passage], "document")[0], atol=0.02)
+    assert np.allclose(label[1], encode(teacher, [found[0].positive], "document")[0], atol=0.02)
 
 
 def test_a_teacher_ranks_some_far_passages_too() -> None:
-    pairs = [Pair(f"Who signs form {n}?", f"Form {n} is signed in harbour {n}.", negatives=("near",)) for n in range(5)]
+    pairs = [
+        TrainingExample(f"Who signs form {n}?", f"Form {n} is signed in harbour {n}.", negatives=("near",))
+        for n in range(5)
+    ]
     teacher = load_sentence_transformer("local", max_length=32)
-    found = ranked_pairs(pairs, teacher)
+    found = ranking_examples(pairs, teacher)
     for pair in found:
         assert pair.negatives[0] == "near"
         assert len(pair.negatives) == 1 + FAR == len(pair.label) - 1
-        assert pair.passage not in pair.negatives
-    assert found == ranked_pairs(pairs, teacher)
-    assert len(ranked_pairs(pairs[:2], teacher)[0].negatives) == 1  # there are no others
+        assert pair.positive not in pair.negatives
+    assert found == ranking_examples(pairs, teacher)
+    assert len(ranking_examples(pairs[:2], teacher)[0].negatives) == 1  # there are no others
 
 
 def half(dataset: QADataset, which: int) -> QADataset:

@@ -15,7 +15,7 @@ from rag_ft.dataset import write_beir
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.examples.hard_negatives import without_mined
-from rag_ft.training.examples.pairs import training_pairs
+from rag_ft.training.examples.pairs import pair_examples
 from rag_ft.training.plan import examples_for
 
 LONG = "Leave is booked in HELM two weeks before it begins, and the harbourmaster signs it. "
@@ -99,7 +99,7 @@ def test_what_is_held_out_of_a_few_documents_is_no_negative() -> None:
     mined = mine_negatives(dataset, by="bm25", count=3, margin=1.0)
     found = {passage for query, some in mined.negatives.items() for passage in some if passage != "p12"}
     assert found <= {f"p{n}" for n in range(10)}
-    (first, *_) = training_pairs(dataset, Recipe(negatives=1, cloze=0.0))
+    (first, *_) = pair_examples(dataset, Recipe(negatives=1, cloze=0.0))
     assert first.negatives == (passages["p3"].text,)
 
 
@@ -139,10 +139,10 @@ def test_mined_negatives_of_real_policies_are_nearer_than_chance(dataset: QAData
 
 def test_pairs_carry_as_many_negatives_each_and_never_an_answer() -> None:
     dataset = replace(small(), negatives={"q": ["sick", "copy"]})
-    pairs = {pair.query: pair for pair in training_pairs(dataset, Recipe(negatives=2))}
+    pairs = {pair.anchor: pair for pair in pair_examples(dataset, Recipe(negatives=2))}
     assert len({len(pair.negatives) for pair in pairs.values()}) == 1
     texts = dataset.passage_texts
     assert texts["copy"] not in pairs["Where is leave booked two weeks before it begins?"].negatives
     for pair in pairs.values():
-        assert pair.passage not in pair.negatives
-    assert not any(pair.negatives for pair in training_pairs(dataset, Recipe(negatives=0)))
+        assert pair.positive not in pair.negatives
+    assert not any(pair.negatives for pair in pair_examples(dataset, Recipe(negatives=0)))

@@ -25,7 +25,7 @@ from rag_ft.dataset import ScoredPair
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.retrieval.bm25 import BM25
-from rag_ft.training.examples.pairs import training_pairs
+from rag_ft.training.examples.pairs import pair_examples
 from rag_ft.training.loop.losses import check_dimensions, loss_for
 from rag_ft.training.loop.principal_axes import add_rotation, remove_rotation, turn_again
 from rag_ft.training.loop.trainer import run_trainer, without_dropout
@@ -77,7 +77,7 @@ def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settin
 def test_vectors_cut_to_128_numbers_find_nearly_as_much(dataset: QADataset) -> None:
     model = load_sentence_transformer("local", max_length=64)
     recipe = SMALL.but(dimensions=(128,))
-    pairs = training_pairs(dataset, recipe)
+    pairs = pair_examples(dataset, recipe)
     asked = DevQuestions.of(dataset.with_qrels({"dev": dataset.qrels["test"]}))
 
     def figure(dimension: int | None) -> float:
@@ -88,7 +88,7 @@ def test_vectors_cut_to_128_numbers_find_nearly_as_much(dataset: QADataset) -> N
         return float(asked.values_of(*vectors).mean())
 
     whole, cut = figure(None), figure(128)
-    rotation = add_rotation(model, [pair.query for pair in pairs], [pair.passage for pair in pairs])
+    rotation = add_rotation(model, [pair.anchor for pair in pairs], [pair.positive for pair in pairs])
     assert rotation is not None
     assert add_rotation(model, ["who"], ["he"]) is None
     assert figure(None) == pytest.approx(whole, abs=0.01)

@@ -24,23 +24,23 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from rag_ft import InputError, QADataset
 from rag_ft.dataset import write_beir
 from rag_ft.embedding.loading import load_sentence_transformer
-from rag_ft.training.examples.pairs import Pair
-from rag_ft.training.loop import callbacks as watcher_module
+from rag_ft.training.examples.pairs import TrainingExample
 from rag_ft.training.loop import trainer as trainer_module
-from rag_ft.training.loop.callbacks import Watcher
+from rag_ft.training.loop import training_monitor as watcher_module
 from rag_ft.training.loop.checkpoints import Checkpoints
 from rag_ft.training.loop.lora import add_lora
 from rag_ft.training.loop.trainer import run_trainer
+from rag_ft.training.loop.training_monitor import TrainingMonitor
 from rag_ft.training.recipe import Recipe
 
 PROGRAM = """
 import logging, sys
 from rag_ft import load_dataset, train_model
-from rag_ft.training.loop import callbacks as watcher
+from rag_ft.training.loop import training_monitor as watcher
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 watcher.SECONDS_BETWEEN = 0.5
 trained = train_model(load_dataset(sys.argv[1]), sys.argv[2], "local", max_length=64, max_pairs=96,
-                      epochs=3, batch_size=16, together=1, shares=(1.0,))
+                      epochs=3, batch_size=16, similar_per_batch=1, shares=(1.0,))
 """
 
 
@@ -132,9 +132,11 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path: Path, ca
     assert not third.folder.parent.exists()
 
 
-def pairs(count: int = 64) -> list[Pair]:
+def pairs(count: int = 64) -> list[TrainingExample]:
     return [
-        Pair(f"Who signs form {n}?", f"Form {n} is signed by master {n}.", frozenset([n]), shown=frozenset([n]))
+        TrainingExample(
+            f"Who signs form {n}?", f"Form {n} is signed by master {n}.", frozenset([n]), in_batch_ids=frozenset([n])
+        )
         for n in range(count)
     ]
 
@@ -143,7 +145,7 @@ def pairs(count: int = 64) -> list[Pair]:
 def test_a_training_that_broke_off_measures_no_epoch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watcher_module, "SECONDS_BETWEEN", 0.0)
     monkeypatch.setattr(watcher_module, "LARGEST_PART", 1e9)
-    recipe = Recipe(epochs=3, batch_size=16, together=1)
+    recipe = Recipe(epochs=3, batch_size=16, similar_per_batch=1)
     whole = run_trainer(load_sentence_transformer("local", max_length=32), pairs(32), recipe, lambda: 0.5)
     measured: list[float] = []
 
@@ -157,10 +159,10 @@ def test_a_training_that_broke_off_measures_no_epoch_twice(tmp_path: Path, monke
         run_trainer(load_sentence_transformer("local", max_length=32), pairs(32), recipe, measure, folder=tmp_path)
     # What was being written when the power went is no checkpoint.
     (tmp_path / "checkpoint-999").mkdir()
-    tuning = run_trainer(load_sentence_transformer("local", max_length=32), pairs(32), recipe, measure, folder=tmp_path)
+    fit = run_trainer(load_sentence_transformer("local", max_length=32), pairs(32), recipe, measure, folder=tmp_path)
     assert len(measured) == 4  # epochs 1 and 2, and 2 and 3 after the cut
-    assert list(tuning.scores) == list(whole.scores) == ["epoch 1", "epoch 2", "epoch 3"]
-    assert tuning.losses[-1] == pytest.approx(whole.losses[-1], rel=0.05)
+    assert list(fit.scores) == list(whole.scores) == ["epoch 1", "epoch 2", "epoch 3"]
+    assert fit.losses[-1] == pytest.approx(whole.losses[-1], rel=0.05)
     assert not (tmp_path / "checkpoint-999").exists()
 
 
@@ -175,20 +177,22 @@ def test_control_c_keeps_the_best_so_far() -> None:
         return measured[-1]
 
     before = signal.getsignal(signal.SIGINT)
-    recipe = Recipe(epochs=50, batch_size=16, together=1)
-    tuning = run_trainer(model, pairs(), recipe, measure)
-    assert tuning.interrupted
-    assert next(iter(tuning.scores)) == "epoch 1"
-    assert len(tuning.scores) <= 2
-    assert tuning.weights is not None
+    recipe = Recipe(epochs=50, batch_size=16, similar_per_batch=1)
+    fit = run_trainer(model, pairs(), recipe, measure)
+    assert fit.interrupted
+    assert next(iter(fit.scores)) == "epoch 1"
+    assert len(fit.scores) <= 2
+    assert fit.weights is not None
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_training_ends_where_dev_gets_no_better() -> None:
     model = load_sentence_transformer("local", max_length=32)
     figures = iter([0.5, 0.6, 0.55, 0.54, 0.9])
-    tuning = run_trainer(model, pairs(), Recipe(epochs=5, patience=2, batch_size=32, together=1), lambda: next(figures))
-    assert list(tuning.scores.values()) == [0.5, 0.6, 0.55, 0.54]
+    fit = run_trainer(
+        model, pairs(), Recipe(epochs=5, patience=2, batch_size=32, similar_per_batch=1), lambda: next(figures)
+    )
+    assert list(fit.scores.values()) == [0.5, 0.6, 0.55, 0.54]
 
 
 @pytest.mark.slow
@@ -206,9 +210,9 @@ def test_out_of_memory_goes_on_with_smaller_parts(loss: Any, monkeypatch: pytest
     monkeypatch.setattr(type(model), "forward", short_of_memory)
     label = {"mnr": None, "cosine": 1.0, "contrastive": 1}[loss]
     given = [replace(pair, label=label) for pair in pairs()]
-    tuning = run_trainer(model, given, Recipe(epochs=2, batch_size=64, together=1, loss=loss), lambda: 0.5)
-    assert tuning.inner_batch == seen[-1] == 16 < max(seen)
-    assert list(tuning.scores) == ["epoch 1", "epoch 2"]
+    fit = run_trainer(model, given, Recipe(epochs=2, batch_size=64, similar_per_batch=1, loss=loss), lambda: 0.5)
+    assert fit.inner_batch == seen[-1] == 16 < max(seen)
+    assert list(fit.scores) == ["epoch 1", "epoch 2"]
 
 
 @pytest.mark.slow
@@ -223,8 +227,8 @@ def test_out_of_memory_with_the_fewest_pairs_takes_gradient_checkpointing(monkey
 
     monkeypatch.setattr(type(model), "forward", short_of_memory)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tuning = run_trainer(model, pairs(16), Recipe(epochs=3, batch_size=16, together=1), lambda: 0.5)
-    assert tuning.inner_batch == 4
+    fit = run_trainer(model, pairs(16), Recipe(epochs=3, batch_size=16, similar_per_batch=1), lambda: 0.5)
+    assert fit.inner_batch == 4
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor)}
     assert {name.split(".layer.")[1][0] for name in changed if ".layer." in name} == set("012345")  # all of its layers
 
@@ -233,13 +237,13 @@ def test_out_of_memory_with_the_fewest_pairs_takes_gradient_checkpointing(monkey
 def test_dev_is_measured_within_long_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watcher_module, "STEPS_BETWEEN", 2)
     model = load_sentence_transformer("local", max_length=32)
-    recipe = Recipe(epochs=1, batch_size=8, together=1, patience=9)
+    recipe = Recipe(epochs=1, batch_size=8, similar_per_batch=1, patience=9)
     figures = iter([0.1, 0.3, 0.2, 0.4, 0.25])
-    tuning = run_trainer(model, pairs(80), recipe, lambda: next(figures))  # ten steps
+    fit = run_trainer(model, pairs(80), recipe, lambda: next(figures))  # ten steps
     places = ("epoch 0.20", "epoch 0.40", "epoch 0.60", "epoch 0.80", "epoch 1")
-    assert tuning.scores == dict(zip(places, (0.1, 0.3, 0.2, 0.4, 0.25), strict=True))
-    assert tuning.weights is not None
-    assert any(not torch.equal(tuning.weights[name], tensor) for name, tensor in model.state_dict().items())
+    assert fit.scores == dict(zip(places, (0.1, 0.3, 0.2, 0.4, 0.25), strict=True))
+    assert fit.weights is not None
+    assert any(not torch.equal(fit.weights[name], tensor) for name, tensor in model.state_dict().items())
     falling = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.4])
     stopped = run_trainer(model, pairs(80), recipe.but(patience=1, epochs=3), lambda: next(falling))
     assert list(stopped.scores) == ["epoch 0.50", "epoch 1", "epoch 1.50", "epoch 2"]  # the first epoch did gain
@@ -249,7 +253,9 @@ def test_a_training_leaves_the_callers_generators_alone() -> None:
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     expected = random.random(), np.random.random(), float(torch.rand(1))
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    run_trainer(load_sentence_transformer("local", max_length=32), pairs(8), Recipe(epochs=1, batch_size=8, together=1))
+    run_trainer(
+        load_sentence_transformer("local", max_length=32), pairs(8), Recipe(epochs=1, batch_size=8, similar_per_batch=1)
+    )
     assert (random.random(), np.random.random(), float(torch.rand(1))) == expected
 
 
@@ -265,15 +271,17 @@ def test_low_rank_updates_begin_with_the_seed() -> None:
 
 def test_a_very_long_text_is_cut_before_it_is_tokenised() -> None:
     model = load_sentence_transformer("local", max_length=32)
-    long = [Pair("Who signs?", "word " * 10**6, frozenset([n]), shown=frozenset([n])) for n in range(2)]
+    long = [
+        TrainingExample("Who signs?", "word " * 10**6, frozenset([n]), in_batch_ids=frozenset([n])) for n in range(2)
+    ]
     assert max(map(len, trainer_module._columns(long, model)["positive"])) == 40 * 32
 
 
 @pytest.mark.parametrize("base", ["local", "static"])
 def test_texts_are_counted_as_they_are_read(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    watchers: list[Watcher] = []
+    watchers: list[TrainingMonitor] = []
 
-    class Remembered(Watcher):
+    class Remembered(TrainingMonitor):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             watchers.append(self)
@@ -284,7 +292,7 @@ def test_texts_are_counted_as_they_are_read(base: str, monkeypatch: pytest.Monke
         static = StaticEmbedding(model.tokenizer, embedding_dim=16)
         prompts, model = model.prompts, SentenceTransformer(modules=[static], device="cpu")
         model.prompts = prompts
-    run_trainer(model, pairs(40), Recipe(epochs=2, batch_size=16, together=1))  # batches of 16, 16 and 8
+    run_trainer(model, pairs(40), Recipe(epochs=2, batch_size=16, similar_per_batch=1))  # batches of 16, 16 and 8
     trainer: Any = watchers[0].log.__self__  # type: ignore[attr-defined]
     assert trainer.texts == 2 * 2 * 40
 
@@ -297,5 +305,5 @@ def test_out_of_memory_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(type(model), "forward", no_memory)
     with pytest.raises(torch.OutOfMemoryError):
-        run_trainer(model, pairs(8), Recipe(epochs=1, batch_size=8, together=1))
+        run_trainer(model, pairs(8), Recipe(epochs=1, batch_size=8, similar_per_batch=1))
     assert trainer_module.LEAST_INNER_BATCH == 4

@@ -14,9 +14,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from rag_ft.embedding.loading import load_sentence_transformer, local_model_folder
-from rag_ft.training.examples.batch_sampler import SHARED, apart
+from rag_ft.training.examples.batch_sampler import SHARED, batch_sampler_factory
 from rag_ft.training.loop.losses import loss_for
-from rag_ft.training.loop.shared_passages import SharedPassagesLoss
+from rag_ft.training.loop.shared_passages_loss import SharedPassagesLoss
 from rag_ft.training.recipe import Recipe
 
 SUBJECTS = ("leave", "badges", "harbours", "claims", "kittiwakes")
@@ -101,13 +101,15 @@ def test_a_model_of_word_vectors_alone_learns_too() -> None:
     st.integers(1, 4),
 )
 def test_a_batch_shows_nothing_that_answers_another_rows_question_but_the_passage_they_share(
-    rows: list[tuple[int, set[int]]], size: int, together: int
+    rows: list[tuple[int, set[int]]], size: int, similar_per_batch: int
 ) -> None:
     passages = [passage for passage, _ in rows]
     keys: list[frozenset[object]] = [frozenset({passage, *others}) for passage, others in rows]
     shown: list[frozenset[object]] = [frozenset([passage]) for passage in passages]
-    vectors = np.random.default_rng(0).normal(size=(13, 3)).astype(np.float32)[passages] if together > 1 else None
-    sampler = apart(keys, vectors, together, shown, passages=passages)(
+    vectors = (
+        np.random.default_rng(0).normal(size=(13, 3)).astype(np.float32)[passages] if similar_per_batch > 1 else None
+    )
+    sampler = batch_sampler_factory(keys, vectors, similar_per_batch, shown, passages=passages)(
         range(len(rows)), batch_size=size, drop_last=False, generator=torch.Generator(), seed=1
     )
     batches = list(sampler)
@@ -123,7 +125,7 @@ def test_a_batch_shows_nothing_that_answers_another_rows_question_but_the_passag
 def test_questions_on_one_passage_come_together_and_none_is_left_out() -> None:
     passages = [row // 2 for row in range(256)]
     keys: list[frozenset[object]] = [frozenset([passage]) for passage in passages]
-    sampler = apart(keys, passages=passages)(
+    sampler = batch_sampler_factory(keys, passages=passages)(
         range(256), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0
     )
     batches = list(sampler)

@@ -17,8 +17,8 @@ from rag_ft.dataset import ScoredPair
 from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.contract import weights_sha256
 from rag_ft.embedding.loading import load_sentence_transformer
-from rag_ft.training.examples.batch_sampler import apart, similar_rows
-from rag_ft.training.examples.pairs import Pair, training_pairs, without_held_out
+from rag_ft.training.examples.batch_sampler import batch_sampler_factory, similar_rows
+from rag_ft.training.examples.pairs import TrainingExample, pair_examples, without_held_out
 from rag_ft.training.loop.trainer import without_dropout
 from rag_ft.training.plan import bounded_shares, fingerprint_of, held_out_dev
 from rag_ft.training.recipe import fitting_max_length, recipe_for
@@ -106,7 +106,9 @@ def test_another_pool_of_dev_is_another_training() -> None:
     dataset = QADataset(passages, {"q": Query("q", "Where is rule 1?")}, {"dev": {"q": {"p1": 1}}})
     more = QADataset(passages | {"x": Passage("x", "Rule 1 is new.")}, dataset.queries, dataset.qrels)
     prints = [
-        fingerprint_of({}, model, None, each, DevQuestions.of(each, 0), Recipe(), [Pair("Who?", "He.")], None)
+        fingerprint_of(
+            {}, model, None, each, DevQuestions.of(each, 0), Recipe(), [TrainingExample("Who?", "He.")], None
+        )
         for each in (dataset, more, dataset)
     ]
     assert prints[0] == prints[2] != prints[1]
@@ -243,7 +245,7 @@ def test_near_repeats_of_a_passage_are_no_negatives_of_its_question() -> None:
     passages = {key: Passage(key, text) for key, text in {"a": long * 3, "b": long * 3 + "!", "c": "Badges."}.items()}
     queries = {key: Query(key, f"question {key}") for key in "abc"}
     dataset = QADataset(passages, queries, {"train": {key: {key: 1} for key in "abc"}})
-    keys = {pair.query: pair.keys for pair in training_pairs(dataset, QUICK)}
+    keys = {pair.anchor: pair.positive_ids for pair in pair_examples(dataset, QUICK)}
     assert keys["question a"] & keys["question b"]
     assert not keys["question a"] & keys["question c"]
 
@@ -256,10 +258,10 @@ def test_near_repeats_of_a_passage_are_no_negatives_of_its_question() -> None:
     st.integers(1, 5),
 )
 def test_a_batch_never_holds_two_rows_with_a_passage_in_common(
-    keys: list[frozenset[object]], size: int, epoch: int, together: int
+    keys: list[frozenset[object]], size: int, epoch: int, similar_per_batch: int
 ) -> None:
-    vectors = np.random.default_rng(0).normal(size=(len(keys), 3)).astype(np.float32) if together > 1 else None
-    sampler = apart(keys, vectors, together)(
+    vectors = np.random.default_rng(0).normal(size=(len(keys), 3)).astype(np.float32) if similar_per_batch > 1 else None
+    sampler = batch_sampler_factory(keys, vectors, similar_per_batch)(
         range(len(keys)), batch_size=size, drop_last=False, generator=torch.Generator(), seed=1
     )
     sampler.set_epoch(epoch)
@@ -303,14 +305,18 @@ def test_rows_of_one_passage_do_not_hide_similar_ones() -> None:
 def test_rows_that_never_go_together_are_given_up_in_time_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     keys: list[frozenset[object]] = [frozenset([row]) for row in range(100)]
     keys += [frozenset(["template"])] * 20_000
-    sampler = apart(keys)(range(len(keys)), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0)
+    sampler = batch_sampler_factory(keys)(
+        range(len(keys)), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0
+    )
     assert 1 <= len(sampler) <= 101  # minutes, where all of them are tried for each batch
     assert "of 20100 pairs fit into no batch" in caplog.text
 
 
 def test_few_passages_with_many_questions_are_all_trained_on() -> None:
     keys: list[frozenset[object]] = [frozenset([row % 6]) for row in range(120)]
-    sampler = apart(keys)(range(len(keys)), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0)
+    sampler = batch_sampler_factory(keys)(
+        range(len(keys)), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0
+    )
     assert sum(map(len, sampler)) == 120
     assert len(sampler) == 20
 
@@ -335,6 +341,6 @@ def test_what_dev_and_test_look_for_is_no_negative_and_no_scored_pair() -> None:
     qrels = {"train": {"a": {"a": 1}}, "dev": {"b": {"b": 1}}, "test": {"c": {"c": 1}}}
     scored = [ScoredPair(queries[key].text, f"The rule of {key}.", 1.0) for key in ("a", "b", "c")]
     dataset = QADataset(passages, queries, qrels, negatives={"a": ["b", "c", "d"]}, scored_pairs=scored)
-    (pair,) = training_pairs(dataset, Recipe(negatives=3, cloze=0.0))
+    (pair,) = pair_examples(dataset, Recipe(negatives=3, cloze=0.0))
     assert pair.negatives == ("Cranes are greased.",)
     assert [pair.query for pair in without_held_out(dataset).scored_pairs] == ["What is the rule of a?"]

@@ -52,7 +52,7 @@ class NoFalseNegativesBatchSampler(DefaultBatchSampler):
     passages: Sequence[object] = ()
     vectors: NDArray[np.float32] | None = None
     lengths: Sequence[int] = ()
-    together: int = 1
+    similar_per_batch: int = 1
     _batches: int | None = None
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -69,7 +69,7 @@ class NoFalseNegativesBatchSampler(DefaultBatchSampler):
         }
         order = list(rows_of)
         if self.vectors is not None:
-            groups = similar_rows(order, self.vectors, self.keys, self.together)
+            groups = similar_rows(order, self.vectors, self.keys, self.similar_per_batch)
             groups = [groups[place] for place in torch.randperm(len(groups), generator=generator)]
         else:
             groups = [[row] for row in order]
@@ -126,7 +126,7 @@ class NoFalseNegativesBatchSampler(DefaultBatchSampler):
         """Groups in the order of their length, within a few batches at a time, so that batches stay random."""
         if not self.lengths:
             return groups
-        window = max(1, LENGTH_WINDOW * self.batch_size // self.together)
+        window = max(1, LENGTH_WINDOW * self.batch_size // self.similar_per_batch)
         longest = [max(self.lengths[row] for row in group) for group in groups]
         return [
             groups[place]
@@ -187,10 +187,10 @@ def similar_rows(
     return groups
 
 
-def apart(
+def batch_sampler_factory(
     keys: Sequence[frozenset[object]],
     vectors: NDArray[np.float32] | None = None,
-    together: int = 1,
+    similar_per_batch: int = 1,
     shown: Sequence[frozenset[object]] | None = None,
     lengths: Sequence[int] = (),
     passages: Sequence[object] = (),
@@ -200,7 +200,7 @@ def apart(
     Args:
         keys: the passages, by groups of near-duplicates, that answer each row's question.
         vectors: of each row's passage, of length 1, shape (rows, dimension); random batches where None.
-        together: rows with similar passages that come into one batch.
+        similar_per_batch: rows with similar passages that come into one batch.
         shown: the passages, by groups, that each row brings into its batch; its keys where None.
         lengths: of each row's texts; rows are not sorted by length where there are none.
         passages: of each row; rows of one passage, up to `SHARED`, come into a batch together. None do where empty.
@@ -211,7 +211,7 @@ def apart(
         sampler.keys = keys
         sampler.shown = keys if shown is None else shown
         sampler.vectors = vectors
-        sampler.together = together if vectors is not None else 1
+        sampler.similar_per_batch = similar_per_batch if vectors is not None else 1
         sampler.lengths = lengths
         sampler.passages = passages
         return sampler

@@ -12,7 +12,7 @@ import numpy as np
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.embedding.encoding import encode
-from rag_ft.training.examples.pairs import Pair
+from rag_ft.training.examples.pairs import TrainingExample
 from rag_ft.training.loop.principal_axes import onto_principal_axes
 from rag_ft.training.selection.dev_score import dev_score
 from rag_ft.training.selection.dev_set import Dev
@@ -26,9 +26,9 @@ alone a student never hears that all else is far (two layers of a model on the d
 from .415 to .340)."""
 
 
-def vector_pairs(
+def vector_examples(
     dataset: QADataset, teacher: SentenceTransformer, dimension: int, seed: int = 0, most: int | None = None
-) -> list[Pair]:
+) -> list[TrainingExample]:
     """Questions and passages with the teacher's vectors as labels.
 
     Every passage of the documents that training sees is taught, also those that no question asks for: the student
@@ -58,7 +58,7 @@ def vector_pairs(
     query_vectors, passage_vectors = onto_principal_axes(query_vectors, passage_vectors, dimension)
     asked, shown = _repeated(len(queries), rows, draw), _repeated(len(passages), rows, draw)
     return [
-        Pair(queries[q], passages[p], label=np.stack([query_vectors[q], passage_vectors[p]]))
+        TrainingExample(queries[q], passages[p], label=np.stack([query_vectors[q], passage_vectors[p]]))
         for q, p in zip(asked, shown, strict=True)
     ]
 
@@ -73,7 +73,9 @@ def _repeated(count: int, rows: int, draw: np.random.Generator) -> list[int]:
     return [int(n) for _ in range(-(-rows // count)) for n in draw.permutation(count)][:rows]
 
 
-def ranked_pairs(pairs: Sequence[Pair], teacher: SentenceTransformer, seed: int = 0) -> list[Pair]:
+def ranking_examples(
+    pairs: Sequence[TrainingExample], teacher: SentenceTransformer, seed: int = 0
+) -> list[TrainingExample]:
     """Pairs with more negatives, labelled with the teacher's cosine to the passage and to each negative.
 
     Args:
@@ -82,16 +84,16 @@ def ranked_pairs(pairs: Sequence[Pair], teacher: SentenceTransformer, seed: int 
         seed: of the draw.
     """
     draw = random.Random(seed)
-    passages = list(dict.fromkeys(pair.passage for pair in pairs))
+    passages = list(dict.fromkeys(pair.positive for pair in pairs))
     if len(passages) > FAR:
-        drawn = [[text for text in draw.sample(passages, FAR + 1) if text != pair.passage][:FAR] for pair in pairs]
+        drawn = [[text for text in draw.sample(passages, FAR + 1) if text != pair.positive][:FAR] for pair in pairs]
         pairs = [replace(pair, negatives=(*pair.negatives, *far)) for pair, far in zip(pairs, drawn, strict=True)]
-    texts = list(dict.fromkeys(text for pair in pairs for text in (pair.passage, *pair.negatives)))
+    texts = list(dict.fromkeys(text for pair in pairs for text in (pair.positive, *pair.negatives)))
     place = {text: number for number, text in enumerate(texts)}
     vectors = encode(teacher, texts, "document")
-    asked = encode(teacher, [pair.query for pair in pairs], "query")
+    asked = encode(teacher, [pair.anchor for pair in pairs], "query")
     return [
-        replace(pair, label=(vectors[[place[text] for text in (pair.passage, *pair.negatives)]] @ query).tolist())
+        replace(pair, label=(vectors[[place[text] for text in (pair.positive, *pair.negatives)]] @ query).tolist())
         for pair, query in zip(pairs, asked, strict=True)
     ]
 

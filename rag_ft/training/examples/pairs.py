@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.sources import HUMAN
 from rag_ft.dataset.splitting import split_units
-from rag_ft.dataset.styles import HUMAN
 from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.text.sketch import QUESTIONS, sketch_of
@@ -22,26 +22,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pair:
+class TrainingExample:
     """A question and a passage, as texts, with what a loss needs beside them.
 
     Attributes:
-        keys: the passages, by groups of near-duplicates, that answer the question: none of them may be its
-            negative.
-        negatives: passages that do not answer it; as many in each pair of a training.
-        shown: the passages, by groups, that this pair brings into a batch.
-        label: what a teacher or a person said: a score, a score for the passage and each negative, or vectors.
+        anchor: the query.
+        positive: a passage that answers it.
+        positive_ids: groups of near-duplicates (`near_duplicate_groups`) that answer the query. No passage of them may
+            be its negative.
+        negatives: passages that do not answer it. All examples of a training have equally many.
+        in_batch_ids: groups of the passages that this example shows to the other rows of its batch.
+        label: a score, one score for the positive and each negative, or the teacher's two vectors; None without labels.
     """
 
-    query: str
-    passage: str
-    keys: frozenset[object] = frozenset()
+    anchor: str
+    positive: str
+    positive_ids: frozenset[object] = frozenset()
     negatives: tuple[str, ...] = ()
-    shown: frozenset[object] = frozenset()
+    in_batch_ids: frozenset[object] = frozenset()
     label: float | list[float] | NDArray[np.float32] | None = None
 
 
-def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = None) -> list[Pair]:
+def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = None) -> list[TrainingExample]:
     """The pairs of the train split; a question that is a sentence of its passage is mostly taken out of it.
 
     Args:
@@ -86,7 +88,7 @@ def training_pairs(dataset: QADataset, recipe: Recipe, max_pairs: int | None = N
         against += _others(positives, count - len(against), keys, group, draw) if count else []
         if len(against) == count:
             shown = frozenset([group[passage_id], *(group[p] for p in against)])
-            found.append(Pair(query, passage, keys, tuple(texts[p] for p in against), shown))
+            found.append(TrainingExample(query, passage, keys, tuple(texts[p] for p in against), shown))
     return found
 
 
@@ -120,7 +122,9 @@ def _others(
     return [passage for passage in drawn if group[passage] not in keys][: max(0, count)]
 
 
-def scored_pairs(dataset: QADataset, binary: bool, max_pairs: int | None = None, seed: int = 0) -> list[Pair]:
+def scored_examples(
+    dataset: QADataset, binary: bool, max_pairs: int | None = None, seed: int = 0
+) -> list[TrainingExample]:
     """The scored pairs of a dataset; as 1 and 0 where the loss knows yes and no alone.
 
     Raises:
@@ -131,14 +135,17 @@ def scored_pairs(dataset: QADataset, binary: bool, max_pairs: int | None = None,
         raise InputError("the dataset has no scored pairs (scored_pairs.jsonl), which this loss learns from")
     if max_pairs is not None and max_pairs < len(pairs):
         pairs = [pairs[place] for place in sorted(random.Random(seed).sample(range(len(pairs)), max_pairs))]
-    return [Pair(pair.query, pair.passage, label=float(pair.score >= 0.5) if binary else pair.score) for pair in pairs]
+    return [
+        TrainingExample(pair.query, pair.passage, label=float(pair.score >= 0.5) if binary else pair.score)
+        for pair in pairs
+    ]
 
 
 def question_styles(dataset: QADataset) -> dict[str, int]:
     """How many training questions of each style there are; those of an unknown making count as `given`."""
     styles: dict[str, int] = {}
     for query in dataset.qrels.get("train", {}):
-        style = dataset.queries[query].style or "given"
+        style = dataset.queries[query].source or "given"
         styles[style] = styles.get(style, 0) + 1
     return styles
 

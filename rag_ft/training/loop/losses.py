@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.errors import InputError
-from rag_ft.training.examples.pairs import Pair
+from rag_ft.training.examples.pairs import TrainingExample
 from rag_ft.training.recipe import Loss, Recipe
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _plain_loss(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
     from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.util import pairwise_cos_sim
 
-    from rag_ft.training.loop.shared_passages import SharedPassagesLoss
+    from rag_ft.training.loop.shared_passages_loss import SharedPassagesLoss
 
     # The texts of a model of word vectors alone come in one row, which is not cut; it needs hardly any memory.
     whole = recipe.batch_size <= recipe.inner_batch or has_static_embedding_input(model)
@@ -141,7 +141,7 @@ def in_batch(recipe: Recipe) -> bool:
     return recipe.loss in (None, "mnr", "gist")
 
 
-def passages_are_shared(recipe: Recipe, pairs: Sequence[Pair]) -> bool:
+def passages_are_shared(recipe: Recipe, pairs: Sequence[TrainingExample]) -> bool:
     """Whether a passage is read once for all of a batch's questions on it: with negatives a row shows more than it."""
     return recipe.loss in (None, "mnr") and not pairs[0].negatives
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rag_ft.embedding.encoding import encode
 from rag_ft.training.loop.checkpoints import Checkpoints
+from rag_ft.training.loop.fit_result import FitResult
 from rag_ft.training.loop.lora import add_lora, remove_lora
 from rag_ft.training.loop.time_budget import planned_as
 from rag_ft.training.loop.trainer import run_trainer
-from rag_ft.training.loop.tuning import Tuning
 from rag_ft.training.plan import Plan, examples_for
 from rag_ft.training.selection.dev_score import dev_score
 from rag_ft.training.selection.dev_set import Dev
@@ -32,20 +32,20 @@ T = TypeVar("T")
 
 def tune_in_rounds(
     plan: Plan, checkpoints: Checkpoints, show_progress: bool, report_to: Sequence[str], logs: Path
-) -> tuple[Selection, list[Tuning], list[str]]:
+) -> tuple[Selection, list[FitResult], list[str]]:
     """Train in rounds; (the best choice of the guard, which the model has then, the trainings, what looked wrong)."""
     model, base, recipe, dev, base_values = plan.model, plan.base, plan.recipe, plan.dev, plan.base_values
     assert dev is not None, "nothing is trained where nothing can tell what it is good for"
     assert base_values is not None
     examples = plan.examples
     best: Selection | None = None
-    tunings: list[Tuning] = []
+    fits: list[FitResult] = []
     findings: list[str] = []
     passages = dev.passages()[:LOOKED_AT]
     base_vectors = encode(model, passages, "document")
     for number in range(1, recipe.rounds + 1):
         if number > 1:
-            model.load_state_dict(tunings[-1].weights or base)
+            model.load_state_dict(fits[-1].weights or base)
             found = examples_for(plan.dataset, recipe, model, None, plan.max_pairs)
             _, examples = planned_as({"epochs": recipe.epochs, "pairs": len(plan.examples)}, recipe, found)
             model.load_state_dict(base)
@@ -53,7 +53,7 @@ def tune_in_rounds(
         if recipe.lora:
             add_lora(model, recipe.lora, recipe.seed)
         try:
-            tuning = run_trainer(
+            fit = run_trainer(
                 model,
                 examples,
                 recipe,
@@ -66,16 +66,16 @@ def tune_in_rounds(
         finally:
             if recipe.lora:
                 remove_lora(model)
-        tunings.append(tuning)
-        tuned = tuning.weights or base
+        fits.append(fit)
+        tuned = fit.weights or base
         known = seen.values
-        if known is None or seen.best != max(tuning.scores.values(), default=None):
+        if known is None or seen.best != max(fit.scores.values(), default=None):
             # A checkpoint brings back the best weights and their figure, not the single values that it is the mean of.
             model.load_state_dict(tuned)
             known = dev.values(model)
         choice = select(model, base, tuned, recipe.shares, dev, recipe.forgetting, base_values, known, plan.uncovered)
         prefix = f"round {number} " if recipe.rounds > 1 else ""
-        along = {prefix + name: score for name, score in tuning.scores.items()}
+        along = {prefix + name: score for name, score in fit.scores.items()}
         choice = replace(
             choice,
             scores={"base": choice.scores["base"]} | along | _named(choice.scores, prefix),
@@ -84,14 +84,14 @@ def tune_in_rounds(
         )
         model.load_state_dict(tuned)
         vectors = encode(model, passages, "document")
-        findings += check_losses(tuning.losses) + check_vectors(base_vectors, vectors)
+        findings += check_losses(fit.losses) + check_vectors(base_vectors, vectors)
         findings += check_sources(known - base_values, dev.sources)
         best = choice if best is None else _better(best, choice)
-        if tuning.interrupted:
+        if fit.interrupted:
             break
     assert best is not None
     model.load_state_dict(best.weights)
-    return best, tunings, list(dict.fromkeys(findings))
+    return best, fits, list(dict.fromkeys(findings))
 
 
 def _named(found: Mapping[str, T], prefix: str) -> dict[str, T]:

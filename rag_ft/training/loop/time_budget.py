@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag_ft.embedding.encoding import USUAL_CHARACTERS_PER_TOKEN
-from rag_ft.training.examples.pairs import Pair
+from rag_ft.training.examples.pairs import TrainingExample
 from rag_ft.training.loop.losses import in_batch, passages_are_shared
 from rag_ft.training.loop.trainer import run_trainer
 from rag_ft.training.recipe import Recipe
@@ -29,7 +29,7 @@ CACHED = 4 / 3
 
 
 def estimated_seconds(
-    recipe: Recipe, pairs: Sequence[Pair], max_length: int, dev_texts: Sequence[str], dev_seconds: float
+    recipe: Recipe, pairs: Sequence[TrainingExample], max_length: int, dev_texts: Sequence[str], dev_seconds: float
 ) -> float:
     """About how long the epochs will take with their dev figures, told by how long the base model's figure took.
 
@@ -43,8 +43,8 @@ def estimated_seconds(
     Example:
         >>> from rag_ft import Recipe
         >>> from rag_ft.training.loop.time_budget import estimated_seconds
-        >>> from rag_ft.training.examples.pairs import Pair
-        >>> pairs = [Pair("Who signs?", "The harbour master signs.")] * 100
+        >>> from rag_ft.training.examples.pairs import TrainingExample
+        >>> pairs = [TrainingExample("Who signs?", "The harbour master signs.")] * 100
         >>> once, twice = (estimated_seconds(Recipe(epochs=n), pairs, 256, ["A text."] * 10, 1.0) for n in (1, 2))
         >>> 1 < once < twice
         True
@@ -54,13 +54,13 @@ def estimated_seconds(
     def size(texts: Sequence[str]) -> int:
         return sum(min(most, len(text)) for text in texts)
 
-    passages = [pair.passage for pair in pairs]
+    passages = [pair.positive for pair in pairs]
     distinct = list(dict.fromkeys(passages))
-    questions = size([pair.query for pair in pairs]) + size([text for pair in pairs for text in pair.negatives])
+    questions = size([pair.anchor for pair in pairs]) + size([text for pair in pairs for text in pair.negatives])
     epoch = STEP * (questions + size(distinct if passages_are_shared(recipe, pairs) else passages))
     if in_batch(recipe) and recipe.batch_size > recipe.inner_batch:
         epoch *= CACHED
-    similar = size(distinct) if in_batch(recipe) and recipe.together > 1 else 0
+    similar = size(distinct) if in_batch(recipe) and recipe.similar_per_batch > 1 else 0
     figures = recipe.epochs + sum(share != 1 for share in recipe.shares)
     per_character = dev_seconds / max(1, size(dev_texts))
     return recipe.rounds * ((recipe.epochs * epoch + similar) * per_character + figures * dev_seconds)
@@ -83,8 +83,8 @@ def in_words(seconds: float) -> str:
 
 
 def fitted_into(
-    minutes: float, model: SentenceTransformer, recipe: Recipe, pairs: list[Pair]
-) -> tuple[Recipe, list[Pair]]:
+    minutes: float, model: SentenceTransformer, recipe: Recipe, pairs: list[TrainingExample]
+) -> tuple[Recipe, list[TrainingExample]]:
     """Fewer epochs, then fewer pairs, so that the steps fit a time; a few steps are run to measure one.
 
     Raises:
@@ -92,7 +92,7 @@ def fitted_into(
     """
     base = copy_weights(model)
     batch = min(recipe.batch_size, recipe.inner_batch, len(pairs))
-    probe = replace(recipe, learning_rate=1e-9, together=1, batch_size=max(2, batch), rounds=1)
+    probe = replace(recipe, learning_rate=1e-9, similar_per_batch=1, batch_size=max(2, batch), rounds=1)
     few = pairs[: 4 * batch]
     # What is loaded at first use is not counted; a GPU's steps are so short that two of them tell nothing.
     for steps in (1, 2) if model.device.type == "cpu" else (2, 20):
@@ -105,7 +105,7 @@ def fitted_into(
         per_pair *= CACHED
     budget = int(minutes * 60 * 0.8 / per_pair) // recipe.rounds  # a fifth is for dev, loading and saving
     # Similar passages are found by encoding them once: about a third of an epoch.
-    budget -= min(len(pairs), budget // 4) // 3 if recipe.together > 1 else 0
+    budget -= min(len(pairs), budget // 4) // 3 if recipe.similar_per_batch > 1 else 0
     plan = {"epochs": max(1, min(recipe.epochs, budget // len(pairs))), "pairs": min(len(pairs), max(budget, batch))}
     logger.info(
         "%.2f s for 100 pairs: %d epochs over %d of %d pairs fit %g minutes",
@@ -114,7 +114,9 @@ def fitted_into(
     return planned_as(plan, recipe, pairs)
 
 
-def planned_as(plan: dict[str, int], recipe: Recipe, pairs: list[Pair]) -> tuple[Recipe, list[Pair]]:
+def planned_as(
+    plan: dict[str, int], recipe: Recipe, pairs: list[TrainingExample]
+) -> tuple[Recipe, list[TrainingExample]]:
     """What fits a time."""
     if plan["pairs"] < len(pairs):
         pairs = random.Random(recipe.seed).sample(pairs, plan["pairs"])

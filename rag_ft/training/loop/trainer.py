@@ -20,10 +20,10 @@ from rag_ft.embedding.device_memory import free_memory, is_out_of_memory
 from rag_ft.embedding.encoding import USUAL_CHARACTERS_PER_TOKEN, encode, token_limit, within_reach
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.errors import InputError
-from rag_ft.training.examples.pairs import Pair
+from rag_ft.training.examples.pairs import TrainingExample
 from rag_ft.training.loop.checkpoints import last_complete, spared
+from rag_ft.training.loop.fit_result import FitResult
 from rag_ft.training.loop.losses import by_row, in_batch, loss_for, passages_are_shared
-from rag_ft.training.loop.tuning import Tuning
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.selection.dev_set import copy_weights
 
@@ -40,7 +40,7 @@ LOSSES_SEEN = 50
 
 def run_trainer(
     model: SentenceTransformer,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TrainingExample],
     recipe: Recipe,
     measure: Callable[[], float] | None = None,
     *,
@@ -49,7 +49,7 @@ def run_trainer(
     report_to: Sequence[str] = (),
     logs: Path | None = None,
     max_steps: int = -1,
-) -> Tuning:
+) -> FitResult:
     """Train a model in place. What dev liked best is in what comes back; the weights that it has then are no result.
 
     Args:
@@ -67,10 +67,10 @@ def run_trainer(
         torch.OutOfMemoryError: where not even a few texts at a time with gradient checkpointing fit.
     """
     vectors = None
-    if in_batch(recipe) and recipe.together > 1 and len(pairs) > recipe.batch_size:
-        passages = list(dict.fromkeys(pair.passage for pair in pairs))
+    if in_batch(recipe) and recipe.similar_per_batch > 1 and len(pairs) > recipe.batch_size:
+        passages = list(dict.fromkeys(pair.positive for pair in pairs))
         place = {passage: number for number, passage in enumerate(passages)}
-        vectors = encode(model, passages, "document")[[place[pair.passage] for pair in pairs]]
+        vectors = encode(model, passages, "document")[[place[pair.positive] for pair in pairs]]
     before = copy_weights(model)
     gradient_checkpointing, parts = False, 1
     with ExitStack() as stack:
@@ -137,7 +137,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 def _run(
     model: SentenceTransformer,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TrainingExample],
     recipe: Recipe,
     measure: Callable[[], float] | None,
     folder: Path,
@@ -148,17 +148,17 @@ def _run(
     max_steps: int,
     gradient_checkpointing: bool,
     parts: int,
-) -> Tuning:
-    from rag_ft.training.loop.callbacks import Watcher
+) -> FitResult:
     from rag_ft.training.loop.quiet_trainer import quiet_trainer
+    from rag_ft.training.loop.training_monitor import TrainingMonitor
 
-    watcher = Watcher(model, measure, recipe, show_progress, keeps=max_steps < 0)
+    watcher = TrainingMonitor(model, measure, recipe, show_progress, keeps=max_steps < 0)
     checkpoint = last_complete(folder)
     if checkpoint is not None:
         watcher.go_on(checkpoint)
         logger.info("going on from step %s", checkpoint.name.rsplit("-", 1)[1])
         if watcher.waited >= recipe.patience:
-            return watcher.tuning  # it had ended, and was killed afterwards
+            return watcher.fit  # it had ended, and was killed afterwards
     data = _columns(pairs, model)
     prompts = {name: model.prompts["query" if name == "anchor" else "document"] for name in data.column_names}
     prompts.pop("label", None)
@@ -185,10 +185,10 @@ def _run(
         watcher.log = trainer.log
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     model.eval()
-    tuning = watcher.tuning
-    tuning.texts_per_second = trainer.texts / max(watcher.working, 1e-9)
-    tuning.inner_batch = min(recipe.inner_batch, batch_size)
-    return tuning
+    fit = watcher.fit
+    fit.texts_per_second = trainer.texts / max(watcher.working, 1e-9)
+    fit.inner_batch = min(recipe.inner_batch, batch_size)
+    return fit
 
 
 def _trainer_class() -> Any:
@@ -225,17 +225,17 @@ def _trainer_class() -> Any:
     return Trainer
 
 
-def _batches(pairs: Sequence[Pair], recipe: Recipe, vectors: Any, max_length: int) -> Any:
+def _batches(pairs: Sequence[TrainingExample], recipe: Recipe, vectors: Any, max_length: int) -> Any:
     """The sampler: similar passages and like lengths together, and answers of one row away from the others'."""
-    from rag_ft.training.examples.batch_sampler import apart
+    from rag_ft.training.examples.batch_sampler import batch_sampler_factory
 
     most = USUAL_CHARACTERS_PER_TOKEN * max_length
     # Where other rows are no negatives, nothing need be kept apart.
-    keys = [pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
-    shown = [pair.shown or pair.keys if in_batch(recipe) else frozenset() for pair in pairs]
-    passages = [pair.passage for pair in pairs] if passages_are_shared(recipe, pairs) else []
-    lengths = [min(most, max(map(len, (pair.passage, *pair.negatives)))) for pair in pairs]
-    return apart(keys, vectors, recipe.together, shown, lengths, passages)
+    keys = [pair.positive_ids if in_batch(recipe) else frozenset() for pair in pairs]
+    shown = [pair.in_batch_ids or pair.positive_ids if in_batch(recipe) else frozenset() for pair in pairs]
+    passages = [pair.positive for pair in pairs] if passages_are_shared(recipe, pairs) else []
+    lengths = [min(most, max(map(len, (pair.positive, *pair.negatives)))) for pair in pairs]
+    return batch_sampler_factory(keys, vectors, recipe.similar_per_batch, shown, lengths, passages)
 
 
 def _arguments(recipe: Recipe, folder: str, batch_size: int, device: str, **more: Any) -> Any:
@@ -266,12 +266,12 @@ def _arguments(recipe: Recipe, folder: str, batch_size: int, device: str, **more
     return arguments
 
 
-def _columns(pairs: Sequence[Pair], model: SentenceTransformer) -> Dataset:
+def _columns(pairs: Sequence[TrainingExample], model: SentenceTransformer) -> Dataset:
     from datasets import Dataset
 
     columns: dict[str, list[Any]] = {
-        "anchor": within_reach(model, [pair.query for pair in pairs]),
-        "positive": within_reach(model, [pair.passage for pair in pairs]),
+        "anchor": within_reach(model, [pair.anchor for pair in pairs]),
+        "positive": within_reach(model, [pair.positive for pair in pairs]),
     }
     for place in range(len(pairs[0].negatives)):
         columns[f"negative_{place + 1}"] = within_reach(model, [pair.negatives[place] for pair in pairs])

@@ -8,7 +8,7 @@ from rag_ft.training.selection.dev_set import State
 
 
 @dataclass
-class Tuning:
+class FitResult:
     """What a training found.
 
     Attributes:

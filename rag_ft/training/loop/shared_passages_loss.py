@@ -31,7 +31,7 @@ class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
 
     Example:
         >>> from rag_ft.embedding.loading import load_sentence_transformer
-        >>> from rag_ft.training.loop.shared_passages import SharedPassagesLoss
+        >>> from rag_ft.training.loop.shared_passages_loss import SharedPassagesLoss
         >>> model = load_sentence_transformer("local")
         >>> questions = model.preprocess(["Who signs?", "Where is leave booked?", "What is a Kittiwake?"])
         >>> passages = model.preprocess(["Leave is booked in HELM and signed."] * 2 + ["A Kittiwake is a claim."])

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from rag_ft.training.loop.checkpoints import LARGEST_PART, SECONDS_BETWEEN, load_progress, save_progress, spared
+from rag_ft.training.loop.fit_result import FitResult
 from rag_ft.training.loop.lora import has_lora, merged_weights
-from rag_ft.training.loop.tuning import Tuning
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.selection.dev_set import copy_weights
 
@@ -29,7 +29,7 @@ STEPS_BETWEEN = 100
 """Of training, at least, between two dev figures within an epoch: less would cost more than it tells."""
 
 
-class Watcher(TrainerCallback):
+class TrainingMonitor(TrainerCallback):
     """Measures after each epoch and within long ones, keeps the best weights, checkpoints, and shows how it goes.
 
     Args:
@@ -40,7 +40,7 @@ class Watcher(TrainerCallback):
         keeps: whether weights are measured and kept at all; a trial run does neither.
 
     Attributes:
-        tuning: what was found.
+        fit: what was found.
         working: seconds of training, dev apart.
         stop: set it to end after the step that is being made.
     """
@@ -55,7 +55,7 @@ class Watcher(TrainerCallback):
     ) -> None:
         self.model, self.measure, self.recipe = model, measure, recipe
         self.show_progress, self.keeps = show_progress, keeps
-        self.tuning = Tuning()
+        self.fit = FitResult()
         self.log: Callable[[dict[str, float]], None] = lambda values: None
         self.stop = False
         self.bar: Any = None
@@ -67,7 +67,7 @@ class Watcher(TrainerCallback):
 
     def go_on(self, checkpoint: Path) -> None:
         state, weights = load_progress(checkpoint)
-        self.tuning = Tuning(state["scores"], weights, state["losses"])
+        self.fit = FitResult(state["scores"], weights, state["losses"])
         self.best, self.waited = state["best"], state["waited"]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -92,7 +92,7 @@ class Watcher(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" in (logs or {}):
-            self.tuning.losses.append(float(logs["loss"]))
+            self.fit.losses.append(float(logs["loss"]))
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self.keeps or state.epoch % 1:  # it was stopped within the epoch
@@ -107,7 +107,7 @@ class Watcher(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.working += time.monotonic() - self.since
         self.since = time.monotonic()
-        self.tuning.interrupted = self.stop
+        self.fit.interrupted = self.stop
         if self.stop and self.keeps and state.epoch % 1:
             self.weigh(f"step {state.global_step}")
         if self.bar is not None:
@@ -115,15 +115,15 @@ class Watcher(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         progress = {
-            "scores": self.tuning.scores,
-            "losses": self.tuning.losses,
+            "scores": self.fit.scores,
+            "losses": self.fit.losses,
             "best": self.best,
             "waited": self.waited,
         }
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if checkpoint.is_dir():
             with spared(checkpoint):
-                save_progress(checkpoint, progress, self.tuning.weights)
+                save_progress(checkpoint, progress, self.fit.weights)
         self.saved = time.monotonic()
         self.pause = max(SECONDS_BETWEEN, (self.saved - self.asked) / LARGEST_PART)
 
@@ -136,7 +136,7 @@ class Watcher(TrainerCallback):
         if self.measure is not None:
             score = self.measure()
             self.model.train()
-            self.tuning.scores[name] = score
+            self.fit.scores[name] = score
             self.log({"dev": score})
             if self.bar is not None:
                 self.bar.set_postfix_str(f"dev {score:.3f}")
@@ -145,7 +145,7 @@ class Watcher(TrainerCallback):
         if score > self.best:
             # The end of an epoch that gained within is no loss of patience.
             self.best, self.waited = score, -1 if patient else 0
-            self.tuning.weights = merged_weights(self.model) if has_lora(self.model) else copy_weights(self.model)
+            self.fit.weights = merged_weights(self.model) if has_lora(self.model) else copy_weights(self.model)
         elif not patient:
             self.waited += 1
         self.since = time.monotonic()
@@ -160,7 +160,7 @@ def within_epoch(step: int, steps: int, epochs: int) -> bool:
         epochs: of the training.
 
     Example:
-        >>> from rag_ft.training.loop.callbacks import within_epoch
+        >>> from rag_ft.training.loop.training_monitor import within_epoch
         >>> [step for step in range(1, 1_000) if within_epoch(step, 1_000, 1)]
         [200, 400, 600, 800]
         >>> any(within_epoch(step, 30, 3) for step in range(1, 30))  # short epochs are measured at their end
