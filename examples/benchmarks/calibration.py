@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from quality import RESULTS, machine
 
 from rag_ft import Passage, QADataset, Query
-from rag_ft.dataset.splitting import FEW_DOCUMENTS
+from rag_ft.dataset.units import MIN_DOCUMENTS
 from rag_ft.evaluation.comparison import resampling_groups
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.evaluation.significance import Difference, paired_bootstrap
@@ -102,7 +102,7 @@ def main() -> None:
             "chance": (0.0, lambda seed, by=groups: correlated(by, 0.0, seed)),
             "gain": (GAIN, lambda seed, by=groups: correlated(by, GAIN, seed)),
         }
-        if documents < FEW_DOCUMENTS:
+        if documents < MIN_DOCUMENTS:
             kinds["chance-by-document"] = (0.0, lambda seed, by=of_documents: correlated(by, 0.0, seed))
         row: dict[str, object] = {"resampled": len(set(map(str, groups))), "note": note}
         for name, (truth, make) in kinds.items():

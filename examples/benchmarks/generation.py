@@ -121,15 +121,14 @@ def corpus(passages: int, seed: int = 0) -> tuple[QADataset, list[tuple[Query, s
 
 def filter_all(passages: int) -> None:
     """One size, in this process: prints seconds and memory as JSON."""
-    from rag_ft.dataset.splitting import boilerplate, split_questions
+    from rag_ft.dataset.splitting import split_questions
     from rag_ft.generation.filters import filter_questions
 
     dataset, pairs = corpus(passages)
     text_bytes = sum(len(passage.text) for passage in dataset.passages.values()) + sum(len(q.text) for q, _ in pairs)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     started = time.monotonic()
-    groups = dataset.near_duplicates
-    boilerplate(dataset)
+    groups, _ = dataset.near_duplicates, dataset.boilerplate
     grouped = time.monotonic()
     kept, dropped = filter_questions(pairs, dataset.passages, groups=groups)
     filtered = time.monotonic()

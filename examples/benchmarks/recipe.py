@@ -20,13 +20,12 @@ from statistics import mean, stdev
 from quality import RESULTS, machine
 
 from rag_ft import QADataset, Recipe, load_dataset, train_model
-from rag_ft.dataset.splitting import split_units
 
 
 def folds(dataset: QADataset, count: int, seed: int) -> list[QADataset]:
     """The same questions `count` times, each time with other documents as dev; test questions are left out."""
     questions = dataset.qrels["train"] | dataset.qrels.get("dev", {})
-    unit_of = split_units(dataset)
+    unit_of = dataset.split_units
     asked = sorted({unit_of[passage] for relevant in questions.values() for passage in relevant})
     random.Random(seed).shuffle(asked)
     fold_of = {unit: place % count for place, unit in enumerate(asked)}

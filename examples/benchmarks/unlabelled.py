@@ -23,7 +23,6 @@ from quality import RESULTS, machine
 
 from rag_ft import QADataset, load_dataset
 from rag_ft.dataset.sources import KEY_PHRASES
-from rag_ft.dataset.splitting import boilerplate
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
@@ -84,7 +83,7 @@ def run(collection: str, arguments: argparse.Namespace) -> dict[str, object]:
         corpus = QADataset(rest, dataset.queries, {})
     journal = arguments.journals / f"{collection}.jsonl"
     pairs = questions(corpus, arguments.source, journal, arguments.sentences, arguments.seed)
-    common = boilerplate(corpus)
+    common = corpus.boilerplate
     filters = Filters(
         round_trip=arguments.round_trip,
         depth=arguments.depth,

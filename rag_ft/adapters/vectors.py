@@ -12,7 +12,6 @@ import numpy as np
 
 from rag_ft.adapters.fitting import AdapterExamples
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.splitting import split_units
 from rag_ft.embedding.client import EmbeddingClient
 from rag_ft.errors import InputError
 from rag_ft.training.selection.dev_set import DevQuestions
@@ -139,7 +138,7 @@ def _against(dataset: QADataset, pairs: Sequence[tuple[str, str]]) -> list[str]:
     Those of other documents answer none of its questions, so that a map would learn to avoid them, whatever is asked:
     on covidqa's new documents nDCG@10 fell by .014 at a pull of 10 and by .088 at 1.
     """
-    units = split_units(dataset)
+    units = dataset.split_units
     asked = {units[passage] for _, passage in pairs}
     return [passage for passage in dataset.passages if units[passage] in asked]
 

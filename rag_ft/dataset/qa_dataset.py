@@ -7,14 +7,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.units import find_boilerplate, find_split_units
 from rag_ft.errors import InputError
 
 SPLITS = ("train", "dev", "test")
 
+DERIVED_FROM_PASSAGES = ("documents", "passage_texts", "near_duplicates", "boilerplate", "split_units")
+"""Cached properties of `QADataset` that depend on the passages alone."""
+
 
 @dataclass(frozen=True)
 class Passage:
-    """The text of a node as it is embedded, and the document that it was cut from.
+    """A piece of a document: what is embedded and retrieved.
 
     Example:
         >>> from rag_ft import Passage
@@ -31,7 +36,7 @@ class Passage:
 
     @property
     def document(self) -> str:
-        """The source document; a passage without one is a document of its own."""
+        """The source document. A passage without one is its own document."""
         return self.doc_id or self.id
 
 
@@ -41,8 +46,8 @@ class Query:
 
     Attributes:
         source: where it comes from (`human`, `sentence`, `keywords`, `question`, ...); empty if unknown.
-        answer: what answers it, in its own words; empty where unknown.
-        evidence: the words of the passage that answer it; empty where unknown.
+        answer: an answer in free words; empty if unknown.
+        evidence: the words of the passage that answer it; empty if unknown.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -62,7 +67,7 @@ class Query:
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """How well a passage answers a question, as texts: 0 (not at all) to 1.
+    """A question and a passage as texts, with a score of how well the passage answers: 0 (not at all) to 1.
 
     Example:
         >>> from rag_ft import QADataset
@@ -91,10 +96,10 @@ class QADataset:
         queries: query id -> query.
         qrels: split -> query id -> passage id -> grade.
         info: how the dataset was made (`dataset.json`).
-        negatives: query id -> ids of passages that do not answer it, though they look as if.
-        scored_pairs: questions and passages with a score in place of yes or no.
-        negative_sources: query id -> passage id -> who found this negative (`dense`, `bm25`); one that is not there
-            was given.
+        negatives: query id -> ids of its hard negatives: passages that look relevant but do not answer it.
+        scored_pairs: questions and passages with a score instead of yes or no.
+        negative_sources: query id -> passage id -> what found this negative (`dense`, `bm25`). A negative that is
+            missing here was given.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -121,7 +126,7 @@ class QADataset:
 
     @property
     def splits(self) -> list[str]:
-        """The splits that hold a question: the known ones in their order, then any other."""
+        """The splits that have questions: train, dev, test, then any others."""
         names = [*SPLITS, *sorted(set(self.qrels) - set(SPLITS))]
         return [name for name in names if self.qrels.get(name)]
 
@@ -137,7 +142,7 @@ class QADataset:
     def passage_texts(self) -> dict[str, str]:
         """Passage id -> the text that is embedded: title, newline, text.
 
-        The title is left out where it is empty or the same in the whole corpus: it would tell nothing.
+        A title that is empty, or the same in the whole corpus, is left out, because it distinguishes nothing.
         """
         titles = {passage.title for passage in self.passages.values()}
         with_titles = len(titles) > 1
@@ -148,16 +153,33 @@ class QADataset:
 
     @cached_property
     def near_duplicates(self) -> dict[str, int]:
-        """Passage id -> its group; passages that nearly repeat each other have one group."""
-        from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
-
+        """Passage id -> its group. Passages that nearly repeat each other share a group."""
         return dict(zip(self.passages, near_duplicate_groups(list(self.passage_texts.values())), strict=True))
 
+    @cached_property
+    def boilerplate(self) -> set[str]:
+        """Ids of the passages that nearly repeat in more than 5 documents. No question is asked about them."""
+        return find_boilerplate(self.documents, self.near_duplicates)
+
+    @cached_property
+    def split_units(self) -> dict[str, int]:
+        """Passage id -> the unit that a split keeps together and that a bootstrap resamples as a whole.
+
+        A unit is a document or, below 10 documents, a group of 5 neighbouring passages. Units that share a
+        near-duplicate passage are merged, unless it is boilerplate.
+        """
+        return find_split_units(self.documents, self.near_duplicates, self.boilerplate)
+
+    def near_duplicate_queries(self, query_ids: Iterable[str]) -> dict[str, int]:
+        """Query id -> its group. Of these queries, those that nearly repeat each other share a group."""
+        ids = list(query_ids)
+        return dict(zip(ids, near_duplicate_groups([self.queries[query].text for query in ids]), strict=True))
+
     def require(self, split: str) -> Qrels:
-        """The qrels of a split.
+        """Return the qrels of a split.
 
         Raises:
-            InputError: where the split has no question.
+            InputError: if the split has no question.
         """
         qrels = self.qrels.get(split)
         if not qrels:
@@ -166,19 +188,18 @@ class QADataset:
         return qrels
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
-        """(query id, passage id) of every relevant passage in a split."""
+        """Return (query id, passage id) for every relevant passage of a split."""
         return [(query, passage) for query, relevant in self.require(split).items() for passage in relevant]
 
     def documents_of(self, query_ids: Iterable[str], split: str) -> set[str]:
-        """The documents that hold a relevant passage of these queries."""
+        """Return the documents that have a relevant passage of these queries."""
         qrels = self.qrels[split]
         return {self.passages[passage].document for query in query_ids for passage in qrels[query]}
 
     def seen_queries(self, split: str = "test") -> set[str]:
-        """The questions of a split whose relevant passages, or their documents, training sees too.
+        """Return the questions of a split that are about documents which training sees.
 
-        Derived from the qrels and the documents: training is `train` and `dev` together, since `dev`
-        chooses the model.
+        Training is `train` and `dev` together, because `dev` selects the model.
         """
         seen = {
             document
@@ -193,7 +214,7 @@ class QADataset:
         }
 
     def with_qrels(self, qrels: Mapping[str, Qrels]) -> QADataset:
-        """The same passages and questions under other splits."""
+        """Return the same passages and questions with other splits."""
         return self._like(qrels=dict(qrels))
 
     def with_questions(
@@ -202,17 +223,15 @@ class QADataset:
         qrels: Mapping[str, Qrels],
         negatives: Mapping[str, list[str]] | None = None,
     ) -> QADataset:
-        """The same passages with other questions."""
+        """Return the same passages with other questions."""
         return self._like(queries=dict(queries), qrels=dict(qrels), negatives=dict(negatives or {}))
 
     def with_info(self, info: Mapping[str, Any]) -> QADataset:
-        """The same dataset with another account of how it was made."""
+        """Return the same dataset with other `info`."""
         return self._like(info=dict(info))
 
     def _like(self, **changes: Any) -> QADataset:
         changed = replace(self, **changes)
-        # What was derived from the passages alone, and takes long to find, is still true.
-        for name in ("documents", "passage_texts", "near_duplicates"):
-            if name in self.__dict__:
-                changed.__dict__[name] = self.__dict__[name]
+        # These take long to compute, and are the same for the same passages.
+        changed.__dict__.update({name: vars(self)[name] for name in DERIVED_FROM_PASSAGES if name in vars(self)})
         return changed

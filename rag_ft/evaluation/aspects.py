@@ -11,8 +11,8 @@ import numpy as np
 
 from rag_ft.dataset.inspection import content_words
 from rag_ft.dataset.sources import HEADING, HUMAN, KEY_PHRASES, SENTENCE
-from rag_ft.dataset.splitting import FEW_DOCUMENTS
 from rag_ft.dataset.text.language import corpus_language
+from rag_ft.dataset.units import MIN_DOCUMENTS
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -84,7 +84,7 @@ def aspects_of(dataset: QADataset, split: str, cut: Collection[str] = ()) -> dic
     if len(set(made.tolist())) > 1:
         found |= {name: made == name for name in sorted(set(made.tolist()))}
     asked = np.array(documents)
-    if len(set(documents)) < FEW_DOCUMENTS:
+    if len(set(documents)) < MIN_DOCUMENTS:
         found |= {f"document {name}": asked == name for name in dict.fromkeys(documents)}
     return {name: mask for name, mask in found.items() if FEWEST <= mask.sum() < len(mask)}
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.splitting import FEW_DOCUMENTS, NEIGHBOURS, split_units
+from rag_ft.dataset.units import MIN_DOCUMENTS, PASSAGES_PER_UNIT
 from rag_ft.evaluation.aspects import about_questions, aspects_of
 from rag_ft.evaluation.metrics import DEFAULT_METRICS, HEADLINE, metrics_per_query
 from rag_ft.evaluation.recommendation import Recommendation, recommend
@@ -297,12 +297,12 @@ def resampling_groups(dataset: QADataset, split: str) -> tuple[list[object], str
     qrels = dataset.require(split)
     first = [next(iter(relevant)) for relevant in qrels.values()]
     asked = {dataset.passages[passage].document for passage in first}
-    if len(asked) >= FEW_DOCUMENTS:
+    if len(asked) >= MIN_DOCUMENTS:
         return [dataset.passages[passage].document for passage in first], ""
-    units = split_units(dataset) if len(dataset.documents) < FEW_DOCUMENTS else None
+    units = dataset.split_units if len(dataset.documents) < MIN_DOCUMENTS else None
     if units is None:
         order = {
-            p: (document, place // NEIGHBOURS)
+            p: (document, place // PASSAGES_PER_UNIT)
             for document, ids in dataset.documents.items()
             for place, p in enumerate(ids)
         }

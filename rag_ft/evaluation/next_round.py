@@ -11,12 +11,11 @@ from typing import Any
 from rag_ft.dataset.formats.beir import check_output, write_beir
 from rag_ft.dataset.formats.tables import JSON_LINES
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.splitting import split_units
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
 from rag_ft.evaluation.comparison import Comparison
 from rag_ft.evaluation.failure_causes import NEAR_DUPLICATE
-from rag_ft.evaluation.rank_changes import RankChange, largest, compute_rank_changes
+from rag_ft.evaluation.rank_changes import RankChange, compute_rank_changes, largest
 from rag_ft.files import write_jsonl
 
 MOST = 200
@@ -96,7 +95,7 @@ def prepare_next_round(
     if split == "train":
         raise InputError("questions of train are trained on already: export losses of dev or test")
     qrels = dataset.require(split)
-    units = split_units(dataset)
+    units = dataset.split_units
     asked = sorted({units[next(iter(relevant))] for relevant in qrels.values()})
     # A draw of its own: with the seed alone it would begin as the one by which new documents were held out.
     looked_at = set(random.Random(f"looked at {seed}").sample(asked, max(1, len(asked) // 2)))

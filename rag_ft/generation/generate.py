@@ -232,10 +232,10 @@ def _without_llm(passages: dict[str, Passage], seed: int) -> list[Pair]:
 def _filter(
     pairs: Sequence[Pair], corpus: QADataset, filters: Filters | None, show_progress: bool
 ) -> tuple[list[Pair], list[Row]]:
-    from rag_ft.dataset.splitting import BOILERPLATE, boilerplate
+    from rag_ft.dataset.units import MAX_DOCUMENTS_OF_REPEAT
 
-    common = boilerplate(corpus)
-    reason = f"its passage nearly repeats in more than {BOILERPLATE} documents"
+    common = corpus.boilerplate
+    reason = f"its passage nearly repeats in more than {MAX_DOCUMENTS_OF_REPEAT} documents"
     dropped = [dropped_row(query, passage, reason) for query, passage in pairs if passage in common]
     pairs = [(query, passage) for query, passage in pairs if passage not in common]
     kept, filtered = filter_questions(

@@ -10,7 +10,7 @@ from itertools import count
 
 from rag_ft.dataset.qa_dataset import QADataset, Qrels, Query
 from rag_ft.dataset.sources import HUMAN, KEY_PHRASES
-from rag_ft.dataset.splitting import boilerplate, split_questions
+from rag_ft.dataset.splitting import split_questions
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
 from rag_ft.generation.filters import Pair, Row, dropped_row
@@ -63,7 +63,7 @@ def make_real(
     found: list[Located] = []
     dropped: list[Row] = []
     first: InputError | None = None
-    common = boilerplate(corpus)
+    common = corpus.boilerplate
     members = _members(corpus)
     named = [question.id for question in questions if question.id]
     if len(set(named)) < len(named):

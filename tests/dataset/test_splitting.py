@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Qrels, Query
-from rag_ft.dataset.splitting import MOST_DEV, hold_out_dev, split_questions, split_units
+from rag_ft.dataset.splitting import MAX_DEV_QUERIES, hold_out_dev, split_questions
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 
 
@@ -65,7 +65,7 @@ def corpora(fewest: int = 1) -> st.SearchStrategy[Corpus]:
 @given(corpus=corpora(fewest=10), seed=st.integers(0, 50))
 @settings(max_examples=30, deadline=None)
 def test_nothing_of_a_held_out_document_is_trained_on(corpus: Corpus, seed: int) -> None:
-    splits = split_questions(corpus.dataset, corpus.qrels, new_questions=0.0, seed=seed)
+    splits = split_questions(corpus.dataset, corpus.qrels, unseen_questions=0.0, seed=seed)
     dataset = corpus.dataset.with_qrels(splits)
     held_out = {p for name in dataset.documents_of(splits["test"], "test") for p in dataset.documents[name]}
     repeats = {corpus.origin[passage] for passage in held_out}
@@ -205,8 +205,8 @@ def test_of_very_many_questions_no_more_are_held_out_than_are_asked() -> None:
     queries = {f"{key} {n}": Query(f"{key} {n}", f"{n}?") for key in corpus.dataset.passages for n in range(12)}
     qrels = {query: {query.rsplit(" ", 1)[0]: 1} for query in queries}
     carved = hold_out_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
-    assert len(qrels) > 4 * MOST_DEV
-    assert MOST_DEV / 2 < len(carved.qrels["dev"]) <= 1.2 * MOST_DEV
+    assert len(qrels) > 4 * MAX_DEV_QUERIES
+    assert MAX_DEV_QUERIES / 2 < len(carved.qrels["dev"]) <= 1.2 * MAX_DEV_QUERIES
 
 
 def test_a_dev_split_that_is_there_stays() -> None:
@@ -234,7 +234,7 @@ def test_documents_that_share_a_passage_are_one_unit() -> None:
         for document in range(12)
     }  # fmt: skip
     passages["d3#1"] = Passage("d3#1", passages["d7#0"].text.upper() + "!", "", "d3")
-    units = split_units(QADataset(passages, {}, {}))
+    units = QADataset(passages, {}, {}).split_units
     assert units["d3#0"] == units["d3#1"] == units["d7#0"]
     assert len(set(units.values())) == 11
 

@@ -225,7 +225,7 @@ def test_the_next_test_asks_nothing_that_was_exported_and_is_drawn_without_a_loo
 def test_new_documents_are_in_both_halves() -> None:
     """The draw of the halves is not the one by which documents were held out."""
     dataset = harbour(100)
-    drawn = split_questions(dataset, dataset.qrels["test"], new_documents=0.4, seed=0)
+    drawn = split_questions(dataset, dataset.qrels["test"], unseen_documents=0.4, seed=0)
     dataset = dataset.with_qrels({"train": drawn["train"], "dev": drawn["dev"], "test": drawn["test"]})
     left = prepare_next_round(lost(dataset), dataset, seed=0).dataset
     new = len(left.qrels["test"]) - len(left.seen_queries("test"))

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 
 from rag_ft import QADataset, generate_qa_dataset
-from rag_ft.dataset.splitting import boilerplate, split_units
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
 from rag_ft.generation import RealQuestion
@@ -112,8 +111,8 @@ def test_a_footer_joins_no_documents_and_is_never_asked_about() -> None:
     nodes = drawn_nodes(30, 0, footer=True, seed=1)
     dataset = generate_qa_dataset(nodes, use_llm=False).dataset
     footers = {node.node_id for node in nodes if node.text.startswith("This page")}
-    assert boilerplate(dataset) == footers
-    assert len(set(split_units(dataset).values())) == 30
+    assert dataset.boilerplate == footers
+    assert len(set(dataset.split_units.values())) == 30
     assert not footers & {p for part in dataset.qrels.values() for relevant in part.values() for p in relevant}
     assert dataset.seen_queries("test") != set(dataset.qrels["test"])
 
@@ -161,7 +160,7 @@ def test_where_all_documents_are_known_all_of_them_train_and_no_held_out_questio
     asked = [RealQuestion(node.text.split(". ")[0] + ".", [node.ref_doc_id or ""]) for node in nodes[::7]]
     made_of = made(nodes, questions=asked if real else (), new_documents=0.0, seed=seed)
     dataset = made_of.dataset
-    common = boilerplate(dataset)
+    common = dataset.boilerplate
     documents = {passage.document for passage in dataset.passages.values() if passage.id not in common}
     trained = set(dataset.documents_of(dataset.qrels["train"], "train"))
     left_out = documents - trained

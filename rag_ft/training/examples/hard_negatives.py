@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.splitting import split_units
 from rag_ft.embedding.encoding import encode
 from rag_ft.errors import InputError, first_line
 from rag_ft.retrieval.normalisation import min_max
@@ -76,7 +75,7 @@ def mine_negatives(
     if by != "bm25" and model is None:
         raise InputError(f"hard negatives by {by!r} need a model: give one, or mine by 'bm25'")
     train = dataset.require("train")
-    units = split_units(dataset)
+    units = dataset.split_units
     seen = {units[passage] for relevant in train.values() for passage in relevant}
     documents = dataset.documents_of(train, "train")
     texts = {

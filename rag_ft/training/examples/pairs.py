@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.sources import HUMAN
-from rag_ft.dataset.splitting import split_units
 from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.text.sketch import QUESTIONS, sketch_of
@@ -60,7 +59,7 @@ def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = No
     found_for: dict[str, list[str]] = {}
     if recipe.negatives and dataset.negatives:
         # What is looked for in dev or test must not be pushed away in training.
-        units, held_out = split_units(dataset), held_out_units(dataset)
+        units, held_out = dataset.split_units, held_out_units(dataset)
         found_for = {
             query: [p for p in dataset.negatives.get(query, []) if units[p] not in held_out] for query, _ in pairs
         }
@@ -94,7 +93,7 @@ def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = No
 
 def held_out_units(dataset: QADataset) -> set[int]:
     """The units (`split_units`) that dev and test ask about, and training does not."""
-    units = split_units(dataset)
+    units = dataset.split_units
     asked = {
         split: {units[passage] for relevant in dataset.qrels.get(split, {}).values() for passage in relevant}
         for split in ("train", "dev", "test")
