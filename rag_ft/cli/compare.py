@@ -103,7 +103,7 @@ def compare(
     """Hit rate, MRR and nDCG of several models on the same held-out questions, with a verdict on each."""
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.load import load_dataset
-    from rag_ft.dataset.merging import ALL, merge_datasets
+    from rag_ft.dataset.merging import REPLAY_ALL, merge_datasets
     from rag_ft.dataset.splitting import hold_out_dev
     from rag_ft.evaluation.compare import compare as compare_models
     from rag_ft.evaluation.runs.candidates import reach_of
@@ -120,7 +120,7 @@ def compare(
         before_it.require(split)
         if split == "test":  # each brings its own dev, as in training, which the mix with BM25 is learned on
             before_it, questions = hold_out_dev(before_it, seed=seed), hold_out_dev(questions, seed=seed)
-        questions = merge_datasets(before_it, questions, ALL)
+        questions = merge_datasets(before_it, questions, REPLAY_ALL)
     server = Server(embed_url, request_policy(max_cost))
     candidates = [candidate_of(name, device, max_length, server=server) for name in candidate]
     reach = max((reach_of(model) for model in candidates), default=0)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_ft.dataset.inspection import content_words
 from rag_ft.dataset.sources import HEADING, HUMAN, KEY_PHRASES, SENTENCE
 from rag_ft.dataset.text.language import corpus_language
+from rag_ft.dataset.text.overlap import content_words
 from rag_ft.dataset.units import MIN_DOCUMENTS
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from rag_ft.dataset.inspection import content_words
 from rag_ft.dataset.qa_dataset import Query
 from rag_ft.dataset.text.language import corpus_language
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.text.overlap import content_words
 from rag_ft.evaluation.aspects import MANY_WORDS
 
 JARGON = "acronym or jargon"

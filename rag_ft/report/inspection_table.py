@@ -33,8 +33,8 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
             console.print(table)
     style = ""
     for sample in inspection.samples:
-        if sample.style != style:
-            style = sample.style
+        if sample.source != style:
+            style = sample.source
             console.print(f"\n[bold]{shown(style)}[/]", highlight=False)
         known = "" if sample.overlap is None else f", overlap {sample.overlap:.2f}"
         console.print(Padding(shown(sample.question), (0, 0, 0, 2)), highlight=False)
@@ -89,9 +89,9 @@ def _counts(inspection: Inspection) -> str:
         lines[0] += f"; {inspection.repeated:,} groups of them nearly repeat each other"
     splits = ", ".join(f"{shown(split)} {count:,}" for split, count in inspection.questions.items()) or "none"
     lines.append(f"[bold]{sum(inspection.questions.values()):,} questions[/]: {splits}")
-    if inspection.known or inspection.new:
+    if inspection.seen or inspection.unseen:
         lines.append(
-            f"of the test, {inspection.known:,} on documents that training sees, {inspection.new:,} on new ones"
+            f"of the test, {inspection.seen:,} on documents that training sees, {inspection.unseen:,} on new ones"
         )
     for count, thing in ((inspection.negatives, "negatives"), (inspection.scored_pairs, "scored pairs")):
         if count:
@@ -100,10 +100,10 @@ def _counts(inspection: Inspection) -> str:
 
 
 def _styles(inspection: Inspection) -> Table:
-    splits = list(inspection.styles)
+    splits = list(inspection.sources)
     table = _table("questions by style", *map(shown, splits))
-    for style in dict.fromkeys(style for counts in inspection.styles.values() for style in counts):
-        table.add_row(shown(style), *(f"{inspection.styles[split].get(style, 0):,}" for split in splits))
+    for style in dict.fromkeys(style for counts in inspection.sources.values() for style in counts):
+        table.add_row(shown(style), *(f"{inspection.sources[split].get(style, 0):,}" for split in splits))
     return table
 
 

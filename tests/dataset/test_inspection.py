@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from rag_ft.dataset.formats.beir import read_beir
-from rag_ft.dataset.inspection import Inspection, content_words, inspect_dataset
+from rag_ft.dataset.inspection import Inspection, inspect_dataset
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
+from rag_ft.dataset.text.overlap import content_words
 from rag_ft.errors import InputError
 from rag_ft.report.inspection_table import bars, print_inspection, shown
 
@@ -40,10 +41,10 @@ def test_a_sound_dataset_has_no_warning() -> None:
     assert found.warnings == []
     assert (found.passages, found.documents, found.repeated) == (720, 720, 0)
     assert found.questions == {"train": 600, "dev": 60, "test": 60}
-    assert (found.known, found.new) == (0, 60)
-    assert found.styles == {split: {"given": n // 2, "human": n // 2} for split, n in found.questions.items()}
+    assert (found.seen, found.unseen) == (0, 60)
+    assert found.sources == {split: {"given": n // 2, "human": n // 2} for split, n in found.questions.items()}
     assert set(found.overlap) == {"given", "human"}
-    assert {sample.style for sample in found.samples} == {"given", "human"}
+    assert {sample.source for sample in found.samples} == {"given", "human"}
     assert len(found.samples) == 6
 
 
@@ -74,14 +75,14 @@ def test_scored_pairs_train_too() -> None:
 
 def test_questions_that_repeat_their_passage_are_easy_unless_training_takes_them_out() -> None:
     dataset = sound()
-    for style, split, easy in (("keywords", "train", True), ("sentence", "train", False), ("sentence", "test", True)):
+    for source, split, easy in (("keywords", "train", True), ("sentence", "train", False), ("sentence", "test", True)):
         queries = dict(dataset.queries)
         for query, relevant in dataset.qrels[split].items():
-            queries[query] = Query(query, dataset.passages[next(iter(relevant))].text, style)
+            queries[query] = Query(query, dataset.passages[next(iter(relevant))].text, source)
         found = inspect_dataset(dataclasses.replace(dataset, queries=queries))
-        assert found.overlap[style].median == 1
-        assert sum(found.histograms[style]) == found.histograms[style][-1] == found.questions[split]
-        said = [warning for warning in found.warnings if f"style {style!r} are easy (median 100%" in warning]
+        assert found.overlap[source].median == 1
+        assert sum(found.histograms[source]) == found.histograms[source][-1] == found.questions[split]
+        said = [warning for warning in found.warnings if f"style {source!r} are easy (median 100%" in warning]
         assert len(said) == easy
 
 
@@ -154,7 +155,7 @@ def test_the_samples_are_the_same_for_the_same_seed_and_of_the_split() -> None:
     found = inspect_dataset(dataset, "dev", samples=1)
     assert {sample.split for sample in found.samples} == {"dev"}
     assert len(found.samples) == 2
-    assert found.styles == {"dev": {"given": 30, "human": 30}}
+    assert found.sources == {"dev": {"given": 30, "human": 30}}
     assert found.questions["train"] == 600
     with pytest.raises(InputError, match="no question in split 'other'"):
         inspect_dataset(dataset, "other")
