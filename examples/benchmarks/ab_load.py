@@ -32,7 +32,7 @@ from quality import RESULTS, machine
 from rag_ft.ab import ABQueryEngine, ab_session
 from rag_ft.ab.sessions import side_of
 from rag_ft.feedback import Votes
-from rag_ft.feedback.tally import shown_queries
+from rag_ft.feedback.shown_query import shown_queries
 
 PASSAGES = [
     NodeWithScore(node=TextNode(id_=f"p{n}", text=f"Passage {n} of the handbook."), score=1.0) for n in range(5)
@@ -41,7 +41,7 @@ QUESTIONS_OF_A_USER = 10
 WAIT = 0.05
 
 
-class Side(BaseQueryEngine):
+class Variant(BaseQueryEngine):
     """Answers after a wait, or fails: at once, or after the wait."""
 
     def __init__(self, name: str, fails: float = 0.0) -> None:
@@ -68,7 +68,7 @@ class Side(BaseQueryEngine):
 
 def clients(file: str, process: int, count: int, seconds: float, results: Any) -> None:
     """Fifty clients of one process; what each has seen goes into the queue."""
-    engine = ABQueryEngine(Side("Old"), Side("New", fails=0.5), votes=Votes(file))
+    engine = ABQueryEngine(Variant("Old"), Variant("New", fails=0.5), votes=Votes(file))
     until = time.monotonic() + seconds
     asked: list[float] = []
     unserved: list[str] = []

@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from rag_ft.ab.sessions import SIDES, Side
 from rag_ft.ab.streams import whole
 from rag_ft.ab.variant_calls import Sides, both_failed, reason_of
 from rag_ft.errors import OutsideError
-from rag_ft.feedback.vote_log import Better, Votes
+from rag_ft.feedback.shown_query import ShownResults
+from rag_ft.feedback.variants import VARIANTS, Preference, Variant
+from rag_ft.feedback.vote_log import Votes
 from rag_ft.files import sha256_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class AnswerJudge:
         self,
         llm: LLM,
         votes: Votes,
-        engines: dict[Side, BaseQueryEngine],
+        engines: dict[Variant, BaseQueryEngine],
         sides: Sides,
         references: Mapping[str, str],
         metrics: tuple[Metric, ...],
@@ -119,35 +120,40 @@ class AnswerJudge:
             raise both_failed(failed) if not found else OutsideError(f"side {', '.join(failed)}: {failed.popitem()[1]}")
         answers = {side: str(response) for side, response in found.items()}
         try:
-            orders = [await self._preferred(question, answers, first, second) for first, second in (SIDES, SIDES[::-1])]
+            orders = [
+                await self._preferred(question, answers, first, second) for first, second in (VARIANTS, VARIANTS[::-1])
+            ]
             scores = [
                 (metric, side, await self._score(metric, question, found[side]))
                 for metric in self._metrics
-                for side in SIDES
+                for side in VARIANTS
             ]
         except Exception:
             self.failures["judge"] += 1
             raise
         key = self.key(question)
-        better: Better = orders[0] if orders[0] == orders[1] else "tie"
+        better: Preference = orders[0] if orders[0] == orders[1] else "tie"
         await asyncio.to_thread(self._keep, key, question, answers, orders, scores, better)
 
     def _keep(
         self,
         key: str,
         question: str,
-        answers: dict[Side, str],
-        orders: list[Better],
-        scores: list[tuple[Metric, Side, float]],
-        better: Better,
+        answers: dict[Variant, str],
+        orders: list[Preference],
+        scores: list[tuple[Metric, Variant, float]],
+        better: Preference,
     ) -> None:
         # The vote comes last: it says that all the rest is there.
-        self._votes.shown(key, MODE, key, question, order=list(SIDES), answers=answers, said=orders)
+        results = ShownResults(order=VARIANTS, answers=answers, judge_preferences=orders)
+        self._votes.shown(key, MODE, key, question, results)
         for metric, side, value in scores:
             self._votes.score(key, side, metric, value)
         self._votes.vote(key, better)
 
-    async def _preferred(self, question: str, answers: dict[Side, str], first: Side, second: Side) -> Better:
+    async def _preferred(
+        self, question: str, answers: dict[Variant, str], first: Variant, second: Variant
+    ) -> Preference:
         result = await self._pairwise.aevaluate(
             query=question,
             response=plain_answer(answers[first]),

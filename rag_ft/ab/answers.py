@@ -12,13 +12,14 @@ import numpy as np
 
 from rag_ft.ab.answer_judge import AnswerJudge, Metric
 from rag_ft.ab.query_engine import ABQueryEngine
-from rag_ft.ab.sessions import SIDES, Side
 from rag_ft.ab.variant_calls import Sides
 from rag_ft.ab.vote_verdict import judge_votes
 from rag_ft.errors import InputError
 from rag_ft.evaluation.significance import Difference, paired_bootstrap
 from rag_ft.evaluation.verdict import Verdict
-from rag_ft.feedback.tally import Tally, shown_queries, tally_of
+from rag_ft.feedback.shown_query import shown_queries
+from rag_ft.feedback.tally import Tally, tally_of
+from rag_ft.feedback.variants import VARIANTS, Variant
 from rag_ft.feedback.vote_log import Votes
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ async def ajudge_answers(
     return _summed_up(kept, [judge.key(question) for question in asked], judge.failures)
 
 
-def _sides_of(engines: ABQueryEngine | tuple[BaseQueryEngine, BaseQueryEngine]) -> dict[Side, BaseQueryEngine]:
+def _sides_of(engines: ABQueryEngine | tuple[BaseQueryEngine, BaseQueryEngine]) -> dict[Variant, BaseQueryEngine]:
     a, b = (engines.a, engines.b) if isinstance(engines, ABQueryEngine) else engines
     return {"a": a, "b": b}
 
@@ -204,10 +205,10 @@ def _summed_up(votes: Votes, keys: Sequence[str], failures: Counter[str]) -> Jud
     scores: dict[str, Difference] = {}
     means: dict[str, dict[str, float]] = {}
     for metric, found in values.items():
-        both = {key: sides for key, sides in found.items() if len(sides) == len(SIDES)}
+        both = {key: sides for key, sides in found.items() if len(sides) == len(VARIANTS)}
         pairs = np.array([[sides["a"], sides["b"]] for sides in both.values()])
         scores[metric] = paired_bootstrap(pairs[:, 1] - pairs[:, 0], list(both))
-        means[metric] = {side: float(pairs[:, place].mean()) for place, side in enumerate(SIDES)}
+        means[metric] = {side: float(pairs[:, place].mean()) for place, side in enumerate(VARIANTS)}
     said = [shown.row.get("said") or ["tie", "tie"] for shown in queries.values()]
     return JudgedAnswers(
         verdict,

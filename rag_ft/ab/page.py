@@ -15,11 +15,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from rag_ft.ab.page_access import Guard
-from rag_ft.ab.sessions import Side
 from rag_ft.ab.side_by_side import MODE, PLACES, Looking, PageVariant
 from rag_ft.ab.variant_calls import Sides, reason_of
 from rag_ft.errors import InputError, RagFtError
-from rag_ft.feedback.vote_log import Better, Votes
+from rag_ft.feedback.variants import Preference, Variant
+from rag_ft.feedback.vote_log import Votes
 
 MOST_CHARACTERS = 2_000
 """Of a question: no embedding model reads more of it."""
@@ -112,7 +112,7 @@ class _Desk:
     def vote(self, query: str, better: str) -> dict[str, Any]:
         """Keep a vote; who is who is told in return."""
         row = self._row(query)
-        meant: dict[str, Better] = {"tie": "tie", "neither": "neither", **_places(row)}
+        meant: dict[str, Preference] = {"tie": "tie", "neither": "neither", **_places(row)}
         if better not in meant:
             raise InputError(f"the vote is {better[:20]!r}: give left, right, tie or neither")
         with self._lock:
@@ -146,7 +146,7 @@ class _Desk:
         return row
 
 
-def _places(row: dict[str, Any]) -> dict[str, Side]:
+def _places(row: dict[str, Any]) -> dict[str, Variant]:
     return dict(zip(PLACES, row["order"], strict=True))
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from llama_index.core.base.base_retriever import BaseRetriever
 
-from rag_ft.ab.sessions import SIDES, Side
 from rag_ft.ab.side_by_side import PageVariant
 from rag_ft.embedding.contract import contract_of
 from rag_ft.errors import InputError
 from rag_ft.evaluation.runs.candidates import Hybrid
+from rag_ft.feedback.variants import VARIANTS, Variant
 from rag_ft.index.build import rebuild_index
 from rag_ft.retrieval.bm25_retriever import BM25Retriever
 from rag_ft.retrieval.hybrid import HybridRetriever
@@ -34,8 +34,8 @@ FINGERPRINT_DIGITS = 12
 
 def page_variants(
     nodes: Iterable[BaseNode],
-    candidates: Mapping[Side, Candidate],
-    names: Mapping[Side, str],
+    candidates: Mapping[Variant, Candidate],
+    names: Mapping[Variant, str],
     chroma: str | Path | ClientAPI | None = None,
     *,
     llm: LLM | None = None,
@@ -67,7 +67,7 @@ def page_variants(
         chroma = chromadb.EphemeralClient()
     a, b = (
         _side(names[side], _retriever(nodes, candidates[side], names[side], chroma, top_k, show_progress), llm)
-        for side in SIDES
+        for side in VARIANTS
     )
     return a, b
 

@@ -12,11 +12,12 @@ from llama_index.core.base.response.schema import Response
 from llama_index.core.query_engine import CustomQueryEngine
 from llama_index.core.schema import QueryBundle
 
-from rag_ft.ab.sessions import SIDES, Side, current_session
+from rag_ft.ab.sessions import current_session
 from rag_ft.ab.streams import abegun, awhole, begun, watched, whole
 from rag_ft.ab.variant_calls import PATIENCE, QUERY, SIDE, TIMEOUT, Sides, both_failed, fresh, marked
 from rag_ft.errors import InputError
-from rag_ft.feedback.vote_log import Better, Votes
+from rag_ft.feedback.variants import VARIANTS, Preference, Variant
+from rag_ft.feedback.vote_log import Votes
 
 if TYPE_CHECKING:
     from llama_index.core.base.response.schema import RESPONSE_TYPE
@@ -83,7 +84,7 @@ class ABQueryEngine(BaseQueryEngine):
         """What was shown and voted."""
         return self._sides.votes
 
-    def vote(self, query: str, better: Better) -> None:
+    def vote(self, query: str, better: Preference) -> None:
         """Somebody prefers a side.
 
         Args:
@@ -96,7 +97,7 @@ class ABQueryEngine(BaseQueryEngine):
         """
         self._sides.kept().vote(query, better)
 
-    def pick(self, query: str, node_id: str, side: Side | None = None) -> Side | None:
+    def pick(self, query: str, node_id: str, side: Variant | None = None) -> Variant | None:
         """Somebody used a passage that an answer rests on; the side that gets the credit.
 
         Args:
@@ -115,7 +116,7 @@ class ABQueryEngine(BaseQueryEngine):
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         session, question = current_session(), query_bundle.query_str
         ready = begun if self.mode == "split" else whole
-        calls = {side: self._call(side, query_bundle, ready) for side in SIDES}
+        calls = {side: self._call(side, query_bundle, ready) for side in VARIANTS}
         if self.mode == "side-by-side":
             found, failed = self._sides.ask(calls)
             nodes, told = _both(found, failed)
@@ -132,7 +133,7 @@ class ABQueryEngine(BaseQueryEngine):
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         session, question = current_session(), query_bundle.query_str
-        calls = {side: self._acall(side, query_bundle) for side in SIDES}
+        calls = {side: self._acall(side, query_bundle) for side in VARIANTS}
         if self.mode == "side-by-side":
             found, failed = await self._sides.aask(calls)
             nodes, told = _both(found, failed)
@@ -148,11 +149,11 @@ class ABQueryEngine(BaseQueryEngine):
                 return self._served(found[side], side, query)
         raise both_failed(failed)
 
-    def _call(self, side: Side, bundle: QueryBundle, ready: Callable[[Any], Any]) -> Callable[[], Any]:
+    def _call(self, side: Variant, bundle: QueryBundle, ready: Callable[[Any], Any]) -> Callable[[], Any]:
         engine = self.a if side == "a" else self.b
         return lambda: ready(engine.query(fresh(bundle)))
 
-    def _acall(self, side: Side, bundle: QueryBundle) -> Callable[[], Awaitable[Any]]:
+    def _acall(self, side: Variant, bundle: QueryBundle) -> Callable[[], Awaitable[Any]]:
         engine = self.a if side == "a" else self.b
         ready = abegun if self.mode == "split" else awhole
 
@@ -164,7 +165,7 @@ class ABQueryEngine(BaseQueryEngine):
 
         return call
 
-    def _served(self, response: Any, side: Side, query: str) -> RESPONSE_TYPE:
+    def _served(self, response: Any, side: Variant, query: str) -> RESPONSE_TYPE:
         response.metadata = {**(response.metadata or {}), SIDE: side, QUERY: query}
         return watched(response, lambda error: self._sides.broke(query, side, error))
 
@@ -173,12 +174,12 @@ def _blocks(engine: BaseQueryEngine) -> bool:
     return isinstance(engine, CustomQueryEngine) and type(engine).acustom_query is CustomQueryEngine.acustom_query
 
 
-def _one(response: Any, side: Side, failed: dict[Side, str]) -> dict[str, Any]:
+def _one(response: Any, side: Variant, failed: dict[Variant, str]) -> dict[str, Any]:
     passages = [node.node_id for node in response.source_nodes]
-    return {"passages": passages, "teams": [side] * len(passages), "side": side, "failed": failed}
+    return {"passages": passages, "teams": [side] * len(passages), "variant": side, "failed": failed}
 
 
-def _both(found: dict[Side, Any], failed: dict[Side, str]) -> tuple[list[Any], dict[str, Any]]:
+def _both(found: dict[Variant, Any], failed: dict[Variant, str]) -> tuple[list[Any], dict[str, Any]]:
     """(the passages of both, what is kept of them)."""
     if not found:
         raise both_failed(failed)
@@ -189,7 +190,7 @@ def _both(found: dict[Side, Any], failed: dict[Side, str]) -> tuple[list[Any], d
     return nodes, {"order": order, "rankings": rankings, "failed": failed}
 
 
-def _side_by_side(found: dict[Side, Any], told: dict[str, Any], query: str) -> RESPONSE_TYPE:
+def _side_by_side(found: dict[Variant, Any], told: dict[str, Any], query: str) -> RESPONSE_TYPE:
     order = told["order"]
     texts = {side: str(response) for side, response in found.items()}
     text = texts[order[0]] if len(order) == 1 else f"1. {texts[order[0]]}\n\n2. {texts[order[1]]}"

@@ -11,9 +11,10 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from rag_ft.ab.interleaving import team_draft
-from rag_ft.ab.sessions import SIDES, Side, current_session
+from rag_ft.ab.sessions import current_session
 from rag_ft.ab.variant_calls import PATIENCE, TIMEOUT, Sides, both_failed, fresh, marked
 from rag_ft.errors import InputError
+from rag_ft.feedback.variants import VARIANTS, Variant
 from rag_ft.feedback.vote_log import Votes
 
 
@@ -83,7 +84,7 @@ class ABRetriever(BaseRetriever):
         """What was shown and picked."""
         return self._sides.votes
 
-    def pick(self, query: str, node_id: str) -> Side | None:
+    def pick(self, query: str, node_id: str) -> Variant | None:
         """Somebody used this passage; the side that gets the credit.
 
         Args:
@@ -97,13 +98,13 @@ class ABRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         session = current_session()
-        calls = {side: self._call(side, query_bundle) for side in SIDES}
+        calls = {side: self._call(side, query_bundle) for side in VARIANTS}
         if self.mode == "interleave":
             nodes, told = self._interleaved(*self._sides.ask(calls))
             return marked(
                 nodes, told["teams"], self._sides.shown("interleave", session, query_bundle.query_str, nodes, **told)
             )
-        failed: dict[Side, str] = {}
+        failed: dict[Variant, str] = {}
         for side in self._sides.in_turn(session):
             found, why = self._sides.ask({side: calls[side]})
             failed |= why
@@ -115,12 +116,12 @@ class ABRetriever(BaseRetriever):
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         session = current_session()
-        calls = {side: self._acall(side, query_bundle) for side in SIDES}
+        calls = {side: self._acall(side, query_bundle) for side in VARIANTS}
         if self.mode == "interleave":
             nodes, told = self._interleaved(*await self._sides.aask(calls))
             query = await self._sides.ashown("interleave", session, query_bundle.query_str, nodes, **told)
             return marked(nodes, told["teams"], query)
-        failed: dict[Side, str] = {}
+        failed: dict[Variant, str] = {}
         for side in self._sides.in_turn(session):
             found, why = await self._sides.aask({side: calls[side]})
             failed |= why
@@ -130,12 +131,12 @@ class ABRetriever(BaseRetriever):
                 return marked(found[side], told["teams"], query)
         raise both_failed(failed)
 
-    def _call(self, side: Side, bundle: QueryBundle) -> Callable[[], list[NodeWithScore]]:
+    def _call(self, side: Variant, bundle: QueryBundle) -> Callable[[], list[NodeWithScore]]:
         retriever = self.a if side == "a" else self.b
         # A bundle keeps the vector of whoever asked first: each side gets its own.
         return lambda: retriever.retrieve(fresh(bundle))
 
-    def _acall(self, side: Side, bundle: QueryBundle) -> Callable[[], Awaitable[list[NodeWithScore]]]:
+    def _acall(self, side: Variant, bundle: QueryBundle) -> Callable[[], Awaitable[list[NodeWithScore]]]:
         retriever = self.a if side == "a" else self.b
         # A retriever without an asynchronous form of its own would block the event loop, and the other side with it.
         if type(retriever)._aretrieve is BaseRetriever._aretrieve:
@@ -143,7 +144,7 @@ class ABRetriever(BaseRetriever):
         return lambda: retriever.aretrieve(fresh(bundle))
 
     def _interleaved(
-        self, found: dict[Side, list[NodeWithScore]], failed: dict[Side, str]
+        self, found: dict[Variant, list[NodeWithScore]], failed: dict[Variant, str]
     ) -> tuple[list[NodeWithScore], dict[str, Any]]:
         if not found:
             raise both_failed(failed)
@@ -152,10 +153,10 @@ class ABRetriever(BaseRetriever):
         return nodes, {"passages": [node.node_id for node in nodes], "teams": teams, "failed": failed}
 
 
-def _served(nodes: list[NodeWithScore], side: Side, failed: dict[Side, str]) -> dict[str, Any]:
+def _served(nodes: list[NodeWithScore], side: Variant, failed: dict[Variant, str]) -> dict[str, Any]:
     return {
         "passages": [node.node_id for node in nodes],
         "teams": [side] * len(nodes),
-        "side": side,
+        "variant": side,
         "failed": failed,
     }

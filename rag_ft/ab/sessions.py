@@ -7,10 +7,8 @@ import contextvars
 import hashlib
 import uuid
 from collections.abc import Iterator
-from typing import Literal
 
-Side = Literal["a", "b"]
-SIDES: tuple[Side, Side] = ("a", "b")
+from rag_ft.feedback.variants import Variant
 
 _session: contextvars.ContextVar[str | None] = contextvars.ContextVar("rag_ft_ab_session", default=None)
 
@@ -36,7 +34,7 @@ def current_session() -> str:
     return _session.get() or uuid.uuid4().hex
 
 
-def side_of(session: str, share: float = 0.5, salt: str = "") -> Side:
+def side_of(session: str, share: float = 0.5, salt: str = "") -> Variant:
     """The side of a user or session: always the same one, and as many on each as the share says.
 
     Args:
@@ -51,8 +49,3 @@ def side_of(session: str, share: float = 0.5, salt: str = "") -> Side:
     """
     digest = hashlib.sha256(f"{salt}\0{session}".encode("utf-8", "replace")).digest()
     return "b" if int.from_bytes(digest[:8]) / 2**64 < share else "a"
-
-
-def other(side: Side) -> Side:
-    """The side that it is not."""
-    return "b" if side == "a" else "a"

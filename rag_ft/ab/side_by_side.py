@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from rag_ft.ab.sessions import SIDES, Side, other
 from rag_ft.ab.variant_calls import Sides, reason_of
+from rag_ft.feedback.variants import VARIANTS, Variant, other
 from rag_ft.files import sha256_of
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ class Looking:
     """
 
     def __init__(self, a: PageVariant, b: PageVariant, sides: Sides, blind: bool) -> None:
-        self.side: dict[Side, PageVariant] = {"a": a, "b": b}
+        self.side: dict[Variant, PageVariant] = {"a": a, "b": b}
         self.sides, self.blind = sides, blind
 
     async def ask(self, question: str) -> AsyncIterator[dict[str, Any]]:
         """Events for the page: `passages`, `answer` and `failed` of a place as they come, and `shown` in the end."""
-        order = random.sample(SIDES, 2) if self.blind else list(SIDES)
+        order = random.sample(VARIANTS, 2) if self.blind else list(VARIANTS)
         place = dict(zip(order, PLACES, strict=True))
-        looks: dict[Side, Look] = {side: Look() for side in SIDES}
+        looks: dict[Variant, Look] = {side: Look() for side in VARIANTS}
         held: list[dict[str, Any]] = []
         async for side, event in self._events(question, looks):
             told = self._told(place[side], event, looks[side])
@@ -99,25 +99,25 @@ class Looking:
             "event": "shown",
             "query": query,
             "places": [place[side] for side in order if side in found],
-            "moved": {place[side]: moves(rankings.get(side), rankings.get(other(side))) for side in SIDES},
+            "moved": {place[side]: moves(rankings.get(side), rankings.get(other(side))) for side in VARIANTS},
         }
 
-    async def _events(self, question: str, looks: dict[Side, Look]) -> AsyncIterator[tuple[Side, str]]:
+    async def _events(self, question: str, looks: dict[Variant, Look]) -> AsyncIterator[tuple[Variant, str]]:
         """(side, what is new of it); ends when both are done or have had their time."""
-        loop, events = asyncio.get_running_loop(), asyncio.Queue[tuple[Side, str]]()
+        loop, events = asyncio.get_running_loop(), asyncio.Queue[tuple[Variant, str]]()
 
-        def put(side: Side, event: str, change: dict[str, Any]) -> None:
+        def put(side: Variant, event: str, change: dict[str, Any]) -> None:
             if side in running:  # what comes after its time is not shown any more
                 for name, value in change.items():
                     setattr(looks[side], name, value)
                 events.put_nowait((side, event))
 
-        def tell(side: Side, event: str, **change: Any) -> None:
+        def tell(side: Variant, event: str, **change: Any) -> None:
             with suppress(RuntimeError):  # the server has ended meanwhile, and its loop with it
                 loop.call_soon_threadsafe(put, side, event, change)
 
-        running = set(SIDES)
-        for side in SIDES:
+        running = set(VARIANTS)
+        for side in VARIANTS:
             future = self.sides.started(side, partial(self._look, side, question, tell))
             future.add_done_callback(partial(_ended, side, tell, self.sides.warn))
         until, answered = time.monotonic() + self.sides.timeout, False
@@ -136,7 +136,7 @@ class Looking:
             if event != "done":
                 yield side, event
 
-    def _look(self, side: Side, question: str, tell: Any) -> None:
+    def _look(self, side: Variant, question: str, tell: Any) -> None:
         """Find passages and answer from them; runs in a thread of the side."""
         of, began = self.side[side], time.perf_counter()
         nodes = of.retriever.retrieve(QueryBundle(question))
@@ -155,7 +155,7 @@ class Looking:
         return {"event": event, "place": place, "reason": reason}
 
 
-def _ended(side: Side, tell: Any, warn: Any, future: Any) -> None:
+def _ended(side: Variant, tell: Any, warn: Any, future: Any) -> None:
     error = future.exception()
     if error is None:
         tell(side, "done")

@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from rag_ft.ab.sessions import SIDES, Side, other, side_of
+from rag_ft.ab.sessions import side_of
 from rag_ft.errors import InputError, OutsideError, without_secrets
+from rag_ft.feedback.shown_query import ShownResults
+from rag_ft.feedback.variants import VARIANTS, Variant, other
 from rag_ft.feedback.vote_log import Votes
 
 logger = logging.getLogger(__name__)
@@ -75,16 +77,16 @@ class Sides:
         self.votes = votes if isinstance(votes, Votes) or votes is None else Votes(votes)
         self.share, self.salt, self.timeout, self.patience = share, salt, timeout, patience
         self._writers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="rag_ft-ab-votes")
-        self._warned: dict[Side, float] = {}
-        self._unsaid: Counter[Side] = Counter()
-        self._free = {side: threading.BoundedSemaphore(AT_ONCE) for side in SIDES}
+        self._warned: dict[Variant, float] = {}
+        self._unsaid: Counter[Variant] = Counter()
+        self._free = {side: threading.BoundedSemaphore(AT_ONCE) for side in VARIANTS}
 
-    def in_turn(self, session: str) -> tuple[Side, Side]:
+    def in_turn(self, session: str) -> tuple[Variant, Variant]:
         """The session's side, then the other one."""
         first = side_of(session, self.share, self.salt)
         return first, other(first)
 
-    def started(self, side: Side, call: Callable[[], T]) -> Future[T]:
+    def started(self, side: Variant, call: Callable[[], T]) -> Future[T]:
         """Run a call of a side in a thread of its own, which never keeps the process alive."""
         future: Future[T] = Future()
         if not self._free[side].acquire(blocking=False):
@@ -110,7 +112,7 @@ class Sides:
             future.set_exception(error)
         return future
 
-    def ask(self, calls: Mapping[Side, Callable[[], T]]) -> tuple[dict[Side, T], dict[Side, str]]:
+    def ask(self, calls: Mapping[Variant, Callable[[], T]]) -> tuple[dict[Variant, T], dict[Variant, str]]:
         """(what each side said, why a side said nothing); all are asked at once."""
         began = time.monotonic()
         running = {side: self.started(side, call) for side, call in calls.items()}
@@ -121,7 +123,9 @@ class Sides:
                 until = min(until, time.monotonic() + self.patience)
         return self._sorted_out({side: partial(_result, future) for side, future in running.items()}, began)
 
-    async def aask(self, calls: Mapping[Side, Callable[[], Awaitable[T]]]) -> tuple[dict[Side, T], dict[Side, str]]:
+    async def aask(
+        self, calls: Mapping[Variant, Callable[[], Awaitable[T]]]
+    ) -> tuple[dict[Variant, T], dict[Variant, str]]:
         """The same with awaitables, in the running event loop."""
         began = time.monotonic()
         tasks = {side: asyncio.ensure_future(_awaited(call)) for side, call in calls.items()}
@@ -136,15 +140,15 @@ class Sides:
             for task in tasks.values():
                 task.cancel()
 
-    async def in_thread(self, side: Side, call: Callable[[], T]) -> T:
+    async def in_thread(self, side: Variant, call: Callable[[], T]) -> T:
         """Await a call that would block the event loop."""
         return await asyncio.wrap_future(self.started(side, call))
 
     def _sorted_out(
-        self, results: Mapping[Side, Callable[[], T]], began: float
-    ) -> tuple[dict[Side, T], dict[Side, str]]:
-        found: dict[Side, T] = {}
-        failed: dict[Side, str] = {}
+        self, results: Mapping[Variant, Callable[[], T]], began: float
+    ) -> tuple[dict[Variant, T], dict[Variant, str]]:
+        found: dict[Variant, T] = {}
+        failed: dict[Variant, str] = {}
         for side, result in results.items():
             try:
                 found[side] = result()
@@ -156,7 +160,7 @@ class Sides:
             self.warn(side, reason)
         return found, failed
 
-    def warn(self, side: Side, reason: str) -> None:
+    def warn(self, side: Variant, reason: str) -> None:
         """Say in the log that a side failed; one that goes on failing does not fill the log, the votes hold each."""
         now = time.monotonic()
         if now - self._warned.get(side, -QUIET) < QUIET:
@@ -175,7 +179,7 @@ class Sides:
         if self.votes is not None:
             texts = {each.node_id: each.node.get_content(metadata_mode=MetadataMode.EMBED) for each in nodes}
             try:
-                self.votes.shown(query, mode, session, question, texts=texts, **more)
+                self.votes.shown(query, mode, session, question, ShownResults(**more), texts=texts)
             except Exception as error:
                 logger.error("what was shown could not be kept (%s)", reason_of(error))
         return query
@@ -186,7 +190,7 @@ class Sides:
         call = partial(self.shown, mode, session, question, nodes, **more)
         return await asyncio.get_running_loop().run_in_executor(self._writers, call)
 
-    def broke(self, query: str, side: Side, error: Exception) -> None:
+    def broke(self, query: str, side: Variant, error: Exception) -> None:
         """Remember that a side's answer broke off."""
         reason = reason_of(error)
         self.warn(side, f"broke off: {reason}")
@@ -227,7 +231,7 @@ def reason_of(error: BaseException) -> str:
     return without_secrets(f"{type(error).__name__}: {said}" if said else type(error).__name__)[:REASON]
 
 
-def both_failed(failed: Mapping[Side, str]) -> OutsideError:
+def both_failed(failed: Mapping[Variant, str]) -> OutsideError:
     """What is raised where nobody is left to answer."""
     return OutsideError(f"both sides failed: {'; '.join(f'{side}: {why}' for side, why in sorted(failed.items()))}")
 
@@ -239,7 +243,7 @@ def fresh(bundle: QueryBundle) -> QueryBundle:
     )
 
 
-def marked(nodes: Sequence[NodeWithScore], teams: Sequence[Side], query: str) -> list[NodeWithScore]:
+def marked(nodes: Sequence[NodeWithScore], teams: Sequence[Variant], query: str) -> list[NodeWithScore]:
     """Copies of nodes that say which side found them, to the app and not to an LLM."""
     found = []
     for each, side in zip(nodes, teams, strict=True):

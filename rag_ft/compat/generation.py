@@ -16,7 +16,7 @@ from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset
 from rag_ft.compat.retried_llm import RetriedLLM
 from rag_ft.compat.warn import warn, warn_of_changed
 from rag_ft.errors import InputError, OutsideError
-from rag_ft.generation.journal import Journal, question_key
+from rag_ft.generation.journal import Journal, request_key
 from rag_ft.generation.llm_calls import Answers, Call, answer_calls
 from rag_ft.generation.llm_questions import run_coroutine
 from rag_ft.generation.prompts import questions_in
@@ -103,7 +103,7 @@ def generate_qa_embedding_pairs(
         try:
             failure = asked.ask(journal, retry_limit, workers, verbose)
         finally:
-            dataset = asked.dataset(journal.answers, answered_only=True)
+            dataset = asked.dataset(journal.responses, answered_only=True)
             if earlier is not None and not earlier.corpus.keys() <= asked.texts.keys():
                 _keep_aside(output)
             dataset.save_json(output)
@@ -152,8 +152,8 @@ def generate_question_context_pairs(
     asked = _Generation(nodes, llm, qa_generate_prompt_tmpl, num_questions_per_chunk, metadata_mode)
     with Journal() as journal:
         failure = asked.ask(journal, 3, workers, True)
-        dataset = asked.dataset(journal.answers, answered_only=False)
-        left = sum(key not in journal.answers for key in asked.keys.values())
+        dataset = asked.dataset(journal.responses, answered_only=False)
+        left = sum(key not in journal.responses for key in asked.keys.values())
     if left and left == len(asked.texts):
         raise OutsideError(f"the LLM gave no answer on any of {left} nodes: {failure}")
     if left:
@@ -184,7 +184,7 @@ class _Generation:
         self.llm, self.count = llm, count
         self.texts = {node.node_id: node.get_content(metadata_mode=mode) for node in nodes}
         prompts = {node: _prompt(template, text, count, llm) for node, text in self.texts.items()}
-        self.keys = {node: question_key("", prompt) for node, prompt in prompts.items()}
+        self.keys = {node: request_key("", prompt) for node, prompt in prompts.items()}
         self.kept = self._kept(earlier) if earlier is not None else {}
         self.calls = [Call(self.keys[node], prompts[node]) for node in self.texts if node not in self.kept]
 

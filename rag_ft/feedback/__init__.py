@@ -1,6 +1,10 @@
-"""What people picked and preferred: the vote log, its tally, and training questions made from picks."""
+"""What people preferred and picked: the vote log, its tally, and the training questions made from picks.
+
+`Votes` stores what was shown for each query and how people reacted. `tally_of` counts votes and picks for the verdict
+of an A/B test, and `questions_from_feedback` turns picks into questions with their passages.
+"""
 
 import lazy_loader
 
-# The public names stand in the stub beside this file, once; each module is loaded when one of them is first used.
+# The stub beside this file lists the public names. A module is loaded when one of its names is first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -68,12 +68,12 @@ def answer_in_batches(
     def collect(lenient: bool) -> None:
         for lines in job.results(poll_seconds, show_progress):
             taken = [found for line in lines if (found := _taken(line, distinct, result.failures, lenient))]
-            journal.record([(key, answer) for key, answer in dict(taken).items() if key not in journal.answers])
+            journal.record([(key, answer) for key, answer in dict(taken).items() if key not in journal.responses])
 
     # What an earlier run has sent is waited for before anything is sent again.
     collect(lenient=False)
     for turn in range(ROUNDS):
-        left = [call for key, call in distinct.items() if key not in journal.answers]
+        left = [call for key, call in distinct.items() if key not in journal.responses]
         if not left:
             break
         if turn:
@@ -82,7 +82,7 @@ def answer_in_batches(
             job.send(part)
             result.requests += len(part)
         collect(lenient=turn + 1 >= ASKED)
-    result.answers = {key: journal.answers[key] for key in distinct if key in journal.answers}
+    result.answers = {key: journal.responses[key] for key in distinct if key in journal.responses}
     result.failures = {key: reason for key, reason in result.failures.items() if key not in result.answers}
     if distinct and not result.answers:
         reason = next(iter(result.failures.values()), "no line came back")

@@ -36,7 +36,7 @@ class Call:
     """One prompt to an LLM.
 
     Attributes:
-        key: what the answer belongs to in the journal (`question_key`).
+        key: what the answer belongs to in the journal (`request_key`).
         prompt: the text that is sent.
         strict: whether an answer is what was asked for; one that is not is asked for again.
         lenient: whether something can be made of an answer when asking again did not help.
@@ -97,7 +97,7 @@ async def answer_calls(
         OutsideError: where 10 calls in a row failed, or all; what was answered is in the journal.
     """
     distinct = list({call.key: call for call in calls}.values())
-    left = [call for call in distinct if call.key not in journal.answers]
+    left = [call for call in distinct if call.key not in journal.responses]
     if len(left) < len(distinct):
         logger.info("%s: %d of %d are in the journal already", description, len(distinct) - len(left), len(distinct))
     result = Answers()
@@ -122,7 +122,7 @@ async def answer_calls(
             if failed and (len(failed) == len(distinct) or (outage and len(failed) == len(left))):
                 reason = result.failures[failed[-1].key]
                 raise OutsideError(f"all {len(failed)} calls failed ({reason}): mend it and run again")
-    result.answers = {call.key: journal.answers[call.key] for call in distinct if call.key in journal.answers}
+    result.answers = {call.key: journal.responses[call.key] for call in distinct if call.key in journal.responses}
     return result
 
 

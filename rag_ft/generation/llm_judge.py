@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.generation.filters import Pair, Row, dropped_row
-from rag_ft.generation.journal import question_key
+from rag_ft.generation.journal import request_key
 from rag_ft.generation.llm_calls import Call
 from rag_ft.generation.llm_questions import Asking, answer_all, llm_identity
 from rag_ft.generation.prompts import JUDGE_PROMPT, fenced, verdict_in
@@ -45,7 +45,7 @@ async def judge_questions(
     for query, passage in pairs:
         if query.source in styles:
             text = JUDGE_PROMPT.format(passage=fenced(passages[passage].text), question=fenced(query.text))
-            calls[query.id] = Call(question_key(identity, text), text, _is_verdict, _is_anything)
+            calls[query.id] = Call(request_key(identity, text), text, _is_verdict, _is_anything)
     result = await answer_all(
         judge,
         list(calls.values()),

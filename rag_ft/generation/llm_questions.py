@@ -17,7 +17,7 @@ from rag_ft.dataset.qa_dataset import Passage, Query
 from rag_ft.dataset.text.language import language_of
 from rag_ft.errors import InputError
 from rag_ft.files import sha256_of
-from rag_ft.generation.journal import Journal, question_key
+from rag_ft.generation.journal import Journal, request_key
 from rag_ft.generation.llm_calls import Answers, Call, answer_calls
 from rag_ft.generation.llm_estimate import estimate
 from rag_ft.generation.prompts import (
@@ -250,7 +250,7 @@ def plan_questions(passages: Sequence[Passage], llm: LLM, asking: Asking) -> lis
             code = language_of(passage.text)
             shown["language"] = f"the language of the text ({code})" if code else "the language of the text"
         asked = template.format(**{name: value for name, value in shown.items() if name in variables})
-        key = question_key(identity, asked)
+        key = request_key(identity, asked)
         call = Call(key, asked, _has_line, _has_line)
         if json:
             call = Call(
@@ -297,7 +297,7 @@ async def answer_all(
         description: of the progress bar.
     """
     with Journal(Path(asking.journal) if asking.journal else None) as journal:
-        left = {call.key: call.prompt for call in calls if call.key not in journal.answers}
+        left = {call.key: call.prompt for call in calls if call.key not in journal.responses}
         if left:
             expected = estimate(llm, list(left.values()), questions, asking.answers, asking.batch)
             logger.info("%s: %s", description, expected)

@@ -18,7 +18,7 @@ from rag_ft.cli import app
 from rag_ft.dataset import read_labelled_pairs
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.documents.reader import passages_from_nodes
-from rag_ft.feedback import Votes, questions_from_feedback
+from rag_ft.feedback import ShownResults, Votes, questions_from_feedback
 
 TEXTS = {
     "claims#0": "A Kittiwake is an expenses claim and is filed within thirty days of the journey.",
@@ -38,7 +38,9 @@ def votes(tmp_path: Path) -> Votes:
 def show(votes: Votes) -> Callable[..., None]:
     def shown(query: str, question: str, **more: Any) -> None:
         keys = more.get("passages") or [key for ranking in more["rankings"].values() for key in ranking]
-        votes.shown(query, "page", "me", question, texts={key: TEXTS[key] for key in keys if key in TEXTS}, **more)
+        votes.shown(
+            query, "page", "me", question, ShownResults(**more), texts={key: TEXTS[key] for key in keys if key in TEXTS}
+        )
 
     return shown
 
@@ -114,7 +116,7 @@ def test_control_characters_and_text_direction_tricks_are_taken_out_of_a_questio
 
 def test_who_picks_everything_is_not_trained_on(votes: Votes) -> None:
     texts = {f"p{n}": f"Form T-{n} is signed by the master of harbour {n}." for n in range(8)}
-    votes.shown("q", "page", "me", "Who signs?", texts=texts, passages=list(texts), teams=["a"] * 8)
+    votes.shown("q", "page", "me", "Who signs?", ShownResults(passages=list(texts), teams=["a"] * 8), texts=texts)
     for key in list(texts)[:6]:
         votes.pick("q", key)
     with pytest.raises(InputError, match="more than 5 passages were picked"):
@@ -143,7 +145,9 @@ def test_no_passage_is_right_and_wrong_for_one_question(asked: list[tuple[str, l
     with tempfile.TemporaryDirectory() as folder:
         votes = Votes(Path(folder) / "votes.jsonl")
         for number, (question, ranking, picked) in enumerate(asked):
-            votes.shown(f"q{number}", "page", "me", question, texts=TEXTS, passages=ranking, teams=["a"] * 4)
+            votes.shown(
+                f"q{number}", "page", "me", question, ShownResults(passages=ranking, teams=["a"] * 4), texts=TEXTS
+            )
             votes.pick(f"q{number}", picked)
         questions, _ = questions_from_feedback(votes, PASSAGES)
     assert len({" ".join(question.text.casefold().split()) for question in questions}) == len(questions)
@@ -163,9 +167,13 @@ def people_who_ask(acme_people: Path, file: Path) -> list[str]:
         assert right is not None
         shown = [above, right]
         votes.shown(
-            f"q{number}", "interleave", f"u{number % 7}", row["text"], passages=shown, teams=["a", "b"],
+            f"q{number}",
+            "interleave",
+            f"u{number % 7}",
+            row["text"],
+            ShownResults(passages=shown, teams=["a", "b"]),
             texts={key: texts[key] for key in shown},
-        )  # fmt: skip
+        )
         votes.pick(f"q{number}", right)
         asked.append(row["text"])
     return asked
@@ -209,8 +217,8 @@ def test_a_run_takes_new_picks_into_account(acme_people: Path, tmp_path: Path) -
         "page",
         "me",
         "Which form is it?",
+        ShownResults(rankings={"a": [right.node_id], "b": []}),
         texts={right.node_id: right.text},
-        rankings={"a": [right.node_id], "b": []},
     )
     votes.pick("new", right.node_id, "a")
     assert dataset_after_a_run(votes) != before

@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 from rag_ft import InputError, OutsideError
 from rag_ft.ab import judge_votes
 from rag_ft.ab.sessions import side_of
-from rag_ft.feedback import Votes
+from rag_ft.feedback import ShownResults, Votes
 from rag_ft.feedback.tally import Tally, tally_of
+from rag_ft.jsonl_log import JsonlLog
 
 
 def write_votes(file: str, name: str) -> None:
     votes = Votes(file)
     for number in range(50):
-        votes.shown(f"{name}-{number}", "split", name, "Who?", side="a")
+        votes.shown(f"{name}-{number}", "split", name, "Who?", ShownResults(variant="a"))
         votes.vote(f"{name}-{number}", "a")
 
 
@@ -45,11 +46,11 @@ def test_several_processes_write_one_file_and_half_a_line_is_left_out(tmp_path: 
 def test_votes_end_in_a_verdict(share_for_b: float, verdict: str, tmp_path: Path) -> None:
     votes, draw = Votes(tmp_path / "votes.jsonl"), random.Random(0)
     for number in range(120):
-        votes.shown(f"q{number}", "side-by-side", f"user-{number % 30}", "Who?", order=["a", "b"])
+        votes.shown(f"q{number}", "side-by-side", f"user-{number % 30}", "Who?", ShownResults(order=["a", "b"]))
         votes.vote(f"q{number}", "b" if draw.random() < share_for_b else "a")
     assert judge_votes(votes.tally())[0] == verdict
     few = Votes(tmp_path / "few.jsonl")
-    few.shown("q", "side-by-side", "user", "Who?", order=["a", "b"])
+    few.shown("q", "side-by-side", "user", "Who?", ShownResults(order=["a", "b"]))
     few.vote("q", "b")
     assert judge_votes(few.tally())[0] == "inconclusive"
 
@@ -59,7 +60,7 @@ def test_threads_share_writes_and_each_finds_its_vote_in_the_file(tmp_path: Path
     missing = []
 
     def vote(number: int) -> None:
-        votes.shown(f"q{number}", "side-by-side", "me", "Who?", order=["a", "b"])
+        votes.shown(f"q{number}", "side-by-side", "me", "Who?", ShownResults(order=["a", "b"]))
         votes.vote(f"q{number}", "b")
         if f'"event": "vote", "query": "q{number}"' not in votes.file.read_text(encoding="utf-8"):
             missing.append(number)
@@ -72,13 +73,13 @@ def test_threads_share_writes_and_each_finds_its_vote_in_the_file(tmp_path: Path
 
 def test_who_votes_again_has_changed_their_mind_and_a_pick_counts_once(tmp_path: Path) -> None:
     votes = Votes(tmp_path / "votes.jsonl")
-    votes.shown("q1", "side-by-side", "me", "Who?", order=["a", "b"])
+    votes.shown("q1", "side-by-side", "me", "Who?", ShownResults(order=["a", "b"]))
     for better in ("a", "a", "a", "b"):
         votes.vote("q1", better)
-    votes.shown("q2", "interleave", "me", "Who?", passages=["x", "y"], teams=["a", "b"])
+    votes.shown("q2", "interleave", "me", "Who?", ShownResults(passages=["x", "y"], teams=["a", "b"]))
     for _ in range(3):
         votes.pick("q2", "x")
-    votes.shown("q3", "side-by-side", "me", "Who?", order=["a", "b"])
+    votes.shown("q3", "side-by-side", "me", "Who?", ShownResults(order=["a", "b"]))
     votes.vote("q3", "neither")
     tally = votes.tally()
     assert (tally.a, tally.b, tally.ties, tally.neither) == (1, 1, 1, 1)
@@ -90,7 +91,11 @@ def test_a_pick_of_two_rankings_goes_to_who_ranked_it_higher(tmp_path: Path) -> 
     votes = Votes(tmp_path / "votes.jsonl")
     for passage in "xyz":
         votes.shown(
-            passage, "page", passage, "Who?", order=["a", "b"], rankings={"a": ["x", "y"], "b": ["z", "y", "x"]}
+            passage,
+            "page",
+            passage,
+            "Who?",
+            ShownResults(order=["a", "b"], rankings={"a": ["x", "y"], "b": ["z", "y", "x"]}),
         )
         assert votes.pick(passage, passage) == {"x": None, "y": None, "z": "b"}[passage]
     assert votes.tally().credit == {"x": [-1.0], "y": [0.0], "z": [1.0]}
@@ -100,19 +105,19 @@ def test_a_pick_of_two_rankings_goes_to_who_ranked_it_higher(tmp_path: Path) -> 
 
 def test_where_one_side_failed_nobody_compared(tmp_path: Path) -> None:
     votes = Votes(tmp_path / "votes.jsonl")
-    votes.shown("q1", "interleave", "me", "Who?", passages=["x"], teams=["a"], failed={"b": "down"})
+    votes.shown("q1", "interleave", "me", "Who?", ShownResults(passages=["x"], teams=["a"], failed={"b": "down"}))
     votes.pick("q1", "x")
-    votes.shown("q2", "side-by-side", "me", "Who?", order=["a"], failed={"b": "down"})
+    votes.shown("q2", "side-by-side", "me", "Who?", ShownResults(order=["a"], failed={"b": "down"}))
     votes.vote("q2", "a")
     tally = votes.tally()
     assert (tally.a, tally.credit, tally.failed) == (0, {}, {"a": 0, "b": 2})
 
 
 def test_votes_of_another_process_and_of_long_ago_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag_ft.feedback.vote_log.RECENT", 3)
+    monkeypatch.setattr("rag_ft.feedback.vote_log.MAX_REMEMBERED", 3)
     first, second = Votes(tmp_path / "votes.jsonl"), Votes(tmp_path / "votes.jsonl")
     for number in range(10):
-        first.shown(f"q{number}", "split", "me", "Who?", side="a")
+        first.shown(f"q{number}", "split", "me", "Who?", ShownResults(variant="a"))
     for number in range(10):
         second.vote(f"q{number}", "a")
         first.vote(f"q{number}", "b")
@@ -123,7 +128,9 @@ def test_votes_of_another_process_and_of_long_ago_are_found(tmp_path: Path, monk
 
 def test_half_a_character_pair_is_kept_as_what_a_file_takes(tmp_path: Path) -> None:
     votes = Votes(tmp_path / "votes.jsonl")
-    votes.shown("q", "split", "me\ud800", "Who \udfff\n?", side="a", texts={"x": "half \ud83d"}, passages=["x"])
+    votes.shown(
+        "q", "split", "me\ud800", "Who \udfff\n?", ShownResults(variant="a", passages=["x"]), texts={"x": "half \ud83d"}
+    )
     votes.pick("q", "x")
     assert [row["event"] for row in votes.rows()] == ["passage", "shown", "pick"]
 
@@ -131,7 +138,14 @@ def test_half_a_character_pair_is_kept_as_what_a_file_takes(tmp_path: Path) -> N
 def test_each_text_is_written_once(tmp_path: Path) -> None:
     votes = Votes(tmp_path / "votes.jsonl")
     for number in range(5):
-        votes.shown(f"q{number}", "split", "me", "Who?", side="a", texts={"x": "The harbour master."}, passages=["x"])
+        votes.shown(
+            f"q{number}",
+            "split",
+            "me",
+            "Who?",
+            ShownResults(variant="a", passages=["x"]),
+            texts={"x": "The harbour master."},
+        )
     assert [row["event"] for row in votes.rows()].count("passage") == 1
 
 
@@ -145,33 +159,27 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_another_process_that_holds_the_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from filelock import FileLock
 
-    monkeypatch.setattr("rag_ft.feedback.vote_log.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("rag_ft.jsonl_log.LOCK_SECONDS", 0.2)
     votes = Votes(tmp_path / "votes.jsonl")
     with FileLock(f"{votes.file}.lock"), pytest.raises(OutsideError, match="another process holds"):
-        votes.shown("q", "split", "me", "Who?", side="a")
-    votes.shown("r", "split", "me", "Who?", side="a")
+        votes.shown("q", "split", "me", "Who?", ShownResults(variant="a"))
+    votes.shown("r", "split", "me", "Who?", ShownResults(variant="a"))
     assert [row["query"] for row in votes.rows()] == ["r"]
 
 
-class FullDisk(Votes):
-    """Writes half of what it is given, once."""
+def test_a_write_that_fails_leaves_the_next_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = Votes(tmp_path / "votes.jsonl")
 
-    full = True
+    def write_half(log: JsonlLog, data: bytes) -> None:
+        with log.file.open("ab") as file:
+            file.write(data[: len(data) // 2])
+        raise OutsideError("no space left on the disk")
 
-    def _write(self, data: bytes) -> None:
-        if self.full:
-            with self.file.open("ab") as file:
-                file.write(data[: len(data) // 2])
-            raise OutsideError("no space left on the disk")
-        super()._write(data)
-
-
-def test_what_waits_for_a_write_that_fails_is_written_by_the_next(tmp_path: Path) -> None:
-    votes = FullDisk(tmp_path / "votes.jsonl")
-    with pytest.raises(OutsideError, match="no space"):
-        votes.shown("q", "split", "me", "Who?", side="a")
-    votes.full = False
-    votes.shown("r", "split", "me", "Who?", side="a")
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonlLog, "_write", write_half)
+        with pytest.raises(OutsideError, match="no space"):
+            votes.shown("q", "split", "me", "Who?", ShownResults(variant="a"))
+    votes.shown("r", "split", "me", "Who?", ShownResults(variant="a"))
     assert votes.tally().queries == 1
 
 
@@ -191,7 +199,9 @@ def test_a_side_that_is_shown_more_often_wins_nothing_by_it() -> None:
 def test_in_a_split_picks_are_ratings_and_a_failed_side_answers_for_its_sessions(tmp_path: Path) -> None:
     votes = Votes(tmp_path / "votes.jsonl")
     for number, (side, failed) in enumerate([("a", {}), ("b", {}), ("a", {"b": "down"})]):
-        votes.shown(f"q{number}", "split", f"u{number}", "Who?", side=side, failed=failed, passages=["x"])
+        votes.shown(
+            f"q{number}", "split", f"u{number}", "Who?", ShownResults(variant=side, failed=failed, passages=["x"])
+        )
     votes.pick("q0", "x")
     assert votes.tally().ratings == {"a": {"u0": [1.0]}, "b": {"u1": [0.0], "u2": [0.0]}}
     assert votes.tally().failed == {"a": 0, "b": 1}

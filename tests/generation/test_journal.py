@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_ft.errors import InputError
-from rag_ft.generation.journal import Journal, question_key
+from rag_ft.generation.journal import Journal, request_key
 
 
 def test_a_torn_last_line_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
@@ -20,9 +20,9 @@ def test_a_torn_last_line_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
     for cut in range(1, len(whole.splitlines()[-1]) + 1):
         file.write_bytes(whole[:-cut])
         with Journal(file) as journal:
-            assert journal.answers == {"a": "Who?"}
+            assert journal.responses == {"a": "Who?"}
             journal.record([("c", "Again?")])
-        assert Journal(file).answers == {"a": "Who?", "c": "Again?"}
+        assert Journal(file).responses == {"a": "Who?", "c": "Again?"}
 
 
 @given(batches=st.lists(st.lists(st.tuples(st.text("ab", max_size=2), st.text(max_size=20)), max_size=3), max_size=4))
@@ -34,25 +34,25 @@ def test_what_was_recorded_is_there_after_reopening(
     expected: dict[str, str] = {}
     for batch in batches:
         with Journal(file) as journal:
-            assert journal.answers == expected
+            assert journal.responses == expected
             journal.record(batch)
             expected.update(batch)
-            assert journal.answers == expected
-            assert Journal(file).answers == expected
+            assert journal.responses == expected
+            assert Journal(file).responses == expected
 
 
 def test_an_answer_with_half_a_character_is_kept_without_it(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.jsonl") as journal:
         journal.record([("a", "Who? \ud83d")])
-        assert journal.answers == {"a": "Who? ?"}
-    assert Journal(tmp_path / "journal.jsonl").answers == {"a": "Who? ?"}
+        assert journal.responses == {"a": "Who? ?"}
+    assert Journal(tmp_path / "journal.jsonl").responses == {"a": "Who? ?"}
 
 
 def test_lines_that_are_no_answers_are_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "journal.jsonl"
     file.write_bytes(b'{"key": "a", "answer": null}\n[]\n\xff\xfe\n{"key": ["b"], "answer": "x"}\n{}\n'
                      b'{"key": "c", "answer": "Who?"}\n')  # fmt: skip
-    assert Journal(file).answers == {"c": "Who?"}
+    assert Journal(file).responses == {"c": "Who?"}
 
 
 def test_a_journal_that_is_a_folder_is_refused(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_a_journal_that_is_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_key_tells_model_and_prompt_apart() -> None:
-    assert question_key("ab", "c") != question_key("a", "bc")
-    assert question_key("a", "b") == question_key("a", "b")
+    assert request_key("ab", "c") != request_key("a", "bc")
+    assert request_key("a", "b") == request_key("a", "b")
 
 
 def test_a_disk_that_takes_a_part_is_no_disk(tmp_path: Path) -> None:
@@ -78,14 +78,14 @@ def test_a_disk_that_takes_a_part_is_no_disk(tmp_path: Path) -> None:
         "    try:\n"
         "        journal.record([(f'key{n}', 'Who signs the form?') for n in range(20)])\n"
         "    except OutsideError as error:\n"
-        "        print(len(journal.answers), error)\n"
+        "        print(len(journal.responses), error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("0 no space left on the disk")
     with Journal(file) as journal:  # whole lines are kept, the torn one is not
-        assert 0 < len(journal.answers) < 20
+        assert 0 < len(journal.responses) < 20
         journal.record([("more", "When?")])
-    assert Journal(file).answers["more"] == "When?"
+    assert Journal(file).responses["more"] == "When?"
 
 
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:

@@ -314,4 +314,4 @@ def test_a_second_process_on_one_journal_says_so_and_stops(server: tuple[State, 
         assert process.returncode != 0
         assert b"another process is writing its answers into" in said
         assert server[0].stats()["requests"] == 0
-    assert Journal(journal).answers == {"a": "Who?"}
+    assert Journal(journal).responses == {"a": "Who?"}
