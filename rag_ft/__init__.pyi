@@ -5,7 +5,7 @@ from .dataset.inspection import inspect_dataset as inspect_dataset
 from .dataset.qa_dataset import Passage as Passage
 from .dataset.qa_dataset import QADataset as QADataset
 from .dataset.qa_dataset import Query as Query
-from .documents.reader import cut_into_nodes as cut_into_nodes
+from .documents.nodes import cut_into_nodes as cut_into_nodes
 from .documents.reader import read_documents as read_documents
 from .embedding.contract import ContractError as ContractError
 from .embedding.fine_tuned import FineTunedEmbedding as FineTunedEmbedding

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 def cut_documents(documents: Path, chunk_size: int, chunk_overlap: int) -> list[TextNode]:
-    from rag_ft.documents.reader import cut_into_nodes, read_documents
+    from rag_ft.documents.nodes import cut_into_nodes
+    from rag_ft.documents.reader import read_documents
 
     return cut_into_nodes(read_documents(documents), chunk_size, chunk_overlap)
 
@@ -32,7 +33,7 @@ def cut_documents(documents: Path, chunk_size: int, chunk_overlap: int) -> list[
 def source_nodes(source: str, chunk_size: int, chunk_overlap: int) -> Iterable[BaseNode]:
     """Nodes of a folder of documents, of a dataset, or of a Chroma collection that an app has."""
     from rag_ft.dataset.formats.load import is_dataset, load_dataset
-    from rag_ft.documents.reader import DocumentNodes
+    from rag_ft.documents.nodes import DocumentNodes
     from rag_ft.index.nodes import nodes_from_chroma, nodes_from_texts
 
     if source.startswith("chroma:"):

@@ -1,4 +1,9 @@
-"""Files to LlamaIndex documents and nodes: what is read, and what is left out."""
+"""Files to LlamaIndex documents, and documents to nodes.
+
+`read_documents` reads a folder or a file; `reader.py` maps each suffix to the function that reads it. Front matter and
+template tags are left out, titles are kept. `cut_into_nodes` cuts the documents at sentence ends, and
+`passages_from_nodes` turns nodes (these or an app's own) into the passages of a dataset.
+"""
 
 import lazy_loader
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset
 from rag_ft.dataset.sources import HEADING, KEY_PHRASES, SENTENCE
-from rag_ft.documents.reader import passages_from_nodes
+from rag_ft.documents.nodes import passages_from_nodes
 from rag_ft.errors import InputError
 from rag_ft.feedback.questions_from_picks import questions_from_feedback
 from rag_ft.generation.filters import Filters, Pair, Row, dropped_row, filter_questions, summary

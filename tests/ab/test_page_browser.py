@@ -11,7 +11,7 @@ import pytest
 from fakes.ab_variants import HEBREW, HOSTILE, TEXTS, TOKEN, A, B, Ranks, node, page
 from fakes.browser import listen
 
-from rag_ft.documents.reader import passages_from_nodes
+from rag_ft.documents.nodes import passages_from_nodes
 from rag_ft.feedback import Votes, questions_from_feedback
 
 expect: Any = pytest.importorskip("playwright.sync_api").expect

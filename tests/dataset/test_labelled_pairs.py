@@ -459,7 +459,8 @@ def test_evidence_that_stands_nowhere_picks_no_passage() -> None:
 
 
 def test_every_evidence_of_the_demo_is_found(acme: Path) -> None:
-    from rag_ft.documents.reader import cut_into_nodes, passages_from_nodes, read_documents
+    from rag_ft.documents.nodes import cut_into_nodes, passages_from_nodes
+    from rag_ft.documents.reader import read_documents
 
     passages = passages_from_nodes(cut_into_nodes(read_documents(acme / "documents")))
     locator = Locator(passages)

@@ -27,7 +27,8 @@ from rag_ft.dataset.text.language import (
     word_count,
     words_of,
 )
-from rag_ft.documents.reader import cut_into_nodes, passages_from_nodes, read_documents
+from rag_ft.documents.nodes import cut_into_nodes, passages_from_nodes
+from rag_ft.documents.reader import read_documents
 from rag_ft.generation.without_llm import KEY_PHRASES, KeyPhrases, heading_queries, questions_without_llm
 from rag_ft.retrieval.bm25 import BM25
 

@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 
 from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.dataset.text.cloze import sentences
-from rag_ft.documents.reader import (
-    DocumentNodes,
-    cut_into_nodes,
-    passages_from_nodes,
-    read_documents,
-    split_front_matter,
-    without_template_tags,
-)
+from rag_ft.documents.front_matter import split_front_matter, without_template_tags
+from rag_ft.documents.nodes import DocumentNodes, cut_into_nodes, passages_from_nodes
+from rag_ft.documents.reader import read_documents
 from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.generation.real_questions import RealQuestion, locate, read_questions
 from rag_ft.generation.without_llm import questions_without_llm

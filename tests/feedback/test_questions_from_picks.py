@@ -17,7 +17,7 @@ from rag_ft.ab import ABRetriever
 from rag_ft.cli import app
 from rag_ft.dataset import read_labelled_pairs
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
-from rag_ft.documents.reader import passages_from_nodes
+from rag_ft.documents.nodes import passages_from_nodes
 from rag_ft.feedback import ShownResults, Votes, questions_from_feedback
 
 TEXTS = {

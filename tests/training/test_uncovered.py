@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rag_ft import Passage, QADataset, Query, load_dataset, read_documents
 from rag_ft.dataset.text.cloze import without_copy
-from rag_ft.documents.reader import cut_into_nodes, passages_from_nodes
+from rag_ft.documents.nodes import cut_into_nodes, passages_from_nodes
 from rag_ft.training.selection.dev_set import DevQuestions
 from rag_ft.training.selection.forgetting import ForgettingProbe
 from rag_ft.training.selection.uncovered import MANY, MOST, UncoveredDocuments, uncovered_documents

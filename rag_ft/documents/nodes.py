@@ -1,0 +1,150 @@
+"""Documents to nodes, cut at sentence ends, and nodes to passages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_ft.dataset.qa_dataset import Passage
+from rag_ft.dataset.text.language import corpus_language, language_of, sentences_of
+from rag_ft.documents.reader import stream_documents
+from rag_ft.errors import InputError
+
+if TYPE_CHECKING:
+    from llama_index.core.node_parser import SentenceSplitter
+    from llama_index.core.schema import BaseNode, Document, TextNode
+
+CHUNK_SIZE = 256
+"""Default size of a node in tokens: what small embedding models read."""
+
+CHUNK_OVERLAP = 0
+"""Default overlap in tokens. With an overlap each passage would nearly repeat its neighbour."""
+
+CLAUSE = "[^,.;。？！，、；：\\n]+[,.;。？！，、；：\\n]?|[,.;。？！，、；：\\n]"
+"""What a sentence that is longer than a node is cut into, in languages other than English."""
+
+LANGUAGE_SAMPLE = 200
+"""Number of documents that a stream reads ahead to find the main language."""
+
+
+def cut_into_nodes(
+    documents: Sequence[Document], chunk_size: int = CHUNK_SIZE, chunk_overlap: int = CHUNK_OVERLAP
+) -> list[TextNode]:
+    """Cut documents into nodes at sentence ends. The id of a node is the id of its document, `#`, and its index.
+
+    Sentences end by the rules of each document's language. A document whose language is unclear is cut by the rules of
+    the main language of all.
+
+    Args:
+        documents: LlamaIndex documents.
+        chunk_size: maximum number of tokens in a node, including the title.
+        chunk_overlap: number of tokens that neighbours share.
+
+    Raises:
+        InputError: if the overlap is not less than the chunk size.
+
+    Example:
+        >>> from llama_index.core import Document
+        >>> from rag_ft import cut_into_nodes
+        >>> nodes = cut_into_nodes([Document(text="年假须提前申请。特殊假期填写表格。" * 9, id_="年假")], chunk_size=64)
+        >>> [(node.node_id, node.text[-3:]) for node in nodes][:2]
+        [('年假#0', '申请。'), ('年假#1', '表格。')]
+    """
+    cutter = _Cutter(chunk_size, chunk_overlap, corpus_language([document.text for document in documents]))
+    return [node for document in documents for node in cutter.cut(document)]
+
+
+class DocumentNodes:
+    """The nodes of a folder of documents, cut while they are read: one document is in memory at a time.
+
+    They are the nodes of `cut_into_nodes(read_documents(folder))`, except that the main language is that of the first
+    200 documents.
+
+    Args:
+        folder: a folder of documents, or a single file.
+        chunk_size: maximum number of tokens in a node, including the title.
+        chunk_overlap: number of tokens that neighbours share.
+
+    Raises:
+        InputError: if the overlap is not less than the chunk size, or there is no document.
+    """
+
+    def __init__(self, folder: str | Path, chunk_size: int = CHUNK_SIZE, chunk_overlap: int = CHUNK_OVERLAP) -> None:
+        self._folder = folder
+        first = [document.text for document in islice(stream_documents(folder), LANGUAGE_SAMPLE)]
+        self._new_cutter = partial(_Cutter, chunk_size, chunk_overlap, corpus_language(first))
+        self._new_cutter()
+
+    def __iter__(self) -> Iterator[TextNode]:
+        cutter = self._new_cutter()
+        for document in stream_documents(self._folder):
+            yield from cutter.cut(document)
+
+
+class _Cutter:
+    """Cuts documents at the sentence ends of their language."""
+
+    def __init__(self, chunk_size: int, chunk_overlap: int, main_language: str) -> None:
+        if chunk_overlap >= chunk_size:
+            raise InputError(f"--chunk-overlap {chunk_overlap} must be less than --chunk-size {chunk_size}")
+        self._size, self._overlap, self._main_language = chunk_size, chunk_overlap, main_language
+        self._node_counts: Counter[str] = Counter()
+        self._splitters: dict[str, SentenceSplitter] = {}
+
+    def cut(self, document: Document) -> list[TextNode]:
+        splitter = self._splitter(language_of(document.text) or self._main_language)
+        return splitter.get_nodes_from_documents([document])  # type: ignore[return-value]
+
+    def _splitter(self, language: str) -> SentenceSplitter:
+        from llama_index.core.node_parser.text.sentence import CHUNKING_REGEX, SentenceSplitter
+
+        if language not in self._splitters:
+            self._splitters[language] = SentenceSplitter(
+                chunk_size=self._size,
+                chunk_overlap=self._overlap,
+                chunking_tokenizer_fn=partial(sentences_of, language=language),
+                secondary_chunking_regex=CHUNKING_REGEX if language in ("", "en") else CLAUSE,
+                id_func=self._next_id,
+            )
+        return self._splitters[language]
+
+    def _next_id(self, _: int, document: BaseNode) -> str:
+        name = document.ref_doc_id or document.node_id
+        self._node_counts[name] += 1
+        return f"{name}#{self._node_counts[name] - 1}"
+
+
+def passages_from_nodes(nodes: Sequence[BaseNode]) -> dict[str, Passage]:
+    """Return the passages of nodes: the text that LlamaIndex embeds (`MetadataMode.EMBED`). Empty nodes are left out.
+
+    Raises:
+        InputError: if two nodes have the same id, or no node has text.
+    """
+    from llama_index.core.schema import MetadataMode
+
+    # A title is split off only if the dataset puts it back: if the corpus has more than one.
+    has_titles = len({str(node.metadata.get("title", "")) for node in nodes}) > 1
+    passages: dict[str, Passage] = {}
+    for node in nodes:
+        embedded = node.get_content(metadata_mode=MetadataMode.EMBED)
+        text = node.get_content(metadata_mode=MetadataMode.NONE)
+        if not text.strip():
+            continue
+        for name in (node.node_id, node.ref_doc_id or ""):
+            if any(sign in name for sign in "\t\r\n"):
+                raise InputError(f"the id {name!r} of a node has a tab or a line break: use another id")
+        # A parser may leave half of a surrogate pair, which no tokenizer and no file accepts.
+        text, embedded = (part.encode("utf-8", "replace").decode() for part in (text, embedded))
+        if node.node_id in passages:
+            raise InputError(f"two nodes have the id {node.node_id!r}: ids must be unique")
+        title = str(node.metadata.get("title", "")) if has_titles else ""
+        if embedded != f"{title}\n{text}":
+            title, text = "", embedded
+        passages[node.node_id] = Passage(node.node_id, text, title, node.ref_doc_id or "")
+    if not passages:
+        raise InputError("no node has text: there is nothing to ask about")
+    return passages
