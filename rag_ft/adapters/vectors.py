@@ -1,4 +1,4 @@
-"""The vectors that a training of an adapter needs, each computed once."""
+"""The vectors that the training of an adapter needs, each computed once."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from rag_ft.training.selection.forgetting import ForgettingProbe
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rag_ft.adapters.recipe import AdapterRecipe
+
 logger = logging.getLogger(__name__)
 
-MOST_PASSAGES = 50_000
-"""Passages whose vectors are computed: those that answer a question, and of the others a random rest."""
+MAX_PASSAGES = 50_000
+"""Maximum number of passages that are embedded: those that answer a question, and a random rest."""
 
-MOST_PAIRS = 10_000
-"""Pairs that are learned from: the vectors of each cost money, and a small map learns no more."""
+MAX_PAIRS = 10_000
+"""Maximum number of pairs to train on: each vector costs money, and a small map learns no more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdapterVectors:
-    """What a training of an adapter needs, as vectors of length 1, each computed once.
+    """What the training of an adapter needs, as unit vectors.
 
     Attributes:
-        examples: what is learned from.
-        dev: what chooses; None where nothing could be held out.
+        examples: what is trained on.
+        dev: what selects; None if nothing could be held out.
         queries: the dev questions, shape (questions, dimension).
-        passages: those that dev questions are searched in, shape (passages, dimension).
+        passages: the passages that dev questions are searched in, shape (passages, dimension).
         general: the general questions, and their passages.
         probe: what the embedding makes of the probe texts.
     """
@@ -49,76 +51,96 @@ class AdapterVectors:
     general: tuple[NDArray[np.float32], NDArray[np.float32]]
     probe: NDArray[np.float32]
 
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        return int(self.probe.shape[1])
+
     @classmethod
-    def of(
-        cls, dataset: QADataset, source: EmbeddingClient, max_pairs: int | None, seed: int, show_progress: bool
+    def embed(
+        cls, dataset: QADataset, client: EmbeddingClient, recipe: AdapterRecipe, show_progress: bool
     ) -> AdapterVectors:
-        """Embed what is needed, after the estimate was approved."""
+        """Embed what is needed, after the estimate was approved.
+
+        Args:
+            dataset: a dataset with a train split, and a dev split if there is one.
+            client: embeds texts.
+            recipe: its `max_pairs` and `seed`.
+            show_progress: show progress bars.
+        """
         general = ForgettingProbe.shipped()
         texts = dataset.passage_texts
-        dev = DevQuestions.of(dataset, seed, len(texts)) if dataset.qrels.get("dev") else None
-        pairs = _pairs(dataset, max_pairs, seed)
-        against = _against(dataset, pairs)
-        place = {passage: number for number, passage in enumerate(against)}
-        asked = [dataset.queries[query].text for query, _ in pairs]
-        queries = [*asked, *(dev.query_texts if dev else ()), *general.queries]
+        dev = DevQuestions.of(dataset, recipe.seed, len(texts)) if dataset.qrels.get("dev") else None
+        pairs = _pairs(dataset, recipe)
+        contrasted = _contrasted(dataset, pairs)
+        place = {passage: number for number, passage in enumerate(contrasted)}
+        anchors = [dataset.queries[query].text for query, _ in pairs]
+        dev_queries, dev_passages = (dev.query_texts, dev.passage_texts) if dev is not None else ([], [])
+        queries = [*anchors, *dev_queries, *general.queries]
         passages = [*texts.values(), *general.passages]
-        source.approve(queries, passages)
-        of_query = _by_text(queries, source.embed(queries, "query", show_progress))
-        of_passage = _by_text(passages, source.embed(passages, "passage", show_progress))
-
-        def stacked(known: dict[str, NDArray[np.float32]], wanted: Sequence[str]) -> NDArray[np.float32]:
-            return np.stack([known[text] for text in wanted])
-
-        width = next(iter(of_passage.values())).shape[0]
+        client.approve(queries, passages)
+        query_vectors = _ByText(queries, client.embed(queries, "query", show_progress))
+        passage_vectors = _ByText(passages, client.embed(passages, "passage", show_progress))
+        examples = AdapterExamples(
+            queries=query_vectors.stack(anchors),
+            passages=passage_vectors.stack([texts[passage] for passage in contrasted]),
+            positives=np.asarray([place[passage] for _, passage in pairs], dtype=np.int64),
+            answers=_answers(dataset, pairs, contrasted),
+        )
         return cls(
-            AdapterExamples(
-                stacked(of_query, asked),
-                stacked(of_passage, [texts[passage] for passage in against]),
-                np.asarray([place[passage] for _, passage in pairs], dtype=np.int64),
-                _answers(dataset, pairs, against),
-            ),
-            dev,
-            stacked(of_query, dev.query_texts) if dev else np.zeros((0, width), dtype=np.float32),
-            stacked(of_passage, dev.passage_texts) if dev else np.zeros((0, width), dtype=np.float32),
-            (stacked(of_query, general.queries), stacked(of_passage, general.passages)),
-            source.probe(),
+            examples=examples,
+            dev=dev,
+            queries=query_vectors.stack(dev_queries),
+            passages=passage_vectors.stack(dev_passages),
+            general=(query_vectors.stack(general.queries), passage_vectors.stack(general.passages)),
+            probe=client.probe(),
         )
 
-    def level(self, dataset: QADataset, seed: int) -> float:
-        """nDCG@10 of the embedding among as few passages as `headroom` was measured on."""
+    def base_ndcg(self, dataset: QADataset, seed: int) -> float:
+        """Return the embedding's nDCG@10 among as few passages as `headroom` was measured with."""
         assert self.dev is not None
         small = DevQuestions.of(dataset, seed)
         place = {passage: number for number, passage in enumerate(self.dev.passage_ids)}
-        return small.level(
-            small.values_of(self.queries, self.passages[[place[passage] for passage in small.passage_ids]])
-        )
+        passages = self.passages[[place[passage] for passage in small.passage_ids]]
+        return small.base_ndcg(small.values_of(self.queries, passages))
 
     def values(self, queries: NDArray[np.float32], passages: NDArray[np.float32]) -> NDArray[np.float64]:
-        """nDCG@10 of each dev question, shape (questions,)."""
+        """Return the nDCG@10 of each dev question, shape (questions,)."""
         assert self.dev is not None
         return self.dev.values_of(queries, passages)
 
 
-def bounded(dataset: QADataset, seed: int) -> QADataset:
-    """Of a very large corpus, the passages that are asked about and a random rest."""
-    if len(dataset.passages) <= MOST_PASSAGES:
+class _ByText:
+    """Unit vectors by their text."""
+
+    def __init__(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        self.dimension = vectors.shape[1]
+        self.vectors = dict(zip(texts, vectors / np.maximum(norms, 1e-12), strict=True))
+
+    def stack(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors of some texts, shape (texts, dimension)."""
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        return np.stack([self.vectors[text] for text in texts])
+
+
+def limit_passages(dataset: QADataset, seed: int) -> QADataset:
+    """Return a dataset of at most `MAX_PASSAGES`: those that answer a train or dev question, and a random rest."""
+    if len(dataset.passages) <= MAX_PASSAGES:
         return dataset
     qrels = {name: dataset.qrels[name] for name in ("train", "dev") if dataset.qrels.get(name)}
-    asked = {passage for questions in qrels.values() for found in questions.values() for passage in found}
-    others = [passage for passage in dataset.passages if passage not in asked]
-    drawn = asked | set(random.Random(seed).sample(others, max(0, min(len(others), MOST_PASSAGES - len(asked)))))
-    logger.info("%d of %d passages take part", len(drawn), len(dataset.passages))
-    return QADataset(
-        {name: passage for name, passage in dataset.passages.items() if name in drawn},
-        dataset.queries,
-        qrels,
-        dataset.info,
-    )
+    relevant = {passage for queries in qrels.values() for grades in queries.values() for passage in grades}
+    others = [passage for passage in dataset.passages if passage not in relevant]
+    rest = random.Random(seed).sample(others, max(0, min(len(others), MAX_PASSAGES - len(relevant))))
+    kept = relevant | set(rest)
+    logger.info("%d of %d passages take part", len(kept), len(dataset.passages))
+    passages = {name: passage for name, passage in dataset.passages.items() if name in kept}
+    return QADataset(passages, dataset.queries, qrels, dataset.info)
 
 
-def _pairs(dataset: QADataset, max_pairs: int | None, seed: int) -> list[tuple[str, str]]:
-    """(query id, passage id) to learn from; of passages that nearly repeat each other one for each question."""
+def _pairs(dataset: QADataset, recipe: AdapterRecipe) -> list[tuple[str, str]]:
+    """Return (query id, passage id) to train on; of near-duplicate passages one for each question."""
     near = dataset.near_duplicates
     distinct = {
         (query, near[passage]): (query, passage)
@@ -128,26 +150,26 @@ def _pairs(dataset: QADataset, max_pairs: int | None, seed: int) -> list[tuple[s
     pairs = list(reversed(distinct.values()))
     if not pairs:
         raise InputError("the train split has no pair of a question and a passage with text in them")
-    most = MOST_PAIRS if max_pairs is None else max_pairs
-    return pairs if len(pairs) <= most else random.Random(seed).sample(pairs, most)
+    limit = MAX_PAIRS if recipe.max_pairs is None else recipe.max_pairs
+    return pairs if len(pairs) <= limit else random.Random(recipe.seed).sample(pairs, limit)
 
 
-def _against(dataset: QADataset, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """The passages that questions are told apart from: all of the documents that training asks about.
+def _contrasted(dataset: QADataset, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the passages that questions are told apart from: all passages of the documents that training asks about.
 
-    Those of other documents answer none of its questions, so that a map would learn to avoid them, whatever is asked:
-    on covidqa's new documents nDCG@10 fell by .014 at a pull of 10 and by .088 at 1.
+    Passages of other documents answer none of its questions, so a map would learn to avoid them, whatever is asked: on
+    covidqa's unseen documents nDCG@10 fell by .014 at a pull of 10 and by .088 at 1.
     """
     units = dataset.split_units
-    asked = {units[passage] for _, passage in pairs}
-    return [passage for passage in dataset.passages if units[passage] in asked]
+    trained = {units[passage] for _, passage in pairs}
+    return [passage for passage in dataset.passages if units[passage] in trained]
 
 
-def _answers(dataset: QADataset, pairs: Sequence[tuple[str, str]], against: Sequence[str]) -> NDArray[np.int64]:
-    """(row of `pairs`, place in `against`) of what answers a row's question, or nearly repeats what does."""
+def _answers(dataset: QADataset, pairs: Sequence[tuple[str, str]], contrasted: Sequence[str]) -> NDArray[np.int64]:
+    """Return (row of `pairs`, place in `contrasted`) of what answers a row's question, or nearly repeats it."""
     near = dataset.near_duplicates
     places: dict[int, list[int]] = {}
-    for place, passage in enumerate(against):
+    for place, passage in enumerate(contrasted):
         places.setdefault(near[passage], []).append(place)
     found = [
         (row, place)
@@ -156,8 +178,3 @@ def _answers(dataset: QADataset, pairs: Sequence[tuple[str, str]], against: Sequ
         for place in places.get(group, ())
     ]
     return np.asarray(found, dtype=np.int64).reshape(-1, 2)
-
-
-def _by_text(texts: Sequence[str], vectors: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return dict(zip(texts, vectors / np.maximum(lengths, 1e-12), strict=True))

@@ -1,61 +1,16 @@
-"""Questions that are held out, and which weights they choose: the best, and the base's where all others do worse."""
+"""Questions that are held out from the training of the engines."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-import numpy as np
+from dataclasses import replace
 
 from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset, question_and_passage
 from rag_ft.compat.warn import warn
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.training.loop.fit_result import FitResult
-from rag_ft.training.recipe import Recipe
-from rag_ft.training.selection.dev_score import dev_score
-from rag_ft.training.selection.dev_set import DevQuestions, State, copy_weights, interpolate_weights
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Which weights the model has now, and the figures of all candidates."""
-
-    share: float
-    dev: dict[str, float]
-
-
-def dev_figure(dev: DevQuestions, model: SentenceTransformer) -> float:
-    """nDCG@10 of a model on the held-out questions."""
-    return dev_score(dev.values(model), dev)
-
-
-def choose_weights(
-    model: SentenceTransformer, base: State, fit: FitResult, recipe: Recipe, dev: DevQuestions | None
-) -> Chosen:
-    """Give a model the best of the tuned weights, or of those nearer to the base; the base's where all do worse."""
-    tuned = fit.weights or copy_weights(model)
-    if dev is None:
-        warn("there are too few questions to hold some out: nothing tells whether the tuned model is better")
-        model.load_state_dict(tuned)
-        return Chosen(1.0, {})
-    model.load_state_dict(base)
-    found = {"base": dev_figure(dev, model)} | fit.scores
-    best = (0.0, found["base"], base)
-    for share in sorted(recipe.shares):  # of two that do as well the larger one
-        weights = interpolate_weights(base, tuned, share)
-        model.load_state_dict(weights)
-        score = found[f"share {share:g}"] = dev_figure(dev, model)
-        if np.isfinite(score) and score >= best[1]:
-            best = (share, score, weights)
-    model.load_state_dict(best[2])
-    return Chosen(best[0], found)
 
 
 def with_dev(train: EmbeddingQAFinetuneDataset, val: EmbeddingQAFinetuneDataset | None, all_docs: bool) -> QADataset:
-    """Training questions as split train, those of a validation dataset that are not among them as split dev."""
+    """Return a dataset with the training questions as train, and those validation questions as dev that are not in it."""
     dataset = train.to_dataset(first_only=not all_docs)
     if val is None:
         return dataset

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import Counter
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,32 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset, finetune_dataset, question_and_passage
 from rag_ft.compat.engine import BaseEmbeddingFinetuneEngine, check_output
-from rag_ft.compat.held_out import choose_weights, dev_figure, with_dev
+from rag_ft.compat.held_out import with_dev
 from rag_ft.compat.pickled_models import safe_model_folder
 from rag_ft.compat.warn import warn, warn_of_changed
-from rag_ft.dataset.splitting import hold_out_dev
-from rag_ft.dataset.text.sketch import sketch_of
-from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
-from rag_ft.embedding.saving import save_model
 from rag_ft.errors import InputError
-from rag_ft.files import sha256_of
-from rag_ft.training.examples.pairs import pair_examples, question_styles, questions_sketch
-from rag_ft.training.loop.checkpoints import Checkpoints
-from rag_ft.training.loop.principal_axes import add_rotation, turn_again
-from rag_ft.training.loop.trainer import check_training_device, run_trainer
-from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
-from rag_ft.training.selection.dev_set import DevQuestions, copy_weights
-from rag_ft.training.selection.diagnostics import check_losses, check_questions
+from rag_ft.training.loop.tracking import Tracking
+from rag_ft.training.loop.trainer import check_training_device
+from rag_ft.training.plan import plan_training
+from rag_ft.training.prepare import Choices, prepare
+from rag_ft.training.recipe import Recipe, recipe_for
+from rag_ft.training.train import Training, checkpoints_of
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
     from rag_ft.training.recipe import Loss
-
-logger = logging.getLogger(__name__)
 
 LOSSES: dict[str, Loss] = {
     "MultipleNegativesRankingLoss": "mnr",
@@ -50,6 +40,11 @@ LOSSES: dict[str, Loss] = {
 """Losses of sentence-transformers that learn from questions with their passages -> the recipe's name of them."""
 
 NEW_WAY = "rag_ft.train_model"
+
+RESUMES = "a training that was killed goes on when the same call is made again"
+
+MODEL_FILES = ("modules.json", "rag_ft.json", "config_sentence_transformers.json")
+"""Files of a model that may be replaced."""
 
 
 class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
@@ -130,18 +125,15 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         self._val = finetune_dataset(val_dataset, "val_dataset") if val_dataset is not None else None
         self.model_id = str(model_id)
         self.model_output_path = str(model_output_path)
-        check_output(self.model_output_path, "modules.json", "rag_ft.json", "config_sentence_transformers.json")
-        checkpoints = "a training that is killed goes on where it was when the same call is made again"
-        warn_of_changed(
-            {
-                "evaluation_steps": (evaluation_steps, 50, "the epochs' length says when val_dataset is asked"),
-                "trust_remote_code": (trust_remote_code, False, "code that comes with a model is never run"),
-                "save_checkpoints": (save_checkpoints, False, checkpoints),
-                "resume_from_checkpoint": (resume_from_checkpoint, False, checkpoints),
-                "checkpoint_save_steps": (checkpoint_save_steps, 500, checkpoints),
-                "checkpoint_save_total_limit": (checkpoint_save_total_limit, 0, checkpoints),
-            }
-        )
+        check_output(self.model_output_path, *MODEL_FILES)
+        warn_of_changed({
+            "evaluation_steps": (evaluation_steps, 50, "the length of the epochs says when val_dataset is measured"),
+            "trust_remote_code": (trust_remote_code, False, "code that comes with a model is never run"),
+            "save_checkpoints": (save_checkpoints, False, RESUMES),
+            "resume_from_checkpoint": (resume_from_checkpoint, False, RESUMES),
+            "checkpoint_save_steps": (checkpoint_save_steps, 500, RESUMES),
+            "checkpoint_save_total_limit": (checkpoint_save_total_limit, 0, RESUMES),
+        })  # fmt: skip
         check_training_device(str(device) if device is not None else None)
         self._loss_name, dimensions = _loss(loss)
         self._dimensions = dimensions
@@ -194,102 +186,72 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         return InformationRetrievalEvaluator(self._val.queries, self._val.corpus, relevant)
 
     def finetune(self, **train_kwargs: Any) -> None:
-        """Train, choose among base and tuned weights, and save.
+        """Train, select between the base model and the tuned weights, and save.
 
         Args:
-            **train_kwargs: `learning_rate`, or `optimizer_params={"lr": ...}` as `SentenceTransformer.fit` has it;
-                `epochs`, `batch_size`, `warmup_steps`; any other number of `rag_ft.Recipe`.
+            **train_kwargs: `learning_rate`, or `optimizer_params={"lr": ...}` as in `SentenceTransformer.fit`; `epochs`,
+                `batch_size`, `warmup_steps`; any other setting of `rag_ft.Recipe`.
 
         Raises:
-            InputError: where a number cannot be meant, or the folder is being trained by another process.
+            InputError: if a setting makes no sense, or another process is training into the folder.
         """
         started = time.monotonic()
-        output = check_output(
-            self.model_output_path, "modules.json", "rag_ft.json", "config_sentence_transformers.json"
+        output = check_output(self.model_output_path, *MODEL_FILES)
+        choices = Choices(
+            recipe=self._recipe(train_kwargs), seed=self.seed, fit_length=self._max_length is None, rule="not-worse"
         )
-        recipe = self._recipe(train_kwargs)
-        dataset = hold_out_dev(with_dev(self._train, self._val, self.use_all_docs), seed=self.seed)
-        if self._max_length is None and token_limit(self.model):
-            self.model.max_seq_length = fitting_max_length(self.model, [example.texts[1] for example in self.examples])
-        pairs = pair_examples(dataset, recipe)
-        if len(pairs) < 2:
-            raise InputError(f"the dataset has {len(pairs)} questions to train on: give 2 or more")
-        dev = DevQuestions.of(dataset, self.seed) if dataset.qrels.get("dev") else None
-        if recipe.dimensions:
-            add_rotation(self.model, [pair.anchor for pair in pairs], list(dataset.passage_texts.values()))
-        base = copy_weights(self.model)
-        wanted = sha256_of(*map(repr, (self.model_id, self.model.max_seq_length, self.model.prompts, recipe, pairs)))
-        checkpoints = Checkpoints.beside(output, wanted, {"epochs": recipe.epochs, "pairs": len(pairs)})
-        try:
-            fit = run_trainer(
-                self.model,
-                pairs,
-                recipe,
-                (lambda: dev_figure(dev, self.model)) if dev is not None else None,
-                folder=checkpoints.stage("round-1"),
-                show_progress=self.show_progress_bar,
-            )
-            chosen = choose_weights(self.model, base, fit, recipe, dev)
-            self.dev = chosen.dev
-            if chosen.share and recipe.dimensions:
-                turn_again(self.model, list(dataset.passage_texts.values()), dev, recipe.dimensions)
-            findings = check_questions(dataset) + check_losses(fit.losses)
-            for finding in findings:
-                logger.warning("%s", finding)
-            training = {
-                "pairs": len(pairs),
-                "dev_questions": len(dev.sources) if dev else 0,
-                "dev_makings": dict(Counter(dev.sources)) if dev else {},
-                "dev_ndcg@10": {name: round(value, 4) for name, value in chosen.dev.items()},
-                "share": chosen.share,
-                "findings": findings,
-                "interrupted": fit.interrupted,
-                "seconds": round(time.monotonic() - started, 1),
-                "question_styles": question_styles(dataset),
-                "corpus": sketch_of(dataset.passage_texts.values()),
-                "questions": questions_sketch(dataset),
-            }
-            save_model(self.model, output, self.model_id, {"recipe": recipe.to_dict(), "training": training})
-            checkpoints.remove()
-        finally:
-            checkpoints.close()  # not before the model stands: nobody else may go on from them
-        if chosen.share == 0.0:
+        self._require_pairs(len(self.examples))
+        job = prepare(with_dev(self._train, self._val, self.use_all_docs), self.model, choices)
+        plan = plan_training(job, output)
+        self._require_pairs(len(plan.examples))
+        if job.dev is None:
+            warn("there are too few questions to hold some out: nothing tells whether the tuned model is better")
+        with checkpoints_of(plan, output) as checkpoints:
+            training = Training(plan=plan, started=started)
+            if checkpoints is not None:
+                training.run(checkpoints, Tracking(show_progress=self.show_progress_bar))
+            trained = training.save(output, self.model_id)
+        self.dev = trained.dev
+        if trained.is_base:
+            held_out = trained.record["training"]["dev_questions"]
             warn(
-                f"no tuned weights did as well as {self.model_id} on {len(dev.sources) if dev else 0} held-out "
-                f"questions (nDCG@10 {chosen.dev}), so {output} holds the base model: train on more questions, or "
-                "with a smaller learning_rate"
+                f"no tuned weights did as well as {self.model_id} on {held_out} held-out questions (nDCG@10 {self.dev}), "
+                f"so {output} holds the base model: train on more questions, or with a smaller learning_rate"
             )
 
+    @staticmethod
+    def _require_pairs(count: int) -> None:
+        if count < 2:
+            raise InputError(f"the dataset has {count} questions to train on: give 2 or more")
+
     def _recipe(self, given: dict[str, Any]) -> Recipe:
-        """The recipe with the numbers of the constructor, then those of `finetune`."""
+        """Return the recipe with the numbers of the constructor, then those of `finetune`."""
         given = dict(given)
-        recipe = recipe_for(self.model, len(self.examples), False, self.seed)
-        if self.learning_rate is not None:
-            recipe = recipe.but(learning_rate=self.learning_rate)
+        optimizer = dict(given.pop("optimizer_params", None) or {})
+        steps = given.pop("warmup_steps", getattr(self, "warmup_steps", None))
         settings: dict[str, Any] = {
             "epochs": self.epochs,
             "batch_size": max(2, self.batch_size),
             "loss": self._loss_name,
             "dimensions": self._dimensions,
         }
-        optimizer = dict(given.pop("optimizer_params", None) or {})
+        if self.learning_rate is not None:
+            settings["learning_rate"] = self.learning_rate
         if "lr" in optimizer:
             settings["learning_rate"] = optimizer.pop("lr")
-        steps = given.pop("warmup_steps", None)
-        known = set(recipe.to_dict())
+        recipe = recipe_for(self.model, len(self.examples), False, self.seed)
+        known = {*recipe.to_dict(), *vars(recipe)}
         settings |= {name: value for name, value in given.items() if name in known}
         unknown = sorted((given.keys() - known) | {f"optimizer_params[{name!r}]" for name in optimizer})
         if unknown:
             warn(
                 f"{', '.join(unknown)} of finetune() is not used: {NEW_WAY}(..., recipe=Recipe(...)) has what is there"
             )
-        recipe = recipe.but(**settings)
-        if steps is None and hasattr(self, "warmup_steps"):
-            steps = self.warmup_steps
-        if steps:
-            all_steps = max(1, recipe.epochs * -(-len(self.examples) // recipe.batch_size))
-            recipe = replace(recipe, warmup=min(0.99, steps / all_steps if steps >= 1 else steps))
-        return recipe
+        recipe = recipe.with_settings(settings)
+        if not steps:
+            return recipe
+        total = max(1, recipe.epochs * -(-len(self.examples) // recipe.batch_size))
+        return replace(recipe, warmup=min(0.99, steps / total if steps >= 1 else steps))
 
     def get_finetuned_model(self, **model_kwargs: Any) -> FineTunedEmbedding:
         """The tuned model as a LlamaIndex embedding that applies its prefixes.
@@ -307,7 +269,9 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
             if old in model_kwargs:
                 instruction = model_kwargs.pop(old)
                 model_kwargs[new] = f"{instruction} " if instruction else instruction
-        return FineTunedEmbedding.load(self.model_output_path, **model_kwargs)
+        embedding = FineTunedEmbedding(model_name=str(self.model_output_path), **model_kwargs)
+        embedding.sentence_transformer  # noqa: B018  # load it now
+        return embedding
 
 
 def _loss(loss: Any) -> tuple[Loss | None, tuple[int, ...]]:

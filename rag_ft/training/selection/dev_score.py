@@ -1,9 +1,8 @@
-"""The values of a dev measure's units -> one figure, in which no part of dev drowns another."""
+"""The values of a dev set's units as one score, in which no part of dev outweighs another."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,70 +10,73 @@ import numpy as np
 from rag_ft.evaluation.significance import Difference, paired_bootstrap
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from rag_ft.training.selection.dev_set import Dev
 
-FEWEST = 20
-"""Units of a part that count by themselves, and can speak against a candidate."""
+MIN_PART = 20
+"""Minimum number of units of a part that counts by itself, and that can reject a candidate."""
 
 
-def parts_of(dev: Dev) -> list[str]:
-    """The part of dev that each unit is in: its making, and whether training sees its document, where both are many.
+def dev_parts(dev: Dev) -> list[str]:
+    """Return the part of dev that each unit belongs to: its source, split into seen and unseen documents if both are many.
 
-    What learns documents by heart gains on the known ones and loses on the new ones.
+    A model that memorises documents gains on the seen ones and loses on the unseen ones.
     """
-    sources, kinds = _many(dev.sources), dev.kinds or [""] * len(dev.sources)
-    counts = Counter(zip(sources, kinds, strict=True))
-    apart = {source for source in set(sources) if min(counts[source, "known"], counts[source, "new"]) >= FEWEST}
+    sources = _large_sources(dev.sources)
+    documents: Sequence[str] = dev.documents or [""] * len(dev.sources)
+    counts = Counter(zip(sources, documents, strict=True))
+    split = {name for name in set(sources) if min(counts[name, "seen"], counts[name, "unseen"]) >= MIN_PART}
     return [
-        f"{source}, {kind} documents" if source in apart else source
-        for source, kind in zip(sources, kinds, strict=True)
+        f"{source}, {status} documents" if source in split else source
+        for source, status in zip(sources, documents, strict=True)
     ]
 
 
-def _many(sources: Sequence[str]) -> list[str]:
-    """Makings of a few units are counted with the most frequent one: three questions must not be half of the figure."""
+def _large_sources(sources: Sequence[str]) -> list[str]:
+    """Count small sources with the most frequent one: three questions must not be half of the score."""
     counts = Counter(sources)
-    most = max(counts, key=counts.__getitem__, default="")
-    return [source if counts[source] >= FEWEST else most for source in sources]
+    largest = max(counts, key=counts.__getitem__, default="")
+    return [source if counts[source] >= MIN_PART else largest for source in sources]
 
 
-def weights_of(dev: Dev) -> NDArray[np.float64]:
-    """What each unit counts, shape (units,); the sum is 1.
+def unit_weights(dev: Dev) -> NDArray[np.float64]:
+    """Return the weight of each unit, shape (units,); they sum to 1.
 
-    Makings of 20 units or more count alike, since key phrases are many, and so do the parts of each: how many
-    questions on new documents dev holds is a matter of how it was drawn, not of what will be asked.
+    Sources of 20 units or more count equally, since key phrases are many, and so do the parts of each source: how many
+    questions about unseen documents dev holds depends on how it was drawn, not on what users will ask.
 
     Example:
         >>> from types import SimpleNamespace
-        >>> from rag_ft.training.selection.dev_score import weights_of
-        >>> weights = weights_of(SimpleNamespace(sources=["key phrases"] * 80 + ["real"] * 20, kinds=[]))
+        >>> from rag_ft.training.selection.dev_score import unit_weights
+        >>> weights = unit_weights(SimpleNamespace(sources=["key phrases"] * 80 + ["real"] * 20, documents=[]))
         >>> weights[0].round(5), weights[-1].round(5)
         (np.float64(0.00625), np.float64(0.025))
     """
-    parts, sources = parts_of(dev), _many(dev.sources)
-    units, of_source = Counter(parts), dict(zip(parts, sources, strict=True))
-    parts_in = Counter(of_source.values())
-    return np.array([1 / (units[part] * parts_in[of_source[part]] * len(parts_in)) for part in parts])
+    parts, sources = dev_parts(dev), _large_sources(dev.sources)
+    units, source_of = Counter(parts), dict(zip(parts, sources, strict=True))
+    parts_of_source = Counter(source_of.values())
+    return np.array([1 / (units[part] * parts_of_source[source_of[part]] * len(parts_of_source)) for part in parts])
 
 
 def dev_score(values: NDArray[np.float64], dev: Dev) -> float:
-    """The figure of dev.
+    """Return the weighted mean of the units' values.
 
     Args:
-        values: of each unit, shape (units,).
-        dev: what was measured.
+        values: one for each unit, shape (units,).
+        dev: the dev set that was measured.
     """
-    return float(values @ weights_of(dev))
+    return float(values @ unit_weights(dev))
 
 
-def gain_of(differences: NDArray[np.float64], dev: Dev, seed: int = 0) -> Difference:
-    """The mean of differences, each part of dev counting as `weights_of` says, with its interval.
+def dev_gain(differences: NDArray[np.float64], dev: Dev, seed: int = 0) -> Difference:
+    """Return the weighted mean of differences, with its interval.
 
     Args:
-        differences: candidate minus base of each unit, shape (units,).
-        dev: what was measured.
-        seed: of the resampling.
+        differences: candidate minus base for each unit, shape (units,).
+        dev: the dev set that was measured.
+        seed: seeds the bootstrap.
     """
-    return paired_bootstrap(differences * weights_of(dev) * len(differences), dev.groups, seed)
+    return paired_bootstrap(differences * unit_weights(dev) * len(differences), dev.groups, seed)

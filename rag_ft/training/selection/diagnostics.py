@@ -1,4 +1,4 @@
-"""A doctor's eye on a training: what users report, recognised by its signs, with what to change."""
+"""Diagnostics of a training: common faults, recognised by their signs, with what to change."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLAT = 0.97
-"""A loss whose last quarter is over this share of its first one did not move."""
+"""A loss did not move if its last quarter is above this fraction of its first quarter."""
 
-FEWEST_LOSSES = 3
-"""Values in a quarter, under which they say nothing: batches differ."""
+MIN_LOSSES = 3
+"""Minimum number of values in a quarter: batches differ, so fewer tell nothing."""
 
 UNCHANGED = 0.999
-"""Mean cosine of a passage's vectors before and after, over which nothing was learnt."""
+"""Mean cosine of passage vectors before and after training, above which nothing was learned."""
 
-ALIKE = 0.9
-"""Mean cosine of different passages over which a model has collapsed."""
+COLLAPSED = 0.9
+"""Mean cosine of different passages above which a model has collapsed."""
 
 REPEATED = 0.1
-"""Share of training questions that nearly repeat another one, over which it is said."""
+"""Fraction of training questions that nearly repeat another one, above which it is reported."""
 
 UNPROVEN = (
     "too little can be held out to tell whether tuning helps, so nothing is tuned: add questions or scored pairs, or a "
     "dev split"
 )
-"""What is said where there is no dev."""
+"""The message shown if there is no dev set."""
 
 NEAR_CHANCE = 3.0
-"""Times the figure of a random ranking, under which questions do not belong to their passages."""
+"""Multiple of a random ranking's score, below which questions do not belong to their passages."""
 
 
 def check_questions(dataset: QADataset) -> list[str]:
-    """What is wrong with training questions before anything is trained."""
+    """Return what is wrong with the training questions."""
     train = dataset.qrels.get("train", {})
     texts = [dataset.queries[query].text for query in train]
     if not texts:
@@ -53,45 +53,45 @@ def check_questions(dataset: QADataset) -> list[str]:
     ]
 
 
-def check_level(level: float, chance: float) -> list[str]:
-    """Whether a base model finds next to nothing, which is a sign of wrong pairs rather than of hard questions.
+def check_base_score(base_ndcg: float, chance: float) -> list[str]:
+    """Return a finding if the base model retrieves next to nothing, which is a sign of wrong pairs, not of hard questions.
 
     Args:
-        level: nDCG@10 of the base model on dev.
-        chance: that of a random ranking.
+        base_ndcg: nDCG@10 of the base model on dev.
+        chance: nDCG@10 of a random ranking.
     """
-    # Of few passages a ranking at random finds much: half of the way to all is the line then.
-    if level > min(NEAR_CHANCE * chance, (1 + chance) / 2):
+    # A random ranking of few passages scores high: then half of the way from chance to 1 is the limit.
+    if base_ndcg > min(NEAR_CHANCE * chance, (1 + chance) / 2):
         return []
     return [
-        f"the base model finds hardly more than chance on dev (nDCG@10 {level:.3f}, chance {chance:.3f}): the "
-        "questions do not seem to belong to their passages, or are in a language that it does not know. Look at some "
-        "pairs (rag-ft inspect), and choose a base model of the right language"
+        f"the base model retrieves hardly more than chance on dev (nDCG@10 {base_ndcg:.3f}, chance {chance:.3f}): the "
+        "questions may not belong to their passages, or are in a language that it does not know. Look at some pairs "
+        "(rag-ft inspect), and choose a base model for that language"
     ]
 
 
 def check_losses(losses: Sequence[float]) -> list[str]:
-    """Whether the loss went down."""
+    """Return a finding if the loss did not go down."""
     if any(not np.isfinite(loss) for loss in losses):
         return ["the loss is not a number any more: lower the learning rate to a tenth"]
     quarter = len(losses) // 4
-    if quarter < FEWEST_LOSSES:
+    if quarter < MIN_LOSSES:
         return []
     first, last = float(np.mean(losses[:quarter])), float(np.mean(losses[-quarter:]))
     if first <= 1e-6 or last <= FLAT * first:
         return []
     return [
-        f"the loss did not move ({first:.3f} at the beginning, {last:.3f} at the end): raise the learning rate, train "
+        f"the loss did not move ({first:.3f} at the start, {last:.3f} at the end): raise the learning rate, train "
         "longer, or look whether questions and passages belong together (rag-ft inspect)"
     ]
 
 
 def check_vectors(base: NDArray[np.float32], tuned: NDArray[np.float32]) -> list[str]:
-    """Whether vectors changed at all, or all became one.
+    """Return a finding if the vectors did not change, or collapsed.
 
     Args:
-        base: of some passages under the base model, of length 1, shape (passages, dimension).
-        tuned: of the same passages after training.
+        base: unit vectors of some passages under the base model, shape (passages, dimension).
+        tuned: unit vectors of the same passages after training.
     """
     if len(base) < 2:
         return []
@@ -104,7 +104,7 @@ def check_vectors(base: NDArray[np.float32], tuned: NDArray[np.float32]) -> list
             "or the number of epochs"
         ]
     alike, before = _mean_cosine(tuned), _mean_cosine(base)
-    if alike > ALIKE and alike > before + 0.1:
+    if alike > COLLAPSED and alike > before + 0.1:
         return [
             f"the vectors collapsed: all passages look alike (mean cosine {alike:.2f}, before {before:.2f}). Lower "
             "the learning rate, take larger batches, or a loss with negatives"
@@ -119,19 +119,19 @@ def _mean_cosine(vectors: NDArray[np.float32]) -> float:
 
 
 def check_sources(differences: NDArray[np.float64], sources: Sequence[str]) -> list[str]:
-    """Whether generated dev questions gain and those that people asked do not.
+    """Return a finding if generated dev questions gain and those that people asked do not.
 
     Args:
-        differences: tuned minus base of each dev question.
-        sources: how each was made.
+        differences: tuned minus base for each dev question.
+        sources: the source of each dev question.
     """
     real = np.array([source.endswith("real") for source in sources])
     if real.sum() < 10 or (~real).sum() < 10:
         return []
-    on_real, on_others = float(differences[real].mean()), float(differences[~real].mean())
-    if on_others < 0.02 or on_real > 0:
+    real_gain, other_gain = float(differences[real].mean()), float(differences[~real].mean())
+    if other_gain < 0.02 or real_gain > 0:
         return []
     return [
-        f"generated dev questions gain ({on_others:+.3f}) and those that people asked do not ({on_real:+.3f}): the "
+        f"generated dev questions gain ({other_gain:+.3f}) and those that people asked do not ({real_gain:+.3f}): the "
         "generated ones are not like them. Generate other styles, with an LLM that has seen some real questions"
     ]

@@ -1,4 +1,4 @@
-"""What a model forgets: general questions that ship with the project and have nothing to do with any collection."""
+"""The forgetting probe: general questions that ship with the project and belong to no collection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 FILE = Path(__file__).parent / "general_questions.jsonl"
+
 SCALE = 20.0
+"""Scale of the cosine in the softmax (1 / temperature)."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class ForgettingProbe:
 
     @classmethod
     def shipped(cls) -> ForgettingProbe:
-        """The questions that ship with the project."""
+        """Load the questions that ship with the project."""
         rows = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
         return cls([row["query"] for row in rows], [row["passage"] for row in rows])
 
     def score(self, model: SentenceTransformer) -> float:
-        """How sure a model is of the right passages, from 0 to 1: the mean of their shares in the softmax.
+        """Return the mean softmax probability of the right passages, from 0 to 1.
 
-        Nearly every model ranks them right, so that ranks say nothing; how far they stand out does.
+        Nearly every model ranks them first, so ranks tell nothing; the margin does.
 
         Example:
             >>> from rag_ft.embedding.loading import load_sentence_transformer
@@ -52,9 +54,9 @@ class ForgettingProbe:
 
     @staticmethod
     def score_of(queries: NDArray[np.float32], passages: NDArray[np.float32]) -> float:
-        """The same of vectors of length 1, in the order of `queries` and `passages`."""
+        """Return the score of unit vectors in the order of `queries` and `passages`, both of shape (questions, dimension)."""
         similarity = SCALE * queries @ passages.T
         similarity -= similarity.max(axis=1, keepdims=True)
-        shares = np.exp(similarity)
-        shares /= shares.sum(axis=1, keepdims=True)
-        return float(np.diagonal(shares).mean())
+        probabilities = np.exp(similarity)
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        return float(np.diagonal(probabilities).mean())

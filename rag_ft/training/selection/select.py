@@ -1,49 +1,86 @@
-"""Which weights are shipped: the base is a candidate, dev decides, and what is not sure to be better stays out."""
+"""The model that is shipped: the base is a candidate, and another one replaces it only with the proof a policy asks for."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from rag_ft.evaluation.significance import Difference, paired_bootstrap
-from rag_ft.training.selection.dev_score import FEWEST, dev_score, gain_of
-from rag_ft.training.selection.dev_set import Dev, State, interpolate_weights
-from rag_ft.training.selection.forgetting import ForgettingProbe
+from rag_ft.evaluation.significance import Difference, holm, paired_bootstrap
+from rag_ft.training.selection.dev_score import MIN_PART, dev_gain, dev_parts, dev_score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from sentence_transformers import SentenceTransformer
 
-    from rag_ft.training.selection.uncovered import UncoveredDocuments
+    from rag_ft.training.selection.dev_set import Dev
 
 logger = logging.getLogger(__name__)
 
-SURE = 0.1
-"""One-sided p-value of a gain on dev, over which the base model stays. The same dev questions chose epoch and share, so
-that it promises a little less than it says; the comparison on test questions is what a verdict rests on."""
+MAX_P_VALUE = 0.1
+"""Maximum one-sided p-value of a gain on dev. The same dev questions selected the epoch and the alpha, so it promises
+a little less than it says; a verdict rests on the comparison on test questions."""
+
+BASE = "base"
+
+Rule = Literal["significant", "not-worse"]
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What the guard chose.
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model that may be shipped.
 
     Attributes:
-        share: of the tuned weights; 0 is the base model.
-        weights: the ones to ship.
-        scores: dev figure by candidate.
-        gain: of the chosen one on dev; None for the base.
-        refused: candidate -> why it was not taken, though dev liked it.
-        general: candidate -> how sure it is of general questions (`ForgettingProbe`).
-        values: of the weights on dev, shape (units,); None for the base's.
+        name: `base`, `alpha 0.5`, `pull 10`, ...
+        alpha: weight of the tuned model, from 0 (the base) to 1.
+        values: its value for each dev unit, shape (units,).
+        general: its score on general questions (`ForgettingProbe`); None if it was not measured.
     """
 
-    share: float
-    weights: State
+    name: str
+    alpha: float
+    values: NDArray[np.float64]
+    general: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """How much proof a candidate needs to replace the base.
+
+    Attributes:
+        rule: `significant` asks for a gain that is more than chance, on every source of dev questions and on seen and
+            unseen documents; `not-worse` takes the best score.
+        max_forgetting: maximum drop of the score on general questions.
+        no_part_loses: reject a candidate if a part of dev loses at all, and not only if it loses significantly.
+        several_tries: the candidates are independent attempts, so their p-values are corrected (Holm).
+        seed: seeds the bootstrap.
+    """
+
+    rule: Rule = "significant"
+    max_forgetting: float = 1.0
+    no_part_loses: bool = False
+    several_tries: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What was selected, and why the other candidates were not.
+
+    Attributes:
+        name: the selected candidate.
+        alpha: its weight of the tuned model; 0 is the base.
+        scores: dev score by candidate.
+        gain: of the selected candidate over the base, on dev; None for the base.
+        refused: candidates that beat the base on dev -> why they were not taken.
+        general: score on general questions by candidate.
+        values: the selected candidate's dev values, shape (units,); None for the base.
+    """
+
+    name: str = BASE
+    alpha: float = 0.0
     scores: dict[str, float] = field(default_factory=dict)
     gain: Difference | None = None
     refused: dict[str, str] = field(default_factory=dict)
@@ -52,142 +89,140 @@ class Selection:
 
 
 def select(
-    model: SentenceTransformer,
-    base: State,
-    tuned: State,
-    shares: Sequence[float],
+    base: Candidate,
+    candidates: Iterable[Candidate],
     dev: Dev,
-    forgetting: float,
-    base_values: NDArray[np.float64],
-    tuned_values: NDArray[np.float64],
-    uncovered: UncoveredDocuments | None = None,
+    policy: Policy | None = None,
+    veto: Callable[[Candidate], str] | None = None,
 ) -> Selection:
-    """Choose how much of the tuned weights to ship.
-
-    A candidate is taken where its dev figure is higher than the base's and that is more than chance, where no making
-    of dev questions speaks against it, nor those on known or those on new documents, where it has not forgotten
-    more than it may, and where it does not lose on the documents that nobody asks about. The best of those is
-    shipped; where there is none, the base model.
+    """Select the candidate with the best dev score among those that a policy accepts; the base if there is none.
 
     Args:
-        model: whose weights are changed in place; it has the chosen ones afterwards.
-        base: the base model's weights.
-        tuned: those after training.
-        shares: the candidates.
-        dev: what they are measured by.
-        forgetting: how much surer of general questions the base may be (`ForgettingProbe.score`, from 0 to 1).
-        base_values: of the base weights on dev, shape (units,).
-        tuned_values: of the tuned ones.
-        uncovered: the documents that neither train nor dev asks about; None where they are few.
+        base: the base model.
+        candidates: the others, in order of preference between equal scores; a generator may measure them one by one.
+        dev: the dev set that their values were measured on.
+        policy: the proof that a candidate needs.
+        veto: a last check, asked of the best candidates first: it returns why a candidate is not taken, or "".
+
+    Example:
+        >>> import numpy as np
+        >>> from types import SimpleNamespace
+        >>> from rag_ft.training.selection.select import Candidate, select
+        >>> dev = SimpleNamespace(sources=["real"] * 60, documents=[], groups=list(range(60)))
+        >>> values = np.random.default_rng(0).uniform(0.2, 0.6, 60)
+        >>> base = Candidate(name="base", alpha=0.0, values=values)
+        >>> select(base, [Candidate(name="alpha 1", alpha=1.0, values=values + 0.2)], dev).name
+        'alpha 1'
     """
-    probe = ForgettingProbe.shipped()
-    model.load_state_dict(base)
-    general = {"base": probe.score(model)}
-    scores = {"base": dev_score(base_values, dev)}
-    refused: dict[str, str] = {}
-    eligible: list[tuple[float, float, Difference, NDArray[np.float64]]] = []
-    for share in shares:
-        name = _name(share)
-        model.load_state_dict(interpolate_weights(base, tuned, share))
-        general[name] = probe.score(model)
-        values = tuned_values if share == 1.0 else dev.values(model)
-        scores[name] = dev_score(values, dev)
-        if not scores[name] > scores["base"]:  # nor where it is not a number
+    policy = policy or Policy()
+    candidates = list(candidates)
+    everyone = {candidate.name: candidate for candidate in (base, *candidates)}
+    scores = {name: dev_score(candidate.values, dev) for name, candidate in everyone.items()}
+    if policy.rule == "not-worse":
+        accepted = [each for each in candidates if scores[each.name] >= scores[base.name]]
+        refused: dict[str, str] = {}
+    else:
+        better = [each for each in candidates if scores[each.name] > scores[base.name]]
+        refused = _objections(base, better, dev, policy) | _chance_findings(base, candidates, dev, policy)
+        accepted = [each for each in better if each.name not in refused]
+    chosen = base
+    for candidate in sorted(accepted, key=lambda each: -scores[each.name]):
+        if veto is not None and (reason := veto(candidate)):
+            refused[candidate.name] = reason
             continue
-        gain = gain_of(values - base_values, dev)
-        if reason := objection_to(values - base_values, gain, dev):
-            refused[name] = reason
-            continue
-        if not general["base"] - general[name] <= forgetting:
-            refused[name] = f"forgets: {general['base']:.3f} -> {general[name]:.3f} on general questions"
-            continue
-        eligible.append((scores[name], share, gain, values))
-    chosen = Selection(0.0, base, scores, None, refused, general)
-    before: NDArray[np.float64] | None = None
-    for _, share, gain, values in sorted(eligible, key=lambda candidate: -candidate[0]):
-        weights = interpolate_weights(base, tuned, share)
-        if uncovered is not None and uncovered.questions is not None:
-            if before is None:
-                model.load_state_dict(base)
-                before = uncovered.questions.values(model)
-            model.load_state_dict(weights)
-            if reason := loss_elsewhere(
-                uncovered.questions.values(model) - before, uncovered.questions, uncovered.foreign
-            ):
-                refused[_name(share)] = reason
-                continue
-        chosen = replace(chosen, share=share, weights=weights, gain=gain, values=values)
+        chosen = candidate
         break
-    model.load_state_dict(chosen.weights)
     for name, reason in refused.items():
         logger.info("%s is not taken: %s", name, reason)
-    return chosen
+    is_base = chosen is base
+    return Selection(
+        name=chosen.name,
+        alpha=chosen.alpha,
+        scores=scores,
+        gain=None if is_base else dev_gain(chosen.values - base.values, dev, policy.seed),
+        refused=refused,
+        general={name: each.general for name, each in everyone.items() if each.general is not None},
+        values=None if is_base else chosen.values,
+    )
 
 
-def _name(share: float) -> str:
-    return f"share {share:g}"
+def _objections(base: Candidate, better: Iterable[Candidate], dev: Dev, policy: Policy) -> dict[str, str]:
+    """Return candidate -> why its gain is not accepted."""
+    found = {each.name: _objection(base, each, dev, policy) for each in better}
+    return {name: reason for name, reason in found.items() if reason}
 
 
-def loss_elsewhere(differences: NDArray[np.float64], questions: Dev, foreign: bool) -> str:
-    """Why a model is not fit for the documents that neither train nor dev asks about; empty where it is.
+def _objection(base: Candidate, candidate: Candidate, dev: Dev, policy: Policy) -> str:
+    differences = candidate.values - base.values
+    if policy.no_part_loses and (reason := _losing_part(differences, dev)):
+        return reason
+    if reason := objection_to(differences, dev, policy.seed):
+        return reason
+    if base.general is None or candidate.general is None or base.general - candidate.general <= policy.max_forgetting:
+        return ""
+    return f"forgets: {base.general:.3f} -> {candidate.general:.3f} on general questions"
+
+
+def objection_to(differences: NDArray[np.float64], dev: Dev, seed: int = 0) -> str:
+    """Return why a gain on dev is not accepted, or "".
 
     Args:
-        differences: candidate minus base of each question on them, shape (questions,).
-        questions: what was measured.
-        foreign: whether they are unlike the documents asked about. Then it is not enough not to lose on them.
+        differences: candidate minus base for each unit, shape (units,).
+        dev: the dev set that was measured.
+        seed: seeds the bootstrap.
     """
-    found = paired_bootstrap(differences, questions.groups)
-    if found.ci95[1] < 0:
-        return f"it loses on the documents that neither train nor dev asks about ({found})"
-    if foreign and (found.mean <= 0 or found.p_value / 2 > SURE):
-        return f"the documents that neither train nor dev asks about are unlike the others, and may not gain ({found})"
+    for template, labels in (("from source {!r}", dev.sources), ("about {} documents", dev.documents)):
+        for label in dict.fromkeys(labels):
+            part = np.asarray(labels) == label
+            if part.sum() >= MIN_PART:
+                groups = [group for group, is_part in zip(dev.groups, part, strict=True) if is_part]
+                found = paired_bootstrap(differences[part], groups)
+                if found.ci95[1] < 0:
+                    return f"it loses on the dev questions {template.format(label)} ({found})"
+    gain = dev_gain(differences, dev, seed)
+    if gain.mean <= 0 or gain.p_value / 2 > MAX_P_VALUE:
+        return f"its gain on dev may be chance ({gain})"
     return ""
 
 
-def gain_to_dict(gain: Difference | None) -> dict[str, Any] | None:
-    """A gain as `rag_ft.json` has it; a bound that is not known is null."""
-    if gain is None:
-        return None
-    bounds = [round(bound, 4) if math.isfinite(bound) else None for bound in gain.ci95]
-    return {"mean": round(gain.mean, 4), "ci95": bounds}
+def _losing_part(differences: NDArray[np.float64], dev: Dev) -> str:
+    parts = np.asarray(dev_parts(dev))
+    for part in dict.fromkeys(parts.tolist()):
+        chosen = parts == part
+        if chosen.sum() >= MIN_PART and (mean := float(differences[chosen].mean())) < 0:
+            return f"it loses on one part of the dev questions ({part}: {mean:+.3f})"
+    return ""
 
 
-def why_base(dev: Dev | None, shares: Sequence[float], refused: Mapping[str, str]) -> str:
-    """Why the base model stays, where it does.
+def _chance_findings(base: Candidate, candidates: Iterable[Candidate], dev: Dev, policy: Policy) -> dict[str, str]:
+    """Return the candidates whose gain may be chance because several were tried, and why."""
+    if not policy.several_tries:
+        return {}
+    gains = {each.name: dev_gain(each.values - base.values, dev, policy.seed) for each in candidates}
+    # One-sided, as `MAX_P_VALUE` is. A loss is never taken for a gain, but it was an attempt too.
+    attempts = {name: gain.p_value / 2 if gain.mean > 0 else 1.0 for name, gain in gains.items()}
+    return {
+        name: f"its gain on dev may be chance, since {len(attempts)} candidates were tried ({gains[name]})"
+        for name, p_value in holm(attempts).items()
+        if p_value > MAX_P_VALUE and gains[name].mean > 0
+    }
+
+
+def why_base(dev: Dev | None, alphas: Iterable[float], refused: Mapping[str, str]) -> str:
+    """Return why the base model stays.
 
     Args:
-        dev: what chose, if anything.
-        shares: of the tuned weights that were allowed.
+        dev: the dev set, if there is one.
+        alphas: the weights of the tuned model that were allowed.
         refused: candidates that did better on dev, and why they were not taken.
 
     Example:
         >>> from rag_ft.training.selection.select import why_base
         >>> why_base(None, (1.0,), {})
-        'too little can be held out to tell whether a tuned model is better'
+        'too few questions can be held out to tell whether a tuned model is better'
     """
     if dev is None:
-        return "too little can be held out to tell whether a tuned model is better"
-    if not shares:
-        return "the base model is at home in this corpus, and generated questions would teach it nothing"
+        return "too few questions can be held out to tell whether a tuned model is better"
+    if not tuple(alphas):
+        return "the base model already does well on this corpus, and generated questions would teach it nothing"
     return "nothing that beat the base model on dev was taken" if refused else "nothing beat the base model on dev"
-
-
-def objection_to(differences: NDArray[np.float64], gain: Difference, dev: Dev) -> str:
-    """Why a gain on dev is not believed; empty where it is.
-
-    Args:
-        differences: candidate minus base of each unit, shape (units,).
-        gain: their mean over the parts of dev, with its interval.
-        dev: what was measured.
-    """
-    for words, labels in (("of one making ({})", dev.sources), ("on {} documents", dev.kinds)):
-        for label in dict.fromkeys(labels):
-            chosen = np.asarray(labels) == label
-            if chosen.sum() >= FEWEST:
-                groups = [group for group, wanted in zip(dev.groups, chosen, strict=True) if wanted]
-                part = paired_bootstrap(differences[chosen], groups)
-                if part.ci95[1] < 0:
-                    return f"it loses on the dev questions {words.format(label)}: {part}"
-    if gain.mean <= 0 or gain.p_value / 2 > SURE:
-        return f"its gain on dev may be chance ({gain})"
-    return ""

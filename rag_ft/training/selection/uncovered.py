@@ -1,10 +1,10 @@
-"""What training does not ask about: a tuned model must not lose the documents that make up the rest of the corpus."""
+"""Uncovered documents: those that neither train nor dev asks about. A tuned model must not lose on them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,75 +12,95 @@ from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.dataset.sources import SENTENCE
 from rag_ft.dataset.text.cloze import sentences, without_copy
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
-from rag_ft.training.selection.dev_set import ENOUGH, Dev, DevQuestions
+from rag_ft.evaluation.significance import paired_bootstrap
+from rag_ft.training.selection.dev_set import MIN_UNITS, DevQuestions
+from rag_ft.training.selection.select import MAX_P_VALUE
 
-MOST = 300
-"""Passages that are asked about. They are encoded for the base and for each share that the guard looks at."""
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-MOST_READ = 400
-"""Passages of either kind whose words are compared."""
+    from numpy.typing import NDArray
 
-HEAD, MOST_CHARACTERS = 1_000, 2_000
-"""Where a sentence is taken from, so that a model reads the place, and how much of a passage is read at all."""
+MAX_PROBED = 300
+"""Maximum number of uncovered passages that get a question. They are encoded for the base and for each candidate."""
+
+MAX_COMPARED = 400
+"""Maximum number of passages of either kind that are compared to find a domain shift."""
+
+HEAD, MAX_CHARACTERS = 1_000, 2_000
+"""Characters at the start of a passage that a sentence is taken from, and characters of it that are read at all."""
 
 RARE = 0.05
-"""A passage is unlike those that are asked about where fewer than this share of them are as unlike the others."""
+"""A passage is out of domain if fewer than this fraction of the covered passages are as unlike the others."""
 
-MANY = 1 / 3
-"""Share of passages that are unlike those asked about, over which dev questions cannot speak for them: .05 to .25 were
-found where the questions are about the corpus, .47 to .81 where they are about another domain (covidqa, scifact)."""
+MAX_OUT_OF_DOMAIN = 1 / 3
+"""Fraction of out-of-domain passages from which dev questions cannot speak for the uncovered documents. Measured: .05 to
+.25 if the questions are about the corpus, .47 to .81 if they are about another domain (covidqa, scifact)."""
 
 FOLDS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UncoveredDocuments:
-    """The documents that neither training nor dev asks about.
+    """The documents that neither train nor dev asks about.
 
     Attributes:
-        questions: sentences that are taken out of passages of these documents; None where they are few.
-        unlike: share of their passages that are unlike all that is asked about: about 5 % where the questions are
-            about documents drawn at random.
+        questions: sentences taken out of passages of these documents, as questions; None if there are few.
+        out_of_domain: fraction of their passages that are unlike all covered passages. It is about 5 % if the
+            questions are about documents drawn at random.
     """
 
-    questions: Dev | None
-    unlike: float = 0.0
+    questions: DevQuestions | None
+    out_of_domain: float = 0.0
 
     @property
-    def foreign(self) -> bool:
-        """Whether many of them are unlike what is asked about, so that dev questions cannot speak for them."""
-        return self.unlike > MANY
+    def domain_shift(self) -> bool:
+        """Whether so many passages are out of domain that dev questions cannot speak for them."""
+        return self.out_of_domain > MAX_OUT_OF_DOMAIN
 
     @property
     def findings(self) -> list[str]:
-        """What to tell whoever trains on these questions."""
-        if not self.foreign:
+        """What to tell the person who trains on these questions."""
+        if not self.domain_shift:
             return []
+        consequence = (
+            "a model is shipped only if it is better on them too"
+            if self.questions is not None
+            else "nothing tells what a model does with them, since no sentence can be taken out of most of them"
+        )
         return [
-            f"{self.unlike:.0%} of the passages in documents that neither train nor dev asks about are unlike those "
-            "asked about: "
-            + (
-                "a model is shipped only where it is better on them too"
-                if self.questions is not None
-                else "nothing tells what a model does with them, since no sentence can be taken out of most of them"
-            )
-            + ". If they belong to what the model is for, add questions on them; if not, leave them out of the dataset"
+            f"{self.out_of_domain:.0%} of the passages in documents without a train or dev question are unlike the "
+            f"passages with one: {consequence}. Add questions about them if the model is meant for them, or leave them "
+            "out of the dataset"
         ]
+
+    def objection_to(self, differences: NDArray[np.float64]) -> str:
+        """Return why a model must not be shipped for these documents, or "".
+
+        Args:
+            differences: candidate minus base for each of `questions`, shape (questions,).
+        """
+        assert self.questions is not None
+        found = paired_bootstrap(differences, self.questions.groups)
+        if found.ci95[1] < 0:
+            return f"it loses on the documents without a train or dev question ({found})"
+        if self.domain_shift and (found.mean <= 0 or found.p_value / 2 > MAX_P_VALUE):
+            return f"the documents without a train or dev question are unlike the others and may not gain ({found})"
+        return ""
 
 
 def uncovered_documents(dataset: QADataset, seed: int = 0) -> UncoveredDocuments | None:
-    """What can be said about the documents that neither training nor dev asks about.
+    """Find out what can be measured on the uncovered documents.
 
-    Sentences that are taken out of their passages do not say which weights are the best, for they would approve of too
-    much; but what loses on them is tuned for something else than this corpus. Passages of test documents are among
-    them, test questions are not looked at.
+    Sentences taken out of their passages do not tell which weights are best, since they approve of too much. But a
+    model that loses on them was tuned for another corpus. Passages of test documents count; test questions do not.
 
     Args:
-        dataset: with a train split, and dev carved out of it.
-        seed: of the draw.
+        dataset: a dataset with a train and a dev split.
+        seed: seeds the draws.
 
     Returns:
-        Questions on at most 300 passages, searched among these; None where there are fewer than 30 such passages.
+        Questions on at most 300 passages, searched among these; None if there are fewer than 30 such passages.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -91,72 +111,85 @@ def uncovered_documents(dataset: QADataset, seed: int = 0) -> UncoveredDocuments
         >>> len(uncovered_documents(dataset).questions.groups)
         39
     """
-    asked = {
+    covered_documents = {
         document
         for split in ("train", "dev")
         if dataset.qrels.get(split)
         for document in dataset.documents_of(dataset.qrels[split], split)
     }
-    draw = random.Random(seed)
-    read = [passage for passage in dataset.passages.values() if passage.document in asked]
-    left = [passage for passage in dataset.passages.values() if passage.document not in asked]
-    if not read or len(left) < ENOUGH:
+    covered = [passage for passage in dataset.passages.values() if passage.document in covered_documents]
+    uncovered = [passage for passage in dataset.passages.values() if passage.document not in covered_documents]
+    if not covered or len(uncovered) < MIN_UNITS:
         return None
-    read, seen = (draw.sample(some, min(MOST_READ, len(some))) for some in (read, left))
-    return UncoveredDocuments(_sentence_questions(left, draw, seed), _unlike(read, seen))
+    rng = random.Random(seed)
+    samples = [rng.sample(passages, min(MAX_COMPARED, len(passages))) for passages in (covered, uncovered)]
+    questions = _sentence_questions(uncovered, rng, seed)
+    return UncoveredDocuments(questions=questions, out_of_domain=_out_of_domain(*samples))
 
 
-def _sentence_questions(passages: Sequence[Passage], draw: random.Random, seed: int) -> DevQuestions | None:
-    # In the order of the corpus, since few documents are resampled by neighbouring passages.
-    places = sorted(draw.sample(range(len(passages)), min(len(passages), 3 * MOST)))
-    tried = [passages[place] for place in places]
-    # What nearly repeats another passage would rank as high as the right one.
-    groups = near_duplicate_groups([passage.text[:MOST_CHARACTERS] for passage in tried])
-    tried = list(dict(zip(reversed(groups), reversed(tried), strict=True)).values())[::-1]
-    kept = set(draw.sample(range(len(tried)), min(len(tried), MOST)))
-    tried = [passage for place, passage in enumerate(tried) if place in kept]
-    plain = [" ".join(passage.text.split()) for passage in tried]
+def _sentence_questions(passages: Sequence[Passage], rng: random.Random, seed: int) -> DevQuestions | None:
+    """Make a question of one sentence of each passage, and search it among the passages without their sentences."""
+    sample = _sample_distinct(passages, rng)
+    one_line = [" ".join(passage.text.split()) for passage in sample]
     chosen: dict[str, Passage] = {}
     queries: dict[str, Query] = {}
-    for passage in tried:
-        text = passage.text[:MOST_CHARACTERS]
-        for sentence in _at_random(text, draw):
+    for passage in sample:
+        text = passage.text[:MAX_CHARACTERS]
+        for sentence in _shuffled_sentences(text, rng):
             rest = without_copy(sentence, text)
-            if rest and sum(sentence in other for other in plain) == 1:
+            if rest and sum(sentence in other for other in one_line) == 1:
                 chosen[passage.id] = replace(passage, text=rest)
                 queries[passage.id] = Query(passage.id, sentence, SENTENCE)
                 break
-    if len(chosen) < ENOUGH:
+    if len(chosen) < MIN_UNITS:
         return None
     return DevQuestions.of(QADataset(chosen, queries, {"dev": {key: {key: 1} for key in chosen}}), seed)
 
 
-def _at_random(text: str, draw: random.Random) -> list[str]:
-    """The sentences at the beginning of a text, in any order."""
+def _sample_distinct(passages: Sequence[Passage], rng: random.Random) -> list[Passage]:
+    """Sample passages without near-duplicates, which would rank as high as the right one.
+
+    They keep the order of the corpus, since a few documents are resampled by neighbouring passages.
+    """
+    places = sorted(rng.sample(range(len(passages)), min(len(passages), 3 * MAX_PROBED)))
+    tried = [passages[place] for place in places]
+    groups = near_duplicate_groups([passage.text[:MAX_CHARACTERS] for passage in tried])
+    distinct = list(dict(zip(reversed(groups), reversed(tried), strict=True)).values())[::-1]
+    kept = set(rng.sample(range(len(distinct)), min(len(distinct), MAX_PROBED)))
+    return [passage for place, passage in enumerate(distinct) if place in kept]
+
+
+def _shuffled_sentences(text: str, rng: random.Random) -> list[str]:
+    """Return the sentences at the start of a text in random order."""
     found = sentences(text[:HEAD])
-    found = found[:-1] if len(text) > HEAD else found  # the last one is cut
-    return draw.sample(found, len(found))
+    found = found[:-1] if len(text) > HEAD else found  # the last one is cut off
+    return rng.sample(found, len(found))
 
 
-def _unlike(asked: Sequence[Passage], uncovered: Sequence[Passage]) -> float:
-    """Share of the unasked passages that a classifier by words finds further from the asked ones than nearly all these.
+def _out_of_domain(covered: Sequence[Passage], uncovered: Sequence[Passage]) -> float:
+    """Return the fraction of uncovered passages that a classifier puts further from the covered ones than nearly all these.
 
-    A classifier between two samples as a test whether they are of one kind: Lopez-Paz & Oquab 2017. It judges documents
-    that it has not read: a kind is not told from a single document.
+    A classifier between two samples tests whether they have one distribution (Lopez-Paz & Oquab 2017). It judges
+    documents that it was not trained on, and needs two documents of each kind.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-    fewest = min(len({passage.document for passage in passages}) for passages in (asked, uncovered))
-    if fewest < 2:
+    documents = min(len({passage.document for passage in passages}) for passages in (covered, uncovered))
+    if documents < 2:
         return 0.0
-    kind = np.array([1] * len(asked) + [0] * len(uncovered))
-    # Parts of words are there in every script.
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
-    texts = vectors.fit_transform([passage.text[:MOST_CHARACTERS] for passage in (*asked, *uncovered)])
-    folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
-    classifier = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1_000)
-    groups = [passage.document for passage in (*asked, *uncovered)]
-    likeness = cross_val_predict(classifier, texts, kind, groups=groups, cv=folds, method="decision_function")
-    return float(np.mean(likeness[kind == 0] < np.quantile(likeness[kind == 1], RARE)))
+    passages = [*covered, *uncovered]
+    is_covered = np.array([1] * len(covered) + [0] * len(uncovered))
+    # Character n-grams exist in every script.
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
+    vectors = vectorizer.fit_transform([passage.text[:MAX_CHARACTERS] for passage in passages])
+    likeness = cross_val_predict(
+        LogisticRegression(C=10.0, class_weight="balanced", max_iter=1_000),
+        vectors,
+        is_covered,
+        groups=[passage.document for passage in passages],
+        cv=StratifiedGroupKFold(min(FOLDS, documents), shuffle=True, random_state=0),
+        method="decision_function",
+    )
+    return float(np.mean(likeness[is_covered == 0] < np.quantile(likeness[is_covered == 1], RARE)))

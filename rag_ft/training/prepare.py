@@ -1,0 +1,209 @@
+"""Prepare a training: choose the recipe, and decide once what trains, what selects, and what is in neither."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from rag_ft.dataset.splitting import hold_out_dev
+from rag_ft.dataset.text.sketch import hash_of
+from rag_ft.embedding.encoding import token_limit
+from rag_ft.errors import InputError
+from rag_ft.training.examples.pairs import without_held_out
+from rag_ft.training.examples.train_questions import is_generated
+from rag_ft.training.loop.lora import LEARNING_RATE_FACTOR
+from rag_ft.training.loop.losses import SHAPE, check_dimensions, check_shape, default_loss
+from rag_ft.training.max_length import fitting_max_length
+from rag_ft.training.recipe import Recipe, recipe_for
+from rag_ft.training.selection.dev_pairs import DevPairs
+from rag_ft.training.selection.dev_set import Dev, DevQuestions
+from rag_ft.training.selection.select import Rule
+from rag_ft.training.selection.uncovered import UncoveredDocuments, uncovered_documents
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from rag_ft.dataset.qa_dataset import QADataset
+
+MARGIN_LOSSES, MARGIN_RATE = ("triplet", "contrastive", "online-contrastive"), 0.2
+"""Losses with a margin, and the factor of their learning rate: a margin pulls as hard if it is missed by much or by
+little. At the full rate the dev score fell (triplets on the demo's documents: .523 -> .517, at a fifth .556)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Limits of a training.
+
+    Attributes:
+        pairs: maximum number of pairs to train on; None has no limit.
+        minutes: maximum time of the training; None has no limit.
+    """
+
+    pairs: int | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What the caller of a training chooses.
+
+    Attributes:
+        recipe: replaces the default recipe.
+        settings: values that replace those of the recipe.
+        seed: seeds the default recipe and every other draw.
+        fit_length: let the passages decide the model's maximum length (`fitting_max_length`).
+        rule: the proof that a tuned model needs (`Policy`). With `not-worse` a model is trained without dev too.
+    """
+
+    recipe: Recipe | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    fit_length: bool = True
+    rule: Rule = "significant"
+
+    def sets(self, name: str) -> bool:
+        """Return whether the caller chose a value."""
+        return self.recipe is not None or name in self.settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a training is about: everything that is decided before it is planned.
+
+    Attributes:
+        model: the model, with the base's weights and the maximum length it will be trained with.
+        teacher: the model to distil from; None if there is none.
+        dataset: the dataset with its dev split, without training pairs that would leak into it.
+        dev: what selects; None if nothing can be held out.
+        uncovered: the documents that neither train nor dev asks about; None if there are few.
+        recipe: the recipe with its loss.
+        generated: whether most training questions were generated and nobody chose other alphas, so that `headroom`
+            limits them: dev questions generated like the training questions approve of too much.
+        budget: limits of the training.
+        rule: the proof that a tuned model needs.
+    """
+
+    model: SentenceTransformer
+    teacher: SentenceTransformer | None
+    dataset: QADataset
+    dev: Dev | None
+    uncovered: UncoveredDocuments | None
+    recipe: Recipe
+    generated: bool
+    budget: Budget
+    rule: Rule
+
+    @property
+    def shape(self) -> str:
+        """The shape of data that the loss learns from."""
+        return SHAPE[self.recipe.loss or "mnr"]
+
+
+def prepare(
+    dataset: QADataset,
+    model: SentenceTransformer,
+    choices: Choices,
+    *,
+    teacher: SentenceTransformer | None = None,
+    budget: Budget | None = None,
+    trained_on: Collection[str] = (),
+) -> Job:
+    """Choose the recipe, hold dev out, find uncovered documents, and set the model's maximum length.
+
+    Args:
+        dataset: a dataset with a train split or scored pairs; without a dev split one is held out.
+        model: the base model.
+        choices: what the caller chooses.
+        teacher: a model to distil from.
+        budget: limits of the training.
+        trained_on: hashes of questions that the model was tuned on before; dev asks none of them.
+
+    Raises:
+        InputError: if the recipe does not fit the data.
+    """
+    budget = budget or Budget()
+    model.float()  # in 16 bits most of what a small step adds is rounded away
+    generated = is_generated(dataset)
+    recipe = _choose_recipe(dataset, model, teacher, choices, budget)
+    scored = SHAPE[recipe.loss or "mnr"] in ("scored", "binary")
+    dev, dataset = _hold_out(dataset, scored, choices.seed, trained_on)
+    if choices.fit_length and token_limit(model):
+        model.max_seq_length = fitting_max_length(model, _training_passages(dataset, scored))
+    looks_beyond_dev = isinstance(dev, DevQuestions) and not scored and choices.rule == "significant"
+    return Job(
+        model=model,
+        teacher=teacher,
+        dataset=dataset,
+        dev=dev,
+        uncovered=uncovered_documents(dataset, choices.seed) if looks_beyond_dev else None,
+        recipe=recipe,
+        generated=generated and teacher is None and not choices.sets("alphas") and not choices.sets("shares"),
+        budget=budget,
+        rule=choices.rule,
+    )
+
+
+def _choose_recipe(
+    dataset: QADataset,
+    model: SentenceTransformer,
+    teacher: SentenceTransformer | None,
+    choices: Choices,
+    budget: Budget,
+) -> Recipe:
+    """Return the recipe with its loss, checked against the model and the data."""
+    recipe = choices.recipe
+    if recipe is None:
+        count = len(dataset.pairs("train")) if dataset.qrels.get("train") else len(dataset.scored_pairs)
+        recipe = recipe_for(
+            model, min(count, budget.pairs or count), is_generated(dataset) and teacher is None, choices.seed
+        )
+    recipe = recipe.with_settings(choices.settings)
+    same_space = teacher is not None and _is_wide_enough(teacher, model)
+    loss = recipe.loss or default_loss(dataset, teacher is not None, same_space)
+    recipe = replace(recipe, loss=loss)
+    if recipe.rounds > 1 and (recipe.mine is None or teacher is not None):
+        raise InputError(
+            f"rounds is {recipe.rounds}: a later round differs only by the hard negatives that the model of the round "
+            "before finds, so give --mine, and no --teacher"
+        )
+    if loss == "mse" and teacher is not None and not same_space:
+        raise InputError("the loss 'mse' needs a teacher of as many dimensions or more: take 'kl' or 'margin-mse'")
+    check_shape(loss, dataset, teacher is not None, recipe.mine is not None)
+    check_dimensions(model, recipe)
+    if not choices.sets("learning_rate"):
+        rate = recipe.learning_rate * (LEARNING_RATE_FACTOR if recipe.lora else 1)
+        recipe = replace(recipe, learning_rate=rate * (MARGIN_RATE if loss in MARGIN_LOSSES else 1))
+    if SHAPE[loss] in ("triplets", "rankings") and recipe.negatives < 1:
+        raise InputError(f"negatives is 0: the loss {loss!r} needs one or more")
+    return replace(recipe, negatives=1) if SHAPE[loss] == "triplets" else recipe
+
+
+def _is_wide_enough(teacher: SentenceTransformer, model: SentenceTransformer) -> bool:
+    """Return whether a teacher's vectors can be cut to a model's dimension."""
+    return (teacher.get_embedding_dimension() or 0) >= (model.get_embedding_dimension() or 0)
+
+
+def _hold_out(dataset: QADataset, scored: bool, seed: int, trained_on: Collection[str]) -> tuple[Dev | None, QADataset]:
+    """Return the dev set and the dataset without it.
+
+    Scored pairs select only if they are trained on: beside questions the same texts may stand in both.
+    """
+    if dataset.qrels.get("train"):
+        dataset = hold_out_dev(dataset, seed=seed)
+    if dev := dataset.qrels.get("dev"):
+        unknown = {
+            query: grades for query, grades in dev.items() if hash_of(dataset.queries[query].text) not in trained_on
+        }
+        dataset = dataset.with_qrels(dataset.qrels | {"dev": unknown})
+    dataset = without_held_out(dataset)
+    if dataset.qrels.get("dev"):
+        return DevQuestions.of(dataset, seed), dataset
+    return DevPairs.hold_out(dataset, seed, trained_on) if scored else (None, dataset)
+
+
+def _training_passages(dataset: QADataset, scored: bool) -> list[str]:
+    if scored:
+        return [pair.passage for pair in dataset.scored_pairs]
+    texts = dataset.passage_texts
+    return [texts[passage] for passage in dict.fromkeys(passage for _, passage in dataset.pairs("train"))]

@@ -1,0 +1,109 @@
+"""Scored pairs as a dev set, for datasets without questions."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_ft.dataset.splitting import MAX_DEV_QUERIES
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.text.sketch import hash_of
+from rag_ft.embedding.encoding import encode
+from rag_ft.training.selection.dev_set import MIN_UNITS, DocumentStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+    from rag_ft.dataset.qa_dataset import QADataset, ScoredPair
+
+DEV_FRACTION = 0.15
+"""Fraction of the scored pairs that is held out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevPairs:
+    """Held-out scored pairs; the metric is Spearman's rank correlation of their cosines and scores.
+
+    Attributes:
+        pairs: the held-out pairs.
+        groups: the query of each pair; near-duplicate queries count as one.
+        metric: `spearman`.
+    """
+
+    pairs: list[ScoredPair]
+    groups: list[object]
+    metric: str = "spearman"
+
+    @property
+    def sources(self) -> list[str]:
+        """The source of each pair; they all have the same one."""
+        return ["pairs"] * len(self.pairs)
+
+    @property
+    def documents(self) -> list[DocumentStatus]:
+        """Empty: pairs have no documents."""
+        return []
+
+    @classmethod
+    def hold_out(
+        cls, dataset: QADataset, seed: int = 0, trained_on: Collection[str] = ()
+    ) -> tuple[DevPairs | None, QADataset]:
+        """Hold out scored pairs by query.
+
+        Args:
+            dataset: a dataset with scored pairs.
+            seed: seeds the draw.
+            trained_on: hashes of queries that the model was tuned on before. They are not drawn.
+
+        Returns:
+            The dev set, or None if there are too few pairs, and the dataset without the held-out pairs.
+        """
+        queries = sorted({pair.query for pair in dataset.scored_pairs})
+        group_of = dict(zip(queries, near_duplicate_groups(queries), strict=True))
+        groups = [group_of[pair.query] for pair in dataset.scored_pairs]
+        sizes = Counter(groups)
+        order = sorted(sizes.keys() - {group_of[query] for query in queries if hash_of(query) in trained_on})
+        random.Random(seed).shuffle(order)
+        # Of a small set a third is held out, so that the dev set is large enough.
+        size = max(DEV_FRACTION * len(groups), min(MIN_UNITS, len(groups) / 3))
+        held_out: set[int] = set()
+        for group in order:
+            if sum(sizes[each] for each in held_out) >= size:
+                break
+            held_out.add(group)
+        grouped = list(zip(dataset.scored_pairs, groups, strict=True))
+        dev = [(pair, group) for pair, group in grouped if group in held_out]
+        if len(dev) > MAX_DEV_QUERIES:
+            dev = random.Random(seed).sample(dev, MAX_DEV_QUERIES)
+        if len(dev) < MIN_UNITS or len(held_out) == len(sizes) or len({pair.score for pair, _ in dev}) < 2:
+            return None, dataset
+        rest = [pair for pair, group in grouped if group not in held_out]
+        return (
+            cls(pairs=[pair for pair, _ in dev], groups=[group for _, group in dev]),
+            replace(dataset, scored_pairs=rest),
+        )
+
+    def values(self, model: SentenceTransformer) -> NDArray[np.float64]:
+        """Return what each pair adds to the correlation, shape (pairs,); the mean is Spearman's coefficient."""
+        from scipy.stats import rankdata
+
+        queries = encode(model, [pair.query for pair in self.pairs], "query")
+        passages = encode(model, [pair.passage for pair in self.pairs], "document")
+        ranks = [rankdata((queries * passages).sum(axis=1)), rankdata([pair.score for pair in self.pairs])]
+        cosine, score = ((rank - rank.mean()) / max(float(rank.std()), 1e-12) for rank in ranks)
+        return np.asarray(cosine * score, dtype=np.float64)
+
+    def passages(self) -> list[str]:
+        """Return the distinct passages."""
+        return list(dict.fromkeys(pair.passage for pair in self.pairs))
+
+    def texts(self) -> list[str]:
+        """Return the queries and passages of the pairs."""
+        return [text for pair in self.pairs for text in (pair.query, pair.passage)]
