@@ -15,6 +15,7 @@ import pytest
 from fakes.browser import browser, chromium  # noqa: F401
 from fakes.files import write_lines
 from hypothesis import HealthCheck, settings
+from strict_skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents
 from rag_ft.generation import read_questions

@@ -23,6 +23,13 @@ def address(tmp_path: Path) -> Iterator[str]:
         yield where
 
 
+def ask(window: Any, question: str) -> None:
+    """Ask both sides and wait until the page has shown all that they found: only then can anybody vote."""
+    window.get_by_label("Question").fill(question)
+    window.keyboard.press("Enter")
+    expect(window.get_by_role("group", name="Which side is better?")).to_be_visible()
+
+
 def test_typed_answered_voted_and_picked_by_keyboard_alone(browser: Any, address: str, tmp_path: Path) -> None:
     window = browser.new_page()
     heard = listen(window)
@@ -64,8 +71,7 @@ def test_what_stands_in_a_passage_is_text(browser: Any, address: str) -> None:
     window = browser.new_page()
     heard = listen(window)
     window.goto(address)
-    window.get_by_label("Question").fill(HOSTILE)
-    window.get_by_role("button", name="Ask both").click()
+    ask(window, HOSTILE)
     expect(window.get_by_text(HOSTILE, exact=True)).to_be_visible()
     hebrew = window.get_by_text(HEBREW, exact=True)
     expect(hebrew).to_be_visible()
@@ -125,8 +131,7 @@ def test_blind_sides_are_named_when_the_vote_is_given(browser: Any, tmp_path: Pa
     window = browser.new_page()
     with page(tmp_path / "votes.jsonl", blind=True) as address:
         window.goto(address)
-        window.get_by_label("Question").fill("What is a Kittiwake?")
-        window.get_by_role("button", name="Ask both").click()
+        ask(window, "What is a Kittiwake?")
         expect(window.get_by_role("heading", name="Left", exact=True)).to_be_visible()
         assert not re.search(r"model-|\d ms", window.locator("body").inner_text())
         window.get_by_role("button", name="Both as good").click()
@@ -142,8 +147,7 @@ def test_it_fits_the_window_and_can_be_read(browser: Any, address: str, width: i
     window.set_viewport_size({"width": width, "height": 800})
     window.emulate_media(color_scheme=scheme)
     window.goto(address)
-    window.get_by_label("Question").fill("What is a Kittiwake?")
-    window.keyboard.press("Enter")
+    ask(window, "What is a Kittiwake?")
     expect(window.get_by_role("button", name="Neither is any good")).to_be_visible()
     assert window.evaluate("document.documentElement.scrollWidth") <= width
     dark = window.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
@@ -156,8 +160,7 @@ def test_it_fits_the_window_and_can_be_read(browser: Any, address: str, width: i
 def test_every_control_has_a_name_and_every_side_a_heading(browser: Any, address: str) -> None:
     window = browser.new_page()
     window.goto(address)
-    window.get_by_label("Question").fill("What is a Kittiwake?")
-    window.keyboard.press("Enter")
+    ask(window, "What is a Kittiwake?")
     expect(window.get_by_role("region", name="model-a")).to_be_visible()
     for button in window.get_by_role("button").all():
         assert button.evaluate("element => (element.ariaLabel || element.textContent).trim()")
