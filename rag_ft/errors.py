@@ -1,8 +1,8 @@
-"""The two kinds of failure that a user can mend, and the exit code of each."""
+"""The errors that a user can fix, and their exit codes."""
 
 
 class RagFtError(Exception):
-    """One clear line: the thing, the value it had, and what to do next.
+    """Base class. The message is one line: what happened, the value, and what to do.
 
     Example:
         >>> from rag_ft import RagFtError, load_dataset
@@ -17,7 +17,7 @@ class RagFtError(Exception):
 
 
 class InputError(RagFtError):
-    """What was given is wrong: a missing folder, a broken file, an unknown name. Exit code 2.
+    """The input is wrong: a missing folder, a broken file, an unknown name. Exit code 2.
 
     Example:
         >>> from rag_ft.generation import Filters
@@ -31,7 +31,7 @@ class InputError(RagFtError):
 
 
 class OutsideError(RagFtError):
-    """Something outside failed: a server, an LLM, the disk. What was done is kept. Exit code 4.
+    """Something outside failed: a server, an LLM, the disk. Finished work is kept. Exit code 4.
 
     Example:
         >>> from llama_index.core import MockEmbedding
@@ -46,11 +46,11 @@ class OutsideError(RagFtError):
 
 
 class UnknownIdError(InputError):
-    """A qrels line names a query or passage that is not there."""
+    """A query, passage or document is named that does not exist."""
 
 
 def without_secrets(text: str) -> str:
-    """A text of somebody else's error without keys: those of the environment, and whatever looks like one.
+    """Return an error message without secrets: the keys in the environment, and whatever looks like a key.
 
     Example:
         >>> from rag_ft.errors import without_secrets
@@ -67,7 +67,7 @@ def without_secrets(text: str) -> str:
     text = re.sub(r"\b(?:sk|gsk|pk|hf|xai)[-_][\w*.-]{6,}", "***", text)
     named = r"(?i)\b(key|token|secret|password|authorization|bearer)((?: provided)?\s*[=:]\s*|\s+(?=\S*\d))"
     text = re.sub(named + r"[\"']?[^\s\"'&,)]+", r"\1\2***", text)
-    # A run of letters and digits that is no word.
+    # A long run of letters and digits is a key, not a word.
     return re.sub(r"(?<!\w)(?=\w*\d)(?=\w*[A-Za-z])\w{16,}", "***", text)
 
 
@@ -88,7 +88,7 @@ def first_line(error: BaseException, limit: int = 160) -> str:
 
 
 def require_package(module: str, extra: str, purpose: str) -> None:
-    """Raise an `InputError` that names the `pip install` where an optional package is missing."""
+    """Raise an `InputError` with the `pip install` command if an optional package is missing."""
     import importlib.util
 
     try:

@@ -1,4 +1,4 @@
-"""Questions that a person looks through in a spreadsheet, and what the person decided about them."""
+"""Review of questions by a person in a spreadsheet: export, import, and the decisions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rag_ft.dataset.dropped import DroppedRow, dropped_row
 from rag_ft.dataset.formats.beir import read_beir, write_beir
 from rag_ft.dataset.formats.labelled_pairs import one_line
 from rag_ft.dataset.formats.tables import DELIMITERS, JSON_LINES, read_table
@@ -25,18 +26,19 @@ NO = {"no", "n", "0", "false", "reject", "rejected", "x"}
 YES = {"", "yes", "y", "1", "true", "keep", "kept", "ok"}
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
-"""What a spreadsheet runs; with the apostrophes before it, so that taking one off again is exact."""
+"""The start of a cell that a spreadsheet runs as a formula. It includes apostrophes before it, so that adding one and
+removing it again is exact."""
 
 
 @dataclass(frozen=True)
 class Review:
-    """What a person decided: which questions are rejected, and which have another text.
+    """The decisions of a person: which questions are rejected, and which have a new text.
 
-    A decision is about a question as it was made: its first text and its passage. So it holds when the same
-    question is made again.
+    A decision is stored by the original text of a question and its passage, so it still applies if the same question is
+    generated again.
 
     Attributes:
-        decisions: (first text, passage id) -> the new text; None where the question is rejected.
+        decisions: (original text, passage id) -> the new text; None if the question is rejected.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -51,20 +53,20 @@ class Review:
 
     @property
     def rejected(self) -> list[tuple[str, str]]:
-        """(text, passage id) of each question that is rejected."""
+        """(text, passage id) of each rejected question."""
         return [key for key, text in self.decisions.items() if text is None]
 
     @property
     def edited(self) -> dict[tuple[str, str], str]:
-        """(first text, passage id) -> new text."""
+        """(original text, passage id) -> new text."""
         return {key: text for key, text in self.decisions.items() if text is not None}
 
-    def apply(self, dataset: QADataset) -> tuple[QADataset, list[dict[str, str]]]:
-        """Take the rejected questions out of a dataset, and give the edited ones their new text.
+    def apply(self, dataset: QADataset) -> tuple[QADataset, list[DroppedRow]]:
+        """Remove the rejected questions from a dataset, and give the edited ones their new text.
 
         Returns:
-            The dataset, in which edited questions keep their ids, and a row for `dropped.jsonl` (query, passage,
-            reason, style) for each question that is gone.
+            The dataset, in which edited questions keep their ids, and a row for `dropped.jsonl` for each rejected
+            question.
         """
         passages_of: dict[str, dict[str, None]] = {}
         for qrels in dataset.qrels.values():
@@ -79,8 +81,7 @@ class Review:
             if text is not None:
                 queries[query.id] = replace(query, text=text)
             elif decided is not None:
-                passage = decided[1]
-                dropped.append({"query": query.text, "passage": passage, "reason": REASON, "style": query.source})
+                dropped.append(dropped_row(query, decided[1], REASON))
         changed = replace(
             dataset,
             queries=queries,
@@ -90,9 +91,9 @@ class Review:
         return changed, dropped
 
     def merged(self, later: Review) -> Review:
-        """These decisions and later ones, which were made about the texts that these left behind.
+        """Merge these decisions with later ones, which are about the texts as edited here.
 
-        A question that was edited and is now rejected is rejected under its first text too.
+        A question that was edited and is now rejected is stored as rejected under its original text.
         """
         decisions = dict(self.decisions)
         first = {(text, key[1]): key for key, text in self.edited.items()}
@@ -106,10 +107,10 @@ class Review:
 
     @classmethod
     def load(cls, folder: str | Path) -> Review:
-        """Read `reviewed.jsonl` of a dataset folder; no decisions where there is none.
+        """Read `reviewed.jsonl` of a dataset folder. Without that file there are no decisions.
 
         Raises:
-            InputError: where a line is broken.
+            InputError: if a line is broken.
         """
         file = Path(folder) / REVIEWED
         decisions: dict[tuple[str, str], str | None] = {}
@@ -117,8 +118,8 @@ class Review:
             query, passage, decision, text = (row.get(key) for key in ("query", "passage", "decision", "text"))
             if not isinstance(query, str) or not isinstance(passage, str) or decision not in (REJECTED, EDITED):
                 raise InputError(
-                    f'{file}:{number}: no decision: a line has "query", "passage", and as "decision" '
-                    f'"{REJECTED}" or "{EDITED}"; mend or remove it'
+                    f'{file}:{number}: no decision: a line needs "query", "passage", and as "decision" '
+                    f'"{REJECTED}" or "{EDITED}"; fix or remove it'
                 )
             if decision == EDITED and (not isinstance(text, str) or not text.strip()):
                 raise InputError(f'{file}:{number}: an edited question without "text": write it, or remove the line')
@@ -126,7 +127,7 @@ class Review:
         return cls(decisions)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the decisions to `reviewed.jsonl` of a dataset folder, after those that are there."""
+        """Merge the decisions into `reviewed.jsonl` of a dataset folder."""
         file = Path(folder) / REVIEWED
         decisions = Review.load(folder).merged(self).decisions
         write_jsonl(
@@ -140,17 +141,17 @@ class Review:
 
 
 def export_questions(dataset: QADataset, file: str | Path) -> Path:
-    """Write the questions of all splits for a person to look through, one row each with its first passage.
+    """Write the questions of all splits for a person to review, one row each with its first passage.
 
-    The person writes "no" under `keep` to reject a question, or mends its text under `question`.
+    The person writes "no" under `keep` to reject a question, or edits its text under `question`.
 
     Args:
-        dataset: any.
-        file: `.csv` or `.tsv` for a spreadsheet (a cell that it would run as a formula gets an apostrophe before
-            it), or `.jsonl`.
+        dataset: any dataset.
+        file: `.csv` or `.tsv` for a spreadsheet (a cell that it would run as a formula is prefixed with an apostrophe),
+            or `.jsonl`.
 
     Raises:
-        InputError: where the file has another suffix.
+        InputError: if the file has another suffix.
 
     Example:
         >>> import tempfile
@@ -168,7 +169,7 @@ def export_questions(dataset: QADataset, file: str | Path) -> Path:
     if suffix in JSON_LINES:
         write_jsonl(file, _rows(dataset))
     elif suffix in DELIMITERS:
-        # With a byte-order mark a spreadsheet knows that it is UTF-8.
+        # Spreadsheets need the byte-order mark to recognise UTF-8.
         with written_beside(file) as target, target.open("w", encoding="utf-8-sig", newline="") as stream:
             writer = csv.writer(stream, delimiter=DELIMITERS[suffix][0])
             writer.writerow(COLUMNS)
@@ -179,20 +180,20 @@ def export_questions(dataset: QADataset, file: str | Path) -> Path:
 
 
 def import_review(dataset: QADataset, file: str | Path, before: Review | None = None) -> Review:
-    """Read what a person decided in a file of `export_questions`.
+    """Read the decisions of a person from a file of `export_questions`.
 
-    "no", "n", "0", "false", "reject" or "x" under `keep` rejects; another text under `question` edits; everything
-    else stays, also questions whose row is gone. White space at the ends and between words is no edit.
+    "no", "n", "0", "false", "reject" or "x" under `keep` rejects a question; another text under `question` edits it.
+    All other questions stay, including those whose row was removed. Changed white space is not an edit.
 
     Args:
-        dataset: whose questions were exported.
-        file: `.csv`, `.tsv` or `.jsonl`; columns may be added and moved.
-        before: earlier decisions. What they rejected or edited, and the file still shows as it was, is passed over:
-            a person may go on working on one file and import it again, and so may a second person.
+        dataset: the dataset whose questions were exported.
+        file: `.csv`, `.tsv` or `.jsonl`. Columns may be added and moved.
+        before: earlier decisions. A row that still shows a question as it was before such a decision is skipped, so a
+            person can continue in one file and import it again, and so can a second person.
 
     Raises:
-        UnknownIdError: where an id is not in the dataset.
-        InputError: where a column is missing, an id stands twice, a question is empty, or `keep` means nothing.
+        UnknownIdError: if an id is not in the dataset.
+        InputError: if a column is missing, an id appears twice, a question is empty, or `keep` has another value.
 
     Example:
         >>> import tempfile
@@ -213,49 +214,53 @@ def import_review(dataset: QADataset, file: str | Path, before: Review | None = 
         if column not in table.columns:
             raise InputError(f"{file} has no column {column!r}: export the questions again and fill that file in")
     unescape = from_cell if file.suffix.lower() in DELIMITERS else str
-    first_passage = {query: next(iter(relevant)) for _, query, relevant in _asked(dataset)}
-    earlier = {(one_line(text), passage) for text, passage in (before or Review()).decisions}
-    gone = {passage for _, passage in (before or Review()).rejected}
+    first_passage = {query: next(iter(relevant)) for _, query, relevant in _asked_queries(dataset)}
+    before = before or Review()
+    earlier = {(one_line(text), passage) for text, passage in before.decisions}
+    rejected_of = {passage for _, passage in before.rejected}
     decisions: dict[tuple[str, str], str | None] = {}
     seen: set[str] = set()
     for place, row in table.rows:
         identifier, text = (_cell(place, row, column, unescape) for column in ("id", "question"))
-        keep = str(row.get("keep") if row.get("keep") is not None else "").strip().lower()
-        if keep not in NO | YES:
-            raise InputError(
-                f"{place}: keep is {row['keep']!r:.40}: write yes or nothing, or no to reject the question"
-            )
+        keep = _read_keep(place, row)
         if identifier in seen:
-            raise InputError(f"{place}: the id {identifier!r} stands twice: remove one of the rows")
+            raise InputError(f"{place}: the id {identifier!r} appears twice: remove one of the rows")
         seen.add(identifier)
         if identifier not in first_passage:
             passage = _cell(place, row, "passage_id", unescape)
-            if (one_line(text), passage) in earlier or (keep in NO and passage in gone):
+            if (one_line(text), passage) in earlier or (not keep and passage in rejected_of):
                 continue
-            raise UnknownIdError(f"{place}: the id {identifier!r} is no question of the dataset: export them again")
-        if keep not in NO and not text.strip():
+            raise UnknownIdError(f"{place}: the dataset has no question with the id {identifier!r}: export them again")
+        if keep and not text.strip():
             raise InputError(f"{place}: the question {identifier!r} is empty: write no under keep to reject it")
-        query = dataset.queries[identifier]
-        key = (query.text, first_passage[identifier])
-        if keep in NO:
-            decisions[key] = None
-        elif one_line(text) != one_line(query.text) and (one_line(text), key[1]) not in earlier:
-            decisions[key] = text.strip()
+        original = dataset.queries[identifier].text
+        passage = first_passage[identifier]
+        if not keep:
+            decisions[original, passage] = None
+        elif one_line(text) != one_line(original) and (one_line(text), passage) not in earlier:
+            decisions[original, passage] = text.strip()
     return Review(decisions)
 
 
+def _read_keep(place: str, row: Mapping[str, Any]) -> bool:
+    keep = str(row.get("keep") if row.get("keep") is not None else "").strip().lower()
+    if keep not in NO | YES:
+        raise InputError(f"{place}: keep is {row['keep']!r:.40}: write yes or nothing, or no to reject the question")
+    return keep not in NO
+
+
 def review_folder(folder: str | Path, file: str | Path) -> Review:
-    """Import a review into a dataset folder: questions, qrels and `dropped.jsonl` change, `reviewed.jsonl` is kept.
+    """Apply a review to a dataset folder: questions, qrels and `dropped.jsonl` change, `reviewed.jsonl` is extended.
 
     Args:
-        folder: a BEIR folder, written anew in place.
-        file: as of `import_review`.
+        folder: a BEIR folder, which is rewritten in place.
+        file: the file of the review (see `import_review`).
 
     Returns:
-        What this file decided; empty where all of it was decided before.
+        The decisions that are new in this file.
 
     Raises:
-        InputError: where the file is wrong (see `import_review`), or rejects every question; nothing is changed.
+        InputError: if the file is wrong (see `import_review`) or rejects every question. Then nothing is changed.
 
     Example:
         >>> import tempfile
@@ -278,14 +283,14 @@ def review_folder(folder: str | Path, file: str | Path) -> Review:
         raise InputError(f"{file} rejects every question of {folder}: remove the dataset instead")
     before = folder / "dropped.jsonl"
     dropped = [row for _, row in read_jsonl(before)] if before.exists() else []
-    # The decisions first: of a run that is killed in between, the import can be done again.
+    # Decisions are written first: after a kill in between, the same import can be repeated.
     review.save(folder)
     write_beir(changed, folder, dropped + rows)
     return review
 
 
 def as_cell(text: str) -> str:
-    """A text as a cell that no spreadsheet takes for a formula.
+    """Return a text as a cell that no spreadsheet runs as a formula.
 
     Example:
         >>> from rag_ft.dataset.review import as_cell, from_cell
@@ -296,19 +301,19 @@ def as_cell(text: str) -> str:
 
 
 def from_cell(cell: str) -> str:
-    """The text of a cell of `as_cell`."""
+    """Return the text of a cell of `as_cell`."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def _cell(place: str, row: Mapping[str, Any], column: str, unescape: Callable[[str], str]) -> str:
     value = row.get(column)
     if value is not None and not isinstance(value, str | int):
-        raise InputError(f"{place}: {column} is {value!r:.40}, and must be a text")
+        raise InputError(f"{place}: {column} is {value!r:.40}, but must be a text")
     return unescape("" if value is None else str(value))
 
 
-def _asked(dataset: QADataset) -> Iterator[tuple[str, str, dict[str, int]]]:
-    """(split, query id, relevant passages); a question in two splits stands in the first."""
+def _asked_queries(dataset: QADataset) -> Iterator[tuple[str, str, dict[str, int]]]:
+    """Yield (split, query id, relevant passages). A question in two splits is yielded for the first one."""
     seen: set[str] = set()
     for split in dataset.splits:
         for query, relevant in dataset.qrels[split].items():
@@ -318,7 +323,7 @@ def _asked(dataset: QADataset) -> Iterator[tuple[str, str, dict[str, int]]]:
 
 
 def _rows(dataset: QADataset) -> Iterator[dict[str, str]]:
-    for split, identifier, relevant in _asked(dataset):
+    for split, identifier, relevant in _asked_queries(dataset):
         query, passage = dataset.queries[identifier], dataset.passages[next(iter(relevant))]
         yield {
             "id": query.id,

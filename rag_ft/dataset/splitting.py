@@ -83,6 +83,15 @@ def hold_out_dev(dataset: QADataset, share: float = 0.15, seen: float = 0.1, see
         seen: share of the other questions that go to dev, on documents that training still asks about. It is ignored
             below 10 documents, where the units are parts of documents that training sees anyway.
         seed: seeds the random choice.
+
+    Example:
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset import hold_out_dev
+        >>> passages = {f"p{n}": Passage(f"p{n}", f"Form {n * 7919} is signed by master {n}.") for n in range(20)}
+        >>> queries = {f"q{n}": Query(f"q{n}", f"Who signs {n * 7919}?") for n in range(20)}
+        >>> dataset = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(20)}})
+        >>> hold_out_dev(dataset)
+        QADataset(20 passages of 20 documents; questions: train 17, dev 3)
     """
     if dataset.qrels.get("dev") or not dataset.qrels.get("train"):
         return dataset

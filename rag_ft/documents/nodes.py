@@ -71,6 +71,15 @@ class DocumentNodes:
 
     Raises:
         InputError: if the overlap is not less than the chunk size, or there is no document.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from rag_ft.documents import DocumentNodes
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "leave.md").write_text("# Booking leave\\n\\nLeave is booked in HELM.")
+        >>> [node.node_id for node in DocumentNodes(folder)]
+        ['leave.md#0']
     """
 
     def __init__(self, folder: str | Path, chunk_size: int = CHUNK_SIZE, chunk_overlap: int = CHUNK_OVERLAP) -> None:
@@ -123,6 +132,12 @@ def passages_from_nodes(nodes: Sequence[BaseNode]) -> dict[str, Passage]:
 
     Raises:
         InputError: if two nodes have the same id, or no node has text.
+
+    Example:
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_ft.documents import passages_from_nodes
+        >>> passages_from_nodes([TextNode(id_="n1", text="Leave is booked in HELM.")])["n1"].text
+        'Leave is booked in HELM.'
     """
     from llama_index.core.schema import MetadataMode
 

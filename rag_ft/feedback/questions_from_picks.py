@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rag_ft.dataset.dropped import DroppedRow, dropped_row
 from rag_ft.dataset.formats.labelled_pairs import one_line
 from rag_ft.dataset.qa_dataset import Passage, Query
 from rag_ft.dataset.sources import HUMAN
@@ -16,7 +17,6 @@ from rag_ft.dataset.text.locating import Locator
 from rag_ft.errors import InputError
 from rag_ft.feedback.shown_query import ShownQuery, shown_queries
 from rag_ft.feedback.vote_log import Votes, digest_of
-from rag_ft.generation.filters import Row, dropped_row
 from rag_ft.generation.real_questions import RealQuestion
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class _Picks:
 
 def questions_from_feedback(
     file: str | Path | Votes, passages: Mapping[str, Passage]
-) -> tuple[list[RealQuestion], list[Row]]:
+) -> tuple[list[RealQuestion], list[DroppedRow]]:
     """Turn the picks of a vote log into questions with positive and negative passages.
 
     A picked passage is a positive. A passage above it in the same list that was not picked is a hard negative
@@ -77,7 +77,7 @@ def questions_from_feedback(
     votes = file if isinstance(file, Votes) else _open_votes(Path(file))
     rows = list(votes.rows())
     corpus = _Corpus(passages, {row["digest"]: row["text"] for row in rows if _is_passage(row)})
-    dropped: list[Row] = []
+    dropped: list[DroppedRow] = []
     picks: dict[str, _Picks] = {}
     for shown in shown_queries(rows).values():
         if not shown.picks:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from rag_ft.dataset.dropped import DroppedRow, dropped_row
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.dataset.sources import WITHOUT_LLM
 from rag_ft.dataset.text.cloze import without_copy
@@ -93,15 +94,6 @@ class Filters:
             raise InputError(f"the round trip {self.round_trip!r} needs an embedding: give Filters(embed_model=…)")
 
 
-Row = dict[str, str]
-"""A line of `dropped.jsonl`: query, passage, reason, style."""
-
-
-def dropped_row(query: Query, passage: str, reason: str) -> Row:
-    """The row that `dropped.jsonl` has for a question."""
-    return {"query": query.text, "passage": passage, "reason": reason, "style": query.source}
-
-
 def filter_questions(
     pairs: Sequence[Pair],
     passages: dict[str, Passage],
@@ -109,7 +101,7 @@ def filter_questions(
     *,
     groups: dict[str, int] | None = None,
     show_progress: bool = False,
-) -> tuple[list[Pair], list[Row]]:
+) -> tuple[list[Pair], list[DroppedRow]]:
     """Keep the questions that make sense on their own and find their passage.
 
     The filters, in their order: length; a reference to "the text"; another language than the passage; a copy of the
@@ -137,7 +129,7 @@ def filter_questions(
         (['Where is leave booked?'], ['refers to the text'])
     """
     filters = filters or Filters()
-    dropped: list[Row] = []
+    dropped: list[DroppedRow] = []
     kept: list[Pair] = []
     for query, passage in pairs:
         reason = fault(query, passages[passage], filters)
@@ -174,9 +166,9 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def _without_repeats(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Row]]:
+def _without_repeats(pairs: Sequence[Pair]) -> tuple[list[Pair], list[DroppedRow]]:
     kept: list[Pair] = []
-    dropped: list[Row] = []
+    dropped: list[DroppedRow] = []
     seen: dict[int, str] = {}
     groups = near_duplicate_groups([query.text for query, _ in pairs])
     for (query, passage), group in zip(pairs, groups, strict=True):
@@ -196,14 +188,14 @@ def _round_trip(
     filters: Filters,
     groups: dict[str, int],
     show_progress: bool,
-) -> tuple[list[Pair], list[Row]]:
+) -> tuple[list[Pair], list[DroppedRow]]:
     names = [filters.round_trip] if filters.round_trip in ("bm25", "dense") else ["bm25", "dense"]
     found_by = [_finds(name, pairs, passages, filters, groups, show_progress) for name in names]
     combine = any if filters.round_trip == "either" else all
     by = {"bm25": "BM25", "dense": "the embedding", "both": "BM25 and the embedding", "either": "BM25 or the embedding"}
     reason = f"does not find its passage among the first {filters.depth} of {by[filters.round_trip]}"
     kept: list[Pair] = []
-    dropped: list[Row] = []
+    dropped: list[DroppedRow] = []
     for (query, passage), *found in zip(pairs, *found_by, strict=True):
         if combine(found):
             kept.append((query, passage))
@@ -276,6 +268,6 @@ def _places(numbers: Sequence[int]) -> dict[int, list[int]]:
     return places
 
 
-def summary(dropped: Sequence[Row]) -> Counter[str]:
+def summary(dropped: Sequence[DroppedRow]) -> Counter[str]:
     """How many questions were dropped for each reason."""
     return Counter(row["reason"].split(":")[0] for row in dropped)

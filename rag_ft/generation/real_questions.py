@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rag_ft.dataset.formats.columns import QUERY, plain_name
-from rag_ft.dataset.formats.labelled_pairs import RELEVANT, LabelledPair, one_line, read_labelled_pairs
+from rag_ft.dataset.formats.labelled_pairs import MIN_POSITIVE_SCORE, LabelledPair, one_line, read_labelled_pairs
 from rag_ft.dataset.formats.tables import JSON_LINES, TABLE_SUFFIXES
 from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.dataset.text.locating import Locator as Locator
@@ -132,7 +132,7 @@ def _of_pairs(file: Path, pairs: Sequence[LabelledPair]) -> list[RealQuestion]:
             )
         )
     if not questions:
-        raise InputError(f"{file} holds no question that a passage answers: every score is under {RELEVANT}")
+        raise InputError(f"{file} holds no question that a passage answers: every score is under {MIN_POSITIVE_SCORE}")
     return questions
 
 

@@ -122,7 +122,7 @@ BREAKS = {
     "a line that is a list": ("corpus.jsonl", 4, b'["x"]\n', "is not a JSON object"),
     "a nest without end": ("corpus.jsonl", 4, b"[" * 100_000 + b"\n", "not valid JSON"),
     "a number without end": ("corpus.jsonl", 4, b'{"_id": ' + b"1" * 5000 + b"}\n", "not valid JSON"),
-    "half a character": ("queries.jsonl", 4, b'{"_id": "x", "text": "\\ud800"}\n', "half of a character pair"),
+    "half a character": ("queries.jsonl", 4, b'{"_id": "x", "text": "\\ud800"}\n', "half of a surrogate pair"),
     "a byte that is not UTF-8": ("corpus.jsonl", 6, b'{"_id": "x", "text": "\xe9"}\n', "byte 0xe9 is not UTF-8"),
     "a line of 20 MB": ("corpus.jsonl", 6, b'{"_id": "' + b"x" * 20_000_000 + b'"}\n', "a line of more than 10 MB"),
 }
@@ -178,7 +178,7 @@ def test_an_empty_split_is_named_when_it_is_asked_for(beir_folder: Path) -> None
         ('{"queries": {"q": "x"}, "corpus": {"p": "x"}, "relevant_docs": {"q": "p"}}', "a list of passage ids"),
         ('{"queries": {"q": "x"}, "corpus": {"p": "x"}, "relevant_docs": {"q": [["p"]]}}', "a list of passage ids"),
         ('{"queries":\n {"q": }', ":2: not valid JSON"),
-        ('{"queries": {"q": "\\udc00"}}', "half of a character pair"),
+        ('{"queries": {"q": "\\udc00"}}', "half of a surrogate pair"),
         ("[" * 100_000, "not valid JSON"),
     ],
 )

@@ -146,14 +146,14 @@ def test_columns_of_other_names_are_named(tmp_path: Path) -> None:
         (
             ["frage", "stelle"],
             {},
-            "no column is the question (columns: 'frage', 'stelle'): rename them, or say fields=",
+            "no column is the question (columns: 'frage', 'stelle'): rename them, or give fields=",
         ),
         (["query", "stelle"], {}, "no column is the passage or document that answers"),
         (["query", "question", "passage"], {}, "'query' and 'question' may both be its query"),
         (["query", "passage", "context"], {}, "'passage' and 'context' may both be its positive"),
         (["query", "passage", "score", "label"], {}, "'score' and 'label' may both be its score"),
         (["query", "passage"], {"query": "frage"}, "has no column 'frage'"),
-        (["query", "passage"], {"frage": "query"}, "fields names 'frage', and may name query, positive"),
+        (["query", "passage"], {"frage": "query"}, "fields names the role 'frage': the roles are query, positive"),
     ],
 )
 def test_columns_that_do_not_tell_are_shown(columns: list, fields: dict, said: str, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ FILES = {
     "a list of texts": ("x.json", b'["q", "p"]', ": item 1 is 'q'"),
     "an object": ("x.json", b'{"query": "q"}', "is not an EmbeddingQAFinetuneDataset"),
     "no Parquet": ("x.parquet", b"PAR1 or not", "cannot be read as Parquet"),
-    "a spreadsheet": ("x.xlsx", b"PK", "is no table"),
+    "a spreadsheet": ("x.xlsx", b"PK", "is not a table"),
 }  # fmt: skip
 
 

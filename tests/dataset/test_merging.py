@@ -192,15 +192,16 @@ def test_each_side_brings_its_own_dev(tmp_path: Path) -> None:
         train = {query: grades for query, grades in rows.items() if query not in held_out}
         return QADataset(passages, queries, {"train": train, **({"dev": held_out} if dev else {})})
 
-    first = train_model(side("old", True), tmp_path / "first", "local", max_length=32, epochs=1, shares=(1.0,))
+    first = train_model(
+        side("old", True), tmp_path / "first", "local", max_length=32, settings={"epochs": 1, "alphas": (1.0,)}
+    )
     trained = train_model(
         side("new", False),
         tmp_path / "second",
         continue_from=first.folder,
         earlier=side("old", True),
         max_length=32,
-        epochs=1,
-        shares=(1.0,),
+        settings={"epochs": 1, "alphas": (1.0,)},
     )
     assert trained.record["training"]["dev_makings"] == {"earlier other": 6, "other": 6}
     apart = trained.record["training"]["dev_apart"]
@@ -209,4 +210,4 @@ def test_each_side_brings_its_own_dev(tmp_path: Path) -> None:
         "other": 6,
     }
     assert "| earlier other | 6 |" in (trained.folder / "README.md").read_text()
-    assert "Tuned before, one after the other: first" in (trained.folder / "README.md").read_text()
+    assert "Tuned before, in this order: first" in (trained.folder / "README.md").read_text()

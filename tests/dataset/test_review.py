@@ -165,8 +165,8 @@ def test_a_spreadsheet_that_writes_semicolons_and_moves_columns_is_read(beir_fol
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"id": "q99"}, "the id 'q99' is no question of the dataset"),
-        ({"id": "q0"}, "the id 'q0' stands twice"),
+        ({"id": "q99"}, "the dataset has no question with the id 'q99'"),
+        ({"id": "q0"}, "the id 'q0' appears twice"),
         ({"keep": "perhaps"}, "keep is 'perhaps': write yes or nothing, or no to reject"),
         ({"question": " "}, "the question 'q2' is empty: write no under keep"),
     ],

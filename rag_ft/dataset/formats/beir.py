@@ -1,9 +1,9 @@
-"""A dataset as a folder in BEIR layout, read with care and written whole or not at all."""
+"""A dataset as a folder in BEIR layout."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,18 @@ NEGATIVES = "negatives.jsonl"
 GIVEN = "given"
 SCORED_PAIRS = "scored_pairs.jsonl"
 OWN_FILES = {"corpus.jsonl", "queries.jsonl", "qrels", "dataset.json", "dropped.jsonl", NEGATIVES, SCORED_PAIRS}
-"""What writing a dataset replaces; whatever else stands in its folder (a README, a person's decisions) stays."""
+"""What `write_beir` replaces. Anything else in the folder (a README, the decisions of a review) is kept."""
 
 
 def read_beir(folder: str | Path) -> QADataset:
     """Read a BEIR folder: `corpus.jsonl`, `queries.jsonl` and `qrels/*.tsv`.
 
-    Two files may stand beside them: `negatives.jsonl` (`{"query-id", "corpus-id", "source"}`) and
-    `scored_pairs.jsonl` (`{"query", "passage", "score"}`, the score from 0 to 1).
+    Two files are optional: `negatives.jsonl` (`{"query-id", "corpus-id", "source"}`) and `scored_pairs.jsonl`
+    (`{"query", "passage", "score"}`, with a score from 0 to 1).
 
     Raises:
-        InputError: where a file is missing, a line is broken, an id is repeated, or a qrels line names an
-            id that is not there. The message names the file and the line.
+        InputError: if a file is missing, a line is broken, an id is repeated, or a qrels line names an unknown id. The
+            message names the file and the line.
 
     Example:
         >>> import tempfile
@@ -66,7 +66,7 @@ def read_beir(folder: str | Path) -> QADataset:
 
 
 def check_output(folder: str | Path) -> Path:
-    """Raise an `InputError` where a dataset would overwrite something else."""
+    """Raise an `InputError` if a dataset would overwrite something else."""
     folder = Path(folder)
     if folder.is_file():
         raise InputError(f"{folder} is a file: choose another folder for the dataset")
@@ -76,15 +76,15 @@ def check_output(folder: str | Path) -> Path:
 
 
 def write_beir(dataset: QADataset, folder: str | Path, dropped: list[dict[str, Any]] | None = None) -> Path:
-    """Write a BEIR folder beside, then rename it; an older dataset at that place is replaced, other files stay.
+    """Write a dataset as a BEIR folder. It replaces an older dataset there once it is complete; other files stay.
 
     Args:
-        dataset: what to write.
-        folder: where.
-        dropped: rows for `dropped.jsonl`: each dropped pair and why.
+        dataset: any dataset.
+        folder: where to write it.
+        dropped: rows for `dropped.jsonl`: each dropped pair and the reason.
 
     Raises:
-        InputError: where something that is no dataset is in the way.
+        InputError: if the folder holds something that is not a dataset.
 
     Example:
         >>> import tempfile
@@ -147,7 +147,7 @@ def _negative_rows(dataset: QADataset) -> Iterator[dict[str, str]]:
             yield {"query-id": query, "corpus-id": passage, "source": source}
 
 
-def _identifier(row: dict[str, Any], file: Path, number: int, seen: Any) -> str:
+def _read_id(row: dict[str, Any], file: Path, number: int, seen: Container[str]) -> str:
     identifier = row.get("_id")
     if isinstance(identifier, int):
         identifier = str(identifier)
@@ -160,24 +160,24 @@ def _identifier(row: dict[str, Any], file: Path, number: int, seen: Any) -> str:
     return identifier
 
 
-def _text(row: dict[str, Any], key: str, file: Path, number: int) -> str:
+def _read_text(row: dict[str, Any], key: str, file: Path, number: int) -> str:
     value = row.get(key)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InputError(f"{file}:{number}: {key!r} is {value!r:.40}, and must be a text")
+        raise InputError(f"{file}:{number}: {key!r} is {value!r:.40}, but must be a text")
     return value
 
 
 def _read_corpus(file: Path) -> dict[str, Passage]:
     passages: dict[str, Passage] = {}
     for number, row in read_jsonl(file):
-        identifier = _identifier(row, file, number, passages)
+        identifier = _read_id(row, file, number, passages)
         document = row.get("doc_id")
         passages[identifier] = Passage(
             identifier,
-            _text(row, "text", file, number),
-            _text(row, "title", file, number),
+            _read_text(row, "text", file, number),
+            _read_text(row, "title", file, number),
             str(document) if document is not None else "",
         )
     if not passages:
@@ -188,27 +188,31 @@ def _read_corpus(file: Path) -> dict[str, Passage]:
 def _read_queries(file: Path) -> dict[str, Query]:
     queries: dict[str, Query] = {}
     for number, row in read_jsonl(file):
-        identifier = _identifier(row, file, number, queries)
-        text = _text(row, "text", file, number)
+        identifier = _read_id(row, file, number, queries)
+        text = _read_text(row, "text", file, number)
         if not text.strip():
             raise InputError(f"{file}:{number}: the question {identifier!r} is empty: give it a text or remove it")
-        # Other people's datasets have lists of answers: they are no fault, and not ours to read.
+        # Datasets made elsewhere may have lists of answers, which are ignored.
         answer, evidence = (value if isinstance(value := row.get(key), str) else "" for key in ("answer", "evidence"))
-        queries[identifier] = Query(identifier, text, _text(row, "style", file, number), answer, evidence)
+        queries[identifier] = Query(identifier, text, _read_text(row, "style", file, number), answer, evidence)
     return queries
+
+
+def _check_ids(place: str, query: str, queries: Container[str], passage: str, passages: Container[str]) -> None:
+    if query not in queries:
+        raise UnknownIdError(f"{place}: the query id {query!r} is not in queries.jsonl")
+    if passage not in passages:
+        raise UnknownIdError(f"{place}: the passage id {passage!r} is not in corpus.jsonl")
 
 
 def _read_negatives(
     file: Path, queries: dict[str, Query], passages: dict[str, Passage]
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
-    """(negatives of each query, where those that were not given come from)."""
+    """Return the negatives of each query, and the sources of those that were not given."""
     negatives: dict[str, dict[str, str]] = {}
     for number, row in read_jsonl(file) if file.exists() else ():
         query, passage = str(row.get("query-id", "")), str(row.get("corpus-id", ""))
-        if query not in queries:
-            raise UnknownIdError(f"{file}:{number}: the query id {query!r} is not in queries.jsonl")
-        if passage not in passages:
-            raise UnknownIdError(f"{file}:{number}: the passage id {passage!r} is not in corpus.jsonl")
+        _check_ids(f"{file}:{number}", query, queries, passage, passages)
         negatives.setdefault(query, {})[passage] = str(row.get("source") or GIVEN)
     sources = {
         query: {passage: source for passage, source in found.items() if source != GIVEN}
@@ -220,7 +224,7 @@ def _read_negatives(
 def _read_scored_pairs(file: Path) -> list[ScoredPair]:
     pairs = []
     for number, row in read_jsonl(file) if file.exists() else ():
-        query, passage = _text(row, "query", file, number), _text(row, "passage", file, number)
+        query, passage = _read_text(row, "query", file, number), _read_text(row, "passage", file, number)
         score = row.get("score")
         if not query.strip() or not passage.strip():
             raise InputError(f'{file}:{number}: no "query" or no "passage": a scored pair needs both texts')
@@ -236,7 +240,7 @@ def _read_qrels(file: Path, queries: dict[str, Query], passages: dict[str, Passa
         cells = line.split("\t")
         if not line.strip() or (number == 1 and cells[0] == "query-id"):
             continue
-        if len(cells) == 4:  # TREC's own form has an unused second column
+        if len(cells) == 4:  # TREC's format has an unused second column
             cells = [cells[0], cells[2], cells[3]]
         if len(cells) != 3:
             raise InputError(f"{file}:{number}: {line[:60]!r} has {len(cells)} columns, not 3 ({HEADER!r})")
@@ -245,10 +249,7 @@ def _read_qrels(file: Path, queries: dict[str, Query], passages: dict[str, Passa
             grade = int(score)
         except ValueError:
             raise InputError(f"{file}:{number}: the score {score!r} is not a whole number") from None
-        if query not in queries:
-            raise UnknownIdError(f"{file}:{number}: the query id {query!r} is not in queries.jsonl")
-        if passage not in passages:
-            raise UnknownIdError(f"{file}:{number}: the passage id {passage!r} is not in corpus.jsonl")
+        _check_ids(f"{file}:{number}", query, queries, passage, passages)
         if grade > 0:
             qrels.setdefault(query, {})[passage] = grade
     return qrels

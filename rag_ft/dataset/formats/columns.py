@@ -1,4 +1,4 @@
-"""What the columns of a table of questions hold, told by their names."""
+"""What the columns of a table of questions hold, recognised by their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rag_ft.errors import InputError
 
 ROLES = ("query", "positive", "negative", "score", "document", "evidence", "answer", "id")
 
-# Names of one line are equally good: two of them in one table are a question for a person. An earlier line wins.
+# The names of one string are equally good: if a table has two of them, a person must choose. Earlier strings win.
 QUERY = (
     "query question anchor query_text question_text user_query user_question user_input search_query search_term "
     "search sentence1 sentence_1",
@@ -42,23 +42,23 @@ NUMBERED = {
     "negative": re.compile(r"(?:hard_)?neg(?:ative)?s?(?:_(?:passage|context|ctx|text|document|doc)s?)?_?\d*"),
 }
 FLAGS = {"0", "1", "true", "false", "yes", "no"}
-LONG = 10
-"""Words: a cell under "document" with so many is the document's text, not its name."""
+MIN_TEXT_WORDS = 10
+"""Minimum number of words from which a cell under "document" is the text of the document, not its name."""
 
 
 def find_columns(
     path: Path, columns: Sequence[str], head: Sequence[Mapping[str, Any]], fields: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """Role -> the columns that hold it; a role that no column has is left out.
+    """Find the columns of each role. Roles without a column are left out.
 
     Args:
-        path: for the error message.
-        columns: of the table.
+        path: the file, for the error message.
+        columns: the columns of the table.
         head: its first rows: a "document" column may hold names or texts, "clicked" may hold names or yes and no.
-        fields: role -> column, where a person says it.
+        fields: role -> column, as given by the user.
 
     Raises:
-        InputError: where no column is the question, or none is what answers it, or two could be.
+        InputError: if no column has the question or what answers it, or two columns could have it.
 
     Example:
         >>> from pathlib import Path
@@ -68,12 +68,12 @@ def find_columns(
     """
     names = ", ".join(repr(str(column)[:30]) for column in columns[:8]) + (", …" if len(columns) > 8 else "")
     fix = (
-        f'(columns: {names or "none"}): rename them, or say fields={{"query": "…", "positive": "…"}} '
+        f'(columns: {names or "none"}): rename them, or give fields={{"query": "…", "positive": "…"}} '
         "(--field query=… --field positive=…)"
     )
     for role, column in fields.items():
         if role not in ROLES:
-            raise InputError(f"{path}: fields names {role!r}, and may name {', '.join(ROLES)}")
+            raise InputError(f"{path}: fields names the role {role!r}: the roles are {', '.join(ROLES)}")
         if column not in columns:
             raise InputError(f"{path} has no column {column!r} {fix}")
     found = {role: [column] for role, column in fields.items()}
@@ -99,7 +99,7 @@ def find_columns(
     choose("query", QUERY)
     choose("evidence", EVIDENCE)
     choose("positive", POSITIVE)
-    # "text" is the passage beside a question, and the question where nothing else is.
+    # "text" is the passage if there is a question column, and the question otherwise.
     choose("query", TEXT)
     choose("positive", TEXT)
     if _all(head, free(DOCUMENT[0]), _is_long):
@@ -117,7 +117,7 @@ def find_columns(
 
 
 def plain_name(column: str) -> str:
-    """A column's name without case, spaces and signs: "Query-ID " is query_id."""
+    """Return the name of a column in lower case with underscores: "Query-ID " is query_id."""
     return re.sub(r"[\W_]+", "_", column.casefold()).strip("_")
 
 
@@ -133,4 +133,4 @@ def _is_flag(value: Any) -> bool:
 def _is_long(value: Any) -> bool:
     if isinstance(value, list):
         return all(_is_long(item) for item in value)
-    return isinstance(value, str) and len(value.split()) >= LONG
+    return isinstance(value, str) and len(value.split()) >= MIN_TEXT_WORDS

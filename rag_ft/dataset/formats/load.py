@@ -1,4 +1,4 @@
-"""One door for every form in which a dataset is given."""
+"""Load a dataset in any supported format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def is_dataset(path: str | Path) -> bool:
-    """Whether a path looks like a dataset (a BEIR folder, a folder of `datasets`, a table) and not like documents."""
+    """Return whether a path looks like a dataset (a BEIR folder, a folder of `datasets`, a table), not documents."""
     path = Path(path)
     if path.is_file():
         return path.suffix.lower() in {".json", *TABLE_SUFFIXES}
@@ -26,15 +26,15 @@ def is_dataset(path: str | Path) -> bool:
 
 
 def load_dataset(path: str | Path, split: str = "train", *, fields: Mapping[str, str] | None = None) -> QADataset:
-    """Read a dataset: a BEIR folder, LlamaIndex's JSON, or pairs in any form of `read_labelled_pairs`.
+    """Read a dataset: a BEIR folder, LlamaIndex's JSON, or pairs in any format of `read_labelled_pairs`.
 
     Args:
         path: the folder or file.
-        split: the split that the questions go to; a BEIR folder and a `DatasetDict` have their own splits.
-        fields: which column holds what, where a table's names do not tell (see `read_labelled_pairs`).
+        split: the split for the questions of a format without splits.
+        fields: role -> column, for a table with unusual column names (see `read_labelled_pairs`).
 
     Raises:
-        InputError: where there is no dataset, or it is broken.
+        InputError: if there is no dataset, or it is broken.
 
     Example:
         >>> import tempfile
