@@ -13,8 +13,8 @@ from rag_ft import InputError, QADataset, cut_into_nodes, generate_qa_dataset, r
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer, local_model_folder
 from rag_ft.generation import read_questions
-from rag_ft.training.examples.distillation import FAR, ranking_examples, vector_examples
-from rag_ft.training.examples.pairs import TrainingExample
+from rag_ft.training.examples.distillation import RANDOM_NEGATIVES, ranking_examples, vector_examples
+from rag_ft.training.examples.training_example import TrainingExample
 from rag_ft.training.loop.principal_axes import onto_principal_axes
 from rag_ft.training.selection.dev_set import DevQuestions
 
@@ -63,10 +63,7 @@ def test_a_student_comes_nearer_to_its_teacher(
     policies: QADataset, two_layers: Path, tmp_path: Path, loss: str | None
 ) -> None:
     settings = {} if loss is None else {"loss": loss}
-    trained = train_model(
-        policies, tmp_path / "m", str(two_layers), teacher="local", max_length=64, epochs=2, batch_size=32,
-        learning_rate=3e-4, **settings,
-    )  # fmt: skip
+    trained = train_model(policies, tmp_path / "m", str(two_layers), teacher="local", max_length=64, settings={"epochs": 2, "batch_size": 32, "learning_rate": 3e-4, **settings})  # fmt: skip
     assert trained.record["recipe"]["loss"] == (loss or "mse")
     beside = trained.record["training"]["teacher"]
     assert trained.dev["base"] + 0.01 < max(trained.dev.values())
@@ -78,7 +75,11 @@ def test_a_student_comes_nearer_to_its_teacher(
 @pytest.mark.slow
 def test_a_student_of_another_family_and_dimension_learns(policies: QADataset, static: Path, tmp_path: Path) -> None:
     trained = train_model(
-        policies, tmp_path / "m", str(static), teacher="local", epochs=20, batch_size=32, learning_rate=0.05
+        policies,
+        tmp_path / "m",
+        str(static),
+        teacher="local",
+        settings={"epochs": 20, "batch_size": 32, "learning_rate": 0.05},
     )
     assert max(trained.dev.values()) > trained.dev["base"] + 0.05
     assert trained.record["dimension"] == 128
@@ -115,7 +116,7 @@ def test_a_teacher_ranks_some_far_passages_too() -> None:
     found = ranking_examples(pairs, teacher)
     for pair in found:
         assert pair.negatives[0] == "near"
-        assert len(pair.negatives) == 1 + FAR == len(pair.label) - 1
+        assert len(pair.negatives) == 1 + RANDOM_NEGATIVES == len(pair.label) - 1
         assert pair.positive not in pair.negatives
     assert found == ranking_examples(pairs, teacher)
     assert len(ranking_examples(pairs[:2], teacher)[0].negatives) == 1  # there are no others
@@ -135,26 +136,15 @@ def half(dataset: QADataset, which: int) -> QADataset:
 def test_a_tuned_model_goes_on_with_new_questions_and_knows_its_past(dataset: QADataset, tmp_path: Path) -> None:
     quick = {"epochs": 1, "batch_size": 32, "max_length": 64, "shares": (1.0,)}
     earlier, later = half(dataset, 0), half(dataset, 1)
-    first = train_model(earlier, tmp_path / "first", "local", max_pairs=32, **quick)  # type: ignore[arg-type]
+    first = train_model(earlier, tmp_path / "first", "local", max_pairs=32, settings=quick)  # type: ignore[arg-type]
     second = train_model(
-        later,
-        tmp_path / "second",
-        continue_from=tmp_path / "first",
-        earlier=earlier,
-        max_pairs=32,
-        **quick,  # type: ignore[arg-type]
+        later, tmp_path / "second", continue_from=tmp_path / "first", earlier=earlier, max_pairs=32, settings=quick
     )
     record = json.loads((tmp_path / "second" / "rag_ft.json").read_text())
     assert record["base_model"] == first.record["base_model"]
     assert [each["weights_sha256"] for each in record["generations"]] == [first.record["weights_sha256"]]
     assert any(source.startswith("earlier ") for source in second.record["training"]["dev_makings"])
-    third = train_model(
-        later,
-        tmp_path / "third",
-        continue_from=tmp_path / "second",
-        max_pairs=32,
-        **quick,  # type: ignore[arg-type]
-    )
+    third = train_model(later, tmp_path / "third", continue_from=tmp_path / "second", max_pairs=32, settings=quick)
     assert len(third.record["generations"]) == 2
 
 
@@ -162,13 +152,9 @@ def test_a_tuned_model_goes_on_with_new_questions_and_knows_its_past(dataset: QA
 def test_going_on_learns_the_new_and_keeps_the_old(dataset: QADataset, tmp_path: Path) -> None:
     earlier, later = half(dataset, 0), half(dataset, 1)
     settings = {"max_length": 128, "epochs": 3, "batch_size": 32, "shares": (1.0, 0.5)}
-    first = train_model(earlier, tmp_path / "first", "local", **settings)  # type: ignore[arg-type]
+    first = train_model(earlier, tmp_path / "first", "local", settings=settings)  # type: ignore[arg-type]
     trained = train_model(
-        later,
-        tmp_path / "second",
-        continue_from=tmp_path / "first",
-        earlier=earlier,
-        **settings,  # type: ignore[arg-type]
+        later, tmp_path / "second", continue_from=tmp_path / "first", earlier=earlier, settings=settings
     )
     epochs = [score for name, score in trained.dev.items() if name.startswith("epoch")]
     assert max(epochs) > trained.dev["base"]

@@ -27,8 +27,9 @@ from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.retrieval.bm25 import BM25
 from rag_ft.training.examples.pairs import pair_examples
 from rag_ft.training.loop.losses import check_dimensions, loss_for
-from rag_ft.training.loop.principal_axes import add_rotation, remove_rotation, turn_again
-from rag_ft.training.loop.trainer import run_trainer, without_dropout
+from rag_ft.training.loop.rotation import add_rotation, realign_rotation, remove_rotation
+from rag_ft.training.loop.trainer import run_trainer
+from rag_ft.training.loop.trainer_contexts import without_dropout
 from rag_ft.training.selection.dev_set import DevQuestions
 
 if TYPE_CHECKING:
@@ -52,13 +53,7 @@ SMALL = Recipe(epochs=2, batch_size=32, shares=(1.0,))
 )
 def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settings: dict[str, object]) -> None:
     trained = train_model(
-        dataset,
-        tmp_path / "m",
-        "local",
-        recipe=SMALL,
-        max_length=64,
-        max_pairs=160,
-        **settings,  # type: ignore[arg-type]
+        dataset, tmp_path / "m", "local", recipe=SMALL, max_length=64, max_pairs=160, settings=settings
     )
     epochs = [score for name, score in trained.dev.items() if "epoch" in name]
     assert max(epochs) > trained.dev["base"] + 0.005
@@ -76,7 +71,7 @@ def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settin
 @pytest.mark.slow
 def test_vectors_cut_to_128_numbers_find_nearly_as_much(dataset: QADataset) -> None:
     model = load_sentence_transformer("local", max_length=64)
-    recipe = SMALL.but(dimensions=(128,))
+    recipe = SMALL.with_settings({"dimensions": (128,)})
     pairs = pair_examples(dataset, recipe)
     asked = DevQuestions.of(dataset.with_qrels({"dev": dataset.qrels["test"]}))
 
@@ -98,11 +93,11 @@ def test_vectors_cut_to_128_numbers_find_nearly_as_much(dataset: QADataset) -> N
     tuned, tuned_cut = figure(None), figure(128)
     assert tuned_cut >= 0.95 * tuned
     dev = DevQuestions.of(dataset)
-    turned = turn_again(model, list(dataset.passage_texts.values()), dev, (128,))
+    turned = realign_rotation(model, list(dataset.passage_texts.values()), dev, (128,))
     assert figure(None) == pytest.approx(tuned, abs=0.01)
     if turned:
         assert figure(128) >= tuned_cut - 0.02
-    assert not turn_again(model, list(dataset.passage_texts.values()), None, (128,))
+    assert not realign_rotation(model, list(dataset.passage_texts.values()), None, (128,))
     remove_rotation(model, rotation)
     assert set(model.state_dict()) == set(load_sentence_transformer("local").state_dict())
 
@@ -132,14 +127,14 @@ def test_vectors_are_turned_again_where_dev_finds_more_in_what_is_cut() -> None:
         queries = encode(model, dev.query_texts, "query", dimension=8)
         return float(dev.values_of(queries, encode(model, dev.passage_texts, "document", dimension=8)).mean())
 
-    assert not turn_again(model, list(texts.values()), dev, (8,))  # it does not end with a linear map
+    assert not realign_rotation(model, list(texts.values()), dev, (8,))  # it does not end with a linear map
     rotation = add_rotation(model, dev.query_texts, dev.passage_texts)
     assert rotation is not None
     with torch.no_grad():
         rotation.linear.weight.copy_(rotation.linear.weight.flip(0))
     before = encode(model, dev.passage_texts, "document")
     cut = cut_to_8()
-    assert turn_again(model, list(texts.values()), dev, (8,))
+    assert realign_rotation(model, list(texts.values()), dev, (8,))
     after = encode(model, dev.passage_texts, "document")
     assert np.allclose(before @ before.T, after @ after.T, atol=0.01)
     assert cut_to_8() > cut + 0.1
@@ -150,7 +145,7 @@ def test_triplets_raise_the_dev_figure(acme: Path, tmp_path: Path) -> None:
     """A margin wants small steps (`MARGIN_RATE`), and negatives that are near."""
     nodes = cut_into_nodes(read_documents(acme / "documents"), 96)[:60]
     dataset = generate_qa_dataset(nodes, use_llm=False).dataset
-    recipe = SMALL.but(loss="triplet", mine="dense", learning_rate=2e-5, epochs=3)
+    recipe = SMALL.with_settings({"loss": "triplet", "mine": "dense", "learning_rate": 2e-5, "epochs": 3})
     trained = train_model(dataset, tmp_path / "m", "local", recipe=recipe, max_length=64)
     epochs = [score for name, score in trained.dev.items() if "epoch" in name]
     assert max(epochs) > trained.dev["base"] + 0.01
@@ -189,7 +184,9 @@ def test_clicks_raise_the_correlation(acme: Path, tmp_path: Path, loss: str | No
         pairs.append(ScoredPair(text, texts[passage], 1.0))
         pairs += [ScoredPair(text, texts[p], 0.0) for p in words.rank([text], 6)[0] if p != passage][:1]
     # A margin wants small steps (`MARGIN_RATE`).
-    rise_of(pairs, dataset, tmp_path, loss, "online-contrastive", SMALL.but(learning_rate=5e-5, epochs=4))
+    rise_of(
+        pairs, dataset, tmp_path, loss, "online-contrastive", SMALL.with_settings({"learning_rate": 5e-5, "epochs": 4})
+    )
 
 
 def rise_of(
@@ -197,7 +194,7 @@ def rise_of(
 ) -> None:
     scored = QADataset(dataset.passages, {}, {}, scored_pairs=pairs)
     settings: dict[str, Any] = {} if loss is None else {"loss": loss}
-    trained = train_model(scored, folder / "m", "local", recipe=recipe, max_length=64, **settings)
+    trained = train_model(scored, folder / "m", "local", recipe=recipe, max_length=64, settings=settings)
     assert trained.record["recipe"]["loss"] == (loss or default)
     epochs = [score for name, score in trained.dev.items() if "epoch" in name]
     assert max(epochs) > trained.dev["base"] + 0.02
@@ -229,7 +226,7 @@ def test_a_loss_that_finds_nothing_to_learn_from_is_refused(
     dataset: QADataset, tmp_path: Path, settings: dict[str, object], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        train_model(dataset, tmp_path / "m", "local", **settings)  # type: ignore[arg-type]
+        train_model(dataset, tmp_path / "m", "local", settings=settings)  # type: ignore[arg-type]
     assert not (tmp_path / "m").exists()
 
 
@@ -286,7 +283,7 @@ def test_with_dimensions_the_loss_counts_vectors_that_are_cut() -> None:
 )
 def test_a_setting_that_cannot_be_meant_is_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Recipe().but(**settings)
+        Recipe().with_settings(settings)
 
 
 def test_more_dimensions_than_the_model_has_are_refused() -> None:

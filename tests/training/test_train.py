@@ -6,10 +6,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_ft import FineTunedEmbedding, InputError, Passage, QADataset, Query, Recipe, train_model
@@ -17,11 +16,12 @@ from rag_ft.dataset import ScoredPair
 from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.contract import weights_sha256
 from rag_ft.embedding.loading import load_sentence_transformer
-from rag_ft.training.examples.batch_sampler import batch_sampler_factory, similar_rows
-from rag_ft.training.examples.pairs import TrainingExample, pair_examples, without_held_out
-from rag_ft.training.loop.trainer import without_dropout
+from rag_ft.training.examples.training_example import TrainingExample
+from rag_ft.training.examples.pairs import pair_examples, without_held_out
+from rag_ft.training.loop.trainer_contexts import without_dropout
 from rag_ft.training.plan import bounded_shares, fingerprint_of, held_out_dev
-from rag_ft.training.recipe import fitting_max_length, recipe_for
+from rag_ft.training.max_length import fitting_max_length
+from rag_ft.training.recipe import recipe_for
 from rag_ft.training.selection.dev_set import POOL, DevQuestions, DevScores
 from rag_ft.training.selection.headroom import headroom
 
@@ -29,7 +29,7 @@ QUICK = Recipe(epochs=1, batch_size=16, learning_rate=5e-5, shares=(1.0, 0.5))
 
 
 def train(dataset: QADataset, output: Path, recipe: Recipe = QUICK, **options: object) -> object:
-    return train_model(dataset, output, "local", recipe=recipe, max_length=64, max_pairs=48, **options)  # type: ignore[arg-type]
+    return train_model(dataset, output, "local", recipe=recipe, max_length=64, max_pairs=48, settings=options)  # type: ignore[arg-type]
 
 
 def test_a_model_is_trained_and_saved_with_its_prefixes_and_record(dataset: QADataset, tmp_path: Path) -> None:
@@ -248,77 +248,6 @@ def test_near_repeats_of_a_passage_are_no_negatives_of_its_question() -> None:
     keys = {pair.anchor: pair.positive_ids for pair in pair_examples(dataset, QUICK)}
     assert keys["question a"] & keys["question b"]
     assert not keys["question a"] & keys["question c"]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.frozensets(st.integers(0, 30), min_size=1, max_size=3), min_size=1, max_size=80),
-    st.integers(2, 16),
-    st.integers(0, 3),
-    st.integers(1, 5),
-)
-def test_a_batch_never_holds_two_rows_with_a_passage_in_common(
-    keys: list[frozenset[object]], size: int, epoch: int, similar_per_batch: int
-) -> None:
-    vectors = np.random.default_rng(0).normal(size=(len(keys), 3)).astype(np.float32) if similar_per_batch > 1 else None
-    sampler = batch_sampler_factory(keys, vectors, similar_per_batch)(
-        range(len(keys)), batch_size=size, drop_last=False, generator=torch.Generator(), seed=1
-    )
-    sampler.set_epoch(epoch)
-    batches = list(sampler)
-    for batch in batches:
-        assert len(batch) <= size
-        assert sum(len(keys[row]) for row in batch) == len(frozenset().union(*(keys[row] for row in batch)))
-    assert len(batches) == len(sampler)
-    if epoch > 0:
-        return  # then a batch may come twice, or the last one be left out, so that each epoch has as many
-    seen = [row for batch in batches for row in batch]
-    assert len(seen) == len(set(seen))
-    largest = max(map(len, batches))
-    assert all(len(batch) * 4 >= largest and len(batch) > 1 for batch in batches[1:])
-    if len(frozenset().union(*keys)) == sum(map(len, keys)):  # no row stands in another's way: only a rest is left out
-        assert len(keys) - len(seen) <= max(1, (size - 1) // 4)  # a single row is a rest too
-
-
-def test_similar_passages_come_into_one_batch() -> None:
-    draw = np.random.default_rng(0)
-    subjects = np.repeat(np.arange(64), 4)
-    vectors = (np.eye(64)[subjects] + draw.normal(scale=0.01, size=(256, 64))).astype(np.float32)
-    order = draw.permutation(256).tolist()
-    groups = similar_rows(order, vectors, [frozenset([row]) for row in range(256)], 4)
-    assert all(len({subjects[row] for row in group}) == 1 for group in groups)
-    assert sorted(row for group in groups for row in group) == list(range(256))
-    # A passage that answers the same question is none of the group.
-    apart_groups = similar_rows(order, vectors, [frozenset([row // 2]) for row in range(256)], 4)
-    assert all(len({row // 2 for row in group}) == len(group) for group in apart_groups)
-
-
-def test_rows_of_one_passage_do_not_hide_similar_ones() -> None:
-    draw = np.random.default_rng(0)
-    passages = draw.normal(size=(20, 8)).astype(np.float32)
-    passages /= np.linalg.norm(passages, axis=1, keepdims=True)
-    rows = np.repeat(np.arange(20), 100)
-    groups = similar_rows(draw.permutation(2000).tolist(), passages[rows], [frozenset([row]) for row in rows], 4)
-    assert sum(len(group) == 1 for group in groups) < 50
-
-
-def test_rows_that_never_go_together_are_given_up_in_time_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    keys: list[frozenset[object]] = [frozenset([row]) for row in range(100)]
-    keys += [frozenset(["template"])] * 20_000
-    sampler = batch_sampler_factory(keys)(
-        range(len(keys)), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0
-    )
-    assert 1 <= len(sampler) <= 101  # minutes, where all of them are tried for each batch
-    assert "of 20100 pairs fit into no batch" in caplog.text
-
-
-def test_few_passages_with_many_questions_are_all_trained_on() -> None:
-    keys: list[frozenset[object]] = [frozenset([row % 6]) for row in range(120)]
-    sampler = batch_sampler_factory(keys)(
-        range(len(keys)), batch_size=64, drop_last=False, generator=torch.Generator(), seed=0
-    )
-    assert sum(map(len, sampler)) == 120
-    assert len(sampler) == 20
 
 
 def test_dev_asks_a_thousand_questions_at_most_and_of_each_making() -> None:

@@ -1,10 +1,11 @@
-"""Batches in which passages are hard to tell apart, and none is a false negative of another row's question."""
+"""Batches of similar passages, in which no row is a false negative of another row."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,146 +18,181 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LENGTH_WINDOW = 8
-"""Batches among which rows are put in the order of their length."""
+"""Number of batches within which rows are sorted by length."""
 
-SHARED = 4
-"""Questions on one passage that come into a batch together: more would leave it too few passages."""
+MAX_ROWS_PER_PASSAGE = 4
+"""Maximum number of rows of one passage in a unit: more would leave a batch too few passages."""
 
-LOOKED_THROUGH = 16
-"""Times a batch's rows that are tried for it at most: where few go together, time grows with the rows all the same."""
+MAX_TRIES = 16
+"""Maximum number of units tried for a batch, as a multiple of the batch size. It bounds the time if few rows fit."""
 
-IN_VAIN = 16
-"""Batches that stay too small, one after the other, after which what is left is given up."""
+MAX_SMALL_BATCHES = 16
+"""Maximum number of batches in a row that come out too small before the remaining rows are given up."""
 
-WELL_USED = 0.9
-"""Share of the rows that batches hold, under which it is said."""
+MIN_USED = 0.9
+"""Minimum share of the rows in a batch; below it the sampler logs a warning."""
 
-WINDOW = 2048
-"""Rows among which similar ones are looked for: time grows with the rows, not with their square."""
+SIMILARITY_WINDOW = 2048
+"""Number of rows among which similar ones are searched, so that time grows linearly with the rows."""
+
+SMALL_BATCH = 4
+"""A batch with less than 1/4 of the rows of the largest batch is left out: it has hardly any negatives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerRows:
+    """What the sampler knows of each row of the training data.
+
+    Attributes:
+        positive_ids: the groups of near-duplicate passages that answer the row's query.
+        in_batch_ids: the groups of the passages that the row adds to its batch; `positive_ids` if None.
+        passages: the positive of each row. Rows of one passage enter a batch together, up to `MAX_ROWS_PER_PASSAGE` of
+            them; none do if empty.
+        vectors: of the positives, of length 1, shape (rows, dimension); batches are random if None.
+        similar_per_batch: number of rows with similar passages that enter a batch together.
+        lengths: of each row's texts; rows are not sorted by length if empty.
+    """
+
+    positive_ids: Sequence[frozenset[object]]
+    in_batch_ids: Sequence[frozenset[object]] | None = None
+    passages: Sequence[object] = ()
+    vectors: NDArray[np.float32] | None = None
+    similar_per_batch: int = 1
+    lengths: Sequence[int] = ()
 
 
 class NoFalseNegativesBatchSampler(DefaultBatchSampler):
-    """Random batches, or batches of random groups of similar rows, in which no row shows what answers another's.
+    """Random batches of rows, or of groups of similar rows, without false negatives.
 
-    A row's keys are the passages that answer its question; what it shows are its own passage and its negatives. The
-    text alone does not tell: the same passage without one sentence is another text, and a negative that is none. Rows
-    that do not fit wait for the next batch. A rest of one row, or of less than a quarter of the largest batch,
-    is left out: it has hardly any negatives. Which rows it holds differs from epoch to epoch; how many batches there
-    are does not.
+    No row of a batch shows a passage that answers the query of another row. Ids decide this and not texts: a passage
+    without one of its sentences is another text, but still an answer. A row that does not fit waits for the next batch.
+    Batches that are too small are left out, so the rows in use differ between epochs; the number of batches does not.
 
-    Rows of similar length come together where lengths differ: what is padded is computed for nothing.
+    Rows of similar length share a batch, because padding costs time.
+
+    Args:
+        rows: what is known of each row.
+        *args: those of `DefaultBatchSampler`.
+        **kwargs: those of `DefaultBatchSampler`.
     """
 
-    keys: Sequence[frozenset[object]] = ()
-    shown: Sequence[frozenset[object]] = ()
-    passages: Sequence[object] = ()
-    vectors: NDArray[np.float32] | None = None
-    lengths: Sequence[int] = ()
-    similar_per_batch: int = 1
-    _batches: int | None = None
+    def __init__(self, *args: Any, rows: SamplerRows, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rows = rows
+        self.positive_ids = rows.positive_ids
+        self.in_batch_ids = rows.positive_ids if rows.in_batch_ids is None else rows.in_batch_ids
+        self._count: int | None = None
 
     def __iter__(self) -> Iterator[list[int]]:
-        # The Trainer counts the batches once and goes by that when it resumes.
-        batches = list(self._made(self.epoch))
+        # The Trainer counts the batches once and relies on that number when it resumes.
+        batches = self._make_batches(self.epoch)
         count = len(self)
         yield from (batches * (count // len(batches) + 1))[:count]
 
-    def _made(self, epoch: int) -> Iterator[list[int]]:
-        generator = self.generator or torch.Generator()
-        generator.manual_seed(self.seed + epoch)
-        rows_of = {
-            rows[0]: rows for rows in self._sharing(torch.randperm(len(self.keys), generator=generator).tolist())
-        }
-        order = list(rows_of)
-        if self.vectors is not None:
-            groups = similar_rows(order, self.vectors, self.keys, self.similar_per_batch)
-            groups = [groups[place] for place in torch.randperm(len(groups), generator=generator)]
-        else:
-            groups = [[row] for row in order]
-        waiting = deque(rows_of[row] for group in self._by_length(groups) for row in group)
-        batches: list[list[int]] = []
-        largest = in_vain = 0
-        while waiting and in_vain < IN_VAIN:
-            batch: list[int] = []
-            answers: set[object] = set()
-            shown: set[object] = set()
-            left: list[list[int]] = []
-            while waiting and len(batch) < self.batch_size and len(left) < LOOKED_THROUGH * self.batch_size:
-                rows = waiting.popleft()
-                mine = frozenset().union(*(self.keys[row] for row in rows))
-                if answers.isdisjoint(self.shown[rows[0]]) and shown.isdisjoint(mine):
-                    answers |= mine
-                    shown |= self.shown[rows[0]]
-                    room = self.batch_size - len(batch)
-                    batch += rows[:room]
-                    if rows[room:]:
-                        left.append(rows[room:])
-                else:
-                    left.append(rows)
-            if len(batch) < self.batch_size and waiting:
-                waiting.extend(left)  # none of them fits, so that others have their turn first
-            else:
-                waiting.extendleft(reversed(left))
-            # Few passages make small batches: all of them count.
-            largest = max(largest, len(batch))
-            if len(batch) * 4 >= largest and (len(batch) > 1 or not batches):
-                batches.append(batch)
-                in_vain = 0
-            else:
-                in_vain += 1
-        # In the order of their length they would teach short texts first.
-        mixed = torch.randperm(len(batches), generator=generator).tolist() if self.lengths else range(len(batches))
-        yield from (batches[place] for place in mixed)
-
-    def _sharing(self, order: Sequence[int]) -> list[list[int]]:
-        """Rows of one passage together, up to `SHARED` of them, in the order of their first."""
-        if not self.passages:
-            return [[row] for row in order]
-        found: dict[object, list[list[int]]] = defaultdict(list)
-        units = []
-        for row in order:
-            mine = found[self.passages[row]]
-            if not mine or len(mine[-1]) == SHARED:
-                mine.append([])
-                units.append(mine[-1])
-            mine[-1].append(row)
-        return units
-
-    def _by_length(self, groups: list[list[int]]) -> list[list[int]]:
-        """Groups in the order of their length, within a few batches at a time, so that batches stay random."""
-        if not self.lengths:
-            return groups
-        window = max(1, LENGTH_WINDOW * self.batch_size // self.similar_per_batch)
-        longest = [max(self.lengths[row] for row in group) for group in groups]
-        return [
-            groups[place]
-            for start in range(0, len(groups), window)
-            for place in sorted(range(start, min(start + window, len(groups))), key=longest.__getitem__)
-        ]
-
     def __len__(self) -> int:
-        if self._batches is None:
-            batches = list(self._made(0))
-            self._batches = len(batches)
-            rows, read = len(self.keys), sum(map(len, batches))
-            if read + self.batch_size // 4 < WELL_USED * rows:  # a rest that is too small a batch is usual
+        if self._count is None:
+            batches = self._make_batches(0)
+            self._count = len(batches)
+            total, used = len(self.positive_ids), sum(map(len, batches))
+            if used + self.batch_size // SMALL_BATCH < MIN_USED * total:  # a last batch that is too small is normal
                 logger.warning(
                     "%d of %d pairs fit into no batch: their passages nearly repeat each other, or answer the same "
-                    "questions", rows - read, rows,
+                    "questions", total - used, total,
                 )  # fmt: skip
-        return self._batches
+        return self._count
+
+    def _make_batches(self, epoch: int) -> list[list[int]]:
+        generator = self.generator or torch.Generator()
+        generator.manual_seed(self.seed + epoch)
+        waiting = deque(self._shuffled_units(generator))
+        batches: list[list[int]] = []
+        largest = small_in_a_row = 0
+        while waiting and small_in_a_row < MAX_SMALL_BATCHES:
+            batch = self._take_batch(waiting)
+            largest = max(largest, len(batch))
+            if len(batch) * SMALL_BATCH >= largest and (len(batch) > 1 or not batches):
+                batches.append(batch)
+                small_in_a_row = 0
+            else:
+                small_in_a_row += 1
+        if not self.rows.lengths:
+            return batches
+        # Sorted by length, they would teach short texts first.
+        return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def _shuffled_units(self, generator: torch.Generator) -> list[list[int]]:
+        """Rows in random order, as units that enter a batch together; units of similar passages are neighbours."""
+        units = self._units(torch.randperm(len(self.positive_ids), generator=generator).tolist())
+        unit_of = {unit[0]: unit for unit in units}
+        groups = [[row] for row in unit_of]
+        if self.rows.vectors is not None:
+            groups = similar_rows(list(unit_of), self.rows.vectors, self.positive_ids, self.rows.similar_per_batch)
+            groups = [groups[number] for number in torch.randperm(len(groups), generator=generator)]
+        return [unit_of[row] for group in self._sorted_by_length(groups) for row in group]
+
+    def _units(self, order: Sequence[int]) -> list[list[int]]:
+        """Group the rows of one passage, up to `MAX_ROWS_PER_PASSAGE` of them, in the order of their first row."""
+        if not self.rows.passages:
+            return [[row] for row in order]
+        last_unit: dict[object, list[int]] = defaultdict(list)
+        units = []
+        for row in order:
+            passage = self.rows.passages[row]
+            if len(last_unit[passage]) % MAX_ROWS_PER_PASSAGE == 0:
+                last_unit[passage] = []
+                units.append(last_unit[passage])
+            last_unit[passage].append(row)
+        return units
+
+    def _sorted_by_length(self, groups: list[list[int]]) -> list[list[int]]:
+        """Sort groups by length within a few batches at a time, so that batches stay random."""
+        if not self.rows.lengths:
+            return groups
+        per_batch = self.rows.similar_per_batch if self.rows.vectors is not None else 1
+        window = max(1, LENGTH_WINDOW * self.batch_size // per_batch)
+        longest = [max(self.rows.lengths[row] for row in group) for group in groups]
+        return [
+            groups[number]
+            for start in range(0, len(groups), window)
+            for number in sorted(range(start, min(start + window, len(groups))), key=longest.__getitem__)
+        ]
+
+    def _take_batch(self, waiting: deque[list[int]]) -> list[int]:
+        """Take the units out of a queue that fit into one batch; those that do not fit stay in the queue."""
+        batch: list[int] = []
+        answers: set[object] = set()
+        shown: set[object] = set()
+        skipped: list[list[int]] = []
+        while waiting and len(batch) < self.batch_size and len(skipped) < MAX_TRIES * self.batch_size:
+            unit = waiting.popleft()
+            positives = frozenset().union(*(self.positive_ids[row] for row in unit))
+            in_batch = self.in_batch_ids[unit[0]]
+            if not answers.isdisjoint(in_batch) or not shown.isdisjoint(positives):
+                skipped.append(unit)
+                continue
+            answers |= positives
+            shown |= in_batch
+            room = self.batch_size - len(batch)
+            batch += unit[:room]
+            if unit[room:]:
+                skipped.append(unit[room:])
+        if len(batch) < self.batch_size and waiting:
+            waiting.extend(skipped)  # none of them fits, so others get their turn first
+        else:
+            waiting.extendleft(reversed(skipped))
+        return batch
 
 
 def similar_rows(
-    order: Sequence[int], vectors: NDArray[np.float32], keys: Sequence[frozenset[object]], size: int
+    order: Sequence[int], vectors: NDArray[np.float32], positive_ids: Sequence[frozenset[object]], size: int
 ) -> list[list[int]]:
-    """Put each row together with those most like it that are still free and share no key with it.
+    """Group each row with the free rows that are most similar to it and share no positive with it.
 
     Args:
         order: rows, in the order in which they choose.
         vectors: of each row's passage, of length 1, shape (rows, dimension).
-        keys: of each row.
-        size: of a group at most.
+        positive_ids: of each row.
+        size: maximum number of rows in a group.
 
     Example:
         >>> import numpy as np
@@ -166,54 +202,22 @@ def similar_rows(
         [[0, 2], [1, 3]]
     """
     groups: list[list[int]] = []
-    for start in range(0, len(order), WINDOW):
-        rows = np.asarray(order[start : start + WINDOW])
+    for start in range(0, len(order), SIMILARITY_WINDOW):
+        rows = np.asarray(order[start : start + SIMILARITY_WINDOW])
         similarity = vectors[rows] @ vectors[rows].T
         free = np.ones(len(rows), dtype=bool)
         for place in range(len(rows)):
             if not free[place]:
                 continue
-            group, taken = [place], set(keys[rows[place]])
+            group, answered = [place], set(positive_ids[rows[place]])
             free[place] = False
             scores = np.where(free, similarity[place], -np.inf)
             for other in np.argsort(-scores, kind="stable"):
                 if len(group) == size or scores[other] == -np.inf:
                     break
-                if taken.isdisjoint(keys[rows[other]]):
-                    taken |= keys[rows[other]]
+                if answered.isdisjoint(positive_ids[rows[other]]):
+                    answered |= positive_ids[rows[other]]
                     group.append(int(other))
                     free[other] = False
             groups.append(rows[group].tolist())
     return groups
-
-
-def batch_sampler_factory(
-    keys: Sequence[frozenset[object]],
-    vectors: NDArray[np.float32] | None = None,
-    similar_per_batch: int = 1,
-    shown: Sequence[frozenset[object]] | None = None,
-    lengths: Sequence[int] = (),
-    passages: Sequence[object] = (),
-) -> Callable[..., NoFalseNegativesBatchSampler]:
-    """A sampler for the Trainer that keeps what answers a row's question out of the rest of its batch.
-
-    Args:
-        keys: the passages, by groups of near-duplicates, that answer each row's question.
-        vectors: of each row's passage, of length 1, shape (rows, dimension); random batches where None.
-        similar_per_batch: rows with similar passages that come into one batch.
-        shown: the passages, by groups, that each row brings into its batch; its keys where None.
-        lengths: of each row's texts; rows are not sorted by length where there are none.
-        passages: of each row; rows of one passage, up to `SHARED`, come into a batch together. None do where empty.
-    """
-
-    def make(*args: Any, **kwargs: Any) -> NoFalseNegativesBatchSampler:
-        sampler = NoFalseNegativesBatchSampler(*args, **kwargs)
-        sampler.keys = keys
-        sampler.shown = keys if shown is None else shown
-        sampler.vectors = vectors
-        sampler.similar_per_batch = similar_per_batch if vectors is not None else 1
-        sampler.lengths = lengths
-        sampler.passages = passages
-        return sampler
-
-    return make

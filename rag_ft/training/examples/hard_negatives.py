@@ -1,9 +1,9 @@
-"""Passages that look like an answer and are none: mined among those that training sees, with guards."""
+"""Hard negatives: passages that look like an answer and are none, mined among those that training sees."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.embedding.encoding import encode
-from rag_ft.errors import InputError, first_line
+from rag_ft.errors import InputError
+from rag_ft.retrieval.bm25 import BM25
 from rag_ft.retrieval.normalisation import min_max
 from rag_ft.retrieval.top_k import top_k
+from rag_ft.training.examples.cross_encoder_filter import without_answers
 from rag_ft.training.recipe import Miner
 
 if TYPE_CHECKING:
@@ -22,14 +24,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEPTH = 100
-"""Best passages of a question that negatives are taken from."""
+CANDIDATES = 100
+"""Number of best passages of a query that negatives are taken from."""
 
 MARGIN = 0.95
-"""Share of the right passage's score that a negative may have at most: what comes nearer is often an answer too
+"""Maximum score of a negative as a share of the positive's score: a passage that comes nearer is often an answer too
 (Moreira et al. 2024, NV-Retriever)."""
 
-AT_ONCE = 256
+QUERY_BATCH_SIZE = 256
+
+SPARE_FOR_FILTER = 3
+"""How many times as many negatives are mined if a cross-encoder filters them."""
 
 
 def mine_negatives(
@@ -44,24 +49,24 @@ def mine_negatives(
 ) -> QADataset:
     """Give the training questions of a dataset hard negatives.
 
-    A negative is one of the best passages of a question in the documents that training sees, unless it answers the
-    question, nearly repeats a passage that does, or scores too near to it.
+    A negative is one of the best passages of a question in the documents that training sees. It does not answer the
+    question, does not nearly repeat a passage that does, and does not score too near to it.
 
     Args:
-        dataset: with a train split. Negatives that it has already stay, before the mined ones.
-        model: finds the dense ones; with its prompts set (`load_sentence_transformer`).
-        by: `dense`, `bm25`, `both`, which takes them in turn, or `mix`, which takes what both together rank high.
-        count: negatives for each question at most.
-        margin: share of the right passage's score that a negative may have at most: of the dense score, and of that of
-            BM25 where this one looks alone.
-        cross_encoder: drops what it holds for an answer: a passage that scores over `margin` of the right one.
-        show_progress: a progress bar while passages are encoded.
+        dataset: with a train split. Its own negatives stay, before the mined ones.
+        model: finds the dense negatives; with its prompts set (`load_sentence_transformer`).
+        by: `dense`, `bm25`, `both`, which takes them in turn, or `mix`, which takes passages that the sum of both
+            scores ranks high.
+        count: maximum number of negatives of a question.
+        margin: maximum score of a negative as a share of the positive's: the dense score, or BM25's with `by="bm25"`.
+        cross_encoder: drops passages that score over `margin` of the positive, as answers.
+        show_progress: show a progress bar while passages are encoded.
 
     Returns:
-        The dataset with negatives; `negative_sources` says where each came from.
+        The dataset with negatives; `negative_sources` names the miner of each.
 
     Raises:
-        InputError: where dense negatives are asked for without a model, or there is no train split.
+        InputError: if dense negatives are asked for without a model, or there is no train split.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query, mine_negatives
@@ -74,139 +79,95 @@ def mine_negatives(
     """
     if by != "bm25" and model is None:
         raise InputError(f"hard negatives by {by!r} need a model: give one, or mine by 'bm25'")
-    train = dataset.require("train")
-    units = dataset.split_units
-    seen = {units[passage] for relevant in train.values() for passage in relevant}
-    documents = dataset.documents_of(train, "train")
-    texts = {
-        key: text
-        for key, text in dataset.passage_texts.items()
-        # Of few documents parts are held out.
-        if dataset.passages[key].document in documents and units[key] in seen
-    }
+    train, groups = dataset.require("train"), dataset.near_duplicates
+    texts = _passages_of_training(dataset)
     ids = list(texts)
     place = {key: number for number, key in enumerate(ids)}
-    groups = dataset.near_duplicates
-    queries = list(train)
-    query_texts = [dataset.queries[query].text for query in queries]
-    rankers: dict[str, Callable[[], Iterator[NDArray[np.float32]]]] = {}
+    queries = [dataset.queries[query].text for query in train]
+    scorers: dict[str, Iterator[NDArray[np.float32]]] = {}
     if model is not None and by != "bm25":
-        rankers["dense"] = lambda: _dense_scores(model, query_texts, list(texts.values()), show_progress)
+        scorers["dense"] = _dense_scores(model, queries, list(texts.values()), show_progress)
     if by != "dense":
-        rankers["bm25"] = lambda: _bm25_scores(texts, query_texts)
-    found: dict[str, dict[str, str]] = {}
-    rows = zip(*(rank() for rank in rankers.values()), strict=True)
-    for query, scores_by in zip(queries, rows, strict=True):
+        scorers["bm25"] = BM25(texts).scores(queries)
+    mined: dict[str, dict[str, str]] = {}
+    for query, scores_of_query in zip(train, zip(*scorers.values(), strict=True), strict=True):
         answers = [place[passage] for passage in train[query] if passage in place]
         if not answers:
             continue
-        answered = {groups[passage] for passage in train[query]} | {
-            groups[passage] for qrels in dataset.qrels.values() for passage in qrels.get(query, ())
-        }
-        decisive = scores_by[0]  # dense, but where BM25 looks alone
+        answer_groups = {groups[passage] for qrels in dataset.qrels.values() for passage in qrels.get(query, ())}
+        decisive = scores_of_query[0]  # the dense score, or BM25's if there is no other
         ceiling = margin * float(decisive[answers].max())
-        in_turn = []
-        sides = dict(zip(rankers, scores_by, strict=True))
+        rankings = dict(zip(scorers, scores_of_query, strict=True))
         if by == "mix":
-            sides = {"mix": sum(map(min_max, scores_by), np.zeros(len(ids)))}
-        for name, scores in sides.items():
-            top = top_k(scores, DEPTH)
-            in_turn.append([
-                (ids[each], name)
-                for each in top
-                if groups[ids[each]] not in answered and scores[each] > 0 and decisive[each] <= ceiling
-            ])  # fmt: skip
-        found[query] = _alternating(in_turn, count if cross_encoder is None else 3 * count)
+            rankings = {"mix": sum(map(min_max, scores_of_query), np.zeros(len(ids)))}
+        candidates = [
+            [
+                (ids[n], miner)
+                for n in top_k(scores, CANDIDATES)
+                if groups[ids[n]] not in answer_groups and scores[n] > 0 and decisive[n] <= ceiling
+            ]
+            for miner, scores in rankings.items()
+        ]
+        mined[query] = _interleave(candidates, count if cross_encoder is None else SPARE_FOR_FILTER * count)
     if cross_encoder is not None:
-        found = _without_answers(found, dataset, cross_encoder, margin)
-    negatives, sources = dict(dataset.negatives), dict(dataset.negative_sources)
-    for query, mined in found.items():
-        given = negatives.get(query, [])
-        new = [passage for passage in mined if passage not in given][: max(0, count - len(given))]
-        if new:
-            negatives[query] = [*given, *new]
-            sources[query] = {**sources.get(query, {}), **{passage: mined[passage] for passage in new}}
-    logger.info("%d of %d training questions have hard negatives", sum(map(bool, negatives.values())), len(queries))
-    return replace(dataset, negatives=negatives, negative_sources=sources)
+        mined = without_answers(mined, dataset, cross_encoder, margin)
+    return _with_negatives(dataset, mined, count)
 
 
-def without_mined(dataset: QADataset) -> QADataset:
-    """The dataset with the negatives that were given alone: what a miner found, another one may find better."""
-    negatives = {
-        query: [passage for passage in found if passage not in dataset.negative_sources.get(query, {})]
-        for query, found in dataset.negatives.items()
+def without_mined_negatives(dataset: QADataset) -> QADataset:
+    """Remove mined negatives, since another miner may find better ones, and keep those that were given."""
+    given = {
+        query: [passage for passage in negatives if passage not in dataset.negative_sources.get(query, {})]
+        for query, negatives in dataset.negatives.items()
     }
     return replace(
-        dataset, negatives={query: found for query, found in negatives.items() if found}, negative_sources={}
+        dataset, negatives={query: negatives for query, negatives in given.items() if negatives}, negative_sources={}
     )
+
+
+def _passages_of_training(dataset: QADataset) -> dict[str, str]:
+    """Return the texts of the passages that training may see.
+
+    If a dataset has few documents, parts of a document are held out, so its document is not enough.
+    """
+    train, units = dataset.require("train"), dataset.split_units
+    documents = dataset.documents_of(train, "train")
+    seen_units = {units[passage] for relevant in train.values() for passage in relevant}
+    return {
+        key: text
+        for key, text in dataset.passage_texts.items()
+        if dataset.passages[key].document in documents and units[key] in seen_units
+    }
 
 
 def _dense_scores(
     model: SentenceTransformer, queries: Sequence[str], passages: Sequence[str], show_progress: bool
 ) -> Iterator[NDArray[np.float32]]:
-    vectors = encode(model, passages, "document", show_progress=show_progress)
-    asked = encode(model, queries, "query")
-    for start in range(0, len(asked), AT_ONCE):
-        yield from asked[start : start + AT_ONCE] @ vectors.T
+    passage_vectors = encode(model, passages, "document", show_progress=show_progress)
+    query_vectors = encode(model, queries, "query")
+    for start in range(0, len(query_vectors), QUERY_BATCH_SIZE):
+        yield from query_vectors[start : start + QUERY_BATCH_SIZE] @ passage_vectors.T
 
 
-def _bm25_scores(passages: dict[str, str], queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-    from rag_ft.retrieval.bm25 import BM25
-
-    yield from BM25(passages).scores(queries)
-
-
-def _alternating(lists: Sequence[Sequence[tuple[str, str]]], count: int) -> dict[str, str]:
-    """The first of each list, then the second, ...: passage -> who found it."""
+def _interleave(rankings: Sequence[Sequence[tuple[str, str]]], count: int) -> dict[str, str]:
+    """Take the first passage of each ranking, then the second, and so on: passage -> its miner."""
     taken: dict[str, str] = {}
-    for depth in range(max(map(len, lists), default=0)):
-        for each in lists:
-            if depth < len(each) and len(taken) < count:
-                taken.setdefault(*each[depth])
+    for rank in range(max(map(len, rankings), default=0)):
+        for ranking in rankings:
+            if rank < len(ranking) and len(taken) < count:
+                taken.setdefault(*ranking[rank])
     return taken
 
 
-def _without_answers(
-    found: dict[str, dict[str, str]], dataset: QADataset, cross_encoder: CrossEncoder, margin: float
-) -> dict[str, dict[str, str]]:
-    texts, train = dataset.passage_texts, dataset.require("train")
-    asked = [(query, passage) for query, mined in found.items() for passage in [*train[query], *mined]]
-    import torch
-
-    # Between 0 and 1, so that the margin means a share.
-    predicted = cross_encoder.predict(
-        [(dataset.queries[query].text, texts[passage]) for query, passage in asked], activation_fn=torch.nn.Sigmoid()
-    )
-    scores = dict(zip(asked, map(float, predicted), strict=True))
-    return {
-        query: {
-            passage: source
-            for passage, source in mined.items()
-            if scores[query, passage] <= margin * max(scores[query, answer] for answer in train[query])
-        }
-        for query, mined in found.items()
-    }
-
-
-def load_cross_encoder(name: str, device: str | None = None) -> CrossEncoder:
-    """Load a reranker, without pickle and without remote code.
-
-    Args:
-        name: a folder or a hub name.
-        device: a torch device; the best there is where None.
-
-    Raises:
-        InputError: where there is none of this name.
-    """
-    from sentence_transformers import CrossEncoder
-
-    from rag_ft.quiet import quiet_libraries
-
-    try:
-        with quiet_libraries():
-            return CrossEncoder(name, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True})
-    except Exception as error:
-        reason = first_line(error)
-        raise InputError(
-            f"{name} cannot be loaded as a cross-encoder ({reason}): give a folder or a hub name"
-        ) from error
+def _with_negatives(dataset: QADataset, mined: dict[str, dict[str, str]], count: int) -> QADataset:
+    """Add mined negatives to a dataset, up to `count` of a query with those that it has."""
+    negatives, sources = dict(dataset.negatives), dict(dataset.negative_sources)
+    for query, miner_of in mined.items():
+        given = negatives.get(query, [])
+        new = [passage for passage in miner_of if passage not in given][: max(0, count - len(given))]
+        if new:
+            negatives[query] = [*given, *new]
+            sources[query] = {**sources.get(query, {}), **{passage: miner_of[passage] for passage in new}}
+    total = len(dataset.require("train"))
+    logger.info("%d of %d training questions have hard negatives", sum(map(bool, negatives.values())), total)
+    return replace(dataset, negatives=negatives, negative_sources=sources)

@@ -1,77 +1,48 @@
-"""What training reads: questions with their passages, as texts, and what kind of questions they are."""
+"""Training examples from the train questions and the scored pairs of a dataset."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.sources import HUMAN
 from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
-from rag_ft.dataset.text.sketch import QUESTIONS, sketch_of
 from rag_ft.errors import InputError
+from rag_ft.training.examples.training_example import TrainingExample
 from rag_ft.training.recipe import Recipe
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class TrainingExample:
-    """A question and a passage, as texts, with what a loss needs beside them.
-
-    Attributes:
-        anchor: the query.
-        positive: a passage that answers it.
-        positive_ids: groups of near-duplicates (`near_duplicate_groups`) that answer the query. No passage of them may
-            be its negative.
-        negatives: passages that do not answer it. All examples of a training have equally many.
-        in_batch_ids: groups of the passages that this example shows to the other rows of its batch.
-        label: a score, one score for the positive and each negative, or the teacher's two vectors; None without labels.
-    """
-
-    anchor: str
-    positive: str
-    positive_ids: frozenset[object] = frozenset()
-    negatives: tuple[str, ...] = ()
-    in_batch_ids: frozenset[object] = frozenset()
-    label: float | list[float] | NDArray[np.float32] | None = None
+SPARE_DRAWS = 10
+"""Number of additional passages drawn as random negatives, in case some of them answer the query."""
 
 
 def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = None) -> list[TrainingExample]:
-    """The pairs of the train split; a question that is a sentence of its passage is mostly taken out of it.
+    """Make an example of each pair of a training question and a relevant passage.
+
+    A question that is a sentence of its passage is mostly removed from it (`Recipe.cloze`).
 
     Args:
-        dataset: with a train split. Its negatives become those of its pairs; a question that has none, where others
-            have, takes a passage at random, and is left out where too few answer other questions.
-        recipe: its `cloze`, `negatives` and `seed`.
-        max_pairs: a random sample of so many.
+        dataset: with a train split. If some questions have hard negatives, a question without one takes random
+            passages, and is left out if too few passages answer other questions.
+        recipe: its `cloze`, `negatives` and `seed` count.
+        max_pairs: number of pairs to sample.
     """
     draw = random.Random(recipe.seed)
-    pairs = dataset.pairs("train")
-    if max_pairs is not None and max_pairs < len(pairs):
-        pairs = [pairs[place] for place in sorted(draw.sample(range(len(pairs)), max_pairs))]
-    texts = dataset.passage_texts
-    found_for: dict[str, list[str]] = {}
-    if recipe.negatives and dataset.negatives:
-        # What is looked for in dev or test must not be pushed away in training.
-        units, held_out = dataset.split_units, held_out_units(dataset)
-        found_for = {
-            query: [p for p in dataset.negatives.get(query, []) if units[p] not in held_out] for query, _ in pairs
-        }
-    count = min(recipe.negatives, max(map(len, found_for.values()), default=0))
-    answering = [passage for query, _ in pairs for passage in dataset.qrels["train"][query]]
-    used = list(dict.fromkeys([*answering, *(p for some in found_for.values() for p in some)]))
-    group = dict(zip(used, near_duplicate_groups([texts[passage] for passage in used]), strict=True))
+    pairs = _sample(dataset.pairs("train"), max_pairs, draw)
+    texts, train = dataset.passage_texts, dataset.require("train")
+    negatives_of = _allowed_negatives(dataset, [query for query, _ in pairs]) if recipe.negatives else {}
+    count = min(recipe.negatives, max(map(len, negatives_of.values()), default=0))
+    relevant = (passage for query, _ in pairs for passage in train[query])
+    group = _near_duplicates(texts, [*relevant, *(p for found in negatives_of.values() for p in found)])
     positives = list(dict.fromkeys(passage for _, passage in pairs))
-    found = []
+    examples = []
     seen: set[tuple[str, int]] = set()
     for query_id, passage_id in pairs:
-        # Of passages that nearly repeat each other one is enough.
+        # One of several near-duplicate passages is enough.
         if (query_id, group[passage_id]) in seen:
             continue
         seen.add((query_id, group[passage_id]))
@@ -81,87 +52,75 @@ def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = No
             passage = rest
         if not query.strip() or not passage.strip():
             continue
-        answers = dataset.qrels["train"][query_id]
-        keys: frozenset[object] = frozenset(group[answer] for answer in answers)
-        against = [p for p in found_for.get(query_id, []) if group[p] not in keys and texts[p].strip()][:count]
-        against += _others(positives, count - len(against), keys, group, draw) if count else []
-        if len(against) == count:
-            shown = frozenset([group[passage_id], *(group[p] for p in against)])
-            found.append(TrainingExample(query, passage, keys, tuple(texts[p] for p in against), shown))
-    return found
-
-
-def held_out_units(dataset: QADataset) -> set[int]:
-    """The units (`split_units`) that dev and test ask about, and training does not."""
-    units = dataset.split_units
-    asked = {
-        split: {units[passage] for relevant in dataset.qrels.get(split, {}).values() for passage in relevant}
-        for split in ("train", "dev", "test")
-    }
-    return (asked["dev"] | asked["test"]) - asked["train"]
-
-
-def without_held_out(dataset: QADataset) -> QADataset:
-    """The dataset without scored pairs whose question is one of dev or test, or nearly repeats one."""
-    asked = [dataset.queries[query].text for split in ("dev", "test") for query in dataset.qrels.get(split, {})]
-    pairs = dataset.scored_pairs
-    if not asked or not pairs:
-        return dataset
-    group = near_duplicate_groups([*asked, *(pair.query for pair in pairs)])
-    held_out = set(group[: len(asked)])
-    kept = [pair for pair, place in zip(pairs, group[len(asked) :], strict=True) if place not in held_out]
-    return replace(dataset, scored_pairs=kept)
-
-
-def _others(
-    passages: Sequence[str], count: int, keys: frozenset[object], group: dict[str, int], draw: random.Random
-) -> list[str]:
-    """Passages at random that answer other questions."""
-    drawn = draw.sample(passages, min(len(passages), count + 10)) if count > 0 else []
-    return [passage for passage in drawn if group[passage] not in keys][: max(0, count)]
+        answers: frozenset[object] = frozenset(group[answer] for answer in train[query_id])
+        negatives = [p for p in negatives_of.get(query_id, []) if group[p] not in answers and texts[p].strip()][:count]
+        if missing := count - len(negatives):
+            drawn = draw.sample(positives, min(len(positives), missing + SPARE_DRAWS))
+            negatives += [p for p in drawn if group[p] not in answers][:missing]
+        if len(negatives) == count:
+            in_batch = frozenset([group[passage_id], *(group[p] for p in negatives)])
+            examples.append(TrainingExample(query, passage, answers, tuple(texts[p] for p in negatives), in_batch))
+    return examples
 
 
 def scored_examples(
     dataset: QADataset, binary: bool, max_pairs: int | None = None, seed: int = 0
 ) -> list[TrainingExample]:
-    """The scored pairs of a dataset; as 1 and 0 where the loss knows yes and no alone.
+    """Make an example of each scored pair.
+
+    Args:
+        dataset: with scored pairs.
+        binary: round the scores to 0 and 1, for a loss that knows no others.
+        max_pairs: number of pairs to sample.
+        seed: seeds the sample.
 
     Raises:
-        InputError: where the dataset has none.
+        InputError: if the dataset has no scored pairs.
     """
-    pairs = dataset.scored_pairs
-    if not pairs:
+    if not dataset.scored_pairs:
         raise InputError("the dataset has no scored pairs (scored_pairs.jsonl), which this loss learns from")
-    if max_pairs is not None and max_pairs < len(pairs):
-        pairs = [pairs[place] for place in sorted(random.Random(seed).sample(range(len(pairs)), max_pairs))]
     return [
         TrainingExample(pair.query, pair.passage, label=float(pair.score >= 0.5) if binary else pair.score)
-        for pair in pairs
+        for pair in _sample(dataset.scored_pairs, max_pairs, random.Random(seed))
     ]
 
 
-def question_styles(dataset: QADataset) -> dict[str, int]:
-    """How many training questions of each style there are; those of an unknown making count as `given`."""
-    styles: dict[str, int] = {}
-    for query in dataset.qrels.get("train", {}):
-        style = dataset.queries[query].source or "given"
-        styles[style] = styles.get(style, 0) + 1
-    return styles
+def without_held_out(dataset: QADataset) -> QADataset:
+    """Remove scored pairs whose query is a dev or test question, or nearly repeats one."""
+    held_out = [dataset.queries[query].text for split in ("dev", "test") for query in dataset.qrels.get(split, {})]
+    pairs = dataset.scored_pairs
+    if not held_out or not pairs:
+        return dataset
+    groups = near_duplicate_groups([*held_out, *(pair.query for pair in pairs)])
+    held_out_groups = set(groups[: len(held_out)])
+    kept = [pair for pair, group in zip(pairs, groups[len(held_out) :], strict=True) if group not in held_out_groups]
+    return replace(dataset, scored_pairs=kept)
 
 
-def questions_sketch(dataset: QADataset, earlier: Sequence[str] = ()) -> list[str]:
-    """The hashes of what is trained on, by which a comparison knows that it would ask what a model has seen.
+def _sample(rows: list[T], count: int | None, draw: random.Random) -> list[T]:
+    """Sample rows without changing their order."""
+    if count is None or count >= len(rows):
+        return rows
+    return [rows[number] for number in sorted(draw.sample(range(len(rows)), count))]
 
-    Args:
-        dataset: its train split and scored pairs count.
-        earlier: the sketch of the model that the training goes on from.
+
+def _allowed_negatives(dataset: QADataset, queries: Iterable[str]) -> dict[str, list[str]]:
+    """Return the hard negatives of each query, without passages that only dev or test asks about.
+
+    Training must not push away what they look for.
     """
-    texts = [dataset.queries[query].text for query in dataset.qrels.get("train", {})]
-    texts += [pair.query for pair in dataset.scored_pairs]
-    return sorted({*sketch_of(texts, QUESTIONS), *earlier})[:QUESTIONS]
+    if not dataset.negatives:
+        return {}
+    units = dataset.split_units
+    asked = {
+        split: {units[passage] for relevant in dataset.qrels.get(split, {}).values() for passage in relevant}
+        for split in ("train", "dev", "test")
+    }
+    held_out = (asked["dev"] | asked["test"]) - asked["train"]
+    return {query: [p for p in dataset.negatives.get(query, []) if units[p] not in held_out] for query in queries}
 
 
-def is_generated(dataset: QADataset) -> bool:
-    """Whether most training questions were generated: a style says how."""
-    styles = question_styles(dataset)
-    return sum(count for style, count in styles.items() if style not in ("given", HUMAN)) * 2 > sum(styles.values())
+def _near_duplicates(texts: dict[str, str], passages: Sequence[str]) -> dict[str, int]:
+    """Map passage ids to their group of near-duplicates."""
+    distinct = list(dict.fromkeys(passages))
+    return dict(zip(distinct, near_duplicate_groups([texts[passage] for passage in distinct]), strict=True))

@@ -1,4 +1,4 @@
-"""What a training that is killed goes on from: the Trainer's own checkpoints, and what was found on dev by then."""
+"""Checkpoints that a killed training continues from: the Trainer's own, with the dev scores and weights until then."""
 
 from __future__ import annotations
 
@@ -26,69 +26,69 @@ LOCK = "lock"
 PLAN = "plan.json"
 STATE = "state.json"
 BEST = "best.safetensors"
+
 SECONDS_BETWEEN = 60.0
-"""Of training that a kill may cost."""
+"""Minimum time between two checkpoints: a kill loses about as much training."""
 
-LARGEST_PART = 0.05
-"""Of the time that checkpoints may take: those of a model of a gigabyte are nine, and come less often."""
+MAX_TIME_SHARE = 0.05
+"""Maximum share of the time for checkpoints. Those of a model of 1 GB take 9 GB, and are written less often."""
 
-
-OTHERS = 1
-"""Trainings of other arguments or data whose checkpoints stay beside: a forgotten option must not throw hours away."""
+OTHER_TRAININGS = 1
+"""Number of trainings with other arguments or data whose checkpoints stay: a forgotten option must not lose hours."""
 
 
 @dataclass
 class Checkpoints:
-    """A folder beside the model's, until the model stands, with one for each training that was begun there.
+    """The folder beside the model folder that holds the checkpoints until the model is saved.
 
     Attributes:
         folder: of this training.
-        lock: holds off a second process.
+        lock: keeps a second process out.
     """
 
     folder: Path
     lock: FileLock
 
     @staticmethod
-    def plan(output: Path, fingerprint: str) -> dict[str, int] | None:
-        """What a training that broke off had fitted into its time; None where there is none of this fingerprint."""
-        file = _folder(output) / fingerprint / PLAN
+    def read_plan(output: Path, fingerprint: str) -> dict[str, int] | None:
+        """Return how many epochs and pairs an interrupted training had fitted into its time; None if there is none."""
+        file = _root(output) / fingerprint / PLAN
         try:
             return {name: int(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
         except (OSError, ValueError):
             return None
 
     @classmethod
-    def beside(cls, output: Path, fingerprint: str, plan: dict[str, int]) -> Checkpoints:
-        """The checkpoints of a training; of others at the same place the latest alone is kept.
+    def open(cls, output: Path, fingerprint: str, plan: dict[str, int]) -> Checkpoints:
+        """Open the checkpoints of a training. Of other trainings at this place only the latest stays.
 
         Args:
-            output: the model's folder.
+            output: the model folder.
             fingerprint: of all that the training depends on; it names the folder.
-            plan: how much of it fits its time.
+            plan: the epochs and pairs that fit into the time of the training.
 
         Raises:
-            InputError: where another process trains this model now.
+            InputError: if another process trains this model now.
         """
-        every = _folder(output)
-        with outside_failures(every):
-            every.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(every / LOCK)
+        root = _root(output)
+        with outside_failures(root):
+            root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
                 f"{output} is being trained by another process: wait for it, or choose another --output"
             ) from None
-        folder = every / fingerprint
-        others = [each for each in every.iterdir() if each.is_dir() and each != folder]
+        folder = root / fingerprint
+        others = [each for each in root.iterdir() if each.is_dir() and each != folder]
         others.sort(key=_last_written, reverse=True)
         if others and not folder.exists():
             logger.warning(
                 "the training of %s that broke off had other arguments or data: this one begins anew, and that one's "
                 "checkpoints stay until a model stands", output,
             )  # fmt: skip
-        for each in others[OTHERS:]:
+        for each in others[OTHER_TRAININGS:]:
             shutil.rmtree(each)
         folder.mkdir(exist_ok=True)
         if not (folder / PLAN).exists():
@@ -96,38 +96,38 @@ class Checkpoints:
         return cls(folder, lock)
 
     def stage(self, name: str) -> Path:
-        """The folder of one training among several (a round of mining)."""
+        """Create the folder of one training among several (a round of mining)."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         return folder
 
     def remove(self) -> None:
-        """Throw all away: the model stands. Another process may begin as soon as the lock is released."""
-        every = self.folder.parent
-        for each in every.iterdir():
+        """Delete all checkpoints, because the model is saved. Another process may start once the lock is released."""
+        root = self.folder.parent
+        for each in root.iterdir():
             if each.is_dir():
                 shutil.rmtree(each)
         self.close()
         with suppress(OSError):
-            (every / LOCK).unlink(missing_ok=True)
-            every.rmdir()
+            (root / LOCK).unlink(missing_ok=True)
+            root.rmdir()
 
     def close(self) -> None:
-        """Let another process have them."""
+        """Release the lock."""
         self.lock.release()
 
 
 def _last_written(folder: Path) -> float:
-    """When the last checkpoint of a training was complete; 0 where none was."""
+    """When the last complete checkpoint of a training was written; 0 if there is none."""
     return max((each.stat().st_mtime for each in folder.glob(f"*/checkpoint-*/{COMPLETE}")), default=0.0)
 
 
-def _folder(output: Path) -> Path:
+def _root(output: Path) -> Path:
     return output.parent / f".{output.name}.training"
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; broken ones are removed."""
+    """Find the newest complete checkpoint, and delete incomplete ones."""
     found = None
     for each in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1])):
         if (each / COMPLETE).exists():
@@ -138,8 +138,8 @@ def last_complete(folder: Path) -> Path | None:
 
 
 @contextmanager
-def spared(checkpoint: Path) -> Iterator[None]:
-    """A checkpoint that cannot be written, on a full disk say, is removed and ends no training."""
+def discard_unwritable(checkpoint: Path) -> Iterator[None]:
+    """Delete a checkpoint that cannot be written, for example to a full disk, and let the training continue."""
     from safetensors import SafetensorError
 
     try:
@@ -155,7 +155,7 @@ def spared(checkpoint: Path) -> Iterator[None]:
 
 
 def save_progress(folder: Path, state: dict[str, Any], best: dict[str, torch.Tensor] | None) -> None:
-    """Write what dev said so far, and the best weights, into a checkpoint, and mark it as complete."""
+    """Write the dev scores and the best weights into a checkpoint, and mark it as complete."""
     from safetensors.torch import save_file
 
     if best is not None:
@@ -165,7 +165,7 @@ def save_progress(folder: Path, state: dict[str, Any], best: dict[str, torch.Ten
 
 
 def load_progress(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor] | None]:
-    """(what dev said, the best weights) of a checkpoint."""
+    """Read the dev scores and the best weights of a checkpoint."""
     from safetensors.torch import load_file
 
     best = load_file(folder / BEST) if (folder / BEST).exists() else None

@@ -1,28 +1,28 @@
-"""What a training found, and the weights that dev liked best."""
+"""The result of one training: its dev scores, its losses, and the weights with the best dev score."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rag_ft.training.selection.dev_set import State
+from rag_ft.training.selection.weights import Weights
 
 
 @dataclass
 class FitResult:
-    """What a training found.
+    """The result of one training.
 
     Attributes:
-        scores: the dev figure after each epoch (`epoch 1`, ...) and within long ones, or after the step that it was
-            stopped at.
-        weights: those of the best of them; the last ones where there is no dev.
-        losses: along the way, averaged over equal parts of it.
-        texts_per_second: that went through the model, dev apart.
-        inner_batch: pairs whose activations fitted into memory.
-        interrupted: whether somebody stopped it.
+        scores: the dev score after each epoch (`epoch 1`, ...), within long ones (`epoch 0.20`), and at the step at
+            which the training was stopped.
+        weights: those with the best dev score; the last ones if there is no dev set.
+        losses: the training loss, averaged over equal parts of the training.
+        texts_per_second: number of texts that went through the model per second, without the time for dev.
+        inner_batch: number of pairs whose activations fitted into memory.
+        interrupted: whether the user stopped the training.
     """
 
     scores: dict[str, float] = field(default_factory=dict)
-    weights: State | None = None
+    weights: Weights | None = None
     losses: list[float] = field(default_factory=list)
     texts_per_second: float = 0.0
     inner_batch: int = 0

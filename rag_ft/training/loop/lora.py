@@ -1,4 +1,4 @@
-"""Low-rank updates in place of the weights (LoRA, Hu et al. 2022), merged when weights are taken out."""
+"""Low-rank updates of frozen weights (LoRA, Hu et al. 2022), merged when weights are taken out."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-DEFAULT_RATE = 10.0
-"""Times the learning rate of all weights: the updates begin at 0 and are few (Biderman et al. 2024)."""
+LEARNING_RATE_FACTOR = 10.0
+"""Factor of the learning rate of all weights: the updates start at 0 and are few (Biderman et al. 2024)."""
 
 
 def add_lora(model: SentenceTransformer, rank: int, seed: int = 0) -> None:
-    """Freeze a model's weights and add low-rank updates of every linear layer, which are trained instead.
+    """Freeze a model's weights and add trainable low-rank updates to every linear layer.
 
     Args:
         model: changed in place.
         rank: of the updates; they are scaled by 2.
-        seed: of what they begin with.
+        seed: seeds their first values.
 
     Raises:
-        InputError: where peft is not installed, or the model is no transformer.
+        InputError: if peft is not installed, or the model is no transformer.
     """
     require_package("peft", "lora", "--lora")
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
-    inner = _transformer(model)
+    inner: Any = getattr(model[0], "auto_model", None)
+    if inner is None:
+        raise InputError("low-rank updates need a transformer, and this model is none: train all of its weights")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=_linear_layers(inner))
+    linear = [name for name, module in inner.named_modules() if isinstance(module, torch.nn.Linear)]
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=linear)
     with torch.random.fork_rng(devices=[model.device.index or 0] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, inner)
@@ -41,7 +44,7 @@ def add_lora(model: SentenceTransformer, rank: int, seed: int = 0) -> None:
 
 
 def remove_lora(model: SentenceTransformer) -> None:
-    """Put the plain layers back, with the weights that they had before; those of `merged_weights` fit them again."""
+    """Restore the plain layers and their original weights. The weights of `merged_weights` fit them."""
     from peft.tuners.lora import LoraLayer
 
     for parent in list(model.modules()):
@@ -53,7 +56,7 @@ def remove_lora(model: SentenceTransformer) -> None:
 
 
 def merged_weights(model: SentenceTransformer) -> dict[str, torch.Tensor]:
-    """The weights of a model with its updates added, under the names that they have without them."""
+    """Return the weights of a model with its updates added, under their names without LoRA."""
     from peft.tuners.lora import LoraLayer
 
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
@@ -70,18 +73,5 @@ def merged_weights(model: SentenceTransformer) -> dict[str, torch.Tensor]:
 
 
 def has_lora(model: SentenceTransformer) -> bool:
-    """Whether a model has low-rank updates now."""
+    """Tell whether a model has low-rank updates."""
     return any(".lora_" in name for name, _ in model.named_parameters())
-
-
-def _transformer(model: SentenceTransformer) -> Any:
-    inner = getattr(model[0], "auto_model", None)
-    if inner is None:
-        raise InputError("low-rank updates need a transformer, and this model is none: train all of its weights")
-    return inner
-
-
-def _linear_layers(inner: Any) -> list[str]:
-    import torch
-
-    return [name for name, module in inner.named_modules() if isinstance(module, torch.nn.Linear)]

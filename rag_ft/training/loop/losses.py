@@ -1,4 +1,4 @@
-"""Which loss teaches a model: by the shape of the data, or by name. All but one are sentence-transformers'."""
+"""The losses of a recipe, and which one fits the data. All but one are those of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.errors import InputError
-from rag_ft.training.examples.pairs import TrainingExample
+from rag_ft.training.examples.training_example import TrainingExample
 from rag_ft.training.recipe import Loss, Recipe
 
 if TYPE_CHECKING:
@@ -29,22 +29,29 @@ SHAPE: dict[Loss, Shape] = {
     "margin-mse": "rankings",
     "kl": "rankings",
 }
-"""Loss -> the shape of data that it learns from; `vectors` and `rankings` are a teacher's."""
+"""Loss -> the shape of data that it learns from. `vectors` and `rankings` come from a teacher."""
 
 TEACHER_TEMPERATURE = 0.05
-"""Of the softmax over a teacher's cosines: 1 / the scale of the contrastive losses."""
+"""Temperature of the softmax over a teacher's cosines: 1 / the scale of the contrastive losses."""
+
+TRIPLET_MARGIN = 0.2
 
 
-def loss_that_fits(dataset: QADataset, teacher: bool = False, same_space: bool = True) -> Loss:
-    """The loss that the data asks for.
+def default_loss(dataset: QADataset, teacher: bool = False, same_space: bool = True) -> Loss:
+    """Choose the loss that fits the data.
 
     | data | loss |
     |---|---|
-    | questions with their passages, with negatives or without | `mnr` |
-    | pairs with scores, and no questions to train on | `cosent` |
-    | pairs with yes and no, and no questions to train on | `online-contrastive` |
-    | a teacher whose vectors are as long as the student's, or longer | `mse` |
+    | queries with their passages, with or without negatives | `mnr` |
+    | scored pairs, and no train split | `cosent` |
+    | pairs with scores 0 and 1 only, and no train split | `online-contrastive` |
+    | a teacher whose vectors are at least as long as the student's | `mse` |
     | any other teacher | `kl` |
+
+    Args:
+        dataset: what is trained on.
+        teacher: whether there is a teacher.
+        same_space: whether the teacher's vectors are at least as long as the student's.
     """
     if teacher:
         return "mse" if same_space else "kl"
@@ -54,30 +61,29 @@ def loss_that_fits(dataset: QADataset, teacher: bool = False, same_space: bool =
 
 
 def loss_for(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
-    """The loss of a recipe.
+    """Create the loss of a recipe.
 
     | loss | learns from | what it does | source |
     |---|---|---|---|
-    | `mnr` | pairs, also with negatives | every other passage of the batch is a negative, in both directions \
-| Henderson et al. 2017 |
-    | `gist` | pairs, also with negatives | one direction, without negatives that the base model finds nearer than \
-the right one | Solatorio 2024 |
-    | `triplet` | pairs with a negative | the passage nearer than its negative by a margin | Schroff et al. 2015 |
-    | `cosent` | scored pairs | pairs in the order of their scores | Su 2022 |
-    | `cosine` | scored pairs | the cosine is the score | Reimers and Gurevych 2019 |
-    | `online-contrastive` | binary pairs | near or far by a margin, the hard ones only | Hadsell et al. 2006 |
-    | `contrastive` | binary pairs | near or far by a margin | Hadsell et al. 2006 |
-    | `mse` | a teacher's vectors | the student's vectors become the teacher's | Reimers and Gurevych 2020 |
-    | `margin-mse` | a teacher's scores | as far between passage and negative as the teacher | Hofstätter et al. 2020 |
-    | `kl` | a teacher's scores | the teacher's distribution over passage and negatives | Lin et al. 2020 |
+    | `mnr` | pairs, also with negatives | ranks the positive first in its batch, both ways | Henderson et al. 2017 |
+    | `gist` | pairs, also with negatives | one direction, without negatives that the base model ranks above the \
+positive | Solatorio 2024 |
+    | `triplet` | pairs with a negative | keeps the positive nearer by a margin | Schroff et al. 2015 |
+    | `cosent` | scored pairs | sorts the pairs by their scores | Su 2022 |
+    | `cosine` | scored pairs | makes the cosine the score | Reimers and Gurevych 2019 |
+    | `online-contrastive` | binary pairs | `contrastive` on the hard pairs of a batch only | Hadsell et al. 2006 |
+    | `contrastive` | binary pairs | separates positives from negatives by a margin | Hadsell et al. 2006 |
+    | `mse` | a teacher's vectors | makes the student's vectors the teacher's | Reimers and Gurevych 2020 |
+    | `margin-mse` | a teacher's scores | copies the teacher's margin between the two | Hofstätter et al. 2020 |
+    | `kl` | a teacher's scores | copies the teacher's distribution over positive and negatives | Lin et al. 2020 |
 
     For `mnr` and `gist`, batches larger than `inner_batch` are cached (Gao et al. 2021): the gradients are those of
-    the whole batch, memory is that of the inner one. With `dimensions`, the loss is the sum over vectors that are cut
-    to each of them (Kusupati et al. 2022).
+    the whole batch, and the memory is that of the inner one. With `dimensions`, the loss is the sum over vectors that
+    are cut to each of them (Kusupati et al. 2022).
 
     Args:
         model: the model to be trained; `gist` takes a copy of it as its guide.
-        recipe: its `loss` (`mnr` where None), `scale`, `batch_size`, `inner_batch` and `dimensions`.
+        recipe: its `loss` (None means `mnr`), `scale`, `batch_size`, `inner_batch` and `dimensions` count.
 
     Example:
         >>> from rag_ft import Recipe
@@ -103,7 +109,7 @@ def _plain_loss(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
 
     from rag_ft.training.loop.shared_passages_loss import SharedPassagesLoss
 
-    # The texts of a model of word vectors alone come in one row, which is not cut; it needs hardly any memory.
+    # A static embedding gets all texts in one row, which cannot be divided; it needs hardly any memory.
     whole = recipe.batch_size <= recipe.inner_batch or has_static_embedding_input(model)
     cached: dict[str, Any] = {} if whole else {"mini_batch_size": recipe.inner_batch}
     match recipe.loss:
@@ -112,7 +118,7 @@ def _plain_loss(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
             gist = losses.CachedGISTEmbedLoss if cached else losses.GISTEmbedLoss
             return gist(model, guide, temperature=1 / recipe.scale, **cached)
         case "triplet":
-            return losses.TripletLoss(model, losses.TripletDistanceMetric.COSINE, triplet_margin=0.2)
+            return losses.TripletLoss(model, losses.TripletDistanceMetric.COSINE, triplet_margin=TRIPLET_MARGIN)
         case "cosent":
             return losses.CoSENTLoss(model, scale=recipe.scale)
         case "cosine":
@@ -131,26 +137,26 @@ def _plain_loss(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
             return SharedPassagesLoss(model, recipe.scale, **cached)
 
 
-def by_row(recipe: Recipe) -> bool:
-    """Whether each row has a loss of its own, so that a batch may come in parts whose gradients are added up."""
+def is_row_wise(recipe: Recipe) -> bool:
+    """Tell whether each row has a loss of its own, so that the gradients of parts of a batch can be added up."""
     return recipe.loss in ("triplet", "cosine", "contrastive", "mse", "margin-mse", "kl")
 
 
-def in_batch(recipe: Recipe) -> bool:
-    """Whether the passages of other rows are negatives, so that batches must be made with care."""
+def has_in_batch_negatives(recipe: Recipe) -> bool:
+    """Tell whether the passages of other rows are negatives, so that a batch can hold false ones."""
     return recipe.loss in (None, "mnr", "gist")
 
 
-def passages_are_shared(recipe: Recipe, pairs: Sequence[TrainingExample]) -> bool:
-    """Whether a passage is read once for all of a batch's questions on it: with negatives a row shows more than it."""
-    return recipe.loss in (None, "mnr") and not pairs[0].negatives
+def shares_passages(recipe: Recipe, examples: Sequence[TrainingExample]) -> bool:
+    """Tell whether a passage is encoded once for all queries of a batch on it. With negatives it is not."""
+    return recipe.loss in (None, "mnr") and not examples[0].negatives
 
 
 def check_dimensions(model: SentenceTransformer, recipe: Recipe) -> None:
-    """Make sure that a model has as many dimensions as it is to be cut to.
+    """Refuse dimensions that are more than the model has.
 
     Raises:
-        InputError: where it has fewer.
+        InputError: if the model's vectors have fewer.
     """
     full = model.get_embedding_dimension() or 0
     if recipe.dimensions and max(recipe.dimensions) > full:
@@ -158,10 +164,16 @@ def check_dimensions(model: SentenceTransformer, recipe: Recipe) -> None:
 
 
 def check_shape(loss: Loss, dataset: QADataset, teacher: bool, mined: bool) -> None:
-    """Make sure that a loss finds in the data what it learns from.
+    """Refuse a loss that cannot learn from the data.
+
+    Args:
+        loss: its name.
+        dataset: what is trained on.
+        teacher: whether there is a teacher.
+        mined: whether hard negatives will be mined.
 
     Raises:
-        InputError: where it does not, with what to give.
+        InputError: with what to give instead.
     """
     shape = SHAPE[loss]
     if shape in ("vectors", "rankings") and not teacher:
@@ -171,9 +183,5 @@ def check_shape(loss: Loss, dataset: QADataset, teacher: bool, mined: bool) -> N
         raise InputError(f"the loss {loss!r} does not learn from a teacher: give one of {fitting}")
     if shape in ("scored", "binary") and not dataset.scored_pairs:
         raise InputError(f"the loss {loss!r} learns from pairs with scores, and the dataset has no scored_pairs.jsonl")
-    if shape == "triplets" and not mined and not _any_negatives(dataset.qrels.get("train", {}), dataset):
+    if shape == "triplets" and not mined and not any(map(dataset.negatives.get, dataset.qrels.get("train", {}))):
         raise InputError(f"the loss {loss!r} needs negatives, and the dataset has none: mine some (--mine dense)")
-
-
-def _any_negatives(queries: Sequence[str] | dict[str, Any], dataset: QADataset) -> bool:
-    return any(dataset.negatives.get(query) for query in queries)

@@ -1,4 +1,4 @@
-"""The contrastive loss over batches in which several questions share a passage, which is encoded once."""
+"""The contrastive loss over batches in which several queries share a passage, which is encoded once."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from sentence_transformers.util import cos_sim
 from torch import Tensor
 
 DIRECTIONS = ("query_to_doc", "doc_to_query")
-"""Each question among all passages, and each passage among all questions."""
+"""Each query ranks all passages, and each passage ranks all queries."""
 
 
 class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
-    """Each question finds its passage among those of the batch, and each passage its question, in one softmax.
+    """Rank each query's passage first among those of the batch, and each passage's query, in one softmax.
 
-    It gives what `MultipleNegativesRankingLoss` gives in both directions where every row has a passage of its own. Rows
-    of one passage are no negatives of each other, and the model encodes their passage once: on a CPU it is most of a
-    step's cost. Batches larger than the inner one are cached (Gao et al. 2021), so that the memory is that of the inner
-    one.
+    If every row has its own passage, the loss is `MultipleNegativesRankingLoss` in both directions. Rows of one passage
+    are no negatives of each other, and the model encodes their passage once, which is most of a step's cost on a CPU.
+    Batches larger than the inner one are cached (Gao et al. 2021), so that memory is that of the inner one.
 
     Args:
         model: the SentenceTransformer that is trained.
-        scale: of the cosine (1 / temperature).
-        mini_batch_size: texts whose activations are in memory at once; None: all of a batch.
+        scale: factor of the cosine (1 / temperature).
+        mini_batch_size: number of texts whose activations are in memory at once; None takes the whole batch.
 
     Example:
         >>> from rag_ft.embedding.loading import load_sentence_transformer
@@ -46,11 +45,11 @@ class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
         self._places: list[Tensor] = []
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
-        """The loss of a batch: questions, their passages, and for each further column a negative of every question."""
-        questions, *columns = sentence_features
-        shared = [_distinct(column) for column in columns]
-        self._places = [places for _, places in shared]
-        features = [questions, *(column for column, _ in shared)]
+        """Compute the loss of a batch from the features of queries, positives, and negatives (a column each)."""
+        queries, *columns = sentence_features
+        distinct = [_distinct(column) for column in columns]
+        self._places = [places for _, places in distinct]
+        features = [queries, *(column for column, _ in distinct)]
         if self.uses_gradient_cache:
             return CachedLossMixin.forward_cached(self, features, labels)
         return self.calculate_loss([[self.model(column)["sentence_embedding"]] for column in features], labels)
@@ -58,21 +57,22 @@ class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
     ) -> Tensor:
-        """The loss from the vectors of the questions and of the distinct passages of each column."""
-        questions, positives, *negatives = (torch.cat(parts) for parts in reps)
-        own = self._places[0]
-        rows = len(questions)
-        total = questions.new_zeros(())
+        """Compute the loss from the vectors of the queries and of the distinct passages of each column."""
+        queries, positives, *negatives = (torch.cat(parts) for parts in reps)
+        positive_of = self._places[0]
+        rows = len(queries)
+        total = queries.new_zeros(())
         step = self.mini_batch_size if with_backward else rows
         for start in range(0, rows, step):
-            some = slice(start, start + step)
-            to_passages = self.scale * cos_sim(questions[some], torch.cat([positives, *negatives]))
-            to_questions = self.scale * cos_sim(positives[own[some]], questions)
-            # Another question on the same passage is as right as this one.
-            same = own[some, None] == own[None]
+            part_rows = slice(start, start + step)
+            own = positive_of[part_rows, None]
+            to_passages = self.scale * cos_sim(queries[part_rows], torch.cat([positives, *negatives]))
+            to_queries = self.scale * cos_sim(positives[own.squeeze(1)], queries)
+            # Another query on the same passage is as right as this one.
+            same = own == positive_of[None]
             same[torch.arange(len(same)), torch.arange(start, start + len(same))] = False
-            right = to_passages.gather(1, own[some, None]).squeeze(1)
-            scores = torch.cat([to_passages, to_questions.masked_fill(same, -torch.inf)], dim=1)
+            right = to_passages.gather(1, own).squeeze(1)
+            scores = torch.cat([to_passages, to_queries.masked_fill(same, -torch.inf)], dim=1)
             part = (torch.logsumexp(scores, dim=1) - right).sum() / rows
             if with_backward:
                 part.backward()  # type: ignore[no-untyped-call]
@@ -81,25 +81,25 @@ class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
         return total
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What the loss was set to."""
+        """Return the settings of the loss, for the model card."""
         cached = {"mini_batch_size": self.mini_batch_size} if self.uses_gradient_cache else {}
         return super().get_config_dict() | cached
 
 
 def _distinct(features: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
-    """(a column's features without the rows that repeat another one, for each row its place in them)."""
-    if "offsets" in features:  # a model of word vectors alone: its ids are those of all texts in one row
+    """Return the features of a column without repeated rows, and the place of each row in them."""
+    if "offsets" in features:  # a static embedding: the ids of all texts are in one row
         return features, torch.arange(len(features["offsets"]), device=features["offsets"].device)
     ids = features["input_ids"]
-    # Not every device has these (Apple's only in the newest torch), and they are nothing beside the model's work.
+    # On the CPU, because not every device has these functions, and they cost nothing beside the model's work.
     distinct, places = torch.unique(ids.cpu(), dim=0, return_inverse=True)
     if len(distinct) == len(ids):
         return features, torch.arange(len(ids), device=ids.device)
     first = torch.full((len(distinct),), len(ids))
     first.scatter_reduce_(0, places, torch.arange(len(ids)), "amin")
     first, places = first.to(ids.device), places.to(ids.device)
-    whole = {
+    kept = {
         name: value[first] if isinstance(value, Tensor) and value.ndim and len(value) == len(ids) else value
         for name, value in features.items()
     }
-    return whole, places
+    return kept, places

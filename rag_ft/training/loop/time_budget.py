@@ -1,4 +1,4 @@
-"""How long a training will take, and how much of it fits a time."""
+"""How long a training will take, and how much of it fits into a given time."""
 
 from __future__ import annotations
 
@@ -9,65 +9,68 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag_ft.embedding.encoding import USUAL_CHARACTERS_PER_TOKEN
-from rag_ft.training.examples.pairs import TrainingExample
-from rag_ft.training.loop.losses import in_batch, passages_are_shared
+from rag_ft.training.examples.training_example import TrainingExample
+from rag_ft.training.loop.losses import has_in_batch_negatives, shares_passages
 from rag_ft.training.loop.trainer import run_trainer
 from rag_ft.training.recipe import Recipe
-from rag_ft.training.selection.dev_set import copy_weights
+from rag_ft.training.selection.weights import copy_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
 
-STEP = 4.5
-"""A training step takes so many times the encoding of its texts: forward, backward (twice that), and batches too large
-for a processor's caches."""
+STEP_FACTOR = 4.5
+"""Time of a training step as a multiple of the time to encode its texts: forward, backward (twice as long), and batches
+too large for a processor's caches."""
 
-CACHED = 4 / 3
-"""Times as much where a batch is cached: its texts go forward twice."""
+CACHED_FACTOR = 4 / 3
+"""Factor of the time if a batch is cached: its texts go forward twice."""
+
+TRAINING_SHARE = 0.8
+"""Share of a time limit for training steps; the rest is for dev, loading and saving."""
 
 
-def estimated_seconds(
-    recipe: Recipe, pairs: Sequence[TrainingExample], max_length: int, dev_texts: Sequence[str], dev_seconds: float
+def estimate_seconds(
+    recipe: Recipe, examples: Sequence[TrainingExample], max_length: int, dev_texts: Sequence[str], dev_seconds: float
 ) -> float:
-    """About how long the epochs will take with their dev figures, told by how long the base model's figure took.
+    """Estimate the time of a training with its dev scores from the time of the base model's dev score.
 
     Args:
-        recipe: its epochs, shares, rounds and batches.
-        pairs: what is trained on.
-        max_length: tokens that are read of a text; 0 for all.
-        dev_texts: what a dev figure reads.
-        dev_seconds: how long that took.
+        recipe: its epochs, alphas, rounds and batches count.
+        examples: what is trained on.
+        max_length: number of tokens that are read of a text; 0 reads all.
+        dev_texts: the texts of a dev score.
+        dev_seconds: how long it took to encode them.
 
     Example:
         >>> from rag_ft import Recipe
-        >>> from rag_ft.training.loop.time_budget import estimated_seconds
-        >>> from rag_ft.training.examples.pairs import TrainingExample
-        >>> pairs = [TrainingExample("Who signs?", "The harbour master signs.")] * 100
-        >>> once, twice = (estimated_seconds(Recipe(epochs=n), pairs, 256, ["A text."] * 10, 1.0) for n in (1, 2))
+        >>> from rag_ft.training.examples.training_example import TrainingExample
+        >>> from rag_ft.training.loop.time_budget import estimate_seconds
+        >>> examples = [TrainingExample("Who signs?", "The harbour master signs.")] * 100
+        >>> once, twice = (estimate_seconds(Recipe(epochs=n), examples, 256, ["A text."] * 10, 1.0) for n in (1, 2))
         >>> 1 < once < twice
         True
     """
-    most = USUAL_CHARACTERS_PER_TOKEN * (max_length or 10**6)
+    max_characters = USUAL_CHARACTERS_PER_TOKEN * (max_length or 10**6)
 
     def size(texts: Sequence[str]) -> int:
-        return sum(min(most, len(text)) for text in texts)
+        return sum(min(max_characters, len(text)) for text in texts)
 
-    passages = [pair.positive for pair in pairs]
-    distinct = list(dict.fromkeys(passages))
-    questions = size([pair.anchor for pair in pairs]) + size([text for pair in pairs for text in pair.negatives])
-    epoch = STEP * (questions + size(distinct if passages_are_shared(recipe, pairs) else passages))
-    if in_batch(recipe) and recipe.batch_size > recipe.inner_batch:
-        epoch *= CACHED
-    similar = size(distinct) if in_batch(recipe) and recipe.similar_per_batch > 1 else 0
-    figures = recipe.epochs + sum(share != 1 for share in recipe.shares)
+    positives = [each.positive for each in examples]
+    distinct = list(dict.fromkeys(positives))
+    others = size([text for each in examples for text in (each.anchor, *each.negatives)])
+    epoch = STEP_FACTOR * (others + size(distinct if shares_passages(recipe, examples) else positives))
+    if has_in_batch_negatives(recipe) and recipe.batch_size > recipe.inner_batch:
+        epoch *= CACHED_FACTOR
+    similar = size(distinct) if has_in_batch_negatives(recipe) and recipe.similar_per_batch > 1 else 0
+    dev_scores = recipe.epochs + sum(alpha != 1 for alpha in recipe.alphas)
     per_character = dev_seconds / max(1, size(dev_texts))
-    return recipe.rounds * ((recipe.epochs * epoch + similar) * per_character + figures * dev_seconds)
+    return recipe.rounds * ((recipe.epochs * epoch + similar) * per_character + dev_scores * dev_seconds)
 
 
 def in_words(seconds: float) -> str:
-    """A duration as people say it.
+    """Express a duration in words.
 
     Example:
         >>> from rag_ft.training.loop.time_budget import in_words
@@ -82,42 +85,52 @@ def in_words(seconds: float) -> str:
     return f"about {seconds / 3600:.1f} hours"
 
 
-def fitted_into(
-    minutes: float, model: SentenceTransformer, recipe: Recipe, pairs: list[TrainingExample]
+def fit_to_minutes(
+    minutes: float, model: SentenceTransformer, recipe: Recipe, examples: list[TrainingExample]
 ) -> tuple[Recipe, list[TrainingExample]]:
-    """Fewer epochs, then fewer pairs, so that the steps fit a time; a few steps are run to measure one.
+    """Reduce the epochs, then the examples, so that the training fits into a time. A few steps are run to measure one.
 
     Raises:
-        KeyboardInterrupt: where somebody stops it.
+        KeyboardInterrupt: if the user stops it.
     """
-    base = copy_weights(model)
-    batch = min(recipe.batch_size, recipe.inner_batch, len(pairs))
-    probe = replace(recipe, learning_rate=1e-9, similar_per_batch=1, batch_size=max(2, batch), rounds=1)
-    few = pairs[: 4 * batch]
-    # What is loaded at first use is not counted; a GPU's steps are so short that two of them tell nothing.
-    for steps in (1, 2) if model.device.type == "cpu" else (2, 20):
-        measured = run_trainer(model, few, probe, max_steps=steps)
-        if measured.interrupted:
-            raise KeyboardInterrupt
-    model.load_state_dict(base)
-    per_pair = (2 + len(pairs[0].negatives)) / max(measured.texts_per_second, 1e-9)
-    if in_batch(recipe) and min(recipe.batch_size, len(pairs)) > recipe.inner_batch:
-        per_pair *= CACHED
-    budget = int(minutes * 60 * 0.8 / per_pair) // recipe.rounds  # a fifth is for dev, loading and saving
-    # Similar passages are found by encoding them once: about a third of an epoch.
-    budget -= min(len(pairs), budget // 4) // 3 if recipe.similar_per_batch > 1 else 0
-    plan = {"epochs": max(1, min(recipe.epochs, budget // len(pairs))), "pairs": min(len(pairs), max(budget, batch))}
+    seconds = _seconds_per_example(model, recipe, examples)
+    budget = int(minutes * 60 * TRAINING_SHARE / seconds) // recipe.rounds
+    if recipe.similar_per_batch > 1:
+        # Similar passages are found by encoding all of them once, which takes about a third of an epoch.
+        budget -= min(len(examples), budget // 4) // 3
+    min_examples = min(recipe.batch_size, recipe.inner_batch, len(examples))
+    plan = {
+        "epochs": max(1, min(recipe.epochs, budget // len(examples))),
+        "pairs": min(len(examples), max(budget, min_examples)),
+    }
     logger.info(
         "%.2f s for 100 pairs: %d epochs over %d of %d pairs fit %g minutes",
-        per_pair * 100, plan["epochs"], plan["pairs"], len(pairs), minutes,
+        seconds * 100, plan["epochs"], plan["pairs"], len(examples), minutes,
     )  # fmt: skip
-    return planned_as(plan, recipe, pairs)
+    return apply_limits(plan, recipe, examples)
 
 
-def planned_as(
-    plan: dict[str, int], recipe: Recipe, pairs: list[TrainingExample]
+def apply_limits(
+    plan: dict[str, int], recipe: Recipe, examples: list[TrainingExample]
 ) -> tuple[Recipe, list[TrainingExample]]:
-    """What fits a time."""
-    if plan["pairs"] < len(pairs):
-        pairs = random.Random(recipe.seed).sample(pairs, plan["pairs"])
-    return replace(recipe, epochs=plan["epochs"]), pairs
+    """Apply the number of epochs and pairs that fit into a time, as a training's `plan.json` keeps them."""
+    if plan["pairs"] < len(examples):
+        examples = random.Random(recipe.seed).sample(examples, plan["pairs"])
+    return replace(recipe, epochs=plan["epochs"]), examples
+
+
+def _seconds_per_example(model: SentenceTransformer, recipe: Recipe, examples: list[TrainingExample]) -> float:
+    """Measure the time of a training step, and leave the model as it was."""
+    base = copy_weights(model)
+    batch = min(recipe.batch_size, recipe.inner_batch, len(examples))
+    trial = replace(recipe, learning_rate=1e-9, similar_per_batch=1, batch_size=max(2, batch), rounds=1)
+    # The first trial loads what is loaded at first use. A GPU's steps are so short that two of them tell nothing.
+    for steps in (1, 2) if model.device.type == "cpu" else (2, 20):
+        result = run_trainer(model, examples[: 4 * batch], trial, max_steps=steps)
+        if result.interrupted:
+            raise KeyboardInterrupt
+    model.load_state_dict(base)
+    seconds = (2 + len(examples[0].negatives)) / max(result.texts_per_second, 1e-9)
+    if has_in_batch_negatives(recipe) and min(recipe.batch_size, len(examples)) > recipe.inner_batch:
+        seconds *= CACHED_FACTOR
+    return seconds

@@ -1,0 +1,48 @@
+"""How much of a batch is in memory at once, and what to reduce if memory runs out."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from rag_ft.training.loop.losses import has_in_batch_negatives, is_row_wise
+from rag_ft.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+MIN_INNER_BATCH = 4
+"""Minimum number of pairs in memory at once; below it gradient checkpointing is the next step."""
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """How much of a batch is in memory at once.
+
+    Attributes:
+        recipe: its `inner_batch` counts for losses with in-batch negatives.
+        parts: number of parts of a batch whose gradients are added up, for losses of single rows.
+        gradient_checkpointing: whether activations are computed again in the backward pass.
+    """
+
+    recipe: Recipe
+    parts: int = 1
+    gradient_checkpointing: bool = False
+
+    def reduced(self, pairs: int) -> MemoryUse | None:
+        """Return a use of less memory; None if there is none.
+
+        Args:
+            pairs: number of pairs to train on.
+        """
+        in_batch = has_in_batch_negatives(self.recipe)
+        batch_size = min(self.recipe.batch_size, pairs)
+        half = (min(self.recipe.inner_batch, batch_size) if in_batch else batch_size // self.parts) // 2
+        if half >= MIN_INNER_BATCH and (in_batch or is_row_wise(self.recipe)):
+            logger.warning("out of memory: going on with %d pairs in memory at once", half)
+            if in_batch:
+                return replace(self, recipe=replace(self.recipe, inner_batch=half))
+            return replace(self, parts=2 * self.parts)
+        if self.gradient_checkpointing:
+            return None
+        logger.warning("out of memory: going on with gradient checkpointing, which is slower")
+        return replace(self, gradient_checkpointing=True)
