@@ -26,6 +26,7 @@ from llama_index.core.schema import QueryBundle, TextNode
 from quality import RESULTS, machine
 
 from rag_ft import FineTunedEmbedding, HybridRetriever, compare, load_dataset, rebuild_index
+from rag_ft.embedding import ModelSpec
 from rag_ft.evaluation import Hybrid, learn_fusion_of
 from rag_ft.evaluation.comparison import resampling_groups
 from rag_ft.evaluation.metrics import HEADLINE
@@ -49,7 +50,7 @@ def quality(arguments: argparse.Namespace) -> None:
         for seed in arguments.seeds:
             dataset = load_dataset(arguments.data / name)
             tuned = FineTunedEmbedding.load(arguments.models / f"{name}-{seed}")
-            base = FineTunedEmbedding.load("local", max_length=tuned.max_length)
+            base = FineTunedEmbedding.load(ModelSpec(name="local", max_length=tuned.max_length))
             ranks = Hybrid(tuned, Fusion())
             if tested:
                 test = load_dataset(arguments.data / tested)
@@ -152,7 +153,7 @@ def latency(arguments: argparse.Namespace) -> None:
             taken.append(1000 * (time.perf_counter() - began))
         index.insert_nodes([TextNode(id_="new", text="w1 heliograph")])
         began = time.perf_counter()
-        retriever.keywords.follow()
+        retriever.keywords.refresh()
         followed = time.perf_counter() - began
     found = {
         "passages": arguments.passages,

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rag_ft import FineTunedEmbedding, QADataset, compare, generate_qa_dataset, load_dataset, train_model
+from rag_ft.embedding import ModelSpec
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.generation import RealQuestion
 from rag_ft.index.nodes import nodes_from_texts
@@ -90,7 +91,7 @@ def main() -> None:
         )
         seconds = time.monotonic() - started
         candidate = FineTunedEmbedding.load(trained.folder)
-        baseline = FineTunedEmbedding.load(arguments.base_model, max_length=candidate.max_length)
+        baseline = FineTunedEmbedding.load(ModelSpec(name=arguments.base_model, max_length=candidate.max_length))
         comparison = compare(test, baseline, candidate, name=arguments.test or arguments.collection)
         forgetting = {}
         if arguments.forgetting:

@@ -30,10 +30,11 @@ from quality import RESULTS, exact_ndcg, machine
 from sentence_transformers import InputExample, SentenceTransformer
 
 from rag_ft import FineTunedEmbedding, QADataset, load_dataset, train_model
+from rag_ft.embedding import ModelSpec
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.evaluation.metrics import metrics_per_query
 from rag_ft.retrieval.exact import ExactSearch
-from rag_ft.training.recipe import fitting_max_length
+from rag_ft.training.max_length import fitting_max_length
 
 FILE, TABLE = RESULTS / "training.jsonl", RESULTS / "training.md"
 METRICS = ["ndcg@10", "mrr@10", "hit_rate@5"]
@@ -155,7 +156,9 @@ def main() -> None:
                     started = time.monotonic()
                     folder = Path(scratch) / "model"
                     if way == "rag_ft":
-                        trained = train_model(dataset, folder, "local", seed=seed, show_progress=True, **settings)
+                        trained = train_model(
+                            dataset, folder, "local", seed=seed, show_progress=True, settings=settings
+                        )
                         row |= {"settings": settings} if settings else {}
                         row["texts_per_second"] = trained.record["training"]["texts_per_second"]
                         record = trained.record["training"]
@@ -166,10 +169,12 @@ def main() -> None:
                     row["seconds"] = round(time.monotonic() - started, 1)
                     if arguments.keep and way == "rag_ft":
                         shutil.copytree(folder, arguments.keep / f"{name}-{seed}", dirs_exist_ok=True)
-                    model = FineTunedEmbedding.load("local" if way == "base" else folder, max_length=length)
+                    model = FineTunedEmbedding.load(
+                        ModelSpec(name="local" if way == "base" else folder, max_length=length)
+                    )
                     row["test"] = figures(model, test)
                     for dimension in row.get("recipe", {}).get("dimensions", ()):
-                        cut = FineTunedEmbedding.load(folder, max_length=length, dimension=dimension)
+                        cut = FineTunedEmbedding.load(ModelSpec(name=folder, max_length=length), dimension=dimension)
                         row[f"test at {dimension}"] = figures(cut, test)
                     if arguments.forgetting:
                         other = load_dataset(arguments.data / arguments.forgetting)

@@ -1,4 +1,4 @@
-"""An adapter's folder: its weights, what it belongs to, and a card."""
+"""Saving an adapter's folder: its weights, the embedding it belongs to, and a model card."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.embedding.adapter import PROBE, WEIGHTS
-from rag_ft.embedding.contract import FILE, EmbeddingContract
+from rag_ft.embedding.contract import RECORD_FILE, EmbeddingContract
 from rag_ft.files import sha256_of_file, write_json, write_text, written_beside
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ tags: [adapter, retrieval, llama-index, rag-ft]
 
 # {name}
 
-A small map of the vectors of {base_model}, trained with rag_ft to retrieve passages of one collection: {kind}, of
-{sides}.
+A small map of the vectors of {base_model}, trained with rag_ft to retrieve passages of one collection. It is {kind} and
+changes {sides}.
 {summary}
-It belongs to that embedding alone, and makes sure of it when it is loaded.
+It works with that embedding only, and checks this when it is loaded.
 
 ```python
 from llama_index.core import Settings
@@ -39,8 +39,8 @@ Settings.embed_model = AdapterEmbedding.load(FOLDER, embed_model)
 {training}"""
 
 SIDES = {
-    False: "questions alone: passages stay as they are, and an index of that embedding goes on serving",
-    True: "questions and passages: an index must be built with it",
+    False: "queries only: passages stay unchanged, and an index of that embedding keeps working",
+    True: "queries and passages: rebuild the index with it",
 }
 
 
@@ -53,16 +53,16 @@ def save_adapter(
     adapter: dict[str, Any],
     training: dict[str, Any],
 ) -> dict[str, Any]:
-    """Save an adapter as safetensors with its contract, `rag_ft.json` and a card; whole or not at all.
+    """Save an adapter as safetensors with its contract, `rag_ft.json` and a model card, completely or not at all.
 
     Args:
-        module: the map; its weights are saved, and nothing that could run.
-        folder: where; an older adapter at this place is replaced.
-        base: the contract of the embedding below.
+        module: the map; only its weights are saved, no code.
+        folder: the target; an older adapter there is replaced.
+        base: the contract of the embedding below the adapter.
         model: that embedding.
-        probe: what it makes of the probe texts.
-        adapter: `kind`, `rank`, `share`, `strength`, `both_sides`.
-        training: what became of it.
+        probe: its vectors of the probe texts (`identity.probe`).
+        adapter: `kind`, `rank`, `share` (alpha), `strength`, `both_sides`.
+        training: the record of the training.
 
     Returns:
         The content of `rag_ft.json`.
@@ -85,25 +85,25 @@ def save_adapter(
             "adapter": {"dimension": base.dimension, **adapter, "sha256": sha256_of_file(target / WEIGHTS)},
             "training": training,
         }
-        write_json(target / FILE, content)
+        write_json(target / RECORD_FILE, content)
         write_text(target / "README.md", adapter_card(content))
     return content
 
 
 def adapter_card(record: dict[str, Any]) -> str:
-    """The card of an adapter, from the content of its `rag_ft.json`."""
+    """Return the model card of an adapter, from the content of its `rag_ft.json`."""
     adapter, training = record["adapter"], record["training"]
     summary = ""
     if adapter["share"] == 0:
-        summary = "\n**No adapter beat the embedding on the dev questions: this one changes nothing.**\n"
+        summary = "\n**No adapter beat the embedding on the dev questions, so this one changes nothing.**\n"
     rows = [f"| {name} | {score:.3f} |" for name, score in training["dev_ndcg@10"].items()]
     lines = ["", "## Training", "", f"{training['pairs']} pairs, {training['seconds']:.0f} s."]
     if rows:
         lines += ["", f"nDCG@10 on {training['dev_questions']} dev questions:", ""]
         lines += ["| candidate | nDCG@10 |", "|---|---|", *rows]
     for title, notes in (
-        ("Not taken", [f"{name}: {why}" for name, why in training["refused"].items()]),
-        ("What looked wrong", training["findings"]),
+        ("Rejected", [f"{name}: {reason}" for name, reason in training["refused"].items()]),
+        ("Warnings", training["findings"]),
     ):
         if notes:
             lines += ["", f"{title}:", "", *(f"- {note}" for note in notes)]

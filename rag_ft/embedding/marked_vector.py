@@ -1,4 +1,4 @@
-"""Vectors that know which embedding contract they were made under."""
+"""Vectors that carry the embedding contract they were made under."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class MarkedVector(list[float]):
-    """A vector, as the list of numbers that LlamaIndex hands around, with the contract that it was made under.
+    """A vector as LlamaIndex passes it around, a list of numbers, with the contract that it was made under.
 
-    An embedding and a vector store do not see each other in LlamaIndex: a list of numbers is all that passes between
-    them. The mark travels with it, so that the store can refuse a vector of another model.
+    In LlamaIndex only a list of numbers passes between an embedding and a vector store. The contract travels with the
+    list, so that the store can refuse a vector of another model.
 
     Attributes:
-        contract: of the model, its prefixes and its settings.
+        contract: the contract of the embedding that made the vector.
 
     Example:
         >>> from rag_ft.embedding.contract import EmbeddingContract
@@ -33,20 +33,20 @@ class MarkedVector(list[float]):
         self.contract = contract
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Keep the mark through pickle and copy."""
+        """Keep the contract through pickle and copy."""
         return MarkedVector, (list(self), self.contract)
 
 
 def mark_of(vector: Any) -> EmbeddingContract | None:
-    """The contract that a vector was made under; None where it does not say."""
+    """Return the contract that a vector was made under; None for a plain list."""
     return getattr(vector, "contract", None)
 
 
 def marked_mean(
     vectors: list[list[float]], contract: EmbeddingContract, agg_fn: Callable[..., list[float]] | None = None
 ) -> MarkedVector:
-    """The mean of several vectors, or what `agg_fn` makes of them, marked; a single one stays as it is."""
+    """Combine vectors by `agg_fn` or their mean into one with the contract; a single vector stays as it is."""
     from llama_index.core.base.embeddings.base import mean_agg
 
-    mixed = vectors[0] if len(vectors) == 1 and agg_fn is None else (agg_fn or mean_agg)(vectors)
-    return MarkedVector(mixed, contract)
+    combined = vectors[0] if len(vectors) == 1 and agg_fn is None else (agg_fn or mean_agg)(vectors)
+    return MarkedVector(combined, contract)

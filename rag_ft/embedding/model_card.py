@@ -1,4 +1,4 @@
-"""The README.md of a tuned model: what it is, and how to use it with and without rag_ft."""
+"""The model card (README.md) of a tuned model: what it is, and how to use it with and without rag_ft."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ tags: [sentence-transformers, sentence-similarity, retrieval, llama-index, rag-f
 {base_model}, tuned with rag_ft to retrieve passages of one collection.
 {summary}
 
-Vectors have {dimension} numbers and length 1; texts are read up to {max_length} tokens. A query and a passage
-take different prefixes, and vectors made without them are worse without any error:
+Vectors have {dimension} numbers and length 1. The model reads up to {max_length} tokens of a text. Queries and passages
+take these prefixes; without them the vectors are worse, and no error tells you:
 
 | role | prefix |
 |---|---|
@@ -35,7 +35,7 @@ Settings.embed_model = FineTunedEmbedding.load(MODEL_FOLDER)
 
 ## With sentence-transformers alone
 
-The prefixes are in the model as its prompts; `encode_query` and `encode_document` apply them.
+The prefixes are stored in the model as its prompts; `encode_query` and `encode_document` apply them.
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -61,15 +61,15 @@ embed_model = HuggingFaceEmbedding(
 
 
 def model_card(record: dict[str, Any]) -> str:
-    """The card of a model, from the content of its `rag_ft.json`."""
+    """Return the model card for the content of a `rag_ft.json`."""
     training = record.get("training", {})
-    share = training.get("share")
+    alpha = training.get("share")
     summary = ""
-    if share == 0:
-        why = str(training.get("base_stays_because") or "Nothing beat the base model on dev")
-        summary = f"\n**{why[:1].upper()}{why[1:]}: these are the base model's weights.**\n"
-    elif share is not None and share < 1:
-        summary = f"\nThe weights lie between the base model's and the tuned ones (share of the tuned: {share:g}).\n"
+    if alpha == 0:
+        reason = str(training.get("base_stays_because") or "Nothing beat the base model on dev")
+        summary = f"\n**{reason[:1].upper()}{reason[1:]}: these are the base model's weights.**\n"
+    elif alpha is not None and alpha < 1:
+        summary = f"\nThe weights are interpolated between the base model and the tuned model (alpha {alpha:g}).\n"
     return TEMPLATE.format(
         **{
             key: record[key]
@@ -81,10 +81,11 @@ def model_card(record: dict[str, Any]) -> str:
 
 
 def _training(training: dict[str, Any], recipe: dict[str, Any], generations: list[dict[str, Any]]) -> str:
+    """Describe the training: its pairs, recipe, dev scores and warnings."""
     if not training:
         return ""
-    styles = ", ".join(f"{count} {style}" for style, count in training.get("question_styles", {}).items())
-    made = f" ({styles})" if styles else ""
+    sources = ", ".join(f"{count} {source}" for source, count in training.get("question_styles", {}).items())
+    in_brackets = f" ({sources})" if sources else ""
     metric, figures = next(
         (
             (name, training[key])
@@ -94,49 +95,49 @@ def _training(training: dict[str, Any], recipe: dict[str, Any], generations: lis
         ("nDCG@10", {}),
     )
     rows = [f"| {name} | {score:.3f} |" for name, score in figures.items()]
-    lines = ["", "## Training", "", f"{training['pairs']} pairs{made}, {training['seconds']:.0f} s. Recipe:", ""]
+    lines = ["", "## Training", "", f"{training['pairs']} pairs{in_brackets}, {training['seconds']:.0f} s. Recipe:", ""]
     lines += [f"- {name}: {value}" for name, value in recipe.items()]
     if rows:
-        made = ", ".join(f"{count} {source}" for source, count in training.get("dev_makings", {}).items())
-        kinds = "".join(f", {count} on {kind} documents" for kind, count in training.get("dev_documents", {}).items())
-        asked = f"{training['dev_questions']} dev questions ({made}{kinds})"
-        lines += ["", f"{metric} on {asked}, over a pool of passages:", ""]
+        sources = ", ".join(f"{count} {source}" for source, count in training.get("dev_makings", {}).items())
+        seen = "".join(f", {count} on {kind} documents" for kind, count in training.get("dev_documents", {}).items())
+        questions = f"{training['dev_questions']} dev questions ({sources}{seen})"
+        lines += ["", f"{metric} on {questions}, over a pool of passages:", ""]
         lines += [f"| candidate | {metric} |", "|---|---|", *rows]
-    lines += _more(training, metric)
+    lines += _measurements(training, metric)
     if generations:
         names = ", ".join(f"{each.get('name')} ({each.get('pairs')} pairs)" for each in generations)
-        lines += ["", f"Tuned before, one after the other: {names}."]
+        lines += ["", f"Tuned before, in this order: {names}."]
     for title, notes in (
-        ("Not taken", [f"{name}: {why}" for name, why in training.get("refused", {}).items()]),
-        ("What looked wrong", training.get("findings", [])),
+        ("Rejected", [f"{name}: {reason}" for name, reason in training.get("refused", {}).items()]),
+        ("Warnings", training.get("findings", [])),
     ):
         if notes:
             lines += ["", f"{title}:", "", *(f"- {note}" for note in notes)]
     return "\n".join([*lines, ""])
 
 
-def _more(training: dict[str, Any], metric: str) -> list[str]:
-    """What else was measured of the weights that were chosen."""
+def _measurements(training: dict[str, Any], metric: str) -> list[str]:
+    """List the other measurements of the selected weights."""
     lines: list[str] = []
     if gain := training.get("gain"):
         low, high = gain["ci95"]
         interval = "interval not known" if None in (low, high) else f"95 % interval {low:+.3f} to {high:+.3f}"
         lines += ["", f"The gain on dev is {gain['mean']:+.3f} ({interval})."]
-    if apart := training.get("dev_apart"):
+    if slices := training.get("dev_apart"):
         lines += ["", f"| dev questions | number | {metric} of the base | of this model |", "|---|---|---|---|"]
         lines += [
-            f"| {kind} | {found['questions']} | {found['base']:.3f} | {found['shipped']:.3f} |"
-            for kind, found in apart.items()
+            f"| {name} | {scores['questions']} | {scores['base']:.3f} | {scores['shipped']:.3f} |"
+            for name, scores in slices.items()
         ]
-    if (level := training.get("level")) is not None:
-        lines += ["", f"The base has nDCG@10 {level:.3f} on questions made of the passages, which bounds the share."]
-    general, share = training.get("general", {}), training.get("share") or 0
-    if (kept := general.get(f"share {share:g}")) is not None:
-        lines += ["", f"How sure it is of general questions (0 to 1): {kept:.3f}, the base {general['base']:.3f}."]
+    if (base_ndcg := training.get("level")) is not None:
+        lines += ["", f"The base has nDCG@10 {base_ndcg:.3f} on questions generated from the passages; it caps alpha."]
+    general, alpha = training.get("general", {}), training.get("share") or 0
+    if (score := general.get(f"share {alpha:g}")) is not None:
+        lines += ["", f"Score on general questions (0 to 1): {score:.3f}, of the base {general['base']:.3f}."]
     if accuracy := training.get("dev_triplet_accuracy"):
-        lines += ["", f"Dev triplets told apart: {accuracy['shipped']:.3f}, by the base {accuracy['base']:.3f}."]
+        lines += ["", f"Accuracy on dev triplets: {accuracy['shipped']:.3f}, of the base {accuracy['base']:.3f}."]
     if teacher := training.get("teacher"):
-        figure = next((value for name, value in teacher.items() if name.startswith("dev_")), None)
-        figures = "" if figure is None else f": {metric} {teacher['student']:.3f}, the teacher's {figure:.3f}"
-        lines += ["", f"Taught by {teacher['name']}, and {teacher['times_faster']:g} times as fast{figures}."]
+        score = next((value for name, value in teacher.items() if name.startswith("dev_")), None)
+        scores = "" if score is None else f": {metric} {teacher['student']:.3f}, of the teacher {score:.3f}"
+        lines += ["", f"Distilled from {teacher['name']}, and {teacher['times_faster']:g} times as fast{scores}."]
     return lines

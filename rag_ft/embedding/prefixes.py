@@ -1,8 +1,7 @@
 """The query and passage prefixes of known model families.
 
-Each entry is what the model's own card asks for. A prefix that is left out at inference, or that differs
-between training and use, costs quality silently; that is why the table exists and why a tuned model carries
-its own.
+Each entry follows the model's own card. A prefix that is missing at inference, or that differs between training and
+use, costs quality without any error. So base models get theirs from this table, and a tuned model carries its own.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 
 class Prefixes(NamedTuple):
-    """What is put before a query and before a passage, exactly, with any space at the end."""
+    """Exact text put before each query and each passage, with any space at the end."""
 
     query_prefix: str = ""
     passage_prefix: str = ""
@@ -44,11 +43,11 @@ FAMILIES: tuple[tuple[str, Prefixes], ...] = (
         "Represent the question for retrieving supporting documents: ", "Represent the document for retrieval: ")),
     (r"(all|multi-qa|paraphrase)-.*(minilm|mpnet|distilbert|distilroberta|dot)", Prefixes()),
 )  # fmt: skip
-"""(pattern over the lower-case name, prefixes); the first match counts."""
+"""(pattern of the lower-case name, prefixes) of each family; the first match counts."""
 
 
 def family_prefixes(*names: str) -> Prefixes | None:
-    """The prefixes of the first name that a known family matches; None where none does.
+    """Return the prefixes of the first name that belongs to a known family; None if none does.
 
     Example:
         >>> from rag_ft.embedding.prefixes import family_prefixes
@@ -63,7 +62,7 @@ def family_prefixes(*names: str) -> Prefixes | None:
 
 
 def recorded_names(folder: Path) -> list[str]:
-    """The names that a model folder knows itself by: its base model in rag_ft.json, config, card, and path."""
+    """Collect the names in a model folder: its base model in rag_ft.json, those in its config and card, its path."""
     names: list[str] = []
     for file, key in (("rag_ft.json", "base_model"), ("config.json", "_name_or_path")):
         try:
@@ -87,13 +86,13 @@ def prefixes_for(
     query_prefix: str | None = None,
     passage_prefix: str | None = None,
 ) -> Prefixes:
-    """The prefixes to use: given by hand, else saved in the model, else those of its family, else none.
+    """Choose the prefixes: those given, else those saved in the model, else those of its family, else none.
 
     Args:
         name: a hub name or a model folder.
-        saved: the prompts in the model (`SentenceTransformer.prompts`).
-        query_prefix: set by hand; an empty text counts.
-        passage_prefix: set by hand; an empty text counts.
+        saved: the prompts saved in the model (`SentenceTransformer.prompts`).
+        query_prefix: replaces the query prefix; an empty text means no prefix.
+        passage_prefix: replaces the passage prefix; an empty text means no prefix.
     """
     saved = saved or {}
     folder = Path(name)

@@ -1,4 +1,4 @@
-"""`rag-ft ab` as a user starts and stops it."""
+"""`rag-ft ab`, started and stopped as a user does it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fakes.ab_variants import TEXTS
 from rag_ft import FineTunedEmbedding, InputError
 from rag_ft.cli import app
 from rag_ft.cli.app import exit_code
+from rag_ft.embedding import ModelSpec
 from rag_ft.feedback import Votes
 
 
@@ -42,22 +43,22 @@ def documents(tmp_path: Path) -> Path:
         ),
     ],
 )
-def test_what_cannot_be_meant_is_one_clear_line(
+def test_bad_input_is_one_clear_line(
     documents: Path, tmp_path: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [argument.format(documents=documents) for argument in arguments]
     votes = [] if "--votes" in given else ["--votes", str(tmp_path / "votes.jsonl")]
     code = exit_code(lambda: app(["ab", *given, *votes, "--port", "0", "--quiet"]))
-    said = capsys.readouterr().err
-    assert code == InputError.exit_code, said
-    assert reason in said
-    assert len(said.strip().splitlines()) == 1
+    message = capsys.readouterr().err
+    assert code == InputError.exit_code, message
+    assert reason in message
+    assert len(message.strip().splitlines()) == 1
 
 
 @pytest.mark.slow
-def test_it_indexes_serves_and_ends_on_ctrl_c(documents: Path, tmp_path: Path) -> None:
+def test_it_indexes_serves_and_stops_on_ctrl_c(documents: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    FineTunedEmbedding.load("local", query_prefix="question: ").sentence_transformer.save(str(other))
+    FineTunedEmbedding.load(ModelSpec(name="local", query_prefix="question: ")).sentence_transformer.save(str(other))
     votes = tmp_path / "votes.jsonl"
     command = [
         sys.executable,

@@ -82,12 +82,23 @@ def test_an_export_of_other_weights_is_refused(model: Path, tmp_path: Path) -> N
 
 
 def test_what_is_not_there_names_its_command(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--backend openvino --int8"):
-        FineTunedEmbedding.load(model, backend="openvino", int8=True)
+    with pytest.raises(InputError, match="--backend onnx --int8"):
+        FineTunedEmbedding.load(model, backend="onnx", int8=True)
     with pytest.raises(InputError, match="int8 needs the backend"):
         FineTunedEmbedding.load(model, int8=True)
     with pytest.raises(InputError, match="is no model folder"):
         export_model("local")
+
+
+def test_openvino_in_8_bits_points_to_onnx(model: Path) -> None:
+    for act in (
+        lambda: export_model(model, "openvino", int8=True),
+        lambda: FineTunedEmbedding.load(model, backend="openvino", int8=True),
+    ):
+        with pytest.raises(InputError, match="use --backend onnx --int8"):
+            act()
+    result = CliRunner().invoke(app, ["export", str(model), "--backend", "openvino", "--int8", "--quiet"])
+    assert isinstance(result.exception, InputError)
 
 
 @INSTALLED["onnx"]

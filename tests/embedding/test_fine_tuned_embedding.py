@@ -18,6 +18,7 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 
 from rag_ft import FineTunedEmbedding, InputError
+from rag_ft.embedding import ModelSpec
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import LOCAL_NAME, load_sentence_transformer, local_model_folder
 from rag_ft.embedding.marked_vector import mark_of
@@ -52,7 +53,7 @@ def test_each_role_gets_its_prefix(prefixed: Path) -> None:
 
 
 def test_a_prefix_can_be_set_by_hand_and_an_empty_one_counts(prefixed: Path) -> None:
-    embedding = FineTunedEmbedding.load(prefixed, query_prefix="", passage_prefix="x: ")
+    embedding = FineTunedEmbedding.load(ModelSpec(name=prefixed, query_prefix="", passage_prefix="x: "))
     assert (embedding.query_prefix, embedding.passage_prefix) == ("", "x: ")
 
 
@@ -223,11 +224,11 @@ def test_the_card_says_how_the_model_was_trained_and_judged(prefixed: Path) -> N
         "40 pairs, 60 s. Recipe:",
         "The gain on dev is +0.100 (95 % interval +0.020 to +0.180).",
         "| earlier other | 10 | 0.400 | 0.450 |",
-        "nDCG@10 0.610 on questions made of the passages",
-        "general questions (0 to 1): 0.740, the base 0.750.",
-        "Dev triplets told apart: 0.900, by the base 0.800.",
-        "Taught by large, and 3 times as fast: nDCG@10 0.600, the teacher's 0.700.",
-        "Tuned before, one after the other: first (50 pairs).",
+        "nDCG@10 0.610 on questions generated from the passages",
+        "general questions (0 to 1): 0.740, of the base 0.750.",
+        "Accuracy on dev triplets: 0.900, of the base 0.800.",
+        "Distilled from large, and 3 times as fast: nDCG@10 0.600, of the teacher 0.700.",
+        "Tuned before, in this order: first (50 pairs).",
     ):
         assert said in card
 
@@ -255,7 +256,7 @@ def test_a_vector_says_what_made_it(prefixed: Path) -> None:
         pickle.loads(pickle.dumps(embedding.get_query_embedding(TEXT))),
     ]
     assert [mark_of(vector) for vector in made] == [embedding.contract] * len(made)
-    assert mark_of(made[0]) != FineTunedEmbedding.load(prefixed, query_prefix="").contract
+    assert mark_of(made[0]) != FineTunedEmbedding.load(ModelSpec(name=prefixed, query_prefix="")).contract
 
 
 def test_threads_get_the_vectors_of_their_own_texts(prefixed: Path) -> None:
@@ -306,7 +307,7 @@ def test_a_device_that_is_not_there_is_named(prefixed: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(InputError, match=r"--device 'cuda' is not there"):
-        FineTunedEmbedding.load(prefixed, device="cuda")
+        FineTunedEmbedding.load(ModelSpec(name=prefixed, device="cuda"))
     with pytest.raises(InputError, match="--device 'gpu' is no torch device"):
         load_sentence_transformer("local", device="gpu")
 

@@ -1,4 +1,4 @@
-"""EmbeddingClient on the disk: what is put is found, by several processes, within a size, and after any kill."""
+"""Vectors on the disk: what is put is found, by several processes, within a size, and after any kill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 
 from rag_ft.embedding import CachedEmbedding, VectorCache
 from rag_ft.embedding.client import EmbeddingClient
-from rag_ft.embedding.contract import ALIKE
+from rag_ft.embedding.contract import MIN_SAME_MODEL_COSINE
 from rag_ft.embedding.identity import identity_of
 from rag_ft.embedding.marked_vector import mark_of
 from rag_ft.errors import InputError, OutsideError
@@ -35,7 +35,7 @@ vectors_of_any_kind = st.dictionaries(
 
 
 class Counting(BaseEmbedding):
-    """EmbeddingClient of words; it counts what it was asked, and has a prefix for queries."""
+    """Vectors of words; it counts what it was asked, and has a prefix for queries."""
 
     query_instruction: str = ""
     _version: int = PrivateAttr(default=0)
@@ -72,7 +72,7 @@ def test_what_was_put_last_is_found(first: dict, second: dict, tmp_path_factory:
 def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
     file = tmp_path / "vectors.sqlite"
     program = (
-        "import sys, numpy as np; from rag_ft import VectorCache; cache = VectorCache(sys.argv[1])\n"
+        "import sys, numpy as np; from rag_ft.embedding import VectorCache; cache = VectorCache(sys.argv[1])\n"
         "for n in range(100): cache.put({f'{sys.argv[2]} {n}'.encode(): np.full(8, n)})"
     )
     running = [subprocess.Popen([sys.executable, "-c", program, str(file), str(number)]) for number in range(3)]
@@ -88,7 +88,7 @@ def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
 def test_what_put_returned_for_is_there_after_a_kill(tmp_path: Path) -> None:
     file = tmp_path / "vectors.sqlite"
     program = (
-        "import sys, numpy as np; from rag_ft import VectorCache; cache = VectorCache(sys.argv[1])\n"
+        "import sys, numpy as np; from rag_ft.embedding import VectorCache; cache = VectorCache(sys.argv[1])\n"
         "for n in range(10**6): cache.put({str(n).encode(): np.full(8, n)}); print(n, flush=True)"
     )
     writer = subprocess.Popen([sys.executable, "-c", program, str(file)], stdout=subprocess.PIPE, text=True)
@@ -101,7 +101,7 @@ def test_what_put_returned_for_is_there_after_a_kill(tmp_path: Path) -> None:
 
 
 def test_the_least_recently_used_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag_ft.embedding.vector_cache.SAME_MOMENT", 0.0)
+    monkeypatch.setattr("rag_ft.embedding.vector_cache.USE_RESOLUTION", 0.0)
     cache = VectorCache(tmp_path / "vectors.sqlite", max_bytes=400_000)
     for n in range(100):
         cache.put({str(n).encode(): np.zeros(250)})
@@ -208,8 +208,8 @@ def test_versions_of_a_model_are_told_by_what_it_makes(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     probe = draw.normal(size=64)
     assert cache.known_version(b"model") == 0
-    assert cache.version_of(b"model", probe, ALIKE) == 1
-    assert cache.version_of(b"model", probe + draw.normal(scale=1e-3, size=64), ALIKE) == 1
-    assert cache.version_of(b"model", draw.normal(size=64), ALIKE) == 2
-    assert cache.version_of(b"model", draw.normal(size=32), ALIKE) == 3
+    assert cache.version_of(b"model", probe, MIN_SAME_MODEL_COSINE) == 1
+    assert cache.version_of(b"model", probe + draw.normal(scale=1e-3, size=64), MIN_SAME_MODEL_COSINE) == 1
+    assert cache.version_of(b"model", draw.normal(size=64), MIN_SAME_MODEL_COSINE) == 2
+    assert cache.version_of(b"model", draw.normal(size=32), MIN_SAME_MODEL_COSINE) == 3
     assert cache.known_version(b"model") == 3
