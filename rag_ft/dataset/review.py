@@ -11,9 +11,9 @@ from typing import Any
 
 from rag_ft.dataset.dropped import DroppedRow, dropped_row
 from rag_ft.dataset.formats.beir import read_beir, write_beir
-from rag_ft.dataset.formats.labelled_pairs import one_line
 from rag_ft.dataset.formats.tables import DELIMITERS, JSON_LINES, read_table
 from rag_ft.dataset.qa_dataset import QADataset, Query
+from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.files import read_jsonl, write_jsonl, written_beside
 

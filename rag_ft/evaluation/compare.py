@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.text.sketch import QUESTIONS, share_in
+from rag_ft.dataset.text.sketch import QUESTION_SKETCH_SIZE, share_in
 from rag_ft.errors import InputError
 from rag_ft.evaluation.aspects import characters_read_by
 from rag_ft.evaluation.comparison import BASELINE, Comparison, judge
@@ -114,7 +114,7 @@ def _trained_on(roles: Mapping[str, Candidate], dataset: QADataset, split: str) 
     notes = []
     for role, model in models.values():
         training = getattr(model, "record", {}).get("training", {})
-        share = share_in(training.get("questions", ()), texts, QUESTIONS)
+        share = share_in(training.get("questions", ()), texts, QUESTION_SKETCH_SIZE)
         if not share or training.get("share") == 0:  # then it has the base model's weights
             continue
         name = display_name(model)

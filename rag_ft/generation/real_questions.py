@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rag_ft.dataset.formats.columns import QUERY, plain_name
-from rag_ft.dataset.formats.labelled_pairs import MIN_POSITIVE_SCORE, LabelledPair, one_line, read_labelled_pairs
+from rag_ft.dataset.formats.labelled_pairs import MIN_POSITIVE_SCORE, LabelledPair, read_labelled_pairs
 from rag_ft.dataset.formats.tables import JSON_LINES, TABLE_SUFFIXES
 from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.dataset.text.locating import Locator as Locator
+from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.errors import InputError
 from rag_ft.files import read_jsonl
 

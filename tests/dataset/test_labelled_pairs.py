@@ -18,7 +18,7 @@ from rag_ft.dataset.formats.labelled_pairs import LabelledPair, read_labelled_pa
 from rag_ft.dataset.formats.llama_index_json import write_llama_index_json
 from rag_ft.dataset.formats.load import is_dataset, load_dataset
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
-from rag_ft.dataset.text.locating import FEW, Locator
+from rag_ft.dataset.text.locating import MAX_SCANNED, Locator
 from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.generation.real_questions import RealQuestion, locate, read_questions
 
@@ -392,7 +392,7 @@ WORDS = [f"w{number}" for number in range(60)]
 LONG = {f"d#{place}": Passage(f"d#{place}", " ".join(WORDS[start : start + 20]), "", "d") for place, start in
         enumerate((0, 20, 40))}  # fmt: skip
 CROWD = LONG | {
-    f"e#{place}": Passage(f"e#{place}", f"x{place} y{place} shared tail", "", "e") for place in range(FEW + 9)
+    f"e#{place}": Passage(f"e#{place}", f"x{place} y{place} shared tail", "", "e") for place in range(MAX_SCANNED + 9)
 }
 
 
@@ -422,7 +422,7 @@ def test_a_text_is_found_or_said_to_be_nowhere(text: str, found: list, documents
 def test_a_short_text_counts_only_inside_its_document() -> None:
     locator = Locator(CROWD)
     assert locator.find("shared tail") == []
-    assert len(locator.find("shared tail", ["e"])) == FEW + 9
+    assert len(locator.find("shared tail", ["e"])) == MAX_SCANNED + 9
     assert locator.find("x7 y7 shared", ["e"]) == ["e#7"]
     assert locator.find("x7 y7 shared tail") == ["e#7"]
     assert locator.find("w5 w6", ["e#7", "d#0"]) == ["d#0"]

@@ -19,8 +19,9 @@ from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.text.sketch import hash_of
 from rag_ft.evaluation.comparison import judge
 from rag_ft.report.console import comparison_text
-from rag_ft.training.plan import held_out_dev
-from rag_ft.training.selection.dev_set import DevQuestions, DevScores
+from rag_ft.training.prepare import hold_out
+from rag_ft.training.selection.dev_pairs import DevPairs
+from rag_ft.training.selection.dev_set import DevQuestions
 
 WORDS = ["harbour", "crane", "badge", "leave", "tide", "cargo", "quay", "night", "claim", "form", "mast", "rope"]
 
@@ -138,14 +139,14 @@ def test_dev_asks_nothing_that_the_model_was_tuned_on() -> None:
     merged = merge_datasets(earlier, QADataset({}, {}, {}, scored_pairs=pairs[60:]), replay=0.3)
     assert len(merged.scored_pairs) == len(pairs[60:]) + round(len(pairs[60:]) * 0.3 / 0.7)
     seen = {hash_of(pair.query) for pair in pairs[:60]}
-    dev, rest = held_out_dev(merged, True, 0, seen)
-    assert isinstance(dev, DevScores)
+    dev, rest = hold_out(merged, True, 0, seen)
+    assert isinstance(dev, DevPairs)
     assert not any(hash_of(pair.query) in seen for pair in dev.pairs)
     assert len(rest.scored_pairs) + len(dev.pairs) == len(merged.scored_pairs)
 
     one = drawn(3, 40)
     known = {hash_of(one.queries[query].text) for query in list(one.qrels["dev"])[:3]}
-    found, without = held_out_dev(one, False, 0, known)
+    found, without = hold_out(one, False, 0, known)
     assert isinstance(found, DevQuestions)
     assert 0 < len(found.query_ids) == len(without.qrels["dev"]) < len(one.qrels["dev"])
     assert not any(hash_of(text) in known for text in found.query_texts)

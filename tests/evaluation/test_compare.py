@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from rag_ft import FineTunedEmbedding, InputError, OutsideError, Passage, QADataset, Query, compare
 from rag_ft.cli import app
-from rag_ft.dataset.text.sketch import QUESTIONS, sketch_of
+from rag_ft.dataset.text.sketch import QUESTION_SKETCH_SIZE, sketch_of
 from rag_ft.evaluation import Hybrid
 from rag_ft.evaluation.comparison import Comparison
 from rag_ft.evaluation.runs.dev_fusion import learn_fusion_of, question_hash
@@ -173,7 +173,7 @@ class Tuned(Hashed):
 
     @property
     def record(self) -> dict[str, Any]:
-        training: dict[str, Any] = {"questions": sketch_of(self.questions, QUESTIONS), "share": self.share}
+        training: dict[str, Any] = {"questions": sketch_of(self.questions, QUESTION_SKETCH_SIZE), "share": self.share}
         if self.gain:
             training |= {"gain": {"mean": self.gain}, "dev_makings": {"key phrases": 70}, "dev_ndcg@10": {}}
         return {"training": training, "base_model": self.base_model}

@@ -7,9 +7,10 @@ from dataclasses import replace
 from itertools import count
 
 from rag_ft.dataset.dropped import DroppedRow, dropped_row
-from rag_ft.dataset.formats.labelled_pairs import LabelledPair, one_line
+from rag_ft.dataset.formats.labelled_pairs import LabelledPair
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Qrels, Query, ScoredPair
 from rag_ft.dataset.text.locating import Locator
+from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.errors import InputError
 
 

@@ -16,6 +16,7 @@ from rag_ft.dataset.formats.columns import find_columns, plain_name
 from rag_ft.dataset.formats.llama_index_json import read_llama_index_json
 from rag_ft.dataset.formats.tables import is_json_list, read_table, saved_splits
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.errors import InputError
 
 MIN_POSITIVE_SCORE = 0.5
@@ -164,11 +165,6 @@ def _read_rows(path: Path, fields: Mapping[str, str]) -> list[LabelledPair]:
     if "score" in columns:
         pairs = _scaled(pairs, plain_name(columns["score"][0]) in UNBOUNDED_SCORES)
     return _merged(pairs)
-
-
-def one_line(text: str) -> str:
-    """Return a text with single spaces, to compare texts regardless of line breaks."""
-    return " ".join(text.split())
 
 
 def _read_pair(place: str, row: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> LabelledPair:

@@ -1,4 +1,4 @@
-"""What language a text is in, and how that language ends its sentences and parts its words."""
+"""Language identification, and the sentences and words of a text by the rules of its language."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nltk.tokenize.punkt import PunktSentenceTokenizer
 
-READ = 1000
-"""Characters from the start of a text that tell its language."""
+MAX_CHARACTERS = 1000
+"""Number of characters from the start of a text that its language is identified by."""
 
-LIKELY = 0.5
-"""The least probability of a language that is named."""
+MIN_PROBABILITY = 0.5
+"""Minimum probability of an identified language."""
 
 SURE, RULED_OUT = 0.9, 0.02
-"""A question is foreign where one language is so likely, and that of its passage so unlikely."""
+"""A question is in another language if that is at least as probable as the first number, and the language of its
+passage at most as probable as the second."""
 
-FEWEST_WORDS = 4
-"""Words that the identifier needs of a question before it is believed."""
+MIN_WORDS = 4
+"""Minimum number of words of a question for an identification that can be trusted."""
 
 NAMES = {
     "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
@@ -34,9 +35,9 @@ NAMES = {
     "no": "norwegian", "pl": "polish", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sl": "slovene",
     "sr": "serbian", "sv": "swedish", "ta": "tamil", "tr": "turkish",
 }  # fmt: skip
-"""ISO 639-1 code -> name, as Snowball and NLTK name their stemmers, stop words and sentence models."""
+"""ISO 639-1 code -> the name that Snowball and NLTK use for stemmers, stop words and sentence models."""
 
-# Nobody can tell these apart in one sentence, and who asks in one reads the other.
+# These cannot be told apart in one sentence, and people who ask in one read the other.
 FAMILIES = {code: family for family in ("bs hr sr", "da nn no", "id ms") for code in family.split()}
 
 HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -44,11 +45,11 @@ HIRAGANA = "\u3041-\u3096\u309d-\u309f"
 KATAKANA = "\u30a1-\u30fa\u30fc-\u30ff\uff66-\uff9f"
 SOUTH_EAST_ASIAN = "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ecd\u1000-\u103f\u1050-\u109f\u1780-\u17d3"
 UNSPACED = HAN + HIRAGANA + KATAKANA + SOUTH_EAST_ASIAN
-"""Characters of the scripts that put no space between words: Han, Kana, Thai, Lao, Burmese, Khmer."""
+"""Characters of the scripts without spaces between words: Han, Kana, Thai, Lao, Burmese, Khmer."""
 
 HANGUL = "\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3"
 MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
-"""Signs above and below letters that are part of a word, though `\\w` does not know them."""
+"""Combining marks that are part of a word, although `\\w` does not match them."""
 
 WORD = rf"[\w{MARKS}{SOUTH_EAST_ASIAN}]+"
 """A word between spaces and punctuation, as a regular expression."""
@@ -60,30 +61,30 @@ _PIECE = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
 _ADDRESS = re.compile(r"(?<!\S)\S*(?:://|www\.|@)\S*")
 
 
-# Which language
+# Language
 
 
 def language_of(text: str) -> str:
-    """The ISO 639-1 code of a text's language, from its first 1000 characters; "" where it cannot be told.
+    """Return the ISO 639-1 code of a text's language, from its first 1000 characters; "" if it is unclear.
 
-    Safe to call from several threads.
+    It can be called from several threads.
 
     Example:
         >>> from rag_ft.dataset.text.language import language_of
         >>> [language_of(text) for text in ("Wer darf das Formular unterschreiben?", "谁可以签署这张表格？", "T-9")]
         ['de', 'zh', '']
     """
-    likely = _languages(text[:READ])
+    likely = _languages(text[:MAX_CHARACTERS])
     best = max(likely, key=likely.__getitem__, default="")
-    return best if _share(likely, best) >= LIKELY else ""
+    return best if _probability(likely, best) >= MIN_PROBABILITY else ""
 
 
 def corpus_language(texts: Sequence[str], sample: int = 200) -> str:
-    """The most frequent language of an even sample of texts; "" where none of them tells.
+    """Return the most frequent language in an even sample of texts; "" if the language of each is unclear.
 
     Args:
-        texts: in any number.
-        sample: texts to look at, at most.
+        texts: any number of texts.
+        sample: maximum number of texts to look at.
 
     Example:
         >>> from rag_ft.dataset.text.language import corpus_language
@@ -95,9 +96,9 @@ def corpus_language(texts: Sequence[str], sample: int = 200) -> str:
 
 
 def is_other_language(question: str, passage: str) -> bool:
-    """Whether a question is surely in another language than its passage.
+    """Return whether a question is certainly in another language than its passage.
 
-    In doubt it is not: names, codes and terms of the passage belong to no language, and a few words tell nothing.
+    In doubt it is not: names, codes and terms of the passage belong to no language, and a few words say nothing.
 
     Example:
         >>> from rag_ft.dataset.text.language import is_other_language
@@ -105,30 +106,34 @@ def is_other_language(question: str, passage: str) -> bool:
         >>> [is_other_language(text, passage) for text in ("Who has to book a ticket for the train?", "Formular T-9?")]
         [True, False]
     """
-    known = passage.lower()
-    words = set(_pieces(known))
+    lowered = passage.lower()
+    words = set(_pieces(lowered))
     question = _ADDRESS.sub(" ", question)
-    new = [piece for piece in _pieces(question.lower()) if piece not in (known if _UNSPACED.match(piece) else words)]
-    asked, fresh, given = _scripts(_pieces(question)), _scripts(new), _scripts(_pieces(passage))
+    new = [piece for piece in _pieces(question.lower()) if piece not in (lowered if _UNSPACED.match(piece) else words)]
+    asked, asked_new, given = _scripts(_pieces(question)), _scripts(new), _scripts(_pieces(passage))
     if not asked or not given:
         return False
     script, passage_script = (max(counts, key=counts.__getitem__) for counts in (asked, given))
     if script != passage_script:
-        hardly = given[script] <= given.total() / 4
-        return hardly and asked[script] * 2 > asked.total() and fresh[script] * 2 >= asked[script]
-    if fresh[script] < FEWEST_WORDS:
+        rare_in_passage = given[script] <= given.total() / 4
+        return rare_in_passage and asked[script] * 2 > asked.total() and asked_new[script] * 2 >= asked[script]
+    if asked_new[script] < MIN_WORDS:
         return False
-    likely, expected = _languages(" ".join(new)), _languages(passage[:READ])
+    likely, expected = _languages(" ".join(new)), _languages(passage[:MAX_CHARACTERS])
     best, own = (max(found, key=found.__getitem__, default="") for found in (likely, expected))
-    return _share(likely, best) >= SURE and _share(expected, own) >= SURE and _share(likely, own) <= RULED_OUT
+    return (
+        _probability(likely, best) >= SURE
+        and _probability(expected, own) >= SURE
+        and _probability(likely, own) <= RULED_OUT
+    )
 
 
 @cache
 def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    # One of our own: py3langid's functions share one, and whoever restricts its languages restricts them for all.
-    # Asking it changes nothing in it, so that threads can share ours; two that come first load it twice at worst.
+    # An own instance: py3langid's functions share one, and an app that restricts its languages would restrict ours.
+    # A call does not change it, so threads can share it. At worst, two threads load it twice.
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages([label for label in identifier.labels if len(label) == 2])
     return identifier
@@ -136,24 +141,24 @@ def _identifier() -> Any:
 
 @lru_cache(maxsize=1024)
 def _languages(text: str) -> dict[str, float]:
-    """Language -> probability; empty where there is no letter."""
+    """Return language -> probability; empty if there is no letter."""
     text = _ADDRESS.sub(" ", text)
     return dict(_identifier().rank(text)) if any(map(str.isalpha, text)) else {}
 
 
-def _share(likely: dict[str, float], language: str) -> float:
-    """The probability of a language and of those that cannot be told from it."""
+def _probability(likely: dict[str, float], language: str) -> float:
+    """Return the probability of a language and of those that cannot be told apart from it."""
     return sum(likely.get(code, 0.0) for code in FAMILIES.get(language, language).split())
 
 
 def _pieces(text: str) -> list[str]:
-    """Words, and runs of the scripts that have no spaces."""
+    """Return the words, and the runs of scripts without spaces."""
     words = _WORD.findall(text)
     return [piece for word in words for piece in _PIECE.findall(word)] if _UNSPACED.search(text) else words
 
 
 def _scripts(pieces: Sequence[str]) -> Counter[str]:
-    """Script -> words in it."""
+    """Return script -> number of words in it."""
     counts: Counter[str] = Counter()
     for piece in pieces:
         if script := _script(piece[0]):
@@ -169,13 +174,13 @@ def _script(letter: str) -> str:
 
 # Sentences
 
-MODELS = "_static/nltk_cache/tokenizers/punkt_tab"
-"""The Punkt models that come with LlamaIndex, below the folder of `llama_index.core`."""
+PUNKT_MODELS = "_static/nltk_cache/tokenizers/punkt_tab"
+"""Folder of the Punkt models in `llama_index.core`."""
 
 CLOSING = "\"'”’»」』）》〉】〕)\\]"
 _END = re.compile(f"[。！？｡؟۔।॥։።។៕။][。！？｡!?]*[{CLOSING}]*\\s*")
 _GREEK_END = re.compile(r"[;\u037e]\s+")
-# A quotation goes on where Japanese says と or って after it.
+# In Japanese, a sentence continues after a quotation with と or って.
 _CHINESE_END = re.compile(
     f"(?:[。！？；｡…]|[!?](?!\\S))[。！？；｡…!?]*[{CLOSING}]*+(?!(?<=[{CLOSING}])(?:と|って))\\s*"
 )
@@ -186,15 +191,15 @@ _ABBREVIATION = re.compile(r"\b[^\W\d_]\.\s+(?=§|[^\W\d_]{1,2}\.)|\b[^\W\d_]{1,
 
 
 def sentences_of(text: str, language: str | None = None) -> list[str]:
-    """Cut a text into its sentences, by the rules of its language; joined they are the text again.
+    """Cut a text into sentences by the rules of its language. Joined, they are the text again.
 
-    Punkt knows the abbreviations of 18 languages from the models that LlamaIndex brings along; English and the
-    languages without a model are cut by the same untrained Punkt as LlamaIndex cuts them. Chinese and Japanese end
-    a sentence without a space after it; Thai, Lao, Khmer and Burmese have a space between sentences alone.
+    Punkt knows the abbreviations of 18 languages from the models in LlamaIndex. English and the languages without a
+    model are cut by an untrained Punkt, as LlamaIndex cuts them. Chinese and Japanese have no space after a sentence;
+    Thai, Lao, Khmer and Burmese have spaces only between sentences.
 
     Args:
-        text: of any length.
-        language: ISO 639-1 code; None finds it out.
+        text: a text of any length.
+        language: ISO 639-1 code; identified if None.
 
     Example:
         >>> from rag_ft.dataset.text.language import sentences_of
@@ -214,7 +219,7 @@ def sentences_of(text: str, language: str | None = None) -> list[str]:
             starts |= {match.end() for match in _GREEK_END.finditer(text)}
         if language not in ("", "en"):
             starts -= {match.end() for match in _ABBREVIATION.finditer(text)}
-            # No sentence begins with a small letter that has a title case; Georgian letters have none.
+            # No sentence begins with a lower-case letter. Georgian letters have no case.
             starts = {start for start in starts if text[start : start + 1] == text[start : start + 1].title()}
     cuts = sorted(starts | {0, len(text)})
     return [text[start:end] for start, end in pairwise(cuts)]
@@ -226,11 +231,11 @@ def _punkt(language: str) -> PunktSentenceTokenizer:
     from nltk.tabdata import PunktDecoder
     from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
-    model = Path(llama_index.core.__file__).parent / MODELS / NAMES.get(language, "none")
-    # The English model cuts otherwise than LlamaIndex does, and the ids of nodes would change with the cuts.
+    model = Path(llama_index.core.__file__).parent / PUNKT_MODELS / NAMES.get(language, "none")
+    # The English model cuts differently from LlamaIndex, which would change the ids of nodes.
     if language == "en" or not model.is_dir():
         return PunktSentenceTokenizer()
-    # NLTK opens only what lies below its own search path, which is the application's to set.
+    # NLTK only opens files below its search path, which belongs to the application.
     decoder, parameters = PunktDecoder(), PunktParameters()
     with (
         (model / "abbrev_types.txt").open(encoding="utf-8") as abbreviations,
@@ -249,10 +254,10 @@ def _punkt(language: str) -> PunktSentenceTokenizer:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case; overlapping pairs of characters where words are not between spaces.
+    """Return the words of a text in lower case. Scripts without spaces give overlapping pairs of characters.
 
-    Pairs, as in Lucene's CJKAnalyzer, are for Han, Kana, Hangul, Thai, Lao, Khmer and Burmese; a character that stands
-    alone is a word by itself.
+    The pairs, as in Lucene's CJKAnalyzer, are used for Han, Kana, Hangul, Thai, Lao, Khmer and Burmese. A single
+    character is a word.
 
     Example:
         >>> from rag_ft.dataset.text.language import words_of
@@ -263,7 +268,7 @@ def words_of(text: str) -> list[str]:
 
 
 def segmented(text: str) -> str:
-    """A text with `words_of`'s pairs of characters between spaces, for tokenizers that cut at spaces.
+    """Return a text with the character pairs of `words_of` between spaces, for tokenizers that split at spaces.
 
     Example:
         >>> from rag_ft.dataset.text.language import segmented
@@ -279,7 +284,7 @@ def _pairs(match: re.Match[str]) -> str:
 
 
 def word_count(text: str) -> int:
-    """The length of a text in words: what stands between spaces, and one word for two characters without spaces.
+    """Return the length of a text in words. In scripts without spaces, two characters count as one word.
 
     Example:
         >>> from rag_ft.dataset.text.language import word_count
@@ -294,7 +299,7 @@ def word_count(text: str) -> int:
 
 
 def stop_words_of(language: str) -> list[str]:
-    """The stop words of a language, in lower case; none where bm25s has no list, and for Chinese and Korean.
+    """Return the stop words of a language in lower case; none for Chinese, Korean and languages that bm25s lacks.
 
     Args:
         language: ISO 639-1 code.
@@ -308,5 +313,5 @@ def stop_words_of(language: str) -> list[str]:
 
     if language == "en":
         return list(stopwords.STOPWORDS_EN)
-    # NAMES holds neither Chinese nor Korean: a stop word of two characters may be the halves of two other words.
+    # NAMES has neither Chinese nor Korean: a stop word of two characters may be the halves of two other words.
     return list(getattr(stopwords, f"STOPWORDS_{NAMES.get(language, '').upper()}", ()))

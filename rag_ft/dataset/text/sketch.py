@@ -1,25 +1,27 @@
-"""A small fingerprint of many texts, by which two corpora are found to be the same, or to overlap."""
+"""Sketches: small fingerprints of many texts, which show whether two corpora are the same or overlap."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
 
+from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.files import sha256_of
 
 SIZE = 128
-QUESTIONS = 2_000
-"""Hashes of a sketch of questions: of so many questions it knows each."""
+QUESTION_SKETCH_SIZE = 2_000
+"""Number of hashes in a sketch of questions. Up to this many questions, the sketch is exact."""
 
 DIGITS = 16
+"""Length of a hash in hexadecimal digits."""
 
 
 def sketch_of(texts: Iterable[str], size: int = SIZE) -> list[str]:
-    """The smallest hashes of the distinct texts (Broder 1997).
+    """Return the smallest hashes of the distinct texts (Broder 1997).
 
     Args:
-        texts: any number of them; spaces do not count.
-        size: hashes at most.
+        texts: any number of texts. White space is normalised.
+        size: maximum number of hashes.
 
     Example:
         >>> from rag_ft.dataset.text.sketch import sketch_of, shared
@@ -32,7 +34,7 @@ def sketch_of(texts: Iterable[str], size: int = SIZE) -> list[str]:
 
 
 def share_in(sketch: Sequence[str], texts: Iterable[str], size: int = SIZE) -> float:
-    """The share of some texts that are among those a sketch was made of, about; exact where it is not full.
+    """Estimate the share of texts that a sketch was made of. The share is exact if the sketch is not full.
 
     Example:
         >>> from rag_ft.dataset.text.sketch import share_in, sketch_of
@@ -41,17 +43,17 @@ def share_in(sketch: Sequence[str], texts: Iterable[str], size: int = SIZE) -> f
     """
     hashes = {hash_of(text) for text in texts}
     if len(sketch) >= size:
-        hashes = {each for each in hashes if each <= max(sketch)}  # of the others it cannot tell
+        hashes = {each for each in hashes if each <= max(sketch)}  # it says nothing about larger ones
     return len(hashes & set(sketch)) / len(hashes) if hashes else 0.0
 
 
 def hash_of(text: str) -> str:
-    """What stands for a text in a sketch."""
-    return sha256_of(" ".join(text.split()))[:DIGITS]
+    """Return the hash of a text in a sketch."""
+    return sha256_of(one_line(text))[:DIGITS]
 
 
 def shared(one: Sequence[str], other: Sequence[str]) -> float:
-    """How much two sets of texts have in common, from their sketches: the Jaccard similarity, about."""
+    """Estimate the Jaccard similarity of two sets of texts from their sketches."""
     union = sorted({*one, *other})[: max(len(one), len(other))]
     both = set(one) & set(other)
-    return sum(each in both for each in union) / len(union) if union else 0.0
+    return len(both.intersection(union)) / len(union) if union else 0.0
