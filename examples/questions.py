@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rag_ft import cut_into_nodes, generate_qa_dataset, inspect_dataset, read_documents
 from rag_ft.dataset import Review, export_questions, review_folder, write_beir
-from rag_ft.generation import Filters, read_questions
+from rag_ft.generation import Filters, QuestionOptions, read_questions
 from rag_ft.generation.resolve_llm import resolve_llm
 
 
@@ -38,9 +38,11 @@ def main() -> None:
         llm,
         use_llm=llm is not None,
         questions=read_questions(arguments.real) if arguments.real else (),
-        filters=Filters(round_trip="bm25", depth=20),
-        journal=arguments.dataset.with_name(f"{arguments.dataset.name}.journal.jsonl") if llm else None,
-        show_progress=True,
+        question_options=QuestionOptions(
+            filters=Filters(round_trip="bm25", depth=20),
+            journal=arguments.dataset.with_name(f"{arguments.dataset.name}.journal.jsonl") if llm else None,
+            show_progress=True,
+        ),
     )
     dataset, rejected = review.apply(made.dataset)
     write_beir(dataset, arguments.dataset, made.dropped + rejected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.feedback.vote_log import Votes
+    from rag_ft.generation.question_options import QuestionOptions
     from rag_ft.generation.real_questions import RealQuestion
 
 logger = logging.getLogger(__name__)
 
-HOW_FAST = {"journal", "workers", "requests_per_minute", "batch", "approve"}
-"""Settings of `Asking` that change no question."""
+CALL_OPTIONS = {"journal", "workers", "requests_per_minute", "batch", "approve", "show_progress"}
+"""Fields of `QuestionOptions` that change no question, but how an LLM is called."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def fine_tune(
     *,
     use_llm: bool = True,
     questions: Sequence[RealQuestion] = (),
-    new_documents: float = 0.2,
+    unseen_documents: float = 0.2,
     base_model: str = DEFAULT_BASE_MODEL,
     output_dir: str | Path = "runs/rag_ft",
     query_prefix: str | None = None,
@@ -126,7 +127,7 @@ def fine_tune(
     seed: int = 0,
     device: str | None = None,
     show_progress: bool = False,
-    **asking: Any,
+    question_options: QuestionOptions | None = None,
 ) -> FineTuneRun:
     """Fine-tune an embedding model on nodes, and prove on held-out questions whether retrieval got better.
 
@@ -138,7 +139,7 @@ def fine_tune(
         llm: writes the questions; `Settings.llm` where None.
         use_llm: False makes the questions without any model.
         questions: questions that people asked; the comparison is made on them.
-        new_documents: share of the documents that training does not see, for a figure on those yet to come; 0 where
+        unseen_documents: share of the documents that training does not see, for a figure on those yet to come; 0 where
             all documents are known, and all of them are to be trained on.
         base_model: a hub name, a folder, or `local`.
         output_dir: the run folder.
@@ -153,7 +154,7 @@ def fine_tune(
         seed: of every draw.
         device: a torch device; the best there is where None.
         show_progress: progress bars with time left.
-        **asking: how the LLM is asked; see `rag_ft.generation.llm_questions.Asking` (`max_passages`, `styles`, ...).
+        question_options: what the LLM is asked for and how it is called, the filters, and people's picks.
 
     Raises:
         InputError: where the input is wrong.
@@ -177,7 +178,9 @@ def fine_tune(
     from llama_index.core import Settings
 
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+    from rag_ft.embedding.model_spec import ModelSpec
     from rag_ft.generation.generate import generate_qa_dataset
+    from rag_ft.generation.question_options import QuestionOptions
     from rag_ft.index.build import rebuild_index
     from rag_ft.report.html import write_report
     from rag_ft.retrieval.fusion import Fusion
@@ -195,24 +198,24 @@ def fine_tune(
         "nodes": _fingerprint(nodes),
         "questions": sha256_of(*(repr(question) for question in questions)),
         "llm": _plain(llm or Settings.llm) if use_llm else "none",
-        # Neither how fast an LLM is asked nor who pays changes what it answers.
-        **{name: _plain(value) for name, value in sorted(asking.items()) if name not in {*HOW_FAST, "feedback"}},
-        **_votes_in(asking.get("feedback")),
-        "new_documents": new_documents,
+        **(_plain_options(question_options) if question_options is not None else {}),
+        "new_documents": unseen_documents,
         "seed": seed,
     }
     if not stages.done("dataset", generation, "dataset/corpus.jsonl"):
         stages.start("dataset")
         try:
+            options = question_options or QuestionOptions()
             made = generate_qa_dataset(
                 nodes,
                 llm,
                 use_llm=use_llm,
                 questions=questions,
-                new_documents=new_documents,
+                unseen_documents=unseen_documents,
                 seed=seed,
-                show_progress=show_progress,
-                **({"journal": folder / "journal.jsonl"} | asking),
+                question_options=replace(
+                    options, journal=options.journal or folder / "journal.jsonl", show_progress=show_progress
+                ),
             )
             # What a person has rejected stays rejected, also when questions are made again.
             questioned, rejected = Review.load(folder / "dataset").apply(made.dataset)
@@ -237,19 +240,21 @@ def fine_tune(
     if not stages.done("model", training, "model/rag_ft.json"):
         stages.start("model")
         train_model(
-            dataset, folder / "model", seed=seed, device=device, show_progress=show_progress, **_arguments(training),
-            **(settings or {}),
+            dataset, folder / "model", seed=seed, device=device, show_progress=show_progress, settings=settings,
+            **_arguments(training),
         )  # fmt: skip
         stages.finish("model", training)
-    candidate = FineTunedEmbedding.load(folder / "model", device=device)
+    candidate = FineTunedEmbedding.load(ModelSpec(name=folder / "model", device=device))
 
     # Both sides read as far into a passage: a longer reach alone is no merit of the tuning.
     baseline = FineTunedEmbedding.load(
-        base_model,
-        query_prefix=query_prefix,
-        passage_prefix=passage_prefix,
-        max_length=candidate.max_length,
-        device=device,
+        ModelSpec(
+            name=base_model,
+            query_prefix=query_prefix,
+            passage_prefix=passage_prefix,
+            max_length=candidate.max_length,
+            device=device,
+        )
     )
     if not stages.done("comparison", {}, "report.html"):
         stages.start("comparison")
@@ -348,6 +353,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def _plain_options(options: QuestionOptions) -> dict[str, Any]:
+    """Return the options that change a question, as `run.json` keeps them: those that differ from the default."""
+    default = type(options)()
+    changed = [
+        each.name
+        for each in fields(options)
+        if each.name not in {*CALL_OPTIONS, "feedback"} and getattr(options, each.name) != getattr(default, each.name)
+    ]
+    # `max_passages` is there in any case: the command `rag-ft run` has always stored it.
+    names = sorted({*changed, "max_passages"})
+    return {name: _plain(getattr(options, name)) for name in names} | _votes_in(options.feedback)
 
 
 def _votes_in(feedback: str | Path | Votes | None) -> dict[str, str]:

@@ -57,6 +57,7 @@ def about(count: int) -> list[Passage]:
 def ask(address: str, count: int, workers: int) -> tuple[float, int, int]:
     """(seconds, requests, passages with questions)."""
     from rag_ft.generation.llm_questions import questions_from_llm
+    from rag_ft.generation.question_options import QuestionOptions
     from rag_ft.generation.resolve_llm import resolve_llm
 
     llm = resolve_llm("openai-like:clerk", address)
@@ -65,7 +66,8 @@ def ask(address: str, count: int, workers: int) -> tuple[float, int, int]:
     journal = Path("/tmp") / f"rag_ft-journal-{random.random()}.jsonl"
     started = time.monotonic()
     try:
-        found = questions_from_llm(about(count), llm, workers=workers, journal=journal)
+        options = QuestionOptions(workers=workers, journal=journal)
+        found = questions_from_llm(about(count), llm, question_options=options)
     finally:
         journal.unlink(missing_ok=True)
     return time.monotonic() - started, found.requests, len({passage for _, passage in found.pairs})

@@ -53,7 +53,7 @@ def without_labels(dataset: QADataset, new_documents: float, seed: int) -> QADat
     test = dataset.require("test")
     human = [RealQuestion(dataset.queries[query].text, list(test[query]), id=query) for query in test]
     nodes = nodes_from_texts(dataset.passage_texts, documents)
-    return generate_qa_dataset(nodes, use_llm=False, questions=human, new_documents=new_documents, seed=seed).dataset
+    return generate_qa_dataset(nodes, use_llm=False, questions=human, unseen_documents=new_documents, seed=seed).dataset
 
 
 def exact_ndcg(model: FineTunedEmbedding, dataset: QADataset) -> float:

@@ -27,8 +27,8 @@ from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
-from rag_ft.generation import LocalLLM
-from rag_ft.generation.filters import Filters, Pair, filter_questions, summary
+from rag_ft.generation import LocalLLM, QuestionOptions
+from rag_ft.generation.filters import Filters, Pair, count_by_reason, filter_questions
 from rag_ft.generation.llm_questions import questions_from_llm
 from rag_ft.generation.without_llm import questions_without_llm
 from rag_ft.training.examples.pairs import pair_examples
@@ -58,7 +58,9 @@ def questions(corpus: QADataset, source: str, journal: Path, per_passage: int, s
         found = questions_without_llm(passages, per_passage, seed)
         pairs += [pair for pair in found if pair[0].source != KEY_PHRASES]
     if source != "none":
-        asked = questions_from_llm(passages, LocalLLM(), journal=journal, seed=seed, questions_per_passage=1)
+        asked = questions_from_llm(
+            passages, LocalLLM(), seed=seed, question_options=QuestionOptions(journal=journal, questions_per_passage=1)
+        )
         pairs += asked.pairs
     return pairs
 
@@ -113,7 +115,7 @@ def run(collection: str, arguments: argparse.Namespace) -> dict[str, object]:
     settings = {name: str(value) for name, value in vars(arguments).items() if name not in ("data", "journals")}
     return {
         "collection": collection, "settings": settings, "passages": len(dataset.passages), "made": len(pairs),
-        "kept": len(kept), "trained_on": len(data), "dropped": dict(summary(dropped)), "base": round(before, 4),
+        "kept": len(kept), "trained_on": len(data), "dropped": dict(count_by_reason(dropped)), "base": round(before, 4),
         "by_share": after, "training_seconds": round(seconds), "machine": machine(),
     }  # fmt: skip
 

@@ -86,6 +86,7 @@ def run(
 ) -> None:
     """The whole job on a folder of documents; stages that are done are not done again."""
     show_progress = begin(quiet)
+    from rag_ft.generation.question_options import QuestionOptions
     from rag_ft.generation.resolve_llm import resolve_llm
     from rag_ft.pipeline import fine_tune
 
@@ -98,7 +99,7 @@ def run(
         model,
         use_llm=model is not None,
         questions=real_questions(questions, field),
-        new_documents=new_documents,
+        unseen_documents=new_documents,
         base_model=base_model,
         output_dir=output,
         query_prefix=query_prefix,
@@ -107,8 +108,7 @@ def run(
         max_pairs=max_pairs,
         max_minutes=max_minutes,
         settings=recipe_settings(set_),
-        max_passages=max_passages,
-        approve=approval(max_cost),
+        question_options=QuestionOptions(max_passages=max_passages, approve=approval(max_cost)),
         chroma=chroma,
         collection=collection,
         seed=seed,

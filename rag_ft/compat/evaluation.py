@@ -11,7 +11,7 @@ from llama_index.core.evaluation.retrieval.base import RetrievalEvalMode
 
 from rag_ft.compat.dataset import finetune_dataset
 from rag_ft.errors import InputError
-from rag_ft.generation.llm_questions import run_coroutine
+from rag_ft.remote.event_loop import run_coroutine
 
 
 async def aevaluate_dataset(

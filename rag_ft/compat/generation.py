@@ -17,9 +17,9 @@ from rag_ft.compat.retried_llm import RetriedLLM
 from rag_ft.compat.warn import warn, warn_of_changed
 from rag_ft.errors import InputError, OutsideError
 from rag_ft.generation.journal import Journal, request_key
-from rag_ft.generation.llm_calls import Answers, Call, answer_calls
-from rag_ft.generation.llm_questions import run_coroutine
-from rag_ft.generation.prompts import questions_in
+from rag_ft.generation.llm_calls import CallOptions, LLMRequest, LLMResponses, send_requests
+from rag_ft.generation.responses import questions_in
+from rag_ft.remote.event_loop import run_coroutine
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -186,7 +186,7 @@ class _Generation:
         prompts = {node: _prompt(template, text, count, llm) for node, text in self.texts.items()}
         self.keys = {node: request_key("", prompt) for node, prompt in prompts.items()}
         self.kept = self._kept(earlier) if earlier is not None else {}
-        self.calls = [Call(self.keys[node], prompts[node]) for node in self.texts if node not in self.kept]
+        self.calls = [LLMRequest(self.keys[node], prompts[node]) for node in self.texts if node not in self.kept]
 
     def _kept(self, earlier: EmbeddingQAFinetuneDataset) -> dict[str, dict[str, str]]:
         """Node -> its questions in an earlier file, of this prompt or made by others: the old package, a person."""
@@ -214,9 +214,8 @@ class _Generation:
         batched = hasattr(type(self.llm), "complete_many")
         llm = self.llm if batched else cast("LLM", RetriedLLM(self.llm, retry_limit))
         try:
-            answers: Answers = run_coroutine(
-                answer_calls(llm, self.calls, journal, workers=workers, threads=True, show_progress=show_progress)
-            )
+            options = CallOptions(workers=workers, threads=True, show_progress=show_progress)
+            answers: LLMResponses = run_coroutine(send_requests(llm, self.calls, journal, options))
         except OutsideError as error:
             return str(error)
         return next(iter(answers.failures.values()), "")

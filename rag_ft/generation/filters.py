@@ -1,10 +1,10 @@
-"""Questions that would teach or measure nothing, each dropped with its reason."""
+"""Filters that drop questions which would teach or measure nothing, each with its reason."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -49,8 +49,8 @@ REFERS_TO_TEXT = re.compile(
     re.IGNORECASE,
 )
 
-COPIED_WORDS = 8
-"""A question that takes so many words or more from its passage, one after the other and nothing else, is a copy."""
+MIN_COPIED_WORDS = 8
+"""Minimum length of a question that counts as a copy if its passage contains it word for word."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,21 @@ class Filters:
     """Which questions stay.
 
     Attributes:
-        shortest: words; two characters of a script without spaces count as one.
-        longest: words.
-        round_trip: who must find a question's passage: `bm25`, `dense`, `both`, `either`, or `none`.
-        depth: among so many first passages.
+        shortest: minimum number of words; two characters of a script without spaces count as one.
+        longest: maximum number of words.
+        round_trip: what must find a question's passage: `bm25`, `dense`, `both`, `either`, or `none`.
+        depth: number of top passages among which it must be.
         embed_model: the embedding of the dense round trip; any LlamaIndex embedding.
+
+    Raises:
+        InputError: if a value makes no sense.
 
     Example:
         >>> from rag_ft import Passage, Query
         >>> from rag_ft.generation import Filters, filter_questions
         >>> passages = {"leave#0": Passage("leave#0", "Leave is booked in HELM by noon.")}
-        >>> asked = [(Query("q", "Where is leave booked?"), "leave#0")]
-        >>> kept, dropped = filter_questions(asked, passages, Filters(shortest=5))
+        >>> pairs = [(Query("q", "Where is leave booked?"), "leave#0")]
+        >>> kept, dropped = filter_questions(pairs, passages, Filters(shortest=5))
         >>> dropped[0]["query"], dropped[0]["reason"]
         ('Where is leave booked?', 'too short')
     """
@@ -81,11 +84,6 @@ class Filters:
     embed_model: BaseEmbedding | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
-
-        Raises:
-            InputError: with the setting and its value.
-        """
         if self.round_trip not in get_args(RoundTrip):
             raise InputError(f"round_trip is {self.round_trip!r}: give one of {', '.join(get_args(RoundTrip))}")
         if self.depth < 1:
@@ -104,49 +102,56 @@ def filter_questions(
 ) -> tuple[list[Pair], list[DroppedRow]]:
     """Keep the questions that make sense on their own and find their passage.
 
-    The filters, in their order: length; a reference to "the text"; another language than the passage; a copy of the
-    passage's words (of an LLM's questions: sentences taken from the passage are trained on without it); a repeat or
-    near-repeat of an earlier question; and the round trip: a question stays if the passage that it was made for, or a
-    near-duplicate of it, is among the first passages that a retriever finds for it (Dai et al. 2022, Promptagator).
+    The filters in order: length; a reference to "the text"; another language than the passage; a copy of the passage's
+    words (only for an LLM's questions; training takes a sentence out of its passage); a repeat or near-repeat of an
+    earlier question; and the round trip. In the round trip a question stays if a retriever finds its passage, or a
+    near-duplicate of it, among the top passages (Dai et al. 2022, Promptagator).
 
     Args:
         pairs: questions with the ids of their passages.
         passages: all passages of the corpus.
-        filters: the settings; the defaults where None.
+        filters: the settings; the defaults if None.
         groups: passage id -> its group of near-duplicates (`QADataset.near_duplicates`).
-        show_progress: a progress bar for a dense round trip.
+        show_progress: show a progress bar for a dense round trip.
 
     Returns:
-        The pairs that stay, and a row for `dropped.jsonl` for each one that does not.
+        The pairs that stay, and a row of `dropped.jsonl` for each other one.
 
     Example:
         >>> from rag_ft import Passage, Query
         >>> from rag_ft.generation import filter_questions
         >>> passages = {"a": Passage("a", "Leave is booked in HELM."), "b": Passage("b", "Badges open doors.")}
-        >>> asked = [(Query("q1", "Where is leave booked?"), "a"), (Query("q2", "What does the text say?"), "b")]
-        >>> kept, dropped = filter_questions(asked, passages)
+        >>> pairs = [(Query("q1", "Where is leave booked?"), "a"), (Query("q2", "What does the text say?"), "b")]
+        >>> kept, dropped = filter_questions(pairs, passages)
         >>> [query.text for query, _ in kept], [row["reason"] for row in dropped]
         (['Where is leave booked?'], ['refers to the text'])
     """
     filters = filters or Filters()
-    dropped: list[DroppedRow] = []
-    kept: list[Pair] = []
-    for query, passage in pairs:
-        reason = fault(query, passages[passage], filters)
-        if reason:
-            dropped.append(dropped_row(query, passage, reason))
-        else:
-            kept.append((query, passage))
-    kept, repeated = _without_repeats(kept)
+    faults = [fault_of(query, passages[passage], filters) for query, passage in pairs]
+    kept, dropped = _keep_without_reason(pairs, faults)
+    kept, repeated = _keep_without_reason(kept, _repeats(kept))
     dropped += repeated
     if kept and filters.round_trip != "none":
-        kept, lost = _round_trip(kept, passages, filters, groups or {}, show_progress)
+        corpus = _GroupedCorpus.of(passages, groups or {})
+        kept, lost = _keep_without_reason(kept, _lost(kept, corpus, filters, show_progress))
         dropped += lost
     return kept, dropped
 
 
-def fault(query: Query, passage: Passage, filters: Filters) -> str:
-    """Why a question is of no use by itself; empty where it may be."""
+def _keep_without_reason(pairs: Sequence[Pair], reasons: Sequence[str]) -> tuple[list[Pair], list[DroppedRow]]:
+    """Keep the pairs whose reason to drop them is empty."""
+    kept: list[Pair] = []
+    dropped: list[DroppedRow] = []
+    for (query, passage), reason in zip(pairs, reasons, strict=True):
+        if reason:
+            dropped.append(dropped_row(query, passage, reason))
+        else:
+            kept.append((query, passage))
+    return kept, dropped
+
+
+def fault_of(query: Query, passage: Passage, filters: Filters) -> str:
+    """Return why a question is useless by itself; empty if it is not."""
     words = word_count(re.sub(r"[\W_]+", " ", query.text))
     if words < filters.shortest and not (query.source == "keywords" and words == 2):
         return "too short"
@@ -155,7 +160,7 @@ def fault(query: Query, passage: Passage, filters: Filters) -> str:
     if REFERS_TO_TEXT.search(query.text):
         return "refers to the text"
     if query.source not in WITHOUT_LLM:
-        if words >= COPIED_WORDS and _plain(query.text) in _plain(passage.text):
+        if words >= MIN_COPIED_WORDS and _plain(query.text) in _plain(passage.text):
             return "copies the passage"
         if is_other_language(query.text, passage.text):
             return "in another language than its passage"
@@ -166,108 +171,91 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def _without_repeats(pairs: Sequence[Pair]) -> tuple[list[Pair], list[DroppedRow]]:
-    kept: list[Pair] = []
-    dropped: list[DroppedRow] = []
-    seen: dict[int, str] = {}
+def _repeats(pairs: Sequence[Pair]) -> list[str]:
+    """Return for each pair whether it repeats an earlier one, as a reason."""
+    reasons: list[str] = []
+    first_of: dict[int, str] = {}
     groups = near_duplicate_groups([query.text for query, _ in pairs])
-    for (query, passage), group in zip(pairs, groups, strict=True):
+    for (query, _), group in zip(pairs, groups, strict=True):
         plain = _plain(query.text)
-        if group in seen:
-            reason = "repeated" if plain == seen[group] else "nearly repeated"
-            dropped.append(dropped_row(query, passage, reason))
+        if group in first_of:
+            reasons.append("repeated" if plain == first_of[group] else "nearly repeated")
         else:
-            seen[group] = plain
-            kept.append((query, passage))
-    return kept, dropped
+            first_of[group] = plain
+            reasons.append("")
+    return reasons
 
 
-def _round_trip(
-    pairs: list[Pair],
-    passages: dict[str, Passage],
-    filters: Filters,
-    groups: dict[str, int],
-    show_progress: bool,
-) -> tuple[list[Pair], list[DroppedRow]]:
+@dataclass(frozen=True)
+class _GroupedCorpus:
+    """The texts of a corpus as they are embedded, and for each one the number of its group of near-duplicates."""
+
+    texts: dict[str, str]
+    group_of: dict[str, int]
+
+    @staticmethod
+    def of(passages: dict[str, Passage], groups: dict[str, int]) -> _GroupedCorpus:
+        texts = QADataset(passages, {}, {}).passage_texts
+        numbers: dict[int | str, int] = {}
+        return _GroupedCorpus(texts, {key: numbers.setdefault(groups.get(key, key), len(numbers)) for key in texts})
+
+
+def _lost(pairs: Sequence[Pair], corpus: _GroupedCorpus, filters: Filters, show_progress: bool) -> list[str]:
+    """Return for each pair whether its passage is not found in the round trip, as a reason."""
     names = [filters.round_trip] if filters.round_trip in ("bm25", "dense") else ["bm25", "dense"]
-    found_by = [_finds(name, pairs, passages, filters, groups, show_progress) for name in names]
+    found_by = [_finds_passage(name, pairs, corpus, filters, show_progress) for name in names]
     combine = any if filters.round_trip == "either" else all
     by = {"bm25": "BM25", "dense": "the embedding", "both": "BM25 and the embedding", "either": "BM25 or the embedding"}
     reason = f"does not find its passage among the first {filters.depth} of {by[filters.round_trip]}"
-    kept: list[Pair] = []
-    dropped: list[DroppedRow] = []
-    for (query, passage), *found in zip(pairs, *found_by, strict=True):
-        if combine(found):
-            kept.append((query, passage))
-        else:
-            dropped.append(dropped_row(query, passage, reason))
-    return kept, dropped
+    return ["" if combine(found) else reason for found in zip(*found_by, strict=True)]
 
 
-def _finds(
-    retriever: str,
-    pairs: Sequence[Pair],
-    passages: dict[str, Passage],
-    filters: Filters,
-    groups: dict[str, int],
-    show_progress: bool,
+def _finds_passage(
+    retriever: str, pairs: Sequence[Pair], corpus: _GroupedCorpus, filters: Filters, show_progress: bool
 ) -> list[bool]:
-    """Whether each question finds its passage, or a near-duplicate of it.
+    """Return for each question whether a retriever finds its passage, or a near-duplicate of it.
 
-    Whoever looks for a sentence finds the passage that it was taken from, and learns nothing. So such a passage
-    takes part a second time without the sentence, and that is what must be found.
+    A search for a sentence finds the passage that it was taken from, which tells nothing. Therefore the passage is
+    added to the corpus a second time without the sentence, and that copy must be found.
     """
-    texts = QADataset(passages, {}, {}).passage_texts
-    numbers = _numbered(groups.get(key, key) for key in texts)
-    group_of = dict(zip(texts, numbers, strict=True))
-    for_itself: dict[int, int] = {}
-    nothing_else: set[int] = set()
+    texts, group_of = dict(corpus.texts), corpus.group_of
+    groups = list(group_of.values())
+    members: dict[int, list[int]] = defaultdict(list)
+    for position, group in enumerate(groups):
+        members[group].append(position)
+    copy_of: dict[int, int] = {}
+    without_rest: set[int] = set()
     for number, (query, passage) in enumerate(pairs):
         rest = without_copy(query.text, texts[passage]) if query.source in WITHOUT_LLM else None
         if rest == "":
-            nothing_else.add(number)
+            without_rest.add(number)
         elif rest is not None:
-            for_itself[number] = len(numbers)
+            copy_of[number] = len(groups)
             texts[f"{passage}\0{number}"] = rest
-            numbers.append(group_of[passage])
-    members = _places(numbers[: len(passages)])
-    group = np.array(numbers)
+            groups.append(group_of[passage])
+    all_groups = np.array(groups)
     queries = [query.text for query, _ in pairs]
     if retriever == "bm25":
         all_scores = BM25(texts).scores(queries)
     else:
-        assert filters.embed_model is not None  # as Filters made sure
+        assert filters.embed_model is not None  # checked by Filters
         all_scores = ExactSearch(filters.embed_model, texts, show_progress).scores(queries)
     found: list[bool] = []
     for number, ((_, passage), scores) in enumerate(zip(pairs, all_scores, strict=True)):
-        wanted = group_of[passage]
-        own = float(np.max(scores[for_itself.get(number, members[wanted])]))
-        possible = number not in nothing_else and (retriever != "bm25" or own > 0)
-        found.append(possible and _is_among_first(group[scores >= own], wanted, filters.depth))
+        own_group = group_of[passage]
+        own_score = float(np.max(scores[copy_of.get(number, members[own_group])]))
+        possible = number not in without_rest and (retriever != "bm25" or own_score > 0)
+        found.append(possible and _is_in_top(all_groups[scores >= own_score], own_group, filters.depth))
     return found
 
 
-def _is_among_first(as_high: NDArray[np.int64], wanted: int, depth: int) -> bool:
-    """Whether fewer groups than `depth`, other than the wanted one, are among those that score as high or higher."""
-    # A part of them is mostly enough to tell that there are too many.
-    parts = (as_high[: 20 * depth], as_high)
-    return len(as_high) < depth or all(len(set(part.tolist()) - {wanted}) < depth for part in parts)
+def _is_in_top(groups_as_high: NDArray[np.int64], own_group: int, depth: int) -> bool:
+    """Return whether fewer than `depth` other groups score as high as a question's own group."""
+    # A part of them is mostly enough to find too many.
+    parts = (groups_as_high[: 20 * depth], groups_as_high)
+    return len(groups_as_high) < depth or all(len(set(part.tolist()) - {own_group}) < depth for part in parts)
 
 
-def _numbered(names: Iterable[Hashable]) -> list[int]:
-    """A number for each distinct name, in their order."""
-    numbers: dict[Hashable, int] = {}
-    return [numbers.setdefault(name, len(numbers)) for name in names]
-
-
-def _places(numbers: Sequence[int]) -> dict[int, list[int]]:
-    """Where each number stands."""
-    places: dict[int, list[int]] = defaultdict(list)
-    for place, number in enumerate(numbers):
-        places[number].append(place)
-    return places
-
-
-def summary(dropped: Sequence[DroppedRow]) -> Counter[str]:
-    """How many questions were dropped for each reason."""
+def count_by_reason(dropped: Sequence[DroppedRow]) -> Counter[str]:
+    """Count dropped questions by their reason."""
     return Counter(row["reason"].split(":")[0] for row in dropped)

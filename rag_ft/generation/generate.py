@@ -1,38 +1,40 @@
-"""Nodes -> QADataset: questions of several makings, filtered and split honestly."""
+"""Nodes -> QADataset: questions from several sources, filtered and split."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rag_ft.dataset.qa_dataset import Passage, QADataset
+from rag_ft.dataset.dropped import DroppedRow, dropped_row
+from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.sources import HEADING, KEY_PHRASES, SENTENCE
+from rag_ft.dataset.units import MAX_DOCUMENTS_OF_REPEAT
 from rag_ft.documents.nodes import passages_from_nodes
 from rag_ft.errors import InputError
 from rag_ft.feedback.questions_from_picks import questions_from_feedback
-from rag_ft.generation.filters import Filters, Pair, Row, dropped_row, filter_questions, summary
+from rag_ft.generation.filters import Pair, count_by_reason, filter_questions
 from rag_ft.generation.llm_judge import judge_questions
-from rag_ft.generation.llm_questions import Asking, ask_questions, run_coroutine
+from rag_ft.generation.llm_questions import LLMQuestions, generate_questions
+from rag_ft.generation.located_questions import LocatedQuestion, locate_questions, warn_if_few
+from rag_ft.generation.question_options import QuestionOptions
 from rag_ft.generation.real_questions import RealQuestion
-from rag_ft.generation.split_assembly import NEW_DOCUMENTS, Located, assemble, make_real, warn_of_few
+from rag_ft.generation.split_assembly import UNSEEN_DOCUMENTS, SplitPlan, assemble
 from rag_ft.generation.without_llm import questions_without_llm
+from rag_ft.remote.event_loop import run_coroutine
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from llama_index.core.schema import BaseNode
 
-    from rag_ft.feedback.vote_log import Votes
+TARGET_PAIRS = 7000
+"""A small corpus gets more sentences per passage, to come near this number."""
 
-logger = logging.getLogger(__name__)
-
-ENOUGH_PAIRS = 7000
-MOST_SENTENCES = 4
+MAX_SENTENCES = 4
+"""Maximum number of sentences taken from a passage."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class GeneratedDataset:
     """A dataset, and what was dropped on the way to it.
 
     Attributes:
-        dataset: with the splits train, dev and test.
+        dataset: the dataset with the splits train, dev and test.
         dropped: one row for each dropped pair: query, passage, reason, style.
-        requests: sent to LLMs, retries included; answers that came from the journal took none.
+        requests: number of requests sent to LLMs, including retries but not what the journal answered.
     """
 
     dataset: QADataset
-    dropped: list[Row]
+    dropped: list[DroppedRow]
     requests: int = 0
 
 
@@ -56,36 +58,29 @@ def generate_qa_dataset(
     *,
     use_llm: bool = True,
     questions: Sequence[RealQuestion] = (),
-    feedback: str | Path | Votes | None = None,
-    filters: Filters | None = None,
-    new_documents: float = NEW_DOCUMENTS,
+    unseen_documents: float = UNSEEN_DOCUMENTS,
     seed: int = 0,
-    show_progress: bool = False,
-    **asking: Any,
+    question_options: QuestionOptions | None = None,
 ) -> GeneratedDataset:
-    """Make questions about nodes, filter them, and split them into train, dev and test.
+    """Generate questions about nodes, filter them, and split them into train, dev and test.
 
-    Training questions are sentences taken out of their passages, headings, and an LLM's questions; dev questions are
-    of another making: key phrases, and the LLM's where there is one; test questions the LLM's alone, or else key
-    phrases. Questions that people asked go to test first: up to 500 all of them, and nothing of those is trained on.
+    Training questions are sentences taken out of their passages, headings, and an LLM's questions. Dev questions come
+    from another source: key phrases, and the LLM's if there is one. Test questions are the LLM's, or else key phrases.
+    Real questions go to test first: up to 500 of them all go there, and they are not trained on.
 
     Args:
-        nodes: LlamaIndex nodes; their `MetadataMode.EMBED` text is what is asked about, as it is what is indexed.
-        llm: any LlamaIndex LLM; `Settings.llm` where None.
-        use_llm: False makes questions without any model.
+        nodes: LlamaIndex nodes. The questions are about their `MetadataMode.EMBED` text, which the index embeds.
+        llm: any LlamaIndex LLM; `Settings.llm` if None.
+        use_llm: False generates questions without any model.
         questions: questions that people asked, with their documents or passages.
-        feedback: a file of votes, whose picks are trained on (`questions_from_feedback`).
-        filters: which questions stay.
-        new_documents: share of the documents that training does not see: what the comparison says of them holds for
-            documents that are yet to come. 0 where all documents are known: all of them are trained on.
-        seed: of every draw.
-        show_progress: a progress bar with rate and time left.
-        **asking: how the LLM is asked; see `Asking`: `questions_per_passage`, `styles`, `answers`, `prompt`,
-            `max_passages`, `journal`, `workers`, `requests_per_minute`, `batch`, `judge`, `approve`.
+        unseen_documents: share of the documents that training does not see. What the comparison says about them holds
+            for future documents. If 0, training sees all documents.
+        seed: seeds every random choice.
+        question_options: what the LLM is asked for and how it is called, the filters, and people's picks.
 
     Raises:
-        InputError: where there is no text, or no question could be made of it.
-        OutsideError: where the LLM fails again and again; what was answered is in the journal.
+        InputError: if there is no text, or no question can be made of it.
+        OutsideError: if the LLM fails again and again; the responses so far are in the journal.
 
     Example:
         >>> from llama_index.core.schema import TextNode
@@ -97,21 +92,9 @@ def generate_qa_dataset(
         >>> generate_qa_dataset(nodes, use_llm=False).dataset.splits
         ['train', 'dev', 'test']
     """
-    return run_coroutine(
-        _generate(
-            nodes,
-            llm,
-            use_llm,
-            questions,
-            feedback,
-            filters,
-            Asking(**asking),
-            new_documents,
-            seed,
-            show_progress,
-            True,
-        )
-    )
+    options = question_options or QuestionOptions()
+    generation = _Generation(llm, use_llm, questions, unseen_documents, seed, options, threads=True)
+    return run_coroutine(generation.run(nodes))
 
 
 async def agenerate_qa_dataset(
@@ -120,14 +103,11 @@ async def agenerate_qa_dataset(
     *,
     use_llm: bool = True,
     questions: Sequence[RealQuestion] = (),
-    feedback: str | Path | Votes | None = None,
-    filters: Filters | None = None,
-    new_documents: float = NEW_DOCUMENTS,
+    unseen_documents: float = UNSEEN_DOCUMENTS,
     seed: int = 0,
-    show_progress: bool = False,
-    **asking: Any,
+    question_options: QuestionOptions | None = None,
 ) -> GeneratedDataset:
-    """`generate_qa_dataset` within a running event loop, by the LLM's asynchronous method.
+    """Do the same as `generate_qa_dataset` within a running event loop, with the LLM's asynchronous method.
 
     Example:
         >>> import asyncio
@@ -140,105 +120,99 @@ async def agenerate_qa_dataset(
         >>> made.dataset.splits
         ['train', 'dev', 'test']
     """
-    return await _generate(
-        nodes, llm, use_llm, questions, feedback, filters, Asking(**asking), new_documents, seed, show_progress, False
-    )
+    options = question_options or QuestionOptions()
+    return await _Generation(llm, use_llm, questions, unseen_documents, seed, options, threads=False).run(nodes)
 
 
-async def _generate(
-    nodes: Sequence[BaseNode],
-    llm: LLM | None,
-    use_llm: bool,
-    questions: Sequence[RealQuestion],
-    feedback: str | Path | Votes | None,
-    filters: Filters | None,
-    asking: Asking,
-    new_documents: float,
-    seed: int,
-    show_progress: bool,
-    threads: bool,
-) -> GeneratedDataset:
-    for name, given in (("llm", llm), ("judge", asking.judge)):
-        if isinstance(given, str):
-            raise InputError(f"{name} is {given!r}: give a LlamaIndex LLM, or resolve_llm({given!r})")
-    if not 0 <= new_documents < 1:
-        raise InputError(f"new_documents is {new_documents:g}: give a share from 0 to less than 1")
-    corpus = QADataset(passages_from_nodes(nodes), {}, {})
-    real, dropped = make_real(questions, corpus)
-    warn_of_few(real)
-    picked, unusable = _picked(feedback, corpus)
-    dropped += unusable
-    pairs = await asyncio.to_thread(_without_llm, corpus.passages, seed)
-    requests = 0
-    evaluating = {KEY_PHRASES}
-    model: LLM | None = None
-    if use_llm:
+@dataclass(frozen=True)
+class _Generation:
+    """The arguments of `generate_qa_dataset`; `threads` as in `CallOptions`."""
+
+    llm: LLM | None
+    use_llm: bool
+    questions: Sequence[RealQuestion]
+    unseen_documents: float
+    seed: int
+    options: QuestionOptions
+    threads: bool
+
+    def __post_init__(self) -> None:
+        if isinstance(self.llm, str):
+            raise InputError(f"llm is {self.llm!r}: give a LlamaIndex LLM, or resolve_llm({self.llm!r})")
+        if not 0 <= self.unseen_documents < 1:
+            raise InputError(f"unseen_documents is {self.unseen_documents:g}: give a share from 0 to less than 1")
+
+    async def run(self, nodes: Sequence[BaseNode]) -> GeneratedDataset:
+        corpus = QADataset(passages_from_nodes(nodes), {}, {})
+        real, dropped = locate_questions(self.questions, corpus)
+        warn_if_few(real)
+        picked, unusable = self._located_picks(corpus)
+        pairs = await asyncio.to_thread(self._pairs_without_llm, corpus)
+        llm = self._resolve_llm()
+        found = await self._ask_llm(corpus, llm)
+        pairs += found.pairs
+        if not pairs:
+            raise InputError(
+                "no question could be made: the passages are too short (sentences of 6 words or more are needed)"
+            )
+        kept, filtered = await asyncio.to_thread(self._filter, pairs, corpus)
+        kept, rejected, judge_requests = await self._judge(kept, corpus, found.styles)
+        plan = SplitPlan(
+            training={SENTENCE, HEADING} | (found.styles if self.use_llm else set()), evaluation=found.styles,
+            unseen_documents=self.unseen_documents, seed=self.seed,
+        )  # fmt: skip
+        dataset, left_out = await asyncio.to_thread(assemble, corpus, kept, real, picked, plan)
+        dropped += [*unusable, *found.dropped, *filtered, *rejected, *left_out]
+        if not dataset.qrels.get("train"):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in count_by_reason(dropped).most_common(3))
+            raise InputError(
+                f"no training question is left of {len(pairs)} ({reasons or 'none was dropped'}): more or longer "
+                "documents are needed"
+            )
+        info = {
+            "made_by": "rag_ft",
+            "llm": llm.metadata.model_name if llm is not None else "none",
+            "seed": self.seed,
+            "styles": dict(Counter(query.source for query in dataset.queries.values())),
+            "dropped": dict(count_by_reason(dropped)),
+        }
+        return GeneratedDataset(dataset.with_info(info), dropped, found.requests + judge_requests)
+
+    def _located_picks(self, corpus: QADataset) -> tuple[list[LocatedQuestion], list[DroppedRow]]:
+        if self.options.feedback is None:
+            return [], []
+        questions, unusable = questions_from_feedback(self.options.feedback, corpus.passages)
+        located, missing = locate_questions(questions, corpus, "picked")
+        return located, unusable + missing
+
+    def _pairs_without_llm(self, corpus: QADataset) -> list[Pair]:
+        per_passage = min(MAX_SENTENCES, max(1, math.ceil(TARGET_PAIRS / len(corpus.passages))))
+        return questions_without_llm(list(corpus.passages.values()), per_passage, self.seed)
+
+    def _resolve_llm(self) -> LLM | None:
         from llama_index.core import Settings
 
-        model = llm or Settings.llm
+        return (self.llm or Settings.llm) if self.use_llm else None
+
+    async def _ask_llm(self, corpus: QADataset, llm: LLM | None) -> LLMQuestions:
+        if llm is None:
+            return LLMQuestions([], [], 0, {KEY_PHRASES})
         passages = list(corpus.passages.values())
-        found = await ask_questions(passages, model, asking, seed=seed, threads=threads, show_progress=show_progress)
-        asked = found.pairs
-        dropped += found.dropped
-        requests += found.requests
-        pairs += asked
-        evaluating = found.styles
-    if not pairs:
-        raise InputError(
-            "no question could be made: the passages are too short (sentences of 6 words or more are needed)"
-        )
-    kept, filtered = await asyncio.to_thread(_filter, pairs, corpus, filters, show_progress)
-    dropped += filtered
-    if asking.judge is not None:
-        kept, judged, sent = await judge_questions(
-            kept, corpus.passages, asking.judge, evaluating, asking, threads, show_progress
-        )
-        dropped += judged
-        requests += sent
-    training = {SENTENCE, HEADING} | (evaluating if use_llm else set())
-    dataset, left_out = await asyncio.to_thread(
-        assemble, corpus, kept, real, training, evaluating, seed, new_documents, picked
-    )
-    dropped += left_out
-    if not dataset.qrels.get("train"):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in summary(dropped).most_common(3))
-        raise InputError(
-            f"no training question is left of {len(pairs)} ({reasons or 'none was dropped'}): more or longer documents "
-            "are needed"
-        )
-    info: dict[str, Any] = {
-        "made_by": "rag_ft",
-        "llm": model.metadata.model_name if model is not None else "none",
-        "seed": seed,
-        "styles": dict(Counter(query.source for query in dataset.queries.values())),
-        "dropped": dict(summary(dropped)),
-    }
-    return GeneratedDataset(dataset.with_info(info), dropped, requests)
+        return await generate_questions(passages, llm, self.options, seed=self.seed, threads=self.threads)
 
+    def _filter(self, pairs: Sequence[Pair], corpus: QADataset) -> tuple[list[Pair], list[DroppedRow]]:
+        reason = f"its passage nearly repeats in more than {MAX_DOCUMENTS_OF_REPEAT} documents"
+        dropped = [dropped_row(query, passage, reason) for query, passage in pairs if passage in corpus.boilerplate]
+        kept, filtered = filter_questions(
+            [pair for pair in pairs if pair[1] not in corpus.boilerplate], corpus.passages, self.options.filters,
+            groups=corpus.near_duplicates, show_progress=self.options.show_progress,
+        )  # fmt: skip
+        return kept, dropped + filtered
 
-def _picked(feedback: str | Path | Votes | None, corpus: QADataset) -> tuple[list[Located], list[Row]]:
-    if feedback is None:
-        return [], []
-    found, dropped = questions_from_feedback(feedback, corpus.passages)
-    located, lost = make_real(found, corpus, "picked")
-    return located, dropped + lost
-
-
-def _without_llm(passages: dict[str, Passage], seed: int) -> list[Pair]:
-    per_passage = min(MOST_SENTENCES, max(1, math.ceil(ENOUGH_PAIRS / len(passages))))
-    return questions_without_llm(list(passages.values()), per_passage, seed)
-
-
-def _filter(
-    pairs: Sequence[Pair], corpus: QADataset, filters: Filters | None, show_progress: bool
-) -> tuple[list[Pair], list[Row]]:
-    from rag_ft.dataset.units import MAX_DOCUMENTS_OF_REPEAT
-
-    common = corpus.boilerplate
-    reason = f"its passage nearly repeats in more than {MAX_DOCUMENTS_OF_REPEAT} documents"
-    dropped = [dropped_row(query, passage, reason) for query, passage in pairs if passage in common]
-    pairs = [(query, passage) for query, passage in pairs if passage not in common]
-    kept, filtered = filter_questions(
-        pairs, corpus.passages, filters, groups=corpus.near_duplicates, show_progress=show_progress
-    )
-    return kept, dropped + filtered
+    async def _judge(
+        self, pairs: list[Pair], corpus: QADataset, sources: Set[str]
+    ) -> tuple[list[Pair], list[DroppedRow], int]:
+        judge = self.options.judge
+        if judge is None:
+            return pairs, [], 0
+        return await judge_questions(pairs, corpus.passages, judge, sources, self.options, threads=self.threads)

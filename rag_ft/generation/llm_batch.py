@@ -1,4 +1,4 @@
-"""Prompts -> answers through the OpenAI Batch API: half the price, within a day, and a restart goes on with it.
+"""Responses of an LLM from the OpenAI Batch API: half the price, within a day, and a restart resumes what was sent.
 
 Source: the Batch API reference, platform.openai.com/docs/api-reference/batch.
 """
@@ -6,133 +6,100 @@ Source: the Batch API reference, platform.openai.com/docs/api-reference/batch.
 from __future__ import annotations
 
 import json
-import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.errors import InputError, OutsideError, require_package, without_secrets
+from rag_ft.errors import InputError, OutsideError, require_package
 from rag_ft.generation.journal import Journal
-from rag_ft.generation.llm_calls import ASKED, Answers, Call, NoUsableAnswerError
-from rag_ft.generation.prompts import REMINDER, is_json
-from rag_ft.remote.openai_batch import BatchJob, Line
+from rag_ft.generation.llm_calls import MAX_PROMPTS, LLMRequest, LLMResponses, NoUsableResponseError
+from rag_ft.generation.prompts import REMINDER
+from rag_ft.generation.responses import is_json
+from rag_ft.remote.openai_batch import BatchJob, BatchTask, LineResult
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from openai import OpenAI
 
-logger = logging.getLogger(__name__)
-
-MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
-"""Of one batch; the API takes 50,000 requests and 200 MB."""
-
-ROUNDS = 3
-"""Failed lines are sent again in a further batch, so often in all."""
+MAX_REQUESTS, MAX_BYTES = 50_000, 190_000_000
+"""Limits of one batch; the API takes 50,000 requests and 200 MB."""
 
 
-def answer_in_batches(
+def send_in_batches(
     llm: LLM,
-    calls: Sequence[Call],
+    requests: Sequence[LLMRequest],
     journal: Journal,
     *,
     stop: threading.Event | None = None,
-    poll_seconds: float | None = None,
     show_progress: bool = False,
-) -> Answers:
-    """Answer calls through the Batch API, those in the journal from there.
+) -> LLMResponses:
+    """Send requests through the Batch API, except those whose response is in the journal.
 
-    Each batch bears the name of this journal's job and is written down beside the journal as soon as the server has
-    given it an id: a run that was stopped goes on waiting for it and pays nothing twice. Lines that failed, that
-    expired, or whose answer is not what was asked for go into a further batch, three times in all.
+    The ids of the batches are noted beside the journal: a run that was stopped waits for its batches again and pays
+    for nothing twice. Lines that failed, expired or have no usable response go into a further batch, up to three
+    times in all.
 
     Args:
-        llm: LlamaIndex's `OpenAI` or `OpenAILike`: its model, key, address and settings are used.
-        calls: what to ask; calls with one key are asked once.
-        journal: open, and in a file.
-        stop: set by another thread, it ends the waiting; the batches run on, and the next call goes on with them.
-        poll_seconds: between two looks at a batch; 5, growing to 60, where None.
-        show_progress: a progress bar.
+        llm: LlamaIndex's `OpenAI` or `OpenAILike`, whose model, key, address and settings are used.
+        requests: the requests; those with the same key are sent once.
+        journal: an open journal in a file.
+        stop: another thread sets it to end the waiting; the batches run on, and the next call resumes them.
+        show_progress: show a progress bar.
 
     Raises:
-        InputError: where the LLM is not OpenAI's, or the journal has no file.
-        OutsideError: where the server refuses a batch or cannot be reached; the same call goes on.
+        InputError: if the LLM is not OpenAI's, or the journal has no file.
+        OutsideError: if the server refuses a batch or cannot be reached; the same call resumes.
     """
     require_package("openai", "openai", "the Batch API")
     if journal.file is None:
         raise InputError("the Batch API needs a journal in a file: a batch may take a day, and a stopped run goes on")
-    distinct = {call.key: call for call in calls}
-    result = Answers()
-    job = BatchJob(_client(llm), journal.file, "/v1/chat/completions", stop or threading.Event())
+    distinct = {request.key: request for request in requests}
+    failures: dict[str, str] = {}
     settings = _settings(llm)
 
-    def collect(lenient: bool) -> None:
-        for lines in job.results(poll_seconds, show_progress):
-            taken = [found for line in lines if (found := _taken(line, distinct, result.failures, lenient))]
-            journal.record([(key, answer) for key, answer in dict(taken).items() if key not in journal.responses])
+    def missing(round_number: int) -> list[tuple[str, dict[str, Any]]]:
+        left = [request for key, request in distinct.items() if key not in journal.responses]
+        prompts = {request.key: request.prompt + (REMINDER if round_number > 1 else "") for request in left}
+        return [
+            (key, settings | {"messages": [{"role": "user", "content": prompt}]}) for key, prompt in prompts.items()
+        ]
 
-    # What an earlier run has sent is waited for before anything is sent again.
-    collect(lenient=False)
-    for turn in range(ROUNDS):
-        left = [call for key, call in distinct.items() if key not in journal.responses]
-        if not left:
-            break
-        if turn:
-            logger.info("batch: %d lines failed and are sent again", len(left))
-        for part in _parts(left, settings, again=turn > 0):
-            job.send(part)
-            result.requests += len(part)
-        collect(lenient=turn + 1 >= ASKED)
-    result.answers = {key: journal.responses[key] for key in distinct if key in journal.responses}
-    result.failures = {key: reason for key, reason in result.failures.items() if key not in result.answers}
-    if distinct and not result.answers:
-        reason = next(iter(result.failures.values()), "no line came back")
-        raise OutsideError(f"all {len(distinct)} lines of the batch failed ({reason}): mend it and run again")
-    return result
+    def store(results: list[LineResult], round_number: int) -> None:
+        read = [_read(result, distinct, failures, round_number >= MAX_PROMPTS) for result in results]
+        new = dict(found for found in read if found is not None and found[0] not in journal.responses)
+        journal.record(list(new.items()))
 
-
-def _parts(calls: Sequence[Call], settings: dict[str, Any], again: bool) -> Iterator[list[Line]]:
-    """The lines of the request files: each within the limits of one batch."""
-    part: list[Line] = []
-    size = 0
-    for call in calls:
-        prompt = call.prompt + (REMINDER if again else "")
-        line = {
-            "custom_id": call.key,
-            "method": "POST",
-            "url": "/v1/chat/completions",
-            "body": settings | {"messages": [{"role": "user", "content": prompt}]},
-        }
-        length = len(json.dumps(line, ensure_ascii=False).encode()) + 1
-        if part and (len(part) == MOST_REQUESTS or size + length > MOST_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(line)
-        size += length
-    if part:
-        yield part
+    job = BatchJob(_client(llm), journal.file, "/v1/chat/completions", stop, show_progress)
+    task = BatchTask(
+        missing=missing, store=store, max_requests=MAX_REQUESTS, max_size=MAX_BYTES,
+        size_of=lambda line: len(json.dumps(line, ensure_ascii=False).encode()) + 1,
+    )  # fmt: skip
+    sent = job.run(task)
+    found = {key: journal.responses[key] for key in distinct if key in journal.responses}
+    if distinct and not found:
+        reason = next(iter(failures.values()), "no line came back")
+        raise OutsideError(f"all {len(distinct)} lines of the batch failed ({reason}): fix it and run again")
+    return LLMResponses(found, {key: reason for key, reason in failures.items() if key not in found}, sent)
 
 
-def _taken(line: Line, calls: dict[str, Call], failures: dict[str, str], lenient: bool) -> tuple[str, str] | None:
-    """(key, answer) of one line of a result file; a line without a usable answer is put among the failures."""
-    key = str(line.get("custom_id"))
-    call = calls.get(key)
-    response = line.get("response") or {}
-    body = response.get("body") or {}
+def _read(
+    result: LineResult, requests: dict[str, LLMRequest], failures: dict[str, str], lenient: bool
+) -> tuple[str, str] | None:
+    """Return the (key, response) of a result; a result without a usable response becomes a failure."""
+    request = requests.get(result.custom_id)
     try:
-        answer = body["choices"][0]["message"]["content"]
+        response = result.body["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
-        answer = None
-    if call is None:
-        # Of a plan that has changed since, and is paid for: it is kept, and may be wanted again.
-        return (key, answer) if isinstance(answer, str) and is_json(answer) else None
-    if not isinstance(answer, str):
-        error = line.get("error") or (body.get("error") if isinstance(body, dict) else None) or {}
-        reason = error.get("message") or error.get("code") or f"status {response.get('status_code')}"
-        failures[call.key] = f"the LLM failed: {without_secrets(str(reason))[:120]}"
+        response = None
+    if request is None:
+        # The plan has changed since this was sent. It is paid for and may be needed again.
+        return (result.custom_id, response) if isinstance(response, str) and is_json(response) else None
+    if not isinstance(response, str):
+        failures[request.key] = f"the LLM failed: {result.reason}"
         return None
-    if call.strict(answer) or (lenient and call.lenient(answer)):
-        return call.key, answer
-    failures[call.key] = str(NoUsableAnswerError(answer))
+    if request.is_valid(response) or (lenient and request.is_usable(response)):
+        return request.key, response
+    failures[request.key] = str(NoUsableResponseError(response))
     return None
 
 
@@ -152,7 +119,7 @@ def _client(llm: LLM) -> OpenAI:
 
 
 def _settings(llm: LLM) -> dict[str, Any]:
-    """What LlamaIndex's LLM would send beside the messages."""
+    """Return what LlamaIndex's LLM would send beside the messages."""
     own = getattr(llm, "_get_model_kwargs", None)
     settings: dict[str, Any] = dict(own()) if own else {"model": llm.metadata.model_name}
     settings.pop("stream", None)

@@ -1,4 +1,4 @@
-"""What asking an LLM will take, before the first call."""
+"""The cost of asking an LLM, estimated before the first call."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
 TOKENS_PER_QUESTION, TOKENS_PER_ANSWER = 35, 90
-"""Tokens of a written question in JSON, and of an answer with its evidence."""
+"""Tokens of a question or a verdict in JSON, and of an answer with its evidence."""
 
 
-def estimate(llm: LLM, prompts: Sequence[str], questions: int, answers: bool = False, batch: bool = False) -> Estimate:
-    """Estimate what prompts will take.
+def estimate(llm: LLM, prompts: Sequence[str], output_tokens: int, batch: bool = False) -> Estimate:
+    """Estimate the calls, tokens and dollars that prompts take.
 
     Args:
-        llm: who is asked.
-        prompts: all of them.
-        questions: asked for by each prompt.
-        answers: whether each question comes with an answer.
-        batch: whether they go through the Batch API.
+        llm: any LlamaIndex LLM.
+        prompts: the prompts.
+        output_tokens: number of tokens in a response.
+        batch: whether the prompts go through the Batch API.
     """
-    tokens_in = count_tokens(prompts)
-    tokens_out = len(prompts) * questions * (TOKENS_PER_QUESTION + (TOKENS_PER_ANSWER if answers else 0))
+    tokens_in, tokens_out = count_tokens(prompts), len(prompts) * output_tokens
     name = llm.metadata.model_name
-    if hasattr(llm, "complete_many"):  # on this machine
+    if hasattr(llm, "complete_many"):  # a local LLM is free
         return Estimate(name, len(prompts), tokens_in, tokens_out, 0.0)
     address = str(getattr(llm, "api_base", "") or getattr(llm, "base_url", "") or "")
     return Estimate(name, len(prompts), tokens_in, tokens_out, dollars(name, address, tokens_in, tokens_out, batch))

@@ -1,18 +1,21 @@
-"""The optional judge: an LLM that is shown each generated question with its passage and may drop it."""
+"""The optional judge: an LLM that reads each generated question with its passage and can drop it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence, Set
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rag_ft.dataset.dropped import DroppedRow, dropped_row
 from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.generation.filters import Pair, Row, dropped_row
+from rag_ft.generation.filters import Pair
 from rag_ft.generation.journal import request_key
-from rag_ft.generation.llm_calls import Call
-from rag_ft.generation.llm_questions import Asking, answer_all, llm_identity
-from rag_ft.generation.prompts import JUDGE_PROMPT, fenced, verdict_in
+from rag_ft.generation.llm_calls import LLMRequest
+from rag_ft.generation.llm_estimate import TOKENS_PER_QUESTION
+from rag_ft.generation.llm_questions import llm_identity, send_with_options
+from rag_ft.generation.prompts import JUDGE_PROMPT, fenced
+from rag_ft.generation.question_options import QuestionOptions
+from rag_ft.generation.responses import verdict_in
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -25,56 +28,46 @@ async def judge_questions(
     pairs: Sequence[Pair],
     passages: dict[str, Passage],
     judge: LLM,
-    styles: Set[str],
-    asking: Asking,
+    sources: Set[str],
+    options: QuestionOptions,
+    *,
     threads: bool,
-    show_progress: bool,
-) -> tuple[list[Pair], list[Row], int]:
-    """Ask a judge about each question of these styles.
+) -> tuple[list[Pair], list[DroppedRow], int]:
+    """Ask a judge about each question from some sources.
 
-    A question that the judge says nothing usable about stays: the other filters have let it pass.
+    A question without a usable verdict stays: the other filters have accepted it.
 
     Returns:
-        The pairs that stay, a row for `dropped.jsonl` for each one that does not, and the number of requests.
+        The pairs that stay, a row of `dropped.jsonl` for each other one, and the number of requests.
 
     Raises:
-        OutsideError: where the judge fails again and again; its answers are in the journal.
+        OutsideError: if the judge fails again and again; its responses so far are in the journal.
     """
     identity = llm_identity(judge)
-    calls: dict[str, Call] = {}
+    requests: dict[str, LLMRequest] = {}
     for query, passage in pairs:
-        if query.source in styles:
-            text = JUDGE_PROMPT.format(passage=fenced(passages[passage].text), question=fenced(query.text))
-            calls[query.id] = Call(request_key(identity, text), text, _is_verdict, _is_anything)
-    result = await answer_all(
-        judge,
-        list(calls.values()),
-        replace(asking, answers=False),
-        questions=1,
-        threads=threads,
-        show_progress=show_progress,
-        description="judge",
+        if query.source in sources:
+            prompt = JUDGE_PROMPT.format(passage=fenced(passages[passage].text), question=fenced(query.text))
+            requests[query.id] = LLMRequest(request_key(identity, prompt), prompt, _is_verdict)
+    result = await send_with_options(
+        judge, list(requests.values()), options, output_tokens=TOKENS_PER_QUESTION, description="judge", threads=threads
     )
-    kept: list[Pair] = []
-    dropped: list[Row] = []
-    told = sum(verdict_in(answer) is not None for answer in result.answers.values())
-    if told < len(calls):
+    usable = sum(map(_is_verdict, result.responses.values()))
+    if usable < len(requests):
         logger.warning(
-            "the judge said nothing usable about %d of %d questions: these stay", len(calls) - told, len(calls)
+            "the judge said nothing usable about %d of %d questions: these stay", len(requests) - usable, len(requests)
         )
+    kept: list[Pair] = []
+    dropped: list[DroppedRow] = []
     for query, passage in pairs:
-        answer = result.answers.get(calls[query.id].key, "") if query.id in calls else ""
-        keep, reason = verdict_in(answer) or (True, "")
+        response = result.responses.get(requests[query.id].key, "") if query.id in requests else ""
+        keep, reason = verdict_in(response) or (True, "")
         if keep:
             kept.append((query, passage))
         else:
             dropped.append(dropped_row(query, passage, f"the judge: {reason or 'no'}"))
-    return kept, dropped, result.requests
+    return kept, dropped, result.sent
 
 
-def _is_verdict(answer: str) -> bool:
-    return verdict_in(answer) is not None
-
-
-def _is_anything(answer: str) -> bool:
-    return True
+def _is_verdict(response: str) -> bool:
+    return verdict_in(response) is not None

@@ -1,6 +1,9 @@
-"""What is sent to a server: retries, deadlines, cost estimates, and the OpenAI Batch API."""
+"""Requests to a server: retries, cost estimates, the OpenAI Batch API, and coroutines run from synchronous code.
+
+The LLM calls of `generation` and the embedding client build on it. It knows neither prompts nor vectors.
+"""
 
 import lazy_loader
 
-# The public names stand in the stub beside this file, once; each module is loaded when one of them is first used.
+# The stub beside this file lists the public names. A module is loaded when one of its names is first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

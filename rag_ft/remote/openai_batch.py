@@ -1,4 +1,4 @@
-"""The OpenAI Batch API: files of requests, answered within a day at half the price; a restart goes on with them.
+"""The OpenAI Batch API: files of requests, answered within a day at half the price. A restart resumes them.
 
 Source: the Batch API reference, platform.openai.com/docs/api-reference/batch.
 """
@@ -10,14 +10,15 @@ import json
 import logging
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm.auto import tqdm
 
-from rag_ft.errors import OutsideError
+from rag_ft.errors import OutsideError, without_secrets
 from rag_ft.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -25,35 +26,93 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LISTED = 2000
-"""Batches of the account, the newest first, among which one that was started and not noted is looked for."""
+MAX_LISTED = 2000
+"""How many of the account's newest batches are searched for one that was started but not noted."""
 
 FIRST_POLL, LONGEST_POLL = 5.0, 60.0
-"""Seconds between two looks at a batch: more as it takes longer."""
+"""Seconds between two polls of a batch. They grow while the batch takes longer."""
+
+ROUNDS = 3
+"""How often a request is sent at most: each round sends what failed in the one before."""
 
 ENDED = {"completed", "failed", "expired", "cancelled"}
 
 Endpoint = Literal["/v1/chat/completions", "/v1/embeddings"]
 
 Line = dict[str, Any]
-"""A request, or its result."""
+"""A request, as one line of a batch file."""
+
+
+@dataclass(frozen=True)
+class LineResult:
+    """The result of one request.
+
+    Attributes:
+        custom_id: the id of the request.
+        body: the body of the response; empty if there is none.
+        reason: what the server says about a failure; the status of the response otherwise.
+    """
+
+    custom_id: str
+    body: dict[str, Any]
+    reason: str
+
+    @staticmethod
+    def of(line: Line) -> LineResult:
+        """Read a line of an output or error file."""
+        response = line.get("response") or {}
+        body = response.get("body") or {}
+        if not isinstance(body, dict):
+            body = {}
+        error = line.get("error") or body.get("error") or {}
+        reason = error.get("message") or error.get("code") or f"status {response.get('status_code')}"
+        return LineResult(str(line.get("custom_id")), body, without_secrets(str(reason))[:120])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTask:
+    """What is to be done in batches.
+
+    Attributes:
+        missing: returns the (id, request body) pairs without a stored answer; its argument is the number of the round.
+        store: stores the answers among results; its arguments are the results and the number of the round in which
+            they were sent, 0 for those of an earlier run.
+        max_requests: number of requests in one batch.
+        max_size: total size of the requests in one batch.
+        size_of: the size of a request.
+    """
+
+    missing: Callable[[int], Sequence[tuple[str, dict[str, Any]]]]
+    store: Callable[[list[LineResult], int], None]
+    max_requests: int
+    max_size: int
+    size_of: Callable[[Line], int]
 
 
 class BatchJob:
-    """The batches whose answers go into one file: sent, waited for, and collected.
+    """The batches whose answers go into one file.
 
     Args:
         client: the OpenAI client.
-        journal: where the answers go; the batches' ids are kept beside it (`NAME.batches.json`).
-        endpoint: what each line asks, like `/v1/embeddings`.
-        stop: ends the waiting.
+        answers: the file of the answers. The ids of the batches are kept beside it (`NAME.batches.json`).
+        endpoint: the endpoint that answers each line.
+        stop: another thread sets it to end the waiting; the batches keep running.
+        show_progress: show a progress bar.
     """
 
-    def __init__(self, client: OpenAI, journal: Path, endpoint: Endpoint, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        client: OpenAI,
+        answers: Path,
+        endpoint: Endpoint,
+        stop: threading.Event | None = None,
+        show_progress: bool = False,
+    ) -> None:
         self.client = client
         self.endpoint = endpoint
-        self.stop = stop
-        self.file = journal.with_name(f"{journal.name}.batches.json")
+        self.stop = stop or threading.Event()
+        self.show_progress = show_progress
+        self.file = answers.with_name(f"{answers.name}.batches.json")
         known = read_json(self.file) if self.file.exists() else {}
         self.name: str = known.get("job") or uuid.uuid4().hex
         self.open: list[str] = known.get("open", [])
@@ -61,24 +120,67 @@ class BatchJob:
         if known:
             self._find_unnoted()
 
+    def run(self, task: BatchTask) -> int:
+        """Send what is missing and store the answers, in at most `ROUNDS` rounds; return the number of requests sent.
+
+        Each batch is noted as soon as the server has given it an id. The batches that an earlier run sent are
+        collected before anything is sent, so nothing is paid for twice.
+
+        Raises:
+            OutsideError: if the server refuses a batch or cannot be reached; the same call resumes.
+        """
+        sent = 0
+        self._collect(task, 0)
+        for round_number in range(1, ROUNDS + 1):
+            missing = task.missing(round_number)
+            if not missing:
+                break
+            if round_number > 1:
+                logger.info("batch: %d lines failed and are sent again", len(missing))
+            lines = ({"custom_id": key, "method": "POST", "url": self.endpoint, "body": body} for key, body in missing)
+            for part in _split(lines, task):
+                self._send(part)
+                sent += len(part)
+            self._collect(task, round_number)
+        return sent
+
+    def _collect(self, task: BatchTask, round_number: int) -> None:
+        for identifier in list(self.open):
+            task.store(self._results(identifier), round_number)
+            self._close(identifier)
+
+    def _results(self, identifier: str) -> list[LineResult]:
+        with _clear_failures():
+            batch = self._wait(identifier)
+            files = [file for file in (batch.output_file_id, batch.error_file_id) if file]
+            texts = [self.client.files.content(file).text for file in files]
+        if not texts and batch.status in ("failed", "cancelled"):
+            self._close(identifier)
+            errors = getattr(batch.errors, "data", None) or []
+            reason = errors[0].message if errors else "no reason given"
+            raise OutsideError(f"the batch {identifier} {batch.status} ({str(reason)[:200]}): run again")
+        results = []
+        for line in (line for text in texts for line in text.splitlines()):
+            with contextlib.suppress(ValueError):
+                if isinstance(row := json.loads(line), dict):
+                    results.append(LineResult.of(row))
+        return results
+
     def _find_unnoted(self) -> None:
-        """A run that was killed between the server's yes and our note of it has left a batch that bears our name."""
-        with batch_failures():
-            for batch in islice(self.client.batches.list(limit=100), LISTED):
+        """Find a batch of this job that was started by a run that was killed before it noted the id."""
+        with _clear_failures():
+            for batch in islice(self.client.batches.list(limit=100), MAX_LISTED):
                 ours = (batch.metadata or {}).get("rag_ft") == self.name
                 if ours and batch.id not in self.open and batch.id not in self.collected:
                     self.open.append(batch.id)
 
-    def _note(self) -> None:
-        write_json(self.file, {"job": self.name, "open": self.open, "collected": self.collected})
-
-    def send(self, lines: Sequence[Line]) -> None:
+    def _send(self, lines: Sequence[Line]) -> None:
         """Upload the lines and start a batch of them; its id is on the disk when this returns."""
         content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
         self._note()
-        with batch_failures():
+        with _clear_failures():
             uploaded = self.client.files.create(file=("rag_ft.jsonl", content), purpose="batch")
-            # Not repeated by the client: the server may have begun it although its answer was lost.
+            # The client must not retry: the server may have started the batch although its response was lost.
             started = self.client.with_options(max_retries=0).batches.create(
                 input_file_id=uploaded.id,
                 endpoint=self.endpoint,
@@ -89,29 +191,9 @@ class BatchJob:
         self._note()
         logger.info("batch %s: %d requests", started.id, len(lines))
 
-    def results(self, poll_seconds: float | None, show_progress: bool) -> Iterator[list[Line]]:
-        """The lines of each open batch when it has ended; it is collected when the next one is asked for."""
-        for identifier in list(self.open):
-            with batch_failures():
-                batch = self._wait(identifier, poll_seconds, show_progress)
-                files = [file for file in (batch.output_file_id, batch.error_file_id) if file]
-                texts = [self.client.files.content(file).text for file in files]
-            if not texts and batch.status in ("failed", "cancelled"):
-                self._collected(identifier)
-                errors = getattr(batch.errors, "data", None) or []
-                reason = errors[0].message if errors else "no reason given"
-                raise OutsideError(f"the batch {identifier} {batch.status} ({str(reason)[:200]}): run again")
-            lines = []
-            for text in texts:
-                for line in text.splitlines():
-                    with contextlib.suppress(ValueError):
-                        lines.append(json.loads(line))
-            yield [line for line in lines if isinstance(line, dict)]
-            self._collected(identifier)
-
-    def _wait(self, identifier: str, poll_seconds: float | None, show_progress: bool) -> Any:
-        pause = poll_seconds or FIRST_POLL
-        with tqdm(desc=f"batch {identifier[:20]}", unit="request", disable=not show_progress) as bar:
+    def _wait(self, identifier: str) -> Any:
+        pause = FIRST_POLL
+        with tqdm(desc=f"batch {identifier[:20]}", unit="request", disable=not self.show_progress) as bar:
             while True:
                 batch = self.client.batches.retrieve(identifier)
                 if counts := batch.request_counts:
@@ -122,27 +204,44 @@ class BatchJob:
                     return batch
                 if self.stop.wait(pause):
                     raise OutsideError(f"stopped: the batch {identifier} runs on, the same command goes on with it")
-                pause = pause if poll_seconds else min(LONGEST_POLL, pause * 1.3)
+                pause = min(LONGEST_POLL, pause * 1.3)
 
-    def _collected(self, identifier: str) -> None:
+    def _close(self, identifier: str) -> None:
         self.open.remove(identifier)
         self.collected.append(identifier)
         self._note()
 
+    def _note(self) -> None:
+        write_json(self.file, {"job": self.name, "open": self.open, "collected": self.collected})
+
+
+def _split(lines: Iterable[Line], task: BatchTask) -> Iterator[list[Line]]:
+    """Split requests into parts that are within the limits of one batch."""
+    part: list[Line] = []
+    size = 0
+    for line in lines:
+        length = task.size_of(line)
+        if part and (len(part) == task.max_requests or size + length > task.max_size):
+            yield part
+            part, size = [], 0
+        part.append(line)
+        size += length
+    if part:
+        yield part
+
 
 @contextlib.contextmanager
-def batch_failures() -> Iterator[None]:
-    """Turn the client's errors into one clear line; keys never stand in it."""
+def _clear_failures() -> Iterator[None]:
+    """Turn the client's errors into one clear line without keys."""
     import openai
 
-    what = "the Batch API"
     try:
         yield
     except openai.APIStatusError as error:
         raise OutsideError(
-            f"{what} answered {error.status_code}: what was done is kept, the same command goes on"
+            f"the Batch API answered {error.status_code}: what was done is kept, the same command goes on"
         ) from error
     except openai.APIError as error:
         raise OutsideError(
-            f"{what} cannot be reached ({type(error).__name__}): what was done is kept, the same command goes on"
+            f"the Batch API cannot be reached ({type(error).__name__}): what was done is kept, the same command goes on"
         ) from error

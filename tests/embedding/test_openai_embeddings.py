@@ -23,15 +23,13 @@ from rag_ft import FineTunedEmbedding
 from rag_ft.adapters import train_adapter
 from rag_ft.cli import app
 from rag_ft.dataset import write_beir
-from rag_ft.embedding import AdapterEmbedding, CachedEmbedding, RequestPolicy, VectorCache
+from rag_ft.embedding import AdapterEmbedding, CachedEmbedding, RequestPolicy, VectorCache, embedding_batch
 from rag_ft.embedding import client as vectors
-from rag_ft.embedding import embedding_batch as openai_batch
 from rag_ft.embedding.client import EmbeddingClient
 from rag_ft.embedding.identity import PROBES
 from rag_ft.embedding.openai_api import openai_embedding
 from rag_ft.errors import InputError, OutsideError
-from rag_ft.remote import openai_batch as batch_job
-from rag_ft.remote import retries
+from rag_ft.remote import openai_batch, retries
 
 pytest.importorskip("llama_index.embeddings.openai", reason="pip install 'rag-ft[openai]'")
 
@@ -43,7 +41,7 @@ TEXTS = [f"Form {n} is signed in harbour {n}." for n in range(60)]
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[State, str]]:
     monkeypatch.setattr(vectors, "pause_before_next", lambda state: 0.01)
     monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *rest: 0.01)
-    monkeypatch.setattr(batch_job, "FIRST_POLL", 0.05)
+    monkeypatch.setattr(openai_batch, "FIRST_POLL", 0.05)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("RAG_FT_CACHE", str(tmp_path / "cache"))
     running, state, address = serve()
@@ -126,10 +124,11 @@ def test_a_killed_run_goes_on_without_paying_twice(server: tuple[State, str], tm
     state.latency = 0.05
     write_beir(jargon_dataset(), tmp_path / "data")
     program = (
-        "import sys; from rag_ft import RequestPolicy, load_dataset, train_adapter\n"
+        "import sys; from rag_ft import load_dataset\n"
+        "from rag_ft.adapters import train_adapter; from rag_ft.embedding import RequestPolicy\n"
         "from rag_ft.embedding.openai_api import openai_embedding\n"
         "model = openai_embedding('openai:text-embedding-3-small'); model.embed_batch_size = 5\n"
-        "train_adapter(load_dataset(sys.argv[1]), model, sys.argv[2], sending=RequestPolicy(workers=4))"
+        "train_adapter(load_dataset(sys.argv[1]), model, sys.argv[2], request_policy=RequestPolicy(workers=4))"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "data"), str(tmp_path / "adapter")]
     running = subprocess.Popen(command, env=os.environ)
@@ -158,7 +157,7 @@ def test_the_batch_api_brings_the_same_vectors_and_goes_on_after_a_stop(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch_job.BatchJob, "_wait", killed)
+        patch.setattr(openai_batch.BatchJob, "_wait", killed)
         with pytest.raises(KeyboardInterrupt):
             source.embed(TEXTS, "passage")
     state.batches["batch_1"]["_ready"] = 0
@@ -170,7 +169,7 @@ def test_the_batch_api_brings_the_same_vectors_and_goes_on_after_a_stop(
     assert len(state.batches) == 3  # the stopped one, the new texts, those of them that failed
     assert asked_again(state) == 0
     assert {batch["endpoint"] for batch in state.batches.values()} == {"/v1/embeddings"}
-    monkeypatch.setattr(openai_batch, "MOST_TEXTS", 4)
+    monkeypatch.setattr(embedding_batch, "MAX_TEXTS", 4)
     EmbeddingClient(small(), cache, RequestPolicy(batch=True)).embed([f"Yet another {n}" for n in range(10)], "passage")
     assert len(state.batches) == 6
 

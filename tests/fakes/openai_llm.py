@@ -8,7 +8,8 @@ from fakes.openai_server import answer_to
 from fakes.passages import about_in_winter
 from llama_index.core.llms import LLM
 
-from rag_ft.generation.llm_questions import Asking, LLMQuestions, plan_questions
+from rag_ft.generation.llm_questions import LLMQuestions, plan_requests
+from rag_ft.generation.question_options import QuestionOptions
 from rag_ft.generation.resolve_llm import resolve_llm
 
 
@@ -18,14 +19,13 @@ def clerk(address: str) -> LLM:
     return llm
 
 
-def expected(count: int, **asking: object) -> list[tuple[str, str]]:
-    """What the server answers when nothing goes wrong."""
-    nobody = clerk("http://127.0.0.1:9/v1")  # a plan asks nobody
-    plan = plan_questions(about_in_winter(count), nobody, Asking(**asking))  # type: ignore[arg-type]
+def expected(count: int) -> list[tuple[str, str]]:
+    """The questions that the server gives if nothing goes wrong."""
+    llm = clerk("http://127.0.0.1:9/v1")  # a plan sends nothing
     return [
-        (question["question"], call.passage.id)
-        for call in plan
-        for question in json.loads(answer_to(call.call.prompt))["questions"]
+        (question["question"], planned.passage.id)
+        for planned in plan_requests(about_in_winter(count), llm, QuestionOptions())
+        for question in json.loads(answer_to(planned.request.prompt))["questions"]
     ]
 
 

@@ -19,6 +19,7 @@ from rag_ft.dataset import read_labelled_pairs
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.documents.nodes import passages_from_nodes
 from rag_ft.feedback import ShownResults, Votes, questions_from_feedback
+from rag_ft.generation import QuestionOptions
 
 TEXTS = {
     "claims#0": "A Kittiwake is an expenses claim and is filed within thirty days of the journey.",
@@ -182,7 +183,9 @@ def people_who_ask(acme_people: Path, file: Path) -> list[str]:
 def test_feedback_trains_and_no_question_stands_on_two_sides(acme_people: Path, tmp_path: Path) -> None:
     asked = people_who_ask(acme_people, tmp_path / "votes.jsonl")
     nodes = cut_into_nodes(read_documents(acme_people / "documents"))
-    made = generate_qa_dataset(nodes, use_llm=False, feedback=tmp_path / "votes.jsonl").dataset
+    made = generate_qa_dataset(
+        nodes, use_llm=False, question_options=QuestionOptions(feedback=tmp_path / "votes.jsonl")
+    ).dataset
     of = {split: {made.queries[query].text for query in made.qrels[split]} & set(asked) for split in made.splits}
     assert len(of["train"]) > 15
     texts = [(split, text) for split in made.splits for text in of[split]]
@@ -202,10 +205,16 @@ def test_a_run_takes_new_picks_into_account(acme_people: Path, tmp_path: Path) -
     nodes = cut_into_nodes(read_documents(acme_people / "documents"))
 
     def dataset_after_a_run(feedback: object) -> str:
+        options = QuestionOptions(feedback=feedback)  # type: ignore[arg-type]
         fine_tune(
-            nodes, feedback=feedback, use_llm=False, output_dir=tmp_path / "run", base_model="local", max_length=64,
+            nodes,
+            use_llm=False,
+            output_dir=tmp_path / "run",
+            base_model="local",
+            max_length=64,
             max_pairs=48,
-        )  # fmt: skip
+            question_options=options,
+        )
         return json.dumps(json.loads((tmp_path / "run" / "run.json").read_text())["stages"]["dataset"])
 
     before = dataset_after_a_run(tmp_path / "votes.jsonl")

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_ft import InputError, OutsideError
-from rag_ft.ab import judge_votes
-from rag_ft.ab.sessions import side_of
+from rag_ft.ab import decide_from_votes
+from rag_ft.ab.sessions import variant_of
 from rag_ft.feedback import ShownResults, Votes
 from rag_ft.feedback.tally import Tally, tally_of
 from rag_ft.jsonl_log import JsonlLog
@@ -48,11 +48,11 @@ def test_votes_end_in_a_verdict(share_for_b: float, verdict: str, tmp_path: Path
     for number in range(120):
         votes.shown(f"q{number}", "side-by-side", f"user-{number % 30}", "Who?", ShownResults(order=["a", "b"]))
         votes.vote(f"q{number}", "b" if draw.random() < share_for_b else "a")
-    assert judge_votes(votes.tally())[0] == verdict
+    assert decide_from_votes(votes.tally())[0] == verdict
     few = Votes(tmp_path / "few.jsonl")
     few.shown("q", "side-by-side", "user", "Who?", ShownResults(order=["a", "b"]))
     few.vote("q", "b")
-    assert judge_votes(few.tally())[0] == "inconclusive"
+    assert decide_from_votes(few.tally())[0] == "inconclusive"
 
 
 def test_threads_share_writes_and_each_finds_its_vote_in_the_file(tmp_path: Path) -> None:
@@ -187,13 +187,13 @@ def test_a_side_that_is_shown_more_often_wins_nothing_by_it() -> None:
     draw = random.Random(0)
     ratings: dict[str, dict[str, list[float]]] = {"a": {}, "b": {}}
     for number in range(400):
-        side = side_of(f"user-{number}", share=0.1)
+        side = variant_of(f"user-{number}", fraction_b=0.1)
         ratings[side][f"user-{number}"] = [1.0 if draw.random() < 0.7 else -1.0 for _ in range(3)]
-    assert judge_votes(Tally(ratings=ratings))[0] in ("inconclusive", "keep-baseline")
-    low, high = judge_votes(Tally(ratings=ratings))[2].ci95
+    assert decide_from_votes(Tally(ratings=ratings))[0] in ("inconclusive", "keep-baseline")
+    low, high = decide_from_votes(Tally(ratings=ratings))[2].ci95
     assert low < 0 < high
     better = {side: {name: [1.0 if side == "b" else 0.0, 0.5] for name in found} for side, found in ratings.items()}
-    assert judge_votes(Tally(ratings=better))[0] == "ship"
+    assert decide_from_votes(Tally(ratings=better))[0] == "ship"
 
 
 def test_in_a_split_picks_are_ratings_and_a_failed_side_answers_for_its_sessions(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_whatever_stands_in_a_file_is_counted_or_left_out(rows: list[dict[str, A
     shown = {"event": "shown", "query": "q", "question": "Who?"}
     tally = tally_of([*({**shown, **row} for row in rows), *({"event": "pick", "query": "q", **row} for row in rows)])
     assert tally.queries <= len(rows) * 2
-    assert judge_votes(tally)[0] == "inconclusive"
+    assert decide_from_votes(tally)[0] == "inconclusive"
 
 
 def test_lines_that_are_no_votes_are_left_out(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
 from rag_ft.generation import RealQuestion
 from rag_ft.generation.generate import GeneratedDataset
-from rag_ft.generation.split_assembly import LIKE_ANOTHER
+from rag_ft.generation.split_assembly import TOO_SIMILAR
 from rag_ft.training.examples.pairs import pair_examples
 from rag_ft.training.recipe import Recipe
 
@@ -158,7 +158,7 @@ def test_where_all_documents_are_known_all_of_them_train_and_no_held_out_questio
     nodes: list[TextNode], seed: int, real: bool
 ) -> None:
     asked = [RealQuestion(node.text.split(". ")[0] + ".", [node.ref_doc_id or ""]) for node in nodes[::7]]
-    made_of = made(nodes, questions=asked if real else (), new_documents=0.0, seed=seed)
+    made_of = made(nodes, questions=asked if real else (), unseen_documents=0.0, seed=seed)
     dataset = made_of.dataset
     common = dataset.boilerplate
     documents = {passage.document for passage in dataset.passages.values() if passage.id not in common}
@@ -169,7 +169,7 @@ def test_where_all_documents_are_known_all_of_them_train_and_no_held_out_questio
     too_like = {
         dataset.passages[row["passage"]].document
         for row in made_of.dropped
-        if row["reason"] == LIKE_ANOTHER and row["passage"]
+        if row["reason"] == TOO_SIMILAR and row["passage"]
     }
     assert len(too_like & left_out) <= 0.2 * len(too_like | trained)
     unknown = set(dataset.qrels["test"]) - dataset.seen_queries("test")
@@ -182,5 +182,5 @@ def test_where_all_documents_are_known_all_of_them_train_and_no_held_out_questio
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_that_cannot_be_is_refused(share: float) -> None:
-    with pytest.raises(InputError, match=f"new_documents is {share:g}"):
-        generate_qa_dataset(drawn_nodes(16, 0, False, 0), use_llm=False, new_documents=share)
+    with pytest.raises(InputError, match=f"unseen_documents is {share:g}"):
+        generate_qa_dataset(drawn_nodes(16, 0, False, 0), use_llm=False, unseen_documents=share)

@@ -15,18 +15,19 @@ from typer.testing import CliRunner
 from rag_ft import load_dataset
 from rag_ft.cli import app
 from rag_ft.errors import InputError, OutsideError
-from rag_ft.generation import llm_batch as openai_batch
+from rag_ft.generation import llm_batch
 from rag_ft.generation.journal import Journal
-from rag_ft.generation.llm_questions import Asking, ask_questions, questions_from_llm
+from rag_ft.generation.llm_questions import generate_questions, questions_from_llm
 from rag_ft.generation.local_llm import LocalLLM
-from rag_ft.remote import openai_batch as batch_job
+from rag_ft.generation.question_options import QuestionOptions
+from rag_ft.remote import openai_batch
 
 pytest.importorskip("openai", reason="pip install 'rag-ft[openai]'")
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[State, str]]:
-    monkeypatch.setattr(batch_job, "FIRST_POLL", 0.05)
+    monkeypatch.setattr(openai_batch, "FIRST_POLL", 0.05)
     running, state, address = serve()
     state.batch_seconds = 0.2
     yield state, address
@@ -42,7 +43,9 @@ def requested(state: State) -> int:
 def test_a_batch_brings_what_single_calls_bring(server: tuple[State, str], tmp_path: Path) -> None:
     state, address = server
     journal = tmp_path / "journal.jsonl"
-    found = questions_from_llm(about_in_winter(30), clerk(address), journal=journal, batch=True)
+    found = questions_from_llm(
+        about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+    )
     assert texts(found) == expected(30)
     assert (found.requests, requested(state), len(state.batches)) == (30, 30, 1)
     lines = [json.loads(line) for line in state.files["file-1"].decode().splitlines()]
@@ -51,7 +54,9 @@ def test_a_batch_brings_what_single_calls_bring(server: tuple[State, str], tmp_p
     assert len({line["custom_id"] for line in lines}) == 30
     # The journal is the same for both ways: single calls find everything there, and so does a second batch.
     for batch in (False, True):
-        again = questions_from_llm(about_in_winter(30), clerk(address), journal=journal, batch=batch)
+        again = questions_from_llm(
+            about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=batch)
+        )
         assert (texts(again), again.requests) == (texts(found), 0)
     assert requested(state) == 30
 
@@ -60,7 +65,11 @@ def test_a_batch_brings_what_single_calls_bring(server: tuple[State, str], tmp_p
 def test_failed_and_expired_lines_are_sent_again(server: tuple[State, str], endings: list[str], tmp_path: Path) -> None:
     state, address = server
     state.batch_endings = list(endings)
-    found = questions_from_llm(about_in_winter(30), clerk(address), journal=tmp_path / "journal.jsonl", batch=True)
+    found = questions_from_llm(
+        about_in_winter(30),
+        clerk(address),
+        question_options=QuestionOptions(journal=tmp_path / "journal.jsonl", batch=True),
+    )
     assert texts(found) == expected(30)
     assert len(state.batches) == len(endings) + 1
     assert state.stats()["answered_twice"] == 0
@@ -69,7 +78,11 @@ def test_failed_and_expired_lines_are_sent_again(server: tuple[State, str], endi
 def test_what_fails_three_times_is_recorded(server: tuple[State, str], tmp_path: Path) -> None:
     state, address = server
     state.batch_endings = ["partial"] * 3
-    found = questions_from_llm(about_in_winter(30), clerk(address), journal=tmp_path / "journal.jsonl", batch=True)
+    found = questions_from_llm(
+        about_in_winter(30),
+        clerk(address),
+        question_options=QuestionOptions(journal=tmp_path / "journal.jsonl", batch=True),
+    )
     reasons = {row["reason"] for row in found.dropped}
     assert reasons == {"the LLM failed: The server had an error", "no usable answer: 'I cannot'"}
     assert len(found.dropped) + len({passage for _, passage in found.pairs}) == 30
@@ -88,11 +101,15 @@ def test_a_restart_goes_on_with_the_batch_that_runs(
     with monkeypatch.context() as patch:
         patch.setattr(openai_batch.BatchJob, "_wait", killed)
         with pytest.raises(KeyboardInterrupt):
-            questions_from_llm(about_in_winter(30), clerk(address), journal=journal, batch=True)
+            questions_from_llm(
+                about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+            )
     noted = json.loads((tmp_path / "journal.jsonl.batches.json").read_text())
     assert noted["open"] == ["batch_1"]
     state.batches["batch_1"]["_ready"] = 0
-    found = questions_from_llm(about_in_winter(30), clerk(address), journal=journal, batch=True)
+    found = questions_from_llm(
+        about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+    )
     assert texts(found) == expected(30)
     assert requested(state) == 30
 
@@ -102,9 +119,13 @@ def test_a_batch_whose_start_was_not_noted_is_found_again(server: tuple[State, s
     state.batch_endings = ["lost"]
     journal = tmp_path / "journal.jsonl"
     with pytest.raises(OutsideError, match="cannot be reached"):
-        questions_from_llm(about_in_winter(30), clerk(address), journal=journal, batch=True)
+        questions_from_llm(
+            about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+        )
     assert requested(state) == 30
-    found = questions_from_llm(about_in_winter(30), clerk(address), journal=journal, batch=True)
+    found = questions_from_llm(
+        about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+    )
     assert texts(found) == expected(30)
     assert requested(state) == 30
 
@@ -113,23 +134,27 @@ def test_a_half_collected_job_pays_nothing_twice(
     server: tuple[State, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, address = server
-    monkeypatch.setattr(openai_batch, "MOST_REQUESTS", 10)
+    monkeypatch.setattr(llm_batch, "MAX_REQUESTS", 10)
     journal = tmp_path / "journal.jsonl"
-    plain = openai_batch._taken
+    read = llm_batch._read
     seen = []
 
-    def killed_in_the_second(line: dict, *rest: object) -> object:
-        seen.append(line)
+    def killed_in_the_second(result: object, *rest: object) -> object:
+        seen.append(result)
         if len(seen) == 15:
             raise KeyboardInterrupt
-        return plain(line, *rest)  # type: ignore[arg-type]
+        return read(result, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(openai_batch, "_taken", killed_in_the_second)
+        patch.setattr(llm_batch, "_read", killed_in_the_second)
         with pytest.raises(KeyboardInterrupt):
-            questions_from_llm(about_in_winter(30), clerk(address), journal=journal, batch=True)
+            questions_from_llm(
+                about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+            )
     assert len(state.batches) == 3
-    found = questions_from_llm(about_in_winter(30), clerk(address), journal=journal, batch=True)
+    found = questions_from_llm(
+        about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+    )
     assert texts(found) == expected(30)
     assert (len(state.batches), requested(state)) == (3, 30)
 
@@ -139,8 +164,12 @@ def test_a_batch_that_the_server_refuses_is_one_clear_line(server: tuple[State, 
     state.batch_endings = ["failed"]
     journal = tmp_path / "journal.jsonl"
     with pytest.raises(OutsideError, match=r"the batch batch_1 failed \(Enqueued tokens\): run again"):
-        questions_from_llm(about_in_winter(5), clerk(address), journal=journal, batch=True)
-    found = questions_from_llm(about_in_winter(5), clerk(address), journal=journal, batch=True)
+        questions_from_llm(
+            about_in_winter(5), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+        )
+    found = questions_from_llm(
+        about_in_winter(5), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+    )
     assert texts(found) == expected(5)
 
 
@@ -150,9 +179,9 @@ def test_an_interrupt_does_not_wait_for_the_batch(server: tuple[State, str], tmp
     journal = tmp_path / "journal.jsonl"
 
     async def interrupted() -> None:
-        asking = Asking(journal=journal, batch=True)
+        options = QuestionOptions(journal=journal, batch=True)
         running = asyncio.create_task(
-            ask_questions(about_in_winter(30), clerk(address), asking, seed=0, threads=True, show_progress=False)
+            generate_questions(about_in_winter(30), clerk(address), options, seed=0, threads=True)
         )
         while not state.batches:
             await asyncio.sleep(0.05)
@@ -166,7 +195,11 @@ def test_an_interrupt_does_not_wait_for_the_batch(server: tuple[State, str], tmp
     with Journal(journal):
         pass  # nobody holds it any longer
     state.batches["batch_1"]["_ready"] = 0
-    assert texts(questions_from_llm(about_in_winter(30), clerk(address), journal=journal, batch=True)) == expected(30)
+    assert texts(
+        questions_from_llm(
+            about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+        )
+    ) == expected(30)
     assert requested(state) == 30
 
 
@@ -182,24 +215,40 @@ def test_lines_of_a_plan_that_changed_are_not_paid_for_again(
     with monkeypatch.context() as patch:
         patch.setattr(openai_batch.BatchJob, "_wait", killed)
         with pytest.raises(KeyboardInterrupt):
-            questions_from_llm(about_in_winter(30), clerk(address), journal=journal, batch=True)
-    questions_from_llm(about_in_winter(5), clerk(address), journal=journal, batch=True)
-    assert texts(questions_from_llm(about_in_winter(30), clerk(address), journal=journal, batch=True)) == expected(30)
+            questions_from_llm(
+                about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+            )
+    questions_from_llm(
+        about_in_winter(5), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+    )
+    assert texts(
+        questions_from_llm(
+            about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+        )
+    ) == expected(30)
     assert requested(state) == 30
 
 
 def test_only_openai_has_batches(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not with LocalLLM"):
-        questions_from_llm(about_in_winter(2), LocalLLM(), journal=tmp_path / "journal.jsonl", batch=True)
+        questions_from_llm(
+            about_in_winter(2),
+            LocalLLM(),
+            question_options=QuestionOptions(journal=tmp_path / "journal.jsonl", batch=True),
+        )
     with pytest.raises(InputError, match="needs a journal in a file"):
-        questions_from_llm(about_in_winter(2), clerk("http://127.0.0.1:9/v1"), batch=True)
+        questions_from_llm(
+            about_in_winter(2), clerk("http://127.0.0.1:9/v1"), question_options=QuestionOptions(batch=True)
+        )
 
 
 def test_a_server_that_is_down_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *rest: 0.01)
     with pytest.raises(OutsideError, match=r"the Batch API cannot be reached \(APIConnectionError\)") as failure:
         questions_from_llm(
-            about_in_winter(2), clerk("http://127.0.0.1:9/v1"), journal=tmp_path / "journal.jsonl", batch=True
+            about_in_winter(2),
+            clerk("http://127.0.0.1:9/v1"),
+            question_options=QuestionOptions(journal=tmp_path / "journal.jsonl", batch=True),
         )
     assert "\n" not in str(failure.value)
 

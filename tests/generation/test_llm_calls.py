@@ -19,7 +19,8 @@ from fakes.passages import about_in_winter, forms
 
 from rag_ft.errors import InputError, OutsideError
 from rag_ft.generation.journal import Journal
-from rag_ft.generation.llm_questions import Asking, LLMQuestions, ask_questions, questions_from_llm
+from rag_ft.generation.llm_questions import LLMQuestions, generate_questions, questions_from_llm
+from rag_ft.generation.question_options import QuestionOptions
 from rag_ft.remote import retries
 
 pytest.importorskip("llama_index.llms.openai_like", reason="pip install 'rag-ft[openai]'")
@@ -35,7 +36,7 @@ def server() -> Iterator[tuple[State, str]]:
 
 def test_every_passage_gets_its_questions_in_several_styles(server: tuple[State, str]) -> None:
     state, address = server
-    found = questions_from_llm(about_in_winter(40), clerk(address), workers=8)
+    found = questions_from_llm(about_in_winter(40), clerk(address), question_options=QuestionOptions(workers=8))
     assert texts(found) == expected(40)
     assert {query.source for query, _ in found.pairs} == {"question", "keywords", "situation", "reworded"}
     assert state.stats()["outcomes"] == {"ok": 40}
@@ -51,11 +52,10 @@ def test_with_a_third_of_faults_the_dataset_is_complete(
     state.faults = 0.3
     llm, passages = clerk(address), about_in_winter(120)
     if asynchronous:
-        asking = Asking(workers=16)
-        coroutine = ask_questions(passages, llm, asking, seed=0, threads=False, show_progress=False)
+        coroutine = generate_questions(passages, llm, QuestionOptions(workers=16), seed=0, threads=False)
         found = asyncio.run(coroutine)
     else:
-        found = questions_from_llm(passages, llm, workers=16)
+        found = questions_from_llm(passages, llm, question_options=QuestionOptions(workers=16))
     assert texts(found) == expected(120)
     assert found.dropped == []
     outcomes = state.stats()["outcomes"]
@@ -91,7 +91,9 @@ def test_a_budget_of_requests_is_kept(server: tuple[State, str], monkeypatch: py
     monkeypatch.setattr(limits, "_SLIDING_WINDOW_SECONDS", 1.0)  # a minute that a test can wait for
     state, address = server
     started = time.monotonic()
-    questions_from_llm(about_in_winter(25), clerk(address), workers=25, requests_per_minute=10)
+    questions_from_llm(
+        about_in_winter(25), clerk(address), question_options=QuestionOptions(workers=25, requests_per_minute=10)
+    )
     assert time.monotonic() - started >= 2
     assert state.stats()["outcomes"] == {"ok": 25}
 
@@ -128,7 +130,7 @@ def test_a_refused_passage_stops_nothing(server: tuple[State, str], monkeypatch:
 
     monkeypatch.setattr(Handler, "chat", chat)
     state, address = server
-    found = questions_from_llm(about_in_winter(30), clerk(address), workers=1)
+    found = questions_from_llm(about_in_winter(30), clerk(address), question_options=QuestionOptions(workers=1))
     assert {passage for _, passage in found.pairs} == {f"p{n}" for n in [*range(3), *range(20, 30)]}
     assert all(row["reason"].startswith("the LLM failed: Error code: 400") for row in found.dropped)
     assert state.stats()["outcomes"]["400"] == 2 * 17  # a refusal is not asked again at once
@@ -148,7 +150,11 @@ def test_a_wrong_key_ends_the_run_soon_and_is_not_told(
     monkeypatch.setattr(Handler, "chat", chat)
     state, address = server
     with pytest.raises(OutsideError) as failure:
-        questions_from_llm(about_in_winter(200), clerk(address), journal=tmp_path / "journal.jsonl", workers=4)
+        questions_from_llm(
+            about_in_winter(200),
+            clerk(address),
+            question_options=QuestionOptions(journal=tmp_path / "journal.jsonl", workers=4),
+        )
     assert "secret" not in str(failure.value)
     assert "401" in str(failure.value)
     assert state.stats()["requests"] < 20
@@ -163,9 +169,11 @@ def test_the_estimate_comes_before_the_first_call(server: tuple[State, str], tmp
         return False
 
     journal = tmp_path / "journal.jsonl"
-    questions_from_llm(about_in_winter(10), clerk(address), journal=journal)
+    questions_from_llm(about_in_winter(10), clerk(address), question_options=QuestionOptions(journal=journal))
     with pytest.raises(InputError, match=r"nothing was asked: 20 calls to clerk, about .* tokens in"):
-        questions_from_llm(about_in_winter(30), clerk(address), journal=journal, approve=refuse)
+        questions_from_llm(
+            about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, approve=refuse)
+        )
     assert len(seen) == 1
     assert state.stats()["requests"] == 10
 
@@ -187,7 +195,7 @@ def test_an_error_of_an_unknown_kind_ends_no_run() -> None:
             return super().answer(prompt)
 
     blocked = Blocked()
-    found = questions_from_llm(about_in_winter(30), blocked, workers=1)
+    found = questions_from_llm(about_in_winter(30), blocked, question_options=QuestionOptions(workers=1))
     assert len({passage for _, passage in found.pairs}) == 13
     assert {row["reason"] for row in found.dropped} == {"the LLM failed: response blocked by safety"}
     assert len(blocked.answered) <= 13 + 17 * 2 * 2
@@ -200,9 +208,9 @@ def test_a_server_that_is_down_for_the_rest_is_no_success(server: tuple[State, s
             return Clerk.class_name()
 
     journal = tmp_path / "journal.jsonl"
-    questions_from_llm(about_in_winter(30), Clerk(), journal=journal)
+    questions_from_llm(about_in_winter(30), Clerk(), question_options=QuestionOptions(journal=journal))
     with pytest.raises(OutsideError, match="all 9 calls failed"):
-        questions_from_llm(about_in_winter(39), Gone(), journal=journal)
+        questions_from_llm(about_in_winter(39), Gone(), question_options=QuestionOptions(journal=journal))
 
 
 @pytest.mark.timeout(60)
@@ -217,7 +225,7 @@ def test_a_panic_in_a_library_ends_the_run_and_does_not_hang_it() -> None:
             return super().answer(prompt)
 
     with pytest.raises(PanicError):
-        questions_from_llm(about_in_winter(8), Panicking(), workers=2)
+        questions_from_llm(about_in_winter(8), Panicking(), question_options=QuestionOptions(workers=2))
 
 
 @pytest.mark.parametrize(
@@ -226,7 +234,7 @@ def test_a_panic_in_a_library_ends_the_run_and_does_not_hang_it() -> None:
 )
 def test_a_setting_that_cannot_be_meant_is_named(setting: str, value: object) -> None:
     with pytest.raises(InputError, match=f"{setting} is "):
-        Asking(**{setting: value})  # type: ignore[arg-type]
+        QuestionOptions(**{setting: value})  # type: ignore[arg-type]
 
 
 def test_the_judge_is_in_the_estimate_too(server: tuple[State, str]) -> None:
@@ -241,7 +249,11 @@ def test_the_judge_is_in_the_estimate_too(server: tuple[State, str]) -> None:
 
     judge = Judge()
     with pytest.raises(InputError, match=r"nothing was asked: .* calls to judge"):
-        generate_qa_dataset(forms(60), Signer(), judge=judge, approve=lambda expected: expected.model != "judge")
+        generate_qa_dataset(
+            forms(60),
+            Signer(),
+            question_options=QuestionOptions(judge=judge, approve=lambda expected: expected.model != "judge"),
+        )
     assert judge.answered == []
 
 
@@ -253,9 +265,10 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from fakes.openai_llm import clerk
 from fakes.passages import about_in_winter
-from rag_ft.generation.llm_questions import questions_from_llm
+from rag_ft.generation import QuestionOptions, questions_from_llm
 
-found = questions_from_llm(about_in_winter({count}), clerk({address!r}), journal=Path({journal!r}), workers=8)
+options = QuestionOptions(journal=Path({journal!r}), workers=8)
+found = questions_from_llm(about_in_winter({count}), clerk({address!r}), question_options=options)
 Path({output!r}).write_text("".join(f"{{query.text}}\\t{{passage}}\\n" for query, passage in found.pairs))
 """
 

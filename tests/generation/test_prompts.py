@@ -8,15 +8,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rag_ft.generation.prompts import (
-    QUESTION_PROMPT,
-    STYLES,
+from rag_ft.generation.prompts import QUESTION_PROMPT, STYLES, fenced, styles_for
+from rag_ft.generation.responses import (
     GeneratedQuestion,
-    fenced,
     questions_in,
     questions_in_json,
     questions_leniently,
-    styles_for,
     verdict_in,
 )
 
