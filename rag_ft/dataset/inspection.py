@@ -210,20 +210,11 @@ def _histogram(overlaps: Sequence[float]) -> list[int]:
 
 
 def _draw_samples(dataset: QADataset, shown: Sequence[_AskedQuery], count: int, seed: int) -> Iterator[Sample]:
-    by_source: dict[str, list[_AskedQuery]] = {}
-    for one in shown:
-        by_source.setdefault(one.source, []).append(one)
-    for source, several in by_source.items():
-        draw = random.Random(f"{seed} {source}")
-        for place in sorted(draw.sample(range(len(several)), min(count, len(several)))):
-            one = several[place]
-            passage = next(iter(dataset.qrels[one.split][one.query]), None)
-            if passage is not None:
-                yield Sample(
-                    one.split,
-                    source,
-                    dataset.queries[one.query].text,
-                    dataset.passages[passage].document,
-                    dataset.passage_texts[passage],
-                    one.overlap,
-                )
+    for source in dict.fromkeys(one.source for one in shown):
+        several = [one for one in shown if one.source == source]
+        places = random.Random(f"{seed} {source}").sample(range(len(several)), min(count, len(several)))
+        for one in (several[place] for place in sorted(places)):
+            for identifier in list(dataset.qrels[one.split][one.query])[:1]:
+                passage, text = dataset.passages[identifier], dataset.passage_texts[identifier]
+                question = dataset.queries[one.query].text
+                yield Sample(one.split, source, question, passage.document, text, one.overlap)

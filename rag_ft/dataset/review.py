@@ -325,17 +325,9 @@ def _asked_queries(dataset: QADataset) -> Iterator[tuple[str, str, dict[str, int
 def _rows(dataset: QADataset) -> Iterator[dict[str, str]]:
     for split, identifier, relevant in _asked_queries(dataset):
         query, passage = dataset.queries[identifier], dataset.passages[next(iter(relevant))]
-        yield {
-            "id": query.id,
-            "split": split,
-            "style": query.source,
-            "question": query.text,
-            "passage_id": passage.id,
-            "document": passage.document,
-            "passage": dataset.passage_texts[passage.id],
-            "keep": "",
-            "note": "",
-        }
+        text = dataset.passage_texts[passage.id]
+        cells = (query.id, split, query.source, query.text, passage.id, passage.document, text, "", "")
+        yield dict(zip(COLUMNS, cells, strict=True))
 
 
 def _only(queries: Iterable[str], about: Mapping[str, Any]) -> dict[str, Any]:

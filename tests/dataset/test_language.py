@@ -325,7 +325,7 @@ def test_bm25_ranks_in_chunks_as_it_ranks_one_by_one(monkeypatch: pytest.MonkeyP
     bm25 = BM25({f"p{number}": " ".join(draw.choices(words, k=12)) for number in range(50)}, "en")
     queries = [" ".join(draw.choices([*words, "the"], k=draw.randint(0, 3))) for _ in range(25)]
     whole = bm25.rank(queries, 5)
-    monkeypatch.setattr(sys.modules[BM25.__module__], "CHUNK", 4)
+    monkeypatch.setattr(sys.modules[BM25.__module__], "BATCH_SIZE", 4)
     assert bm25.rank(queries, 5) == whole == [bm25.rank([query], 5)[0] for query in queries]
 
 

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -235,18 +236,16 @@ def _punkt(language: str) -> PunktSentenceTokenizer:
     # The English model cuts differently from LlamaIndex, which would change the ids of nodes.
     if language == "en" or not model.is_dir():
         return PunktSentenceTokenizer()
+
     # NLTK only opens files below its search path, which belongs to the application.
+    def lines(name: str) -> StringIO:
+        return StringIO((model / name).read_text(encoding="utf-8"))
+
     decoder, parameters = PunktDecoder(), PunktParameters()
-    with (
-        (model / "abbrev_types.txt").open(encoding="utf-8") as abbreviations,
-        (model / "collocations.tab").open(encoding="utf-8") as collocations,
-        (model / "sent_starters.txt").open(encoding="utf-8") as starters,
-        (model / "ortho_context.tab").open(encoding="utf-8") as context,
-    ):
-        parameters.abbrev_types = decoder.txt2set(abbreviations)
-        parameters.collocations = set(decoder.tab2tups(collocations))
-        parameters.sent_starters = decoder.txt2set(starters)
-        parameters.ortho_context = decoder.tab2intdict(context)
+    parameters.abbrev_types = decoder.txt2set(lines("abbrev_types.txt"))
+    parameters.collocations = set(decoder.tab2tups(lines("collocations.tab")))
+    parameters.sent_starters = decoder.txt2set(lines("sent_starters.txt"))
+    parameters.ortho_context = decoder.tab2intdict(lines("ortho_context.tab"))
     return PunktSentenceTokenizer(parameters)
 
 
