@@ -1,11 +1,11 @@
-"""A/B under load: a hundred clients at once on `ABQueryEngine`, while one side fails half of the time.
+"""A/B under load: a hundred clients at once on `ABQueryEngine`, while one variant fails half of the time.
 
     python examples/benchmarks/ab_load.py --seconds 60
 
 Two processes with fifty clients each, half of them threads and half of them tasks of an event loop, ask and vote on one
-file of votes. Each client is another user after ten questions. The sides are LlamaIndex query engines that take 50 ms
+file of votes. Each client is another user after ten questions. The variants are LlamaIndex query engines that take 50 ms
 and more; b fails half of the time, at once or after a wait. Counted from the file afterwards: is every client served,
-is every vote there, does each user see one side, are the sides even. Results are in results/ab-load.json.
+is every vote there, does each user see one variant, does each variant get its fraction of users. Results are in results/ab-load.json.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from quality import RESULTS, machine
 
 from rag_ft.ab import ABQueryEngine, ab_session
-from rag_ft.ab.sessions import side_of
+from rag_ft.ab.sessions import variant_of
 from rag_ft.feedback import Votes
 from rag_ft.feedback.shown_query import shown_queries
 
@@ -136,11 +136,11 @@ def measure(seconds: float, count: int, processes: int) -> dict[str, Any]:
     times = np.array([took for asked, _, _ in parts for took in asked])
     unserved = [reason for _, reasons, _ in parts for reason in reasons]
     given = {query: side for _, _, votes in parts for query, side in votes.items()}
-    users = Counter(side_of(session) for session in {shown.row["session"] for shown in kept.values()})
+    users = Counter(variant_of(session) for session in {shown.row["session"] for shown in kept.values()})
     strayed = sum(
-        shown.row["side"] != side_of(shown.row["session"]) and not shown.row["failed"] for shown in kept.values()
+        shown.row["side"] != variant_of(shown.row["session"]) and not shown.row["failed"] for shown in kept.values()
     )
-    turned = sum(shown.assigned != side_of(shown.row["session"]) for shown in kept.values())
+    turned = sum(shown.assigned != variant_of(shown.row["session"]) for shown in kept.values())
     of_b = [shown for shown in kept.values() if shown.assigned == "b"]
     total = sum(users.values())
     return {

@@ -1,25 +1,24 @@
-"""The answers of two query engines, judged by an LLM through LlamaIndex's own evaluators."""
+"""Judge the answers of two query engines by an LLM, through LlamaIndex's own evaluators."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_ft.ab.answer_judge import AnswerJudge, Metric
+from rag_ft.ab.answer_judge import AnswerJudge, JudgeOptions
 from rag_ft.ab.query_engine import ABQueryEngine
-from rag_ft.ab.variant_calls import Sides
-from rag_ft.ab.vote_verdict import judge_votes
+from rag_ft.ab.vote_verdict import decide_from_votes
 from rag_ft.errors import InputError
 from rag_ft.evaluation.significance import Difference, paired_bootstrap
 from rag_ft.evaluation.verdict import Verdict
 from rag_ft.feedback.shown_query import shown_queries
 from rag_ft.feedback.tally import Tally, tally_of
-from rag_ft.feedback.variants import VARIANTS, Variant
+from rag_ft.feedback.variants import VARIANTS
 from rag_ft.feedback.vote_log import Votes
 
 if TYPE_CHECKING:
@@ -27,22 +26,23 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgedAnswers:
-    """What a judge says of the answers of two sides.
+    """The answers of two variants, with an LLM's verdict on them.
 
     Attributes:
-        verdict: on side b.
-        reason: in one sentence.
-        difference: mean credit of b over a, -1 to 1, with its interval.
-        tally: how often each was better.
-        disagreed: questions on which the judge changed its mind with the order of the answers; they count as ties.
-        failed: how often `a`, `b` and the `judge` failed; the same call tries these again.
-        scores: metric -> b minus a, over the questions on which both have it.
-        means: metric -> side -> mean: `faithfulness` is the share of answers that their passages support,
+        verdict: the verdict on variant b.
+        reason: the reason for it, in one sentence.
+        difference: mean credit of b over a, -1 to 1, with its confidence interval.
+        tally: how many questions each variant won.
+        disagreed: number of questions on which the judge changed its mind with the order of the answers; these are
+            ties.
+        failed: how often `a`, `b` and the `judge` failed; the same call tries these questions again.
+        scores: metric -> mean of b minus a, over the questions on which both have a score.
+        means: metric -> variant -> mean: `faithfulness` is the fraction of answers that their passages support,
             `correctness` is 1 to 5.
-        answers: question -> side -> answer.
-        better: question -> the side whose answer is better, or `tie`.
+        answers: question -> variant -> answer.
+        better: question -> the variant whose answer is better, or `tie`.
 
     Example:
         >>> import tempfile
@@ -84,34 +84,27 @@ def judge_answers(
     llm: LLM | None = None,
     *,
     votes: str | Path | Votes,
-    references: Mapping[str, str] | None = None,
-    metrics: Sequence[Metric] = (),
-    workers: int = 4,
-    timeout: float = 120.0,
+    options: JudgeOptions | None = None,
     show_progress: bool = False,
 ) -> JudgedAnswers:
-    """Ask two query engines the same questions, and an LLM whose answers are better.
+    """Ask two query engines the same questions, and an LLM which answers are better.
 
-    The judge is LlamaIndex's `PairwiseComparisonEvaluator`, asked twice with the answers in both orders: a side wins
-    where both times it is preferred, and anything else is a tie (Zheng et al. 2023 on position bias). What it says is
-    in the file before the next question counts: a run that was killed goes on where it was, and what failed is tried
-    again. The verdict is that on people's votes (`judge_votes`), each question a session of its own.
+    The judge is LlamaIndex's `PairwiseComparisonEvaluator`. It sees the answers in both orders: a variant wins a
+    question if the judge prefers it both times, anything else is a tie (Zheng et al. 2023 on position bias). Each
+    verdict is in the file before the next question starts, so a run that was killed continues, and failed questions
+    are tried again. `decide_from_votes` decides; each question is a session of its own.
 
     Args:
-        engines: (in use, candidate), or an `ABQueryEngine`, whose sides are asked.
-        questions: texts; one that repeats counts once.
-        llm: the judge; `Settings.llm` where None. Not the LLM that answers, if you can: judges prefer their own words.
-        votes: a file of its own for these two engines and this judge.
-        references: question -> the right answer, which the judge sees; `correctness` needs it.
-        metrics: what each answer is scored on besides: `faithfulness` (`FaithfulnessEvaluator`: do its passages
-            support it) and `correctness` (`CorrectnessEvaluator`, 1 to 5 against the reference).
-        workers: questions under way.
-        timeout: seconds that a side has to answer.
-        show_progress: a progress bar with time left.
+        engines: (in use, candidate), or an `ABQueryEngine`, whose variants are asked.
+        questions: texts; a repeated one counts once.
+        llm: the judge; `Settings.llm` if None. Prefer an LLM that writes none of the answers: judges favour their own.
+        votes: a vote log for these two engines and this judge only.
+        options: scores, right answers, and limits.
+        show_progress: show a progress bar with the time left.
 
     Raises:
-        InputError: where there is no question, or a reference is missing for `correctness`.
-        OutsideError: where ten questions in a row, or all, could not be judged.
+        InputError: if there is no question, or a reference is missing for `correctness`.
+        OutsideError: if ten questions in a row, or all, could not be judged.
 
     Example:
         >>> import tempfile
@@ -125,19 +118,15 @@ def judge_answers(
         >>> class AlwaysFirst(MockLLM):
         ...     def complete(self, prompt, formatted=False, **kwargs):
         ...         return super().complete("The first is better: [[A]]", formatted, **kwargs)
-        >>> sides = (Says(word="yes"), Says(word="no"))
-        >>> judged = judge_answers(sides, ["Is it?"], AlwaysFirst(), votes=tempfile.mkdtemp() + "/judged.jsonl")
+        >>> engines = (Says(word="yes"), Says(word="no"))
+        >>> judged = judge_answers(engines, ["Is it?"], AlwaysFirst(), votes=tempfile.mkdtemp() + "/judged.jsonl")
         >>> judged.tally.ties, judged.disagreed
         (1, 1)
     """
     from llama_index.core.async_utils import asyncio_run
 
-    return asyncio_run(  # type: ignore[no-any-return]
-        ajudge_answers(
-            engines, questions, llm, votes=votes, references=references, metrics=metrics, workers=workers,
-            timeout=timeout, show_progress=show_progress,
-        )
-    )  # fmt: skip
+    judging = ajudge_answers(engines, questions, llm, votes=votes, options=options, show_progress=show_progress)
+    return asyncio_run(judging)  # type: ignore[no-any-return]
 
 
 async def ajudge_answers(
@@ -146,13 +135,10 @@ async def ajudge_answers(
     llm: LLM | None = None,
     *,
     votes: str | Path | Votes,
-    references: Mapping[str, str] | None = None,
-    metrics: Sequence[Metric] = (),
-    workers: int = 4,
-    timeout: float = 120.0,
+    options: JudgeOptions | None = None,
     show_progress: bool = False,
 ) -> JudgedAnswers:
-    """`judge_answers` within a running event loop.
+    """Do what `judge_answers` does within a running event loop.
 
     Example:
         >>> import asyncio
@@ -164,61 +150,65 @@ async def ajudge_answers(
         >>> engines = tuple(index.as_query_engine(llm=MockLLM(max_tokens=length)) for length in (5, 9))
         >>> votes = tempfile.mkdtemp() + "/judged.jsonl"
         >>> judged = asyncio.run(ajudge_answers(engines, ["How is leave booked?"], MockLLM(), votes=votes))
-        >>> judged.verdict, judged.tally.ties  # MockLLM repeats what it is told, and so prefers neither
+        >>> judged.verdict, judged.tally.ties  # MockLLM repeats its prompt, and so prefers neither
         ('inconclusive', 1)
     """
     from llama_index.core import Settings
     from tqdm.auto import tqdm
 
-    asked = {question: None for text in questions if (question := text.strip())}
-    if not asked:
+    options = options or JudgeOptions()
+    unique = list(dict.fromkeys(question for text in questions if (question := text.strip())))
+    if not unique:
         raise InputError("there is no question to judge answers by: give some")
-    if unknown := set(metrics) - {"faithfulness", "correctness"}:
-        raise InputError(f"the metric {sorted(unknown)[0]!r} is unknown: give 'faithfulness' or 'correctness'")
-    given = references or {}
-    if "correctness" in metrics and (without := next((each for each in asked if not given.get(each)), None)):
-        raise InputError(f"correctness needs the right answer of each question: references has none for {without!r}")
-    kept = votes if isinstance(votes, Votes) else Votes(votes)
-    judge = AnswerJudge(llm or Settings.llm, kept, _sides_of(engines), Sides(timeout=timeout), given, tuple(metrics))
-    done = {key for key, shown in shown_queries(kept.rows()).items() if shown.vote is not None}
-    todo = [question for question in asked if judge.key(question) not in done]
-    with tqdm(desc="judging", total=len(asked), initial=len(asked) - len(todo), disable=not show_progress) as bar:
-        await judge.judge_all(todo, workers, bar.update)
-    return _summed_up(kept, [judge.key(question) for question in asked], judge.failures)
-
-
-def _sides_of(engines: ABQueryEngine | tuple[BaseQueryEngine, BaseQueryEngine]) -> dict[Variant, BaseQueryEngine]:
+    if "correctness" in options.metrics:
+        for question in unique:
+            if not options.references.get(question):
+                raise InputError(
+                    f"correctness needs the right answer of each question: references has none for {question!r}"
+                )
+    log = votes if isinstance(votes, Votes) else Votes(votes)
     a, b = (engines.a, engines.b) if isinstance(engines, ABQueryEngine) else engines
-    return {"a": a, "b": b}
+    judge = AnswerJudge(llm or Settings.llm, log, {"a": a, "b": b}, options)
+    done = {key for key, shown in shown_queries(log.rows()).items() if shown.vote is not None}
+    todo = [question for question in unique if judge.key(question) not in done]
+    with tqdm(desc="judging", total=len(unique), initial=len(unique) - len(todo), disable=not show_progress) as bar:
+        await judge.judge_all(todo, bar.update)
+    return _summary(log, {judge.key(question) for question in unique}, judge.failures)
 
 
-def _summed_up(votes: Votes, keys: Sequence[str], failures: Counter[str]) -> JudgedAnswers:
-    wanted = set(keys)
-    rows = [row for row in votes.rows() if row.get("query") in wanted]
+def _summary(votes: Votes, keys: set[str], failures: Counter[str]) -> JudgedAnswers:
+    rows = [row for row in votes.rows() if row.get("query") in keys]
     queries = {key: shown for key, shown in shown_queries(rows).items() if shown.vote is not None}
-    tally = tally_of(row for row in rows if row["query"] in queries)
-    verdict, reason, difference = judge_votes(tally, voters="the judge's verdicts")
-    values: dict[str, dict[str, dict[str, float]]] = {}
+    rows = [row for row in rows if row["query"] in queries]
+    tally = tally_of(rows)
+    verdict, reason, difference = decide_from_votes(tally, voters="the judge's verdicts")
+    scores, means = _scores(rows)
+    preferences = [shown.row.get("said") or ["tie", "tie"] for shown in queries.values()]
+    return JudgedAnswers(
+        verdict=verdict,
+        reason=reason,
+        difference=difference,
+        tally=tally,
+        disagreed=sum(orders[0] != orders[1] for orders in preferences),
+        failed={who: failures[who] for who in ("a", "b", "judge")},
+        scores=scores,
+        means=means,
+        answers={str(shown.row["question"]): dict(shown.row.get("answers") or {}) for shown in queries.values()},
+        better={str(shown.row["question"]): str(shown.vote) for shown in queries.values()},
+    )
+
+
+def _scores(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Difference], dict[str, dict[str, float]]]:
+    """Return (metric -> mean of b minus a, metric -> variant -> mean), over questions with both scores."""
+    values: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
-        if row["event"] == "score" and row["query"] in queries:
-            values.setdefault(row["metric"], {}).setdefault(row["query"], {})[row["side"]] = float(row["value"])
+        if row["event"] == "score":
+            values[row["metric"]][row["query"]][row["side"]] = float(row["value"])
     scores: dict[str, Difference] = {}
     means: dict[str, dict[str, float]] = {}
     for metric, found in values.items():
-        both = {key: sides for key, sides in found.items() if len(sides) == len(VARIANTS)}
-        pairs = np.array([[sides["a"], sides["b"]] for sides in both.values()])
+        both = {query: of for query, of in found.items() if len(of) == len(VARIANTS)}
+        pairs = np.array([[of[variant] for variant in VARIANTS] for of in both.values()])
         scores[metric] = paired_bootstrap(pairs[:, 1] - pairs[:, 0], list(both))
-        means[metric] = {side: float(pairs[:, place].mean()) for place, side in enumerate(VARIANTS)}
-    said = [shown.row.get("said") or ["tie", "tie"] for shown in queries.values()]
-    return JudgedAnswers(
-        verdict,
-        reason,
-        difference,
-        tally,
-        sum(orders[0] != orders[1] for orders in said),
-        {who: failures[who] for who in ("a", "b", "judge")},
-        scores,
-        means,
-        {str(shown.row["question"]): dict(shown.row.get("answers") or {}) for shown in queries.values()},
-        {str(shown.row["question"]): str(shown.vote) for shown in queries.values()},
-    )
+        means[metric] = {variant: float(pairs[:, place].mean()) for place, variant in enumerate(VARIANTS)}
+    return scores, means

@@ -1,4 +1,4 @@
-"""Two rankings -> one list, in which each passage knows who picked it."""
+"""Interleave two rankings into one list, and remember which variant placed each passage."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from rag_ft.feedback.variants import VARIANTS, Variant
 
 
 def team_draft(
-    a: Sequence[NodeWithScore], b: Sequence[NodeWithScore], length: int, draw: random.Random
+    a: Sequence[NodeWithScore], b: Sequence[NodeWithScore], length: int, rng: random.Random
 ) -> tuple[list[NodeWithScore], list[Variant]]:
     """Interleave two rankings by team draft (Radlinski, Kurup and Joachims 2008).
 
-    In each round the sides pick in an order that a coin decides, each its best passage that is not there yet.
+    In each round a coin decides which variant picks first. Each picks its best passage that is not in the list yet.
 
     Args:
-        a: one ranking, best first.
-        b: the other one.
-        length: of the list, at most.
-        draw: whose coin decides who picks first in a round.
+        a: the ranking of variant a, best first.
+        b: the ranking of variant b.
+        length: maximum length of the list.
+        rng: tosses the coin of each round.
 
     Returns:
-        (the list, who picked each).
+        (the list, the variant that picked each passage).
     """
     rest: dict[Variant, list[NodeWithScore]] = {"a": list(a), "b": list(b)}
     nodes: list[NodeWithScore] = []
     teams: list[Variant] = []
     taken: set[str] = set()
     while len(nodes) < length and any(rest.values()):
-        for side in draw.sample(VARIANTS, 2):
-            while rest[side] and rest[side][0].node_id in taken:
-                rest[side].pop(0)
-            if rest[side] and len(nodes) < length:
-                node = rest[side].pop(0)
+        for variant in rng.sample(VARIANTS, 2):
+            while rest[variant] and rest[variant][0].node_id in taken:
+                rest[variant].pop(0)
+            if rest[variant] and len(nodes) < length:
+                node = rest[variant].pop(0)
                 taken.add(node.node_id)
                 nodes.append(node)
-                teams.append(side)
+                teams.append(variant)
     return nodes, teams

@@ -1,4 +1,4 @@
-"""The A/B page: a question, both rankings side by side, and a vote that is kept."""
+"""The A/B page: ask a question, see both rankings side by side, and vote."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,20 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from rag_ft.ab.page_access import Guard
-from rag_ft.ab.side_by_side import MODE, PLACES, Looking, PageVariant
-from rag_ft.ab.variant_calls import Sides, reason_of
+from rag_ft.ab.options import ABOptions
+from rag_ft.ab.page_access import AccessRules, PageAccess
+from rag_ft.ab.recording import Recorder
+from rag_ft.ab.side_by_side import MODE, PLACES, PageVariant, SideBySide
+from rag_ft.ab.variant_calls import VariantCaller, reason_of
 from rag_ft.errors import InputError, RagFtError
 from rag_ft.feedback.variants import Preference, Variant
 from rag_ft.feedback.vote_log import Votes
 
-MOST_CHARACTERS = 2_000
-"""Of a question: no embedding model reads more of it."""
+MAX_QUESTION_CHARACTERS = 2_000
+"""No embedding model reads more of a question."""
 
-REMEMBERED = 10_000
+MAX_REMEMBERED_VOTES = 10_000
+"""Queries whose vote on a blind page is remembered, so that nobody votes again once the variants are named."""
 
 POLICY = (
     "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; "
@@ -37,34 +40,31 @@ def create_ab_page(
     b: PageVariant,
     votes: str | Path | Votes,
     *,
-    token: str,
+    access: AccessRules,
     blind: bool = False,
-    hosts: Collection[str] = (),
-    local: bool = True,
     timeout: float = 30.0,
     patience: float = 15.0,
 ) -> FastAPI:
-    """A web page on which both sides answer a question and a person says who did better.
+    """Create a web page on which both variants answer a question and a person says which one did better.
 
     Args:
-        a: shown on the left, where nothing is shuffled.
-        b: shown on the right.
-        votes: the file in which votes and picks are kept.
-        token: who has it may ask and vote; it belongs into the address, `http://HOST:PORT/?token=TOKEN`.
-        blind: shuffle the sides, and name them only when a vote was given.
-        hosts: names by which the page is reached, besides the loopback ones.
-        local: whether only loopback addresses reach it.
-        timeout: seconds that a side has.
-        patience: seconds that a side has once the other one is done.
+        a: the variant on the left, unless places are shuffled.
+        b: the variant on the right.
+        votes: the vote log or its file.
+        access: who may use the page; its address is `http://HOST:PORT/?token=TOKEN`.
+        blind: shuffle the places, and name the variants only after the vote.
+        timeout: seconds after which a variant that has not answered counts as failed.
+        patience: seconds that a variant still has once the other one is done.
 
     Raises:
-        InputError: where the file holds votes on other sides.
+        InputError: if the file holds votes on other variants.
     """
-    kept = votes if isinstance(votes, Votes) else Votes(votes)
-    check_same_variants(kept, a.name, b.name)
-    looking = Looking(a, b, Sides(kept, timeout=timeout, patience=patience), blind)
-    desk = _Desk(kept, blind)
-    html = _page(a, b, blind, looking.side["a"].synthesizer is not None)
+    recorder = Recorder(votes)
+    log = recorder.require_votes()
+    check_same_variants(log, a.name, b.name)
+    caller = VariantCaller(ABOptions(timeout=timeout, patience=patience))
+    side_by_side, page_votes = SideBySide(a, b, caller, recorder, blind), _PageVotes(log, blind)
+    html = _page(a, b, blind)
     app = FastAPI(title="rag_ft ab", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/")
@@ -76,18 +76,18 @@ def create_ab_page(
     @app.post("/ask")
     async def ask(request: Request) -> Response:
         question = question_in(await _json(request))
-        return StreamingResponse(_lines(looking.ask(question)), media_type="application/x-ndjson")
+        return StreamingResponse(_lines(side_by_side.ask(question)), media_type="application/x-ndjson")
 
     @app.post("/vote")
     async def vote(request: Request) -> Response:
         given = await _json(request)
-        return await _done(desk.vote, _text(given, "query"), _text(given, "better"))
+        return await _run(page_votes.vote, _text(given, "query"), _text(given, "better"))
 
     @app.post("/pick")
     async def pick(request: Request) -> Response:
         given = await _json(request)
         words = (_text(given, "query"), _text(given, "passage"), _text(given, "place"))
-        return await _done(desk.pick, *words, given.get("picked") is not False)
+        return await _run(page_votes.pick, *words, given.get("picked") is not False)
 
     @app.exception_handler(RagFtError)
     async def refused(request: Request, error: Exception) -> Response:
@@ -97,12 +97,12 @@ def create_ab_page(
     async def broken(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": f"something failed here ({reason_of(error)})"}, 500)
 
-    app.add_middleware(Guard, token=token, hosts=hosts, local=local)
+    app.add_middleware(PageAccess, rules=access)
     return app
 
 
-class _Desk:
-    """Takes votes and picks of places, and knows which side stands where."""
+class _PageVotes:
+    """Votes and picks of places, recorded for the variant that was shown there."""
 
     def __init__(self, votes: Votes, blind: bool) -> None:
         self._votes, self._blind = votes, blind
@@ -110,26 +110,28 @@ class _Desk:
         self._lock = threading.Lock()
 
     def vote(self, query: str, better: str) -> dict[str, Any]:
-        """Keep a vote; who is who is told in return."""
+        """Record a vote, and return the names and times of both variants."""
         row = self._row(query)
         meant: dict[str, Preference] = {"tie": "tie", "neither": "neither", **_places(row)}
         if better not in meant:
             raise InputError(f"the vote is {better[:20]!r}: give left, right, tie or neither")
         with self._lock:
             if self._blind and query in self._voted:
-                raise InputError("the vote on this question was given, and the sides are named: ask another question")
+                raise InputError(
+                    "the vote on this question was given, and the variants are named: ask another question"
+                )
             self._votes.vote(query, meant[better])
             self._voted[query] = None
-            while len(self._voted) > REMEMBERED:
+            while len(self._voted) > MAX_REMEMBERED_VOTES:
                 self._voted.popitem(last=False)
         names, milliseconds = row["names"], row["milliseconds"]
         return {
-            "names": {place: names[side] for place, side in _places(row).items()},
-            "ms": {place: milliseconds.get(side) for place, side in _places(row).items()},
+            "names": {place: names[variant] for place, variant in _places(row).items()},
+            "ms": {place: milliseconds.get(variant) for place, variant in _places(row).items()},
         }
 
     def pick(self, query: str, passage: str, place: str, picked: bool) -> dict[str, Any]:
-        """Keep that a passage is the right one, or that this was a mistake."""
+        """Record that a passage is the right one, or that this pick was a mistake."""
         row = self._row(query)
         if place not in _places(row):
             raise InputError(f"the place is {place[:20]!r}: give left or right")
@@ -151,23 +153,23 @@ def _places(row: dict[str, Any]) -> dict[str, Variant]:
 
 
 def question_in(given: dict[str, Any]) -> str:
-    """The question of a request.
+    """Return the question of a request.
 
     Raises:
-        InputError: where it is empty or too long.
+        InputError: if it is empty or too long.
     """
     question = _text(given, "question").strip()
     if not question:
         raise InputError("the question is empty: type one")
-    if len(question) > MOST_CHARACTERS:
+    if len(question) > MAX_QUESTION_CHARACTERS:
         raise InputError(
-            f"the question has {len(question):,} characters, and {MOST_CHARACTERS:,} are the most: shorten it"
+            f"the question has {len(question):,} characters, and {MAX_QUESTION_CHARACTERS:,} are the most: shorten it"
         )
     return question
 
 
 def check_same_variants(votes: Votes, a: str, b: str) -> None:
-    """Raise an `InputError` where a file holds votes on two others: they would be counted as one comparison."""
+    """Raise an `InputError` if a file holds votes on two other variants: both would count as one comparison."""
     before = next((row["names"] for row in votes.rows() if row.get("mode") == MODE and "names" in row), None)
     if before is not None and before != {"a": a, "b": b}:
         raise InputError(
@@ -192,18 +194,18 @@ def _text(given: dict[str, Any], name: str) -> str:
     return value
 
 
-async def _done(call: Callable[..., dict[str, Any]], *arguments: Any) -> Response:
-    """What a call that writes to the disk returns."""
+async def _run(call: Callable[..., dict[str, Any]], *arguments: Any) -> Response:
+    """Run a call that writes to the disk, without blocking the event loop."""
     return JSONResponse(await run_in_threadpool(call, *arguments))
 
 
 async def _lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
     async for event in events:
-        # Half of a character pair, which a parser may leave, goes as its escape.
+        # json.dumps escapes a lone surrogate, which a parser may leave in a text.
         yield json.dumps(event) + "\n"
 
 
-def _page(a: PageVariant, b: PageVariant, blind: bool, answers: bool) -> str:
+def _page(a: PageVariant, b: PageVariant, blind: bool) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -214,4 +216,5 @@ def _page(a: PageVariant, b: PageVariant, blind: bool, answers: bool) -> str:
         undefined=StrictUndefined,
     )
     names = None if blind else {"left": a.name, "right": b.name}
-    return environment.get_template("ab.html.j2").render(names=names, blind=blind, answers=answers, nonce="@nonce@")
+    template = environment.get_template("ab.html.j2")
+    return template.render(names=names, blind=blind, answers=a.synthesizer is not None, nonce="@nonce@")

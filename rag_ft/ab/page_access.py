@@ -1,4 +1,4 @@
-"""Who may speak with the A/B page: its clicks become training data, so not every page that a browser has open."""
+"""Decide who may use the A/B page: its clicks become training data, so other web pages must not send any."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ipaddress
 import json
 import secrets
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -13,11 +14,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_HEADER = "x-rag-ft-token"
-MOST_BYTES = 256 * 1024
-"""Of a request's body."""
+MAX_BODY_BYTES = 256 * 1024
 
-DISCARDED = 64
-"""A body of up to so many times that is read to its end, and not kept, so that its sender hears why."""
+MAX_DISCARDED_BYTES = 64 * MAX_BODY_BYTES
+"""A longer body up to this size is read to its end and discarded, so that its sender gets the error message."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -31,28 +31,41 @@ HEADERS = {
 }
 
 
-class Guard:
-    """ASGI middleware: refuses a wrong Host (DNS rebinding), a foreign Origin (CSRF), a missing token, a long body.
+@dataclass(frozen=True, kw_only=True)
+class AccessRules:
+    """Who may use the page.
 
-    The token is in the address of the page, and in a header of what the page sends: no cookie, which other servers of
-    the same machine would get to see too.
-
-    Args:
-        app: what is behind it.
-        token: the random word.
-        hosts: names by which the page is reached, besides the loopback ones. A number is no name: nobody's DNS can
-            make it stand for another machine.
-        local: whether only loopback addresses reach the page; then other numbers are refused too.
+    Attributes:
+        token: a random text; whoever has it may ask and vote.
+        hosts: host names that reach the page, besides the loopback ones. IP addresses need not be named: no DNS entry
+            can point them at another machine.
+        local: whether only loopback addresses reach the page; other IP addresses are refused then.
     """
 
-    def __init__(self, app: ASGIApp, token: str, hosts: Collection[str] = (), local: bool = True) -> None:
+    token: str
+    hosts: Collection[str] = ()
+    local: bool = True
+
+
+class PageAccess:
+    """ASGI middleware that refuses a wrong Host (DNS rebinding), another Origin (CSRF), a wrong token or a long body.
+
+    The token is in the address of the page, and in a header of the page's requests. A cookie would also be sent to
+    other servers on the same machine.
+
+    Args:
+        app: the application behind it.
+        rules: who may use the page.
+    """
+
+    def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
         self._app = app
-        self._token = token.encode()
-        self._hosts = {*LOOPBACK, *(host.lower() for host in hosts)}
-        self._local = local
+        self._token = rules.token.encode()
+        self._hosts = {*LOOPBACK, *(host.lower() for host in rules.hosts)}
+        self._local = rules.local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on to the application, or refuse it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -68,39 +81,33 @@ class Guard:
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.lower(), []).append(value)
-        status, reason = self._refusal(scope, headers)
-        if status:
-            await _refuse(with_headers, status, reason)
+        if reason := self._refusal(scope, headers):
+            await _refuse(with_headers, 403, reason)
             return
         body = await _body(receive)
         if body is None:
-            await _refuse(
-                with_headers, 413, f"the request is longer than {MOST_BYTES // 1024} kB: ask a shorter question"
-            )
+            limit = f"{MAX_BODY_BYTES // 1024} kB"
+            await _refuse(with_headers, 413, f"the request is longer than {limit}: ask a shorter question")
             return
-        given = False
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
-            nonlocal given
-            if not given:
-                given = True
-                return {"type": "http.request", "body": body, "more_body": False}
-            return await receive()
+            return unread.pop() if unread else await receive()
 
         await self._app(scope, replay, with_headers)
 
-    def _refusal(self, scope: Scope, headers: dict[bytes, list[bytes]]) -> tuple[int, str]:
+    def _refusal(self, scope: Scope, headers: dict[bytes, list[bytes]]) -> str:
         hosts = headers.get(b"host", [])
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
-            return 403, "this page does not answer under that name: open the address that rag-ft ab printed"
+            return "this page does not answer under that name: open the address that rag-ft ab printed"
         origins = headers.get(b"origin", [])
         if origins != [b"http://" + hosts[0]] and (origins or scope["method"] != "GET"):
-            return 403, "another page sent this: votes are taken from this page alone"
+            return "another page sent this: votes are taken from this page alone"
         asked = parse_qs(scope["query_string"]).get(b"token", []) if scope["method"] == "GET" else []
         tokens = headers.get(TOKEN_HEADER.encode(), []) or asked
         if len(tokens) != 1 or not secrets.compare_digest(tokens[0], self._token):
-            return 403, "the token is missing or wrong: open the address that rag-ft ab printed, to its end"
-        return 0, ""
+            return "the token is missing or wrong: open the address that rag-ft ab printed, to its end"
+        return ""
 
     def _is_ours(self, host: bytes) -> bool:
         text = host.decode("latin-1").lower()
@@ -118,17 +125,17 @@ class Guard:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The body of a request; None where it is too long."""
+    """Return the body of a request, or None if it is too long."""
     body, length = b"", 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
         length += len(message.get("body", b""))
-        if length <= MOST_BYTES:
+        if length <= MAX_BODY_BYTES:
             body += message.get("body", b"")
-        if not message.get("more_body") or length > DISCARDED * MOST_BYTES:
-            return body if length <= MOST_BYTES else None
+        if not message.get("more_body") or length > MAX_DISCARDED_BYTES:
+            return body if length <= MAX_BODY_BYTES else None
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

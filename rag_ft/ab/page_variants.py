@@ -1,4 +1,4 @@
-"""The two sides of the A/B page: the same passages, searched in two ways."""
+"""Build the two variants of the A/B page: the same passages, searched in two ways."""
 
 from __future__ import annotations
 
@@ -28,33 +28,32 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TOP_K = 10
 FINGERPRINT_DIGITS = 12
 
 
-def page_variants(
+def build_page_variants(
     nodes: Iterable[BaseNode],
     candidates: Mapping[Variant, Candidate],
     names: Mapping[Variant, str],
     chroma: str | Path | ClientAPI | None = None,
     *,
     llm: LLM | None = None,
-    top_k: int = TOP_K,
+    top_k: int = 10,
     show_progress: bool = False,
 ) -> tuple[PageVariant, PageVariant]:
-    """Index passages for each side, and make it a side of the page.
+    """Index passages for each variant.
 
     Args:
-        nodes: LlamaIndex nodes; gone through once for each side.
-        candidates: what each side searches with, as in `compare`: an embedding, `Hybrid`, "bm25", a retriever.
-        names: as people know them.
-        chroma: where the indexes are kept, and taken over by the next start; in memory alone where None.
-        llm: answers from the passages of each side; nobody does where None.
-        top_k: passages of a ranking.
-        show_progress: a progress bar with time left.
+        nodes: LlamaIndex nodes; iterated over once for each variant.
+        candidates: what each variant searches with, as in `compare`: an embedding, `Hybrid`, "bm25" or a retriever.
+        names: the name that people know each variant by.
+        chroma: where the indexes are kept for the next start; in memory if None.
+        llm: answers from the passages of each variant; no answers are written if None.
+        top_k: number of passages in a ranking.
+        show_progress: show a progress bar with the time left.
 
     Raises:
-        InputError: where both sides are the same, or there is no passage.
+        InputError: if both variants are the same, or there is no passage.
     """
     if _identity(candidates["a"]) == _identity(candidates["b"]):
         raise InputError(
@@ -66,8 +65,12 @@ def page_variants(
 
         chroma = chromadb.EphemeralClient()
     a, b = (
-        _side(names[side], _retriever(nodes, candidates[side], names[side], chroma, top_k, show_progress), llm)
-        for side in VARIANTS
+        _page_variant(
+            names[variant],
+            _retriever(nodes, candidates[variant], names[variant], chroma, top_k, show_progress=show_progress),
+            llm,
+        )
+        for variant in VARIANTS
     )
     return a, b
 
@@ -88,6 +91,7 @@ def _retriever(
     name: str,
     chroma: str | Path | ClientAPI,
     top_k: int,
+    *,
     show_progress: bool,
 ) -> BaseRetriever:
     if isinstance(candidate, str):
@@ -103,7 +107,7 @@ def _retriever(
     return index.as_retriever(similarity_top_k=top_k)
 
 
-def _side(name: str, retriever: BaseRetriever, llm: LLM | None) -> PageVariant:
+def _page_variant(name: str, retriever: BaseRetriever, llm: LLM | None) -> PageVariant:
     if llm is None:
         return PageVariant(name, retriever)
     from llama_index.core.response_synthesizers import get_response_synthesizer

@@ -1,21 +1,25 @@
-"""Two query engines as one, in an app."""
+"""Two query engines as one, for an A/B test in an app."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.response.schema import Response
 from llama_index.core.query_engine import CustomQueryEngine
-from llama_index.core.schema import QueryBundle
+from llama_index.core.schema import NodeWithScore, QueryBundle
 
+from rag_ft.ab.options import ABOptions
+from rag_ft.ab.recording import QUERY_KEY, VARIANT_KEY, Recorder, mark_nodes, single_list
 from rag_ft.ab.sessions import current_session
-from rag_ft.ab.streams import abegun, awhole, begun, watched, whole
-from rag_ft.ab.variant_calls import PATIENCE, QUERY, SIDE, TIMEOUT, Sides, both_failed, fresh, marked
+from rag_ft.ab.streams import aread_all, astart_stream, read_all, start_stream, watch_stream
+from rag_ft.ab.variant_calls import VariantCaller, both_failed, reason_of, without_vector
 from rag_ft.errors import InputError
+from rag_ft.feedback.shown_query import ShownResults
 from rag_ft.feedback.variants import VARIANTS, Preference, Variant
 from rag_ft.feedback.vote_log import Votes
 
@@ -26,27 +30,25 @@ if TYPE_CHECKING:
 class ABQueryEngine(BaseQueryEngine):
     """Two query engines as one.
 
-    - `split`: each user or session (`ab_session`) is answered by one side, always the same. What the side streams is
-      streamed; a side that fails before its first word is left out.
-    - `side-by-side`: both answer; the response holds both texts, without saying which is whose, in an order that a coin
-      decides. `response.metadata["ab_order"]` says it to the app, `vote` takes what a person prefers. Streams are read
+    - `split`: the same variant always answers a user or session (`ab_session`). A stream stays a stream; a variant
+      that fails before its first word is left out.
+    - `side-by-side`: both variants answer. The response has both texts in random order, and does not say which text is
+      whose; `response.metadata["ab_order"]` tells the app, and `vote` records what a person prefers. Streams are read
       to their end.
 
-    A side that fails or does not answer in time is left out, and the other one is served.
+    A variant that fails or does not answer in time is left out, and the other one answers.
 
     Args:
         a: the engine in use.
         b: the one that may replace it.
         mode: `split` or `side-by-side`.
-        votes: a file for what was shown and voted (`Votes`); nothing is kept where None.
-        share: of sessions that see b.
-        salt: another one deals sessions anew.
-        timeout: seconds that a side has.
-        patience: seconds that a side has once the other one has answered, where both are shown.
+        votes: the vote log or its file; nothing is recorded if None.
+        options: how sessions are assigned, and how long a variant may take.
+        callback_manager: as in any query engine of LlamaIndex.
 
     Raises:
-        InputError: where the mode or the share cannot be meant.
-        OutsideError: by `query`, where both sides fail.
+        InputError: if the mode is unknown.
+        OutsideError: by `query`, if both variants fail.
 
     Example:
         >>> from llama_index.core.query_engine import CustomQueryEngine
@@ -67,136 +69,123 @@ class ABQueryEngine(BaseQueryEngine):
         mode: Literal["split", "side-by-side"] = "split",
         *,
         votes: str | Path | Votes | None = None,
-        share: float = 0.5,
-        salt: str = "",
-        timeout: float = TIMEOUT,
-        patience: float = PATIENCE,
+        options: ABOptions | None = None,
         callback_manager: Any = None,
     ) -> None:
         if mode not in ("split", "side-by-side"):
             raise InputError(f"mode is {mode!r}: give 'split' or 'side-by-side'")
         super().__init__(callback_manager=callback_manager)
         self.a, self.b, self.mode = a, b, mode
-        self._sides = Sides(votes, share, salt, timeout, patience)
+        self._caller, self._recorder = VariantCaller(options), Recorder(votes)
 
     @property
     def votes(self) -> Votes | None:
-        """What was shown and voted."""
-        return self._sides.votes
+        """The vote log."""
+        return self._recorder.votes
 
     def vote(self, query: str, better: Preference) -> None:
-        """Somebody prefers a side.
+        """Record which variant somebody prefers.
 
         Args:
             query: `response.metadata["ab_query"]`.
-            better: `a`, `b`, `tie`, or `neither` where none is any good. In `split`, where a person sees one side
-                alone, the side that was seen for a good answer, and the other one for a bad one.
+            better: `a`, `b`, `tie`, or `neither` if neither is any good. In `split`, where a person sees one variant,
+                give that variant for a good answer and the other one for a bad answer.
 
         Raises:
-            InputError: where votes are not kept, or nothing was shown under this id.
+            InputError: if votes are not kept, or nothing was shown under this id.
         """
-        self._sides.kept().vote(query, better)
+        self._recorder.require_votes().vote(query, better)
 
-    def pick(self, query: str, node_id: str, side: Variant | None = None) -> Variant | None:
-        """Somebody used a passage that an answer rests on; the side that gets the credit.
+    def pick(self, query: str, node_id: str, variant: Variant | None = None) -> Variant | None:
+        """Record that somebody used a source passage of an answer, and return the variant that gets the credit.
 
         Args:
             query: `response.metadata["ab_query"]`.
-            node_id: of one of `response.source_nodes`.
-            side: among whose passages it was picked, where both have it.
+            node_id: the id of one of `response.source_nodes`.
+            variant: the variant among whose passages it was picked, if both have it.
 
         Raises:
-            InputError: where votes are not kept, or nothing was shown under this id, or not this passage.
+            InputError: if votes are not kept, nothing was shown under this id, or not this passage.
         """
-        return self._sides.kept().pick(query, node_id, side)
+        return self._recorder.require_votes().pick(query, node_id, variant)
 
     def _get_prompt_modules(self) -> dict[str, Any]:
         return {"a": self.a, "b": self.b}
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         session, question = current_session(), query_bundle.query_str
-        ready = begun if self.mode == "split" else whole
-        calls = {side: self._call(side, query_bundle, ready) for side in VARIANTS}
-        if self.mode == "side-by-side":
-            found, failed = self._sides.ask(calls)
-            nodes, told = _both(found, failed)
-            return _side_by_side(found, told, self._sides.shown("side-by-side", session, question, nodes, **told))
-        failed = {}
-        for side in self._sides.in_turn(session):
-            found, why = self._sides.ask({side: calls[side]})
-            failed |= why
-            if side in found:
-                told = _one(found[side], side, failed)
-                query = self._sides.shown("split", session, question, found[side].source_nodes, **told)
-                return self._served(found[side], side, query)
-        raise both_failed(failed)
+        calls = {variant: partial(self._call, variant, query_bundle) for variant in VARIANTS}
+        if self.mode == "split":
+            variant, response, failed = self._caller.ask_assigned(session, calls)
+            nodes, results = _only_answer(variant, response, failed)
+            return self._served(response, variant, self._recorder.record("split", session, question, nodes, results))
+        found, failed = self._caller.ask(calls)
+        nodes, results = _both_answers(found, failed)
+        query = self._recorder.record("side-by-side", session, question, nodes, results)
+        return _side_by_side(found, results.order or (), query)
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         session, question = current_session(), query_bundle.query_str
-        calls = {side: self._acall(side, query_bundle) for side in VARIANTS}
-        if self.mode == "side-by-side":
-            found, failed = await self._sides.aask(calls)
-            nodes, told = _both(found, failed)
-            query = await self._sides.ashown("side-by-side", session, question, nodes, **told)
-            return _side_by_side(found, told, query)
-        failed = {}
-        for side in self._sides.in_turn(session):
-            found, why = await self._sides.aask({side: calls[side]})
-            failed |= why
-            if side in found:
-                told = _one(found[side], side, failed)
-                query = await self._sides.ashown("split", session, question, found[side].source_nodes, **told)
-                return self._served(found[side], side, query)
-        raise both_failed(failed)
+        calls = {variant: partial(self._acall, variant, query_bundle) for variant in VARIANTS}
+        if self.mode == "split":
+            variant, response, failed = await self._caller.aask_assigned(session, calls)
+            nodes, results = _only_answer(variant, response, failed)
+            query = await self._recorder.arecord("split", session, question, nodes, results)
+            return self._served(response, variant, query)
+        found, failed = await self._caller.aask(calls)
+        nodes, results = _both_answers(found, failed)
+        query = await self._recorder.arecord("side-by-side", session, question, nodes, results)
+        return _side_by_side(found, results.order or (), query)
 
-    def _call(self, side: Variant, bundle: QueryBundle, ready: Callable[[Any], Any]) -> Callable[[], Any]:
-        engine = self.a if side == "a" else self.b
-        return lambda: ready(engine.query(fresh(bundle)))
+    def _call(self, variant: Variant, bundle: QueryBundle) -> Any:
+        response = self._engine(variant).query(without_vector(bundle))
+        return start_stream(response) if self.mode == "split" else read_all(response)
 
-    def _acall(self, side: Variant, bundle: QueryBundle) -> Callable[[], Awaitable[Any]]:
-        engine = self.a if side == "a" else self.b
-        ready = abegun if self.mode == "split" else awhole
+    async def _acall(self, variant: Variant, bundle: QueryBundle) -> Any:
+        engine = self._engine(variant)
+        # Without an asynchronous method of its own, an engine blocks the event loop, and the other variant with it.
+        if isinstance(engine, CustomQueryEngine) and type(engine).acustom_query is CustomQueryEngine.acustom_query:
+            return await self._caller.run_in_thread(variant, partial(self._call, variant, bundle))
+        response = await engine.aquery(without_vector(bundle))
+        return await (astart_stream(response) if self.mode == "split" else aread_all(response))
 
-        async def call() -> Any:
-            # An engine without an asynchronous form of its own would block the event loop, and the other side with it.
-            if _blocks(engine):
-                return await ready(await self._sides.in_thread(side, lambda: engine.query(fresh(bundle))))
-            return await ready(await engine.aquery(fresh(bundle)))
+    def _engine(self, variant: Variant) -> BaseQueryEngine:
+        return self.a if variant == "a" else self.b
 
-        return call
+    def _served(self, response: Any, variant: Variant, query: str) -> RESPONSE_TYPE:
+        def on_break(error: Exception) -> None:
+            reason = reason_of(error)
+            self._caller.warn(variant, f"broke off: {reason}")
+            self._recorder.record_failure(query, variant, reason)
 
-    def _served(self, response: Any, side: Variant, query: str) -> RESPONSE_TYPE:
-        response.metadata = {**(response.metadata or {}), SIDE: side, QUERY: query}
-        return watched(response, lambda error: self._sides.broke(query, side, error))
-
-
-def _blocks(engine: BaseQueryEngine) -> bool:
-    return isinstance(engine, CustomQueryEngine) and type(engine).acustom_query is CustomQueryEngine.acustom_query
+        response.metadata = {**(response.metadata or {}), VARIANT_KEY: variant, QUERY_KEY: query}
+        return watch_stream(response, on_break)
 
 
-def _one(response: Any, side: Variant, failed: dict[Variant, str]) -> dict[str, Any]:
-    passages = [node.node_id for node in response.source_nodes]
-    return {"passages": passages, "teams": [side] * len(passages), "variant": side, "failed": failed}
+def _only_answer(
+    variant: Variant, response: Any, failed: dict[Variant, str]
+) -> tuple[list[NodeWithScore], ShownResults]:
+    nodes = response.source_nodes
+    return nodes, single_list(nodes, [variant] * len(nodes), failed, variant)
 
 
-def _both(found: dict[Variant, Any], failed: dict[Variant, str]) -> tuple[list[Any], dict[str, Any]]:
-    """(the passages of both, what is kept of them)."""
+def _both_answers(found: dict[Variant, Any], failed: dict[Variant, str]) -> tuple[list[NodeWithScore], ShownResults]:
+    """Return (the passages of both answers, what is recorded of them), with the answers in random order."""
     if not found:
         raise both_failed(failed)
     order = list(found)
     random.shuffle(order)
-    rankings = {side: [node.node_id for node in response.source_nodes] for side, response in found.items()}
+    rankings = {variant: [node.node_id for node in response.source_nodes] for variant, response in found.items()}
     nodes = [node for response in found.values() for node in response.source_nodes]
-    return nodes, {"order": order, "rankings": rankings, "failed": failed}
+    return nodes, ShownResults(order=order, rankings=rankings, failed=failed)
 
 
-def _side_by_side(found: dict[Variant, Any], told: dict[str, Any], query: str) -> RESPONSE_TYPE:
-    order = told["order"]
-    texts = {side: str(response) for side, response in found.items()}
+def _side_by_side(found: dict[Variant, Any], order: Sequence[Variant], query: str) -> RESPONSE_TYPE:
+    texts = {variant: str(response) for variant, response in found.items()}
     text = texts[order[0]] if len(order) == 1 else f"1. {texts[order[0]]}\n\n2. {texts[order[1]]}"
     nodes = [
         node
-        for side in order
-        for node in marked(found[side].source_nodes, [side] * len(found[side].source_nodes), query)
+        for variant in order
+        for node in mark_nodes(found[variant].source_nodes, [variant] * len(found[variant].source_nodes), query)
     ]
-    return Response(text, nodes, {QUERY: query, "ab_order": order, "ab_answers": texts})
+    return Response(text, nodes, {QUERY_KEY: query, "ab_order": order, "ab_answers": texts})

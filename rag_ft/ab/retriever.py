@@ -1,9 +1,9 @@
-"""Two retrievers as one, in an app."""
+"""Two retrievers as one, for an A/B test in an app."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +11,12 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from rag_ft.ab.interleaving import team_draft
+from rag_ft.ab.options import ABOptions
+from rag_ft.ab.recording import Recorder, mark_nodes, single_list
 from rag_ft.ab.sessions import current_session
-from rag_ft.ab.variant_calls import PATIENCE, TIMEOUT, Sides, both_failed, fresh, marked
+from rag_ft.ab.variant_calls import VariantCaller, both_failed, without_vector
 from rag_ft.errors import InputError
+from rag_ft.feedback.shown_query import ShownResults
 from rag_ft.feedback.variants import VARIANTS, Variant
 from rag_ft.feedback.vote_log import Votes
 
@@ -21,28 +24,26 @@ from rag_ft.feedback.vote_log import Votes
 class ABRetriever(BaseRetriever):
     """Two retrievers as one.
 
-    - `split`: each user or session (`ab_session`) sees one side, always the same.
-    - `interleave`: both rankings as one list, by team draft (Radlinski, Kurup and Joachims 2008): in each round the
-      sides pick in an order that a coin decides, each its best passage that is not there yet; who picked a passage
-      gets the credit when a person picks it (`pick`).
+    - `split`: each user or session (`ab_session`) always gets the ranking of the same variant.
+    - `interleave`: both rankings become one list by team draft (Radlinski, Kurup and Joachims 2008). In each round a
+      coin decides which variant picks first, and each picks its best passage that is not in the list yet. The variant
+      that placed a passage gets the credit if a person picks it (`pick`).
 
-    A side that fails or does not answer in time is left out, and the other one is seen; what was shown and what
-    people picked is written to a file, one line each, before the answer is given.
+    A variant that fails or does not answer in time is left out, and the other one answers. What was shown and what
+    people picked is on the disk before the call returns.
 
     Args:
         a: the retriever in use.
         b: the one that may replace it.
         mode: `split` or `interleave`.
-        votes: a file for what was shown and picked (`Votes`); nothing is kept where None.
-        top_k: passages of an interleaved list; as many as the longer side has where None.
-        share: of sessions that see b.
-        salt: another one deals sessions anew.
-        timeout: seconds that a side has.
-        patience: seconds that a side has once the other one has answered, where both are shown.
+        votes: the vote log or its file; nothing is recorded if None.
+        top_k: length of an interleaved list; as long as the longer ranking if None.
+        options: how sessions are assigned, and how long a variant may take.
+        callback_manager: as in any retriever of LlamaIndex.
 
     Raises:
-        InputError: where the mode or the share cannot be meant.
-        OutsideError: by `retrieve`, where both sides fail.
+        InputError: if the mode is unknown.
+        OutsideError: by `retrieve`, if both variants fail.
 
     Example:
         >>> from llama_index.core.schema import NodeWithScore, TextNode
@@ -67,96 +68,74 @@ class ABRetriever(BaseRetriever):
         *,
         votes: str | Path | Votes | None = None,
         top_k: int | None = None,
-        share: float = 0.5,
-        salt: str = "",
-        timeout: float = TIMEOUT,
-        patience: float = PATIENCE,
-        **kwargs: Any,
+        options: ABOptions | None = None,
+        callback_manager: Any = None,
     ) -> None:
         if mode not in ("split", "interleave"):
             raise InputError(f"mode is {mode!r}: give 'split' or 'interleave'")
-        super().__init__(**kwargs)
+        super().__init__(callback_manager=callback_manager)
         self.a, self.b, self.mode, self.top_k = a, b, mode, top_k
-        self._sides = Sides(votes, share, salt, timeout, patience)
+        self._caller, self._recorder = VariantCaller(options), Recorder(votes)
 
     @property
     def votes(self) -> Votes | None:
-        """What was shown and picked."""
-        return self._sides.votes
+        """The vote log."""
+        return self._recorder.votes
 
     def pick(self, query: str, node_id: str) -> Variant | None:
-        """Somebody used this passage; the side that gets the credit.
+        """Record that somebody used a passage, and return the variant that gets the credit.
 
         Args:
             query: `node.metadata["ab_query"]` of the passage.
             node_id: its id.
 
         Raises:
-            InputError: where votes are not kept, or nothing was shown under this id, or not this passage.
+            InputError: if votes are not kept, nothing was shown under this id, or not this passage.
         """
-        return self._sides.kept().pick(query, node_id)
+        return self._recorder.require_votes().pick(query, node_id)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         session = current_session()
-        calls = {side: self._call(side, query_bundle) for side in VARIANTS}
+        calls = {variant: partial(self._call, variant, query_bundle) for variant in VARIANTS}
         if self.mode == "interleave":
-            nodes, told = self._interleaved(*self._sides.ask(calls))
-            return marked(
-                nodes, told["teams"], self._sides.shown("interleave", session, query_bundle.query_str, nodes, **told)
-            )
-        failed: dict[Variant, str] = {}
-        for side in self._sides.in_turn(session):
-            found, why = self._sides.ask({side: calls[side]})
-            failed |= why
-            if side in found:
-                told = _served(found[side], side, failed)
-                query = self._sides.shown("split", session, query_bundle.query_str, found[side], **told)
-                return marked(found[side], told["teams"], query)
-        raise both_failed(failed)
+            nodes, results = self._interleave(*self._caller.ask(calls))
+        else:
+            nodes, results = _only_list(*self._caller.ask_assigned(session, calls))
+        query = self._recorder.record(self.mode, session, query_bundle.query_str, nodes, results)
+        return mark_nodes(nodes, results.teams or (), query)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         session = current_session()
-        calls = {side: self._acall(side, query_bundle) for side in VARIANTS}
+        calls = {variant: partial(self._acall, variant, query_bundle) for variant in VARIANTS}
         if self.mode == "interleave":
-            nodes, told = self._interleaved(*await self._sides.aask(calls))
-            query = await self._sides.ashown("interleave", session, query_bundle.query_str, nodes, **told)
-            return marked(nodes, told["teams"], query)
-        failed: dict[Variant, str] = {}
-        for side in self._sides.in_turn(session):
-            found, why = await self._sides.aask({side: calls[side]})
-            failed |= why
-            if side in found:
-                told = _served(found[side], side, failed)
-                query = await self._sides.ashown("split", session, query_bundle.query_str, found[side], **told)
-                return marked(found[side], told["teams"], query)
-        raise both_failed(failed)
+            nodes, results = self._interleave(*await self._caller.aask(calls))
+        else:
+            nodes, results = _only_list(*await self._caller.aask_assigned(session, calls))
+        query = await self._recorder.arecord(self.mode, session, query_bundle.query_str, nodes, results)
+        return mark_nodes(nodes, results.teams or (), query)
 
-    def _call(self, side: Variant, bundle: QueryBundle) -> Callable[[], list[NodeWithScore]]:
-        retriever = self.a if side == "a" else self.b
-        # A bundle keeps the vector of whoever asked first: each side gets its own.
-        return lambda: retriever.retrieve(fresh(bundle))
+    def _call(self, variant: Variant, bundle: QueryBundle) -> list[NodeWithScore]:
+        retriever = self.a if variant == "a" else self.b
+        return retriever.retrieve(without_vector(bundle))
 
-    def _acall(self, side: Variant, bundle: QueryBundle) -> Callable[[], Awaitable[list[NodeWithScore]]]:
-        retriever = self.a if side == "a" else self.b
-        # A retriever without an asynchronous form of its own would block the event loop, and the other side with it.
+    async def _acall(self, variant: Variant, bundle: QueryBundle) -> list[NodeWithScore]:
+        retriever = self.a if variant == "a" else self.b
+        # Without an asynchronous method of its own, a retriever blocks the event loop, and the other variant with it.
         if type(retriever)._aretrieve is BaseRetriever._aretrieve:
-            return lambda: self._sides.in_thread(side, self._call(side, bundle))
-        return lambda: retriever.aretrieve(fresh(bundle))
+            return await self._caller.run_in_thread(variant, partial(self._call, variant, bundle))
+        return await retriever.aretrieve(without_vector(bundle))
 
-    def _interleaved(
+    def _interleave(
         self, found: dict[Variant, list[NodeWithScore]], failed: dict[Variant, str]
-    ) -> tuple[list[NodeWithScore], dict[str, Any]]:
+    ) -> tuple[list[NodeWithScore], ShownResults]:
         if not found:
             raise both_failed(failed)
         length = self.top_k or max(map(len, found.values()))
         nodes, teams = team_draft(found.get("a", []), found.get("b", []), length, random.Random())
-        return nodes, {"passages": [node.node_id for node in nodes], "teams": teams, "failed": failed}
+        return nodes, single_list(nodes, teams, failed)
 
 
-def _served(nodes: list[NodeWithScore], side: Variant, failed: dict[Variant, str]) -> dict[str, Any]:
-    return {
-        "passages": [node.node_id for node in nodes],
-        "teams": [side] * len(nodes),
-        "variant": side,
-        "failed": failed,
-    }
+def _only_list(
+    variant: Variant, nodes: list[NodeWithScore], failed: dict[Variant, str]
+) -> tuple[list[NodeWithScore], ShownResults]:
+    return nodes, single_list(nodes, [variant] * len(nodes), failed, variant)

@@ -1,4 +1,4 @@
-"""Who asks, and which side they get: always the same one."""
+"""Who asks, and which variant answers them: always the same one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _session: contextvars.ContextVar[str | None] = contextvars.ContextVar("rag_ft_ab
 
 @contextlib.contextmanager
 def ab_session(name: str) -> Iterator[None]:
-    """Who asks, for the block: a user or a session that always gets the same side.
+    """Name the user or session that asks within a block, so that the same variant always answers them.
 
     Example:
         >>> from rag_ft.ab import ab_session
@@ -30,22 +30,22 @@ def ab_session(name: str) -> Iterator[None]:
 
 
 def current_session() -> str:
-    """The name that `ab_session` gave; a new one outside of it, so that whoever is not named gets any side."""
+    """Return the name that `ab_session` set; outside of it a new name, so that either variant may answer."""
     return _session.get() or uuid.uuid4().hex
 
 
-def side_of(session: str, share: float = 0.5, salt: str = "") -> Variant:
-    """The side of a user or session: always the same one, and as many on each as the share says.
+def variant_of(session: str, fraction_b: float = 0.5, salt: str = "") -> Variant:
+    """Return the variant that a user or session is assigned to, which never changes.
 
     Args:
         session: any name.
-        share: of sessions that see b.
-        salt: another one deals sessions anew.
+        fraction_b: fraction of the sessions that are assigned to b.
+        salt: any text; a different one assigns the sessions anew.
 
     Example:
-        >>> from rag_ft.ab.sessions import side_of
-        >>> side_of("user-42") == side_of("user-42")
+        >>> from rag_ft.ab.sessions import variant_of
+        >>> variant_of("user-42") == variant_of("user-42")
         True
     """
     digest = hashlib.sha256(f"{salt}\0{session}".encode("utf-8", "replace")).digest()
-    return "b" if int.from_bytes(digest[:8]) / 2**64 < share else "a"
+    return "b" if int.from_bytes(digest[:8]) / 2**64 < fraction_b else "a"

@@ -1,11 +1,12 @@
-"""One question, two sides: what each finds and answers, as it comes, and what moved between them."""
+"""Search for one question with both variants of the page, and report what each finds and answers as it comes."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from rag_ft.ab.variant_calls import Sides, reason_of
+from rag_ft.ab.recording import Recorder
+from rag_ft.ab.variant_calls import VariantCaller, reason_of
+from rag_ft.feedback.shown_query import ShownResults
 from rag_ft.feedback.variants import VARIANTS, Variant, other
 from rag_ft.files import sha256_of
 
@@ -28,12 +31,12 @@ MODE = "page"
 
 @dataclass(frozen=True)
 class PageVariant:
-    """A side of the page.
+    """A variant on the A/B page.
 
     Attributes:
-        name: as people know it.
-        retriever: what ranks.
-        synthesizer: what answers from the passages; None where nobody does.
+        name: the name that people know it by.
+        retriever: ranks passages.
+        synthesizer: answers from the passages; no answers are written if None.
     """
 
     name: str
@@ -42,8 +45,15 @@ class PageVariant:
 
 
 @dataclass
-class Look:
-    """What a side found and said, as far as it has come."""
+class SearchProgress:
+    """What a variant has found and answered so far.
+
+    Attributes:
+        nodes: the passages that it found.
+        milliseconds: how long the search took.
+        answer: the answer from these passages.
+        failed: why it has no passages, or no answer.
+    """
 
     nodes: list[NodeWithScore] | None = None
     milliseconds: int | None = None
@@ -51,117 +61,127 @@ class Look:
     failed: str = ""
 
 
-class Looking:
-    """Asks both sides of a page, each in a thread of its own, and keeps what was shown.
+class SideBySide:
+    """Asks both variants of a page, each in a thread of its own, and records what was shown.
 
     Args:
-        a: a side.
+        a: a variant.
         b: the other one.
-        sides: how they are asked, and where votes are kept.
-        blind: whether the sides are shuffled, and nothing is told that gives them away.
+        caller: asks them.
+        recorder: records what was shown.
+        blind: whether the places are shuffled, and events reveal nothing that gives a variant away.
     """
 
-    def __init__(self, a: PageVariant, b: PageVariant, sides: Sides, blind: bool) -> None:
-        self.side: dict[Variant, PageVariant] = {"a": a, "b": b}
-        self.sides, self.blind = sides, blind
+    def __init__(self, a: PageVariant, b: PageVariant, caller: VariantCaller, recorder: Recorder, blind: bool) -> None:
+        self.variants: dict[Variant, PageVariant] = {"a": a, "b": b}
+        self._caller, self._recorder, self._blind = caller, recorder, blind
 
     async def ask(self, question: str) -> AsyncIterator[dict[str, Any]]:
-        """Events for the page: `passages`, `answer` and `failed` of a place as they come, and `shown` in the end."""
-        order = random.sample(VARIANTS, 2) if self.blind else list(VARIANTS)
-        place = dict(zip(order, PLACES, strict=True))
-        looks: dict[Variant, Look] = {side: Look() for side in VARIANTS}
-        held: list[dict[str, Any]] = []
-        async for side, event in self._events(question, looks):
-            told = self._told(place[side], event, looks[side])
-            if self.blind:  # who comes first gives a side away
-                held.append(told)
+        """Yield events for the page: `passages`, `answer` and `failed` of a place as they come, `shown` at the end."""
+        order = random.sample(VARIANTS, 2) if self._blind else list(VARIANTS)
+        places = dict(zip(order, PLACES, strict=True))
+        progress: dict[Variant, SearchProgress] = {variant: SearchProgress() for variant in VARIANTS}
+        held_back: list[dict[str, Any]] = []
+        async for variant, kind in self._events(question, progress):
+            event = self._page_event(places[variant], kind, progress[variant])
+            if self._blind:  # the variant that comes first would give itself away
+                held_back.append(event)
             else:
-                yield told
-        for told in sorted(held, key=lambda event: event["place"]):
-            yield told
-        found = {side: look for side, look in looks.items() if look.nodes is not None}
+                yield event
+        for event in sorted(held_back, key=lambda event: event["place"]):
+            yield event
+        found = {variant: each.nodes for variant, each in progress.items() if each.nodes is not None}
         if not found:
             return
-        rankings = {side: [node.node_id for node in look.nodes or ()] for side, look in found.items()}
-        query = await self.sides.ashown(
-            MODE,
-            session_of(question),
-            question,
-            [node for look in found.values() for node in look.nodes or ()],
-            order=order,
-            rankings=rankings,
-            names={side: each.name for side, each in self.side.items()},
-            milliseconds={side: look.milliseconds for side, look in found.items()},
-            answers={side: look.answer for side, look in found.items() if look.answer is not None},
-            failed={side: look.failed for side, look in looks.items() if look.failed},
-        )
+        results = self._results(order, found, progress)
+        nodes = [node for nodes in found.values() for node in nodes]
+        query = await self._recorder.arecord(MODE, session_of(question), question, nodes, results)
+        rankings = results.rankings or {}
         yield {
             "event": "shown",
             "query": query,
-            "places": [place[side] for side in order if side in found],
-            "moved": {place[side]: moves(rankings.get(side), rankings.get(other(side))) for side in VARIANTS},
+            "places": [places[variant] for variant in order if variant in found],
+            "moved": {
+                places[variant]: ranks_in_other(rankings.get(variant), rankings.get(other(variant)))
+                for variant in VARIANTS
+            },
         }
 
-    async def _events(self, question: str, looks: dict[Variant, Look]) -> AsyncIterator[tuple[Variant, str]]:
-        """(side, what is new of it); ends when both are done or have had their time."""
+    def _results(
+        self, order: list[Variant], found: dict[Variant, list[NodeWithScore]], progress: dict[Variant, SearchProgress]
+    ) -> ShownResults:
+        return ShownResults(
+            order=order,
+            rankings={variant: [node.node_id for node in nodes] for variant, nodes in found.items()},
+            names={variant: each.name for variant, each in self.variants.items()},
+            milliseconds={variant: progress[variant].milliseconds or 0 for variant in found},
+            answers={variant: each.answer for variant, each in progress.items() if each.answer is not None},
+            failed={variant: each.failed for variant, each in progress.items() if each.failed},
+        )
+
+    async def _events(
+        self, question: str, progress: dict[Variant, SearchProgress]
+    ) -> AsyncIterator[tuple[Variant, str]]:
+        """Yield (variant, kind of event) until both variants are done or have used up their time."""
         loop, events = asyncio.get_running_loop(), asyncio.Queue[tuple[Variant, str]]()
 
-        def put(side: Variant, event: str, change: dict[str, Any]) -> None:
-            if side in running:  # what comes after its time is not shown any more
+        def put(variant: Variant, kind: str, change: dict[str, Any]) -> None:
+            if variant in running:  # what comes after its time is not shown any more
                 for name, value in change.items():
-                    setattr(looks[side], name, value)
-                events.put_nowait((side, event))
+                    setattr(progress[variant], name, value)
+                events.put_nowait((variant, kind))
 
-        def tell(side: Variant, event: str, **change: Any) -> None:
+        def tell(variant: Variant, kind: str, **change: Any) -> None:
             with suppress(RuntimeError):  # the server has ended meanwhile, and its loop with it
-                loop.call_soon_threadsafe(put, side, event, change)
+                loop.call_soon_threadsafe(put, variant, kind, change)
 
         running = set(VARIANTS)
-        for side in VARIANTS:
-            future = self.sides.started(side, partial(self._look, side, question, tell))
-            future.add_done_callback(partial(_ended, side, tell, self.sides.warn))
-        until, answered = time.monotonic() + self.sides.timeout, False
+        for variant in VARIANTS:
+            future = self._caller.start(variant, partial(self._search, variant, question, tell))
+            future.add_done_callback(partial(self._tell_end, variant, tell))
+        timeout, patience = self._caller.options.timeout, self._caller.options.patience
+        deadline, answered = time.monotonic() + timeout, False
         while running:
             try:
-                side, event = await asyncio.wait_for(events.get(), max(0.0, until - time.monotonic()))
+                variant, kind = await asyncio.wait_for(events.get(), max(0.0, deadline - time.monotonic()))
             except TimeoutError:
-                for side in sorted(running):
-                    looks[side].failed = f"no answer after {self.sides.timeout:g} s"
-                    yield side, "failed"
+                for variant in sorted(running):
+                    progress[variant].failed = f"no answer after {timeout:g} s"
+                    yield variant, "failed"
                 return
-            if event in ("done", "failed"):
-                running.discard(side)
-            if event == "done" and not answered and self.sides.patience < until - time.monotonic():
-                until, answered = time.monotonic() + self.sides.patience, True
-            if event != "done":
-                yield side, event
+            if kind in ("done", "failed"):
+                running.discard(variant)
+            if kind == "done" and not answered and patience < deadline - time.monotonic():
+                deadline, answered = time.monotonic() + patience, True
+            if kind != "done":
+                yield variant, kind
 
-    def _look(self, side: Variant, question: str, tell: Any) -> None:
-        """Find passages and answer from them; runs in a thread of the side."""
-        of, began = self.side[side], time.perf_counter()
-        nodes = of.retriever.retrieve(QueryBundle(question))
-        tell(side, "passages", nodes=nodes, milliseconds=round(1000 * (time.perf_counter() - began)))
-        if of.synthesizer is not None:
-            tell(side, "answer", answer=str(of.synthesizer.synthesize(question, nodes)))
+    def _search(self, variant: Variant, question: str, tell: Callable[..., None]) -> None:
+        """Find passages and answer from them; this runs in a thread of the variant."""
+        asked, began = self.variants[variant], time.perf_counter()
+        nodes = asked.retriever.retrieve(QueryBundle(question))
+        tell(variant, "passages", nodes=nodes, milliseconds=round(1000 * (time.perf_counter() - began)))
+        if asked.synthesizer is not None:
+            tell(variant, "answer", answer=str(asked.synthesizer.synthesize(question, nodes)))
 
-    def _told(self, place: Place, event: str, look: Look) -> dict[str, Any]:
-        if event == "passages":
-            told = {"passages": [_passage(node) for node in look.nodes or ()]}
-            return {"event": event, "place": place, **told, **({} if self.blind else {"ms": look.milliseconds})}
-        if event == "answer":
-            return {"event": event, "place": place, "text": look.answer}
-        # A reason may name the model.
-        reason = "the log in the terminal says why" if self.blind else look.failed
-        return {"event": event, "place": place, "reason": reason}
+    def _tell_end(self, variant: Variant, tell: Callable[..., None], search: Future[None]) -> None:
+        if (error := search.exception()) is None:
+            tell(variant, "done")
+        else:
+            self._caller.warn(variant, reason_of(error))
+            tell(variant, "failed", failed=reason_of(error))
 
-
-def _ended(side: Variant, tell: Any, warn: Any, future: Any) -> None:
-    error = future.exception()
-    if error is None:
-        tell(side, "done")
-    else:
-        warn(side, reason_of(error))
-        tell(side, "failed", failed=reason_of(error))
+    def _page_event(self, place: Place, kind: str, progress: SearchProgress) -> dict[str, Any]:
+        event: dict[str, Any] = {"event": kind, "place": place}
+        if kind == "passages":
+            event["passages"] = [_passage(node) for node in progress.nodes or ()]
+            if not self._blind:
+                event["ms"] = progress.milliseconds
+        elif kind == "answer":
+            event["text"] = progress.answer
+        else:  # a reason may name the model
+            event["reason"] = "the log in the terminal says why" if self._blind else progress.failed
+        return event
 
 
 def _passage(each: NodeWithScore) -> dict[str, Any]:
@@ -173,12 +193,12 @@ def _passage(each: NodeWithScore) -> dict[str, Any]:
     }
 
 
-def moves(ranking: Sequence[str] | None, other: Sequence[str] | None) -> list[int | None]:
-    """The rank, from 1, that each passage of a ranking has in the other one; None where it is not there.
+def ranks_in_other(ranking: Sequence[str] | None, other: Sequence[str] | None) -> list[int | None]:
+    """Return for each passage of a ranking its rank, from 1, in the other one; None if it is not there.
 
     Example:
-        >>> from rag_ft.ab.side_by_side import moves
-        >>> moves(["x", "y"], ["y", "z"])
+        >>> from rag_ft.ab.side_by_side import ranks_in_other
+        >>> ranks_in_other(["x", "y"], ["y", "z"])
         [None, 1]
     """
     ranks = {key: rank for rank, key in reversed(list(enumerate(other or (), 1)))}
@@ -186,5 +206,5 @@ def moves(ranking: Sequence[str] | None, other: Sequence[str] | None) -> list[in
 
 
 def session_of(question: str) -> str:
-    """What votes on the page are resampled by: the question, asked once or again, since the people are few."""
+    """Return the session that a vote on the page counts for: the question, since few people vote there."""
     return f"question:{sha256_of(' '.join(question.casefold().split()).encode('utf-8', 'replace'))[:16]}"

@@ -1,85 +1,78 @@
-"""Answers that come word by word: begun before they count as an answer, read whole where two stand side by side."""
+"""Streamed answers: wait for the first word, read a stream to its end, or watch it for a break."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from itertools import chain, islice
 from typing import Any
 
 from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
 
 
-def begun(response: Any) -> Any:
-    """A response whose first word is there: an LLM that fails does so before anybody reads."""
+def start_stream(response: Any) -> Any:
+    """Wait for the first word of a stream: an LLM that fails usually does so before it, while nobody reads yet."""
     if isinstance(response, StreamingResponse) and response.response_gen is not None:
         words = iter(response.response_gen)
-        response.response_gen = _chained(list(islice(words, 1)), words)
+        first = list(islice(words, 1))
+        response.response_gen = (word for word in chain(first, words))
     return response
 
 
-async def abegun(response: Any) -> Any:
-    """The same, asynchronously."""
+async def astart_stream(response: Any) -> Any:
+    """Do what `start_stream` does, without blocking the event loop."""
     if isinstance(response, StreamingResponse):
-        return await asyncio.to_thread(begun, response)
+        return await asyncio.to_thread(start_stream, response)
     if isinstance(response, AsyncStreamingResponse) and response.response_gen is not None:
         words = aiter(response.response_gen)
-        first = [word async for word in _first(words)]
-        response.response_gen = _achained(first, words)
+        try:
+            first = [await anext(words)]
+        except StopAsyncIteration:
+            first = []
+        response.response_gen = _achain(first, words)
     return response
 
 
-def whole(response: Any) -> Any:
-    """A response that is read to its end."""
+def read_all(response: Any) -> Any:
+    """Read a stream to its end; return any other response as it is."""
     return response.get_response() if isinstance(response, StreamingResponse) else response
 
 
-async def awhole(response: Any) -> Any:
-    """The same, asynchronously."""
+async def aread_all(response: Any) -> Any:
+    """Do what `read_all` does, without blocking the event loop."""
     if isinstance(response, StreamingResponse):
         return await asyncio.to_thread(response.get_response)
     return await response.get_response() if isinstance(response, AsyncStreamingResponse) else response
 
 
-def watched(response: Any, broke: Callable[[Exception], None]) -> Any:
-    """A response that tells where its stream breaks off, and breaks off."""
+def watch_stream(response: Any, on_break: Callable[[Exception], None]) -> Any:
+    """Call `on_break` with the error if the stream of a response breaks off; its reader gets the error too."""
     if isinstance(response, StreamingResponse):
-        response.response_gen = _told(response.response_gen, broke)
+        response.response_gen = _watch(response.response_gen, on_break)
     elif isinstance(response, AsyncStreamingResponse):
-        response.response_gen = _atold(response.response_gen, broke)
+        response.response_gen = _awatch(response.response_gen, on_break)
     return response
 
 
-def _chained(first: list[str], rest: Iterator[str]) -> Any:
-    yield from chain(first, rest)
-
-
-async def _first(words: AsyncIterator[str]) -> AsyncIterator[str]:
-    with_end = object()
-    word = await anext(words, with_end)
-    if word is not with_end:
-        yield word  # type: ignore[misc]
-
-
-async def _achained(first: list[str], rest: AsyncIterator[str]) -> Any:
+async def _achain(first: list[str], rest: AsyncIterator[str]) -> Any:
     for word in first:
         yield word
     async for word in rest:
         yield word
 
 
-def _told(words: Any, broke: Callable[[Exception], None]) -> Any:
+def _watch(words: Any, on_break: Callable[[Exception], None]) -> Any:
     try:
         yield from words
     except Exception as error:
-        broke(error)
+        on_break(error)
         raise
 
 
-async def _atold(words: Any, broke: Callable[[Exception], None]) -> Any:
+async def _awatch(words: Any, on_break: Callable[[Exception], None]) -> Any:
     try:
         async for word in words:
             yield word
     except Exception as error:
-        broke(error)
+        on_break(error)
         raise

@@ -1,4 +1,4 @@
-"""What people's votes and picks say of two sides."""
+"""The verdict on variant b from votes and picks."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_ft.evaluation.significance import Difference, paired_bootstrap
-from rag_ft.evaluation.verdict import ENOUGH_QUESTIONS, Verdict
+from rag_ft.evaluation.verdict import MIN_QUESTIONS, Verdict
 
 if TYPE_CHECKING:
     from rag_ft.feedback.tally import Tally
 
 
-def judge_votes(tally: Tally, seed: int = 0, voters: str = "people") -> tuple[Verdict, str, Difference]:
-    """The verdict on side b, by the statistics that decide a comparison: sessions are resampled, not single votes.
+def decide_from_votes(tally: Tally, seed: int = 0, voters: str = "people") -> tuple[Verdict, str, Difference]:
+    """Return the verdict on variant b, by the statistics of a comparison: sessions are resampled, not single votes.
 
-    Where people saw both sides, each question that somebody decided counts -1 (a), 0 (none) or 1 (b), and the mean is
-    tested against 0. Where each session saw one side alone (`split`), nobody compares: the sessions' mean ratings of
-    the two sides are compared by Welch's t-test, so that a side that was shown more often gains nothing by it. A
-    session that its side failed belongs to that side, whoever answered.
+    If people saw both variants, each question that somebody decided counts -1 (a), 0 (neither) or 1 (b), and the mean
+    is tested against 0. If each session saw one variant (`split`), Welch's t-test compares the sessions' mean ratings
+    of the two variants, so that a variant gains nothing by being shown more often. A session counts for the variant
+    that it was assigned to, even if that one failed and the other one answered.
 
     Args:
-        tally: of a file of votes (`Votes.tally`).
-        seed: of the bootstrap.
-        voters: who they are, for the reason.
+        tally: the tally of a vote log (`Votes.tally`).
+        seed: seeds the bootstrap.
+        voters: who voted, for the reason.
 
     Returns:
-        (verdict, reason, mean credit of b over a with its interval).
+        (verdict, reason, mean credit of b over a with its confidence interval).
 
     Example:
-        >>> from rag_ft.ab.vote_verdict import judge_votes
+        >>> from rag_ft.ab.vote_verdict import decide_from_votes
         >>> from rag_ft.feedback.tally import Tally
         >>> credit = {f"user-{n}": [1.0, 1.0, 0.0, -1.0] for n in range(40)}
-        >>> judge_votes(Tally(credit=credit))[0]
+        >>> decide_from_votes(Tally(credit=credit))[0]
         'ship'
     """
     if tally.credit:
@@ -44,22 +44,16 @@ def judge_votes(tally: Tally, seed: int = 0, voters: str = "people") -> tuple[Ve
         count, sessions = len(values), len(tally.credit)
     else:
         difference = difference_of_groups(tally.ratings)
-        count = sum(len(found) for side in tally.ratings.values() for found in side.values())
-        sessions = sum(len(side) for side in tally.ratings.values())
+        ratings = [found for sessions in tally.ratings.values() for found in sessions.values()]
+        count, sessions = sum(map(len, ratings)), len(ratings)
     low, high = difference.ci95
     counted = f"{count} questions of {sessions} sessions: {difference} for b"
-    if count < ENOUGH_QUESTIONS:
-        return (
-            "inconclusive",
-            f"{count} questions of {sessions} sessions were decided, and at least {ENOUGH_QUESTIONS} are needed",
-            difference,
-        )
+    if count < MIN_QUESTIONS:
+        reason = f"{count} questions of {sessions} sessions were decided, and at least {MIN_QUESTIONS} are needed"
+        return "inconclusive", reason, difference
     if low == float("-inf"):
-        return (
-            "inconclusive",
-            f"all votes on a side are of one session ({counted}): those of others would tell",
-            difference,
-        )
+        reason = f"all votes on a variant are of one session ({counted}): votes of other sessions would tell"
+        return "inconclusive", reason, difference
     if low > 0:
         return "ship", f"{voters} prefer b ({counted})", difference
     if high < 0 or difference.mean <= 0:
@@ -68,14 +62,16 @@ def judge_votes(tally: Tally, seed: int = 0, voters: str = "people") -> tuple[Ve
 
 
 def difference_of_groups(ratings: Mapping[str, Mapping[str, Sequence[float]]]) -> Difference:
-    """Mean rating of b's sessions minus that of a's, by Welch's t-test over sessions, each of which counts once.
+    """Return the mean rating of b's sessions minus that of a's, by Welch's t-test; each session counts once.
 
     Args:
-        ratings: side -> session -> ratings.
+        ratings: variant -> session -> ratings.
     """
     from scipy.stats import ttest_ind
 
-    a, b = (np.array([np.mean(found) for found in ratings.get(side, {}).values() if found]) for side in ("a", "b"))
+    a, b = (
+        np.array([np.mean(found) for found in ratings.get(variant, {}).values() if found]) for variant in ("a", "b")
+    )
     if not len(a) or not len(b):
         return Difference(0.0, (float("-inf"), float("inf")), 1.0)
     mean = float(b.mean() - a.mean())

@@ -51,8 +51,9 @@ def ab(
     import secrets
 
     from rag_ft.ab.page import check_same_variants, create_ab_page
-    from rag_ft.ab.page_variants import page_variants
-    from rag_ft.ab.vote_verdict import judge_votes
+    from rag_ft.ab.page_access import AccessRules
+    from rag_ft.ab.page_variants import build_page_variants
+    from rag_ft.ab.vote_verdict import decide_from_votes
     from rag_ft.feedback.vote_log import Votes
     from rag_ft.generation.resolve_llm import resolve_llm
     from rag_ft.server.running import LOCAL_HOSTS, bound_socket, serve
@@ -65,7 +66,7 @@ def ab(
         _no_empty_file(votes),
         bound_socket(host, port) as listening,
     ):  # a port that is taken is found out before a model is loaded
-        sides = page_variants(
+        variants = build_page_variants(
             source_nodes(source, chunk_size, chunk_overlap),
             {"a": candidate_of(a, device, None), "b": candidate_of(b, device, None)},
             {"a": a, "b": b},
@@ -77,12 +78,10 @@ def ab(
         token = secrets.token_urlsafe(24)
         local = host in LOCAL_HOSTS
         page = create_ab_page(
-            *sides,
+            *variants,
             kept,
-            token=token,
+            access=AccessRules(token=token, hosts=_names(host), local=local),
             blind=blind,
-            hosts=_names(host),
-            local=local,
             timeout=120.0 if model else 30.0,  # an LLM on a CPU takes its time
             patience=60.0 if model else 15.0,
         )
@@ -100,7 +99,7 @@ def ab(
         )
         serve(page, listening)
     tally = kept.tally()
-    verdict, reason, _ = judge_votes(tally)
+    verdict, reason, _ = decide_from_votes(tally)
     out.print(f"\n{tally}\n{verdict}: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 

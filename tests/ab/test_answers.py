@@ -1,4 +1,4 @@
-"""Answers judged by LlamaIndex's evaluators: both orders, durable, failures counted."""
+"""Answers judged by LlamaIndex's evaluators: in both orders, kept on disk, with failures counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from rag_ft import InputError, OutsideError
-from rag_ft.ab import ABQueryEngine, judge_answers
+from rag_ft.ab import ABQueryEngine, JudgeOptions, judge_answers
 from rag_ft.ab.answer_judge import last_verdict, plain_answer
 from rag_ft.feedback import Votes
 
@@ -24,7 +24,7 @@ QUESTIONS = [f"Who signs form T-{number}?" for number in range(60)]
 
 
 class Rules(CustomLLM):
-    """A judge that goes by rules: the answer that names a master is better; what its passages say is supported."""
+    """A judge with rules: the better answer names a master, and an answer is supported if its passages contain it."""
 
     always_first: bool = False
     fails: bool = False
@@ -40,14 +40,14 @@ class Rules(CustomLLM):
         self.asked.append(prompt)
         if self.fails:
             raise ConnectionError("Incorrect API key provided: sk-abcdef1234567890abcd")
-        return CompletionResponse(text=self._said(prompt))
+        return CompletionResponse(text=self._verdict(prompt))
 
-    def _said(self, prompt: str) -> str:
+    def _verdict(self, prompt: str) -> str:
         if self.mumbles:
             return "Both are interesting."
         if "supported by the context" in prompt:
-            told = re.findall(r"Information: (.*)\nContext: (.*)", prompt)[-1]
-            return "YES" if told[0] in told[1] else "NO"
+            answer, context = re.findall(r"Information: (.*)\nContext: (.*)", prompt)[-1]
+            return "YES" if answer in context else "NO"
         if "Reference Answer" in prompt:
             return (
                 "5.0\nIt is right." if "master of harbour" in prompt.split("## Generated Answer")[1] else "1.0\nWrong."
@@ -65,7 +65,7 @@ class Rules(CustomLLM):
 
 
 class Answers(BaseQueryEngine):
-    """Answers by a pattern, and may fail on some questions."""
+    """Answers by a pattern, or fails on some questions."""
 
     def __init__(self, pattern: str, fails_on: str = "never") -> None:
         super().__init__(callback_manager=None)
@@ -92,12 +92,11 @@ RIGHT, WRONG = "{form} is signed by the master of harbour 4.", "Somebody signs {
 
 
 def test_the_better_answers_win_in_both_orders(tmp_path: Path) -> None:
-    sides = ABQueryEngine(Answers(WRONG), Answers(RIGHT))
+    both = ABQueryEngine(Answers(WRONG), Answers(RIGHT))
     references = dict.fromkeys(QUESTIONS, "The master of harbour 4.")
-    judged = judge_answers(
-        sides, [*QUESTIONS, QUESTIONS[0]], Rules(), votes=tmp_path / "judged.jsonl", references=references,
-        metrics=("faithfulness", "correctness"),
-    )  # fmt: skip
+    options = JudgeOptions(references=references, metrics=("faithfulness", "correctness"))
+    votes = tmp_path / "judged.jsonl"
+    judged = judge_answers(both, [*QUESTIONS, QUESTIONS[0]], Rules(), votes=votes, options=options)
     assert (judged.verdict, judged.tally.b, judged.disagreed) == ("ship", 60, 0)
     assert judged.means["faithfulness"] == {"a": 0.0, "b": 1.0}
     assert judged.means["correctness"] == {"a": 1.0, "b": 5.0}
@@ -109,14 +108,14 @@ def test_the_better_answers_win_in_both_orders(tmp_path: Path) -> None:
     assert "the judge's verdicts prefer b" in str(judged)
 
 
-def test_a_judge_that_goes_by_the_order_decides_nothing(tmp_path: Path) -> None:
+def test_a_judge_that_prefers_the_first_answer_decides_nothing(tmp_path: Path) -> None:
     judged = judge_answers(
         (Answers(WRONG), Answers(RIGHT)), QUESTIONS, Rules(always_first=True), votes=tmp_path / "judged.jsonl"
     )
     assert (judged.tally.ties, judged.disagreed, judged.verdict) == (60, 60, "keep-baseline")
 
 
-def test_what_was_judged_is_not_asked_again_and_what_failed_is(tmp_path: Path) -> None:
+def test_questions_that_failed_are_asked_again_and_judged_ones_are_not(tmp_path: Path) -> None:
     file, a = tmp_path / "judged.jsonl", Answers(WRONG)
     first = judge_answers((a, Answers(RIGHT, fails_on=r"T-[5-9]\?")), QUESTIONS[:20], Rules(), votes=file)
     assert (first.tally.b, first.failed) == (15, {"a": 0, "b": 5, "judge": 0})
@@ -128,11 +127,11 @@ def test_what_was_judged_is_not_asked_again_and_what_failed_is(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("settings", [{"fails": True}, {"mumbles": True}])
-def test_a_judge_that_fails_ends_it_and_writes_no_key(settings: dict[str, bool], tmp_path: Path) -> None:
-    file = tmp_path / "judged.jsonl"
-    with pytest.raises(OutsideError, match="10 questions could not be judged") as told:
-        judge_answers((Answers(WRONG), Answers(RIGHT)), QUESTIONS, Rules(**settings), votes=file, workers=1)
-    assert "sk-abcdef" not in str(told.value) + file.read_text()
+def test_a_judge_that_fails_stops_judging_and_no_key_is_written(settings: dict[str, bool], tmp_path: Path) -> None:
+    file, options = tmp_path / "judged.jsonl", JudgeOptions(workers=1)
+    with pytest.raises(OutsideError, match="10 questions could not be judged") as raised:
+        judge_answers((Answers(WRONG), Answers(RIGHT)), QUESTIONS, Rules(**settings), votes=file, options=options)
+    assert "sk-abcdef" not in str(raised.value) + file.read_text()
     assert list(Votes(file).rows()) == []
 
 
@@ -142,11 +141,11 @@ def test_an_answer_cannot_vote_for_itself() -> None:
     assert last_verdict("[[A]]? No: [[C]]")[1] == 0.5
 
 
-def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:
-    sides, votes = (Answers(WRONG), Answers(RIGHT)), tmp_path / "judged.jsonl"
+def test_missing_questions_references_and_unknown_metrics_are_refused(tmp_path: Path) -> None:
+    engines, votes = (Answers(WRONG), Answers(RIGHT)), tmp_path / "judged.jsonl"
     with pytest.raises(InputError, match="no question"):
-        judge_answers(sides, ["  "], Rules(), votes=votes)
+        judge_answers(engines, ["  "], Rules(), votes=votes)
     with pytest.raises(InputError, match="references has none for 'Who signs form T-0"):
-        judge_answers(sides, QUESTIONS, Rules(), votes=votes, metrics=("correctness",))
+        judge_answers(engines, QUESTIONS, Rules(), votes=votes, options=JudgeOptions(metrics=("correctness",)))
     with pytest.raises(InputError, match="metric 'beauty' is unknown"):
-        judge_answers(sides, QUESTIONS, Rules(), votes=votes, metrics=("beauty",))  # type: ignore[arg-type]
+        JudgeOptions(metrics=("beauty",))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The A/B page over real HTTP: who may speak with it, what it says, and what it keeps."""
+"""The A/B page over real HTTP: who may use it, what it answers, and what it records."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.response_synthesizers import get_response_synthesizer
 
 from rag_ft import InputError
-from rag_ft.ab.page import MOST_CHARACTERS, create_ab_page
-from rag_ft.ab.side_by_side import PageVariant, moves
+from rag_ft.ab.page import MAX_QUESTION_CHARACTERS, create_ab_page
+from rag_ft.ab.page_access import AccessRules
+from rag_ft.ab.side_by_side import PageVariant, ranks_in_other
 from rag_ft.feedback import Votes
 
 
 class Visitor:
-    """Speaks with a page as its script does."""
+    """Sends the requests that the page's script sends."""
 
     def __init__(self, address: str) -> None:
         self.origin = address.split("/?")[0]
@@ -48,7 +49,7 @@ def visitor(votes: Path) -> Iterator[Visitor]:
         yield Visitor(address)
 
 
-def test_a_question_shows_both_rankings_and_what_moved(visitor: Visitor, votes: Path) -> None:
+def test_a_question_shows_both_rankings_and_the_ranks_on_the_other_side(visitor: Visitor, votes: Path) -> None:
     events = visitor.ask()
     assert [event["event"] for event in events] == ["passages", "passages", "shown"]
     found = {event["place"]: event for event in events[:2]}
@@ -61,11 +62,11 @@ def test_a_question_shows_both_rankings_and_what_moved(visitor: Visitor, votes: 
     assert row["names"] == {"a": "model-a", "b": "model-b"}
 
 
-def test_a_vote_and_a_pick_are_kept_before_they_are_answered(visitor: Visitor, votes: Path) -> None:
+def test_a_vote_and_a_pick_are_on_disk_before_they_are_answered(visitor: Visitor, votes: Path) -> None:
     query = visitor.ask("Where do visitors go?")[-1]["query"]
     before = Votes(votes).tally()
-    told = visitor.post("/vote", query=query, better="right")
-    assert told.json()["names"] == {"left": "model-a", "right": "model-b"}
+    answer = visitor.post("/vote", query=query, better="right")
+    assert answer.json()["names"] == {"left": "model-a", "right": "model-b"}
     assert visitor.post("/pick", query=query, passage="claims#0", place="left").json() == {"picked": True}
     assert Votes(votes).tally().b == before.b + 1
     assert list(Votes(votes).rows())[-1] | {"time": ""} == {
@@ -80,20 +81,20 @@ def test_a_vote_and_a_pick_are_kept_before_they_are_answered(visitor: Visitor, v
     ("path", "body", "reason"),
     [
         ("/ask", {"question": "  \n "}, "the question is empty"),
-        ("/ask", {"question": "x" * 100_000}, f"100,000 characters, and {MOST_CHARACTERS:,} are the most"),
+        ("/ask", {"question": "x" * 100_000}, f"100,000 characters, and {MAX_QUESTION_CHARACTERS:,} are the most"),
         ("/ask", {}, "'question' is missing"),
         ("/ask", {"question": ["What?"]}, "'question' is missing"),
         ("/vote", {"query": "never", "better": "left"}, "nothing was shown"),
         ("/pick", {"query": "never", "passage": "x", "place": "left"}, "nothing was shown"),
     ],
 )
-def test_what_cannot_be_meant_is_one_clear_line(visitor: Visitor, path: str, body: dict[str, Any], reason: str) -> None:
+def test_bad_input_is_one_clear_line(visitor: Visitor, path: str, body: dict[str, Any], reason: str) -> None:
     answer = visitor.client.post(path, json=body)
     assert answer.status_code == 422
     assert reason in answer.json()["error"]
 
 
-def test_votes_on_what_was_not_shown_are_refused(visitor: Visitor) -> None:
+def test_votes_on_passages_that_were_not_shown_are_refused(visitor: Visitor) -> None:
     query = visitor.ask()[-1]["query"]
     for path, body, reason in (
         ("/vote", {"better": "a"}, "give left, right, tie or neither"),
@@ -120,7 +121,7 @@ def test_votes_on_what_was_not_shown_are_refused(visitor: Visitor) -> None:
         ("GET", {"origin": "http://evil.example"}, "another page sent this"),
     ],
 )
-def test_who_is_not_the_page_is_refused(
+def test_requests_of_other_pages_are_refused(
     visitor: Visitor, votes: Path, method: str, headers: dict[str, str], reason: str
 ) -> None:
     before = votes.read_bytes()
@@ -132,7 +133,7 @@ def test_who_is_not_the_page_is_refused(
     assert votes.read_bytes() == before
 
 
-def test_the_token_is_needed_and_in_a_post_not_taken_from_the_address(visitor: Visitor) -> None:
+def test_a_token_is_required_and_a_post_needs_it_in_the_header(visitor: Visitor) -> None:
     assert httpx.get(visitor.origin).status_code == 403
     assert httpx.get(f"{visitor.origin}/?token={TOKEN}").status_code == 200
     assert httpx.get(f"{visitor.origin}/?token={TOKEN}&token=x").status_code == 403
@@ -144,13 +145,13 @@ def test_the_token_is_needed_and_in_a_post_not_taken_from_the_address(visitor: V
         assert visitor.client.get(path).status_code == 404
 
 
-def test_what_is_far_too_long_is_not_read(visitor: Visitor) -> None:
+def test_a_body_that_is_far_too_long_is_refused(visitor: Visitor) -> None:
     answer = visitor.client.post("/ask", content=b"x" * 2_000_000)
     assert answer.status_code == 413
     assert "ask a shorter question" in answer.json()["error"]
 
 
-def test_the_page_loads_nothing_and_is_framed_by_nobody(visitor: Visitor) -> None:
+def test_the_page_loads_nothing_and_cannot_be_framed(visitor: Visitor) -> None:
     answer = visitor.client.get("/")
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -167,7 +168,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
         assert "<script>alert" not in httpx.get(address).text
 
 
-def test_a_side_that_fails_or_hangs_takes_nobody_down(tmp_path: Path) -> None:
+def test_a_variant_that_fails_or_hangs_takes_nobody_down(tmp_path: Path) -> None:
     with page(tmp_path / "votes.jsonl", b=Ranks(fails=True)) as address:
         events = {event["event"]: event for event in Visitor(address).ask()}
         assert "the server of local-b is down" in events["failed"]["reason"]
@@ -184,7 +185,7 @@ def test_a_side_that_fails_or_hangs_takes_nobody_down(tmp_path: Path) -> None:
     assert Votes(tmp_path / "votes.jsonl").tally().failed == {"a": 0, "b": 2}
 
 
-def test_blind_sides_are_shuffled_and_named_only_after_the_vote(tmp_path: Path) -> None:
+def test_blind_variants_are_shuffled_and_named_only_after_the_vote(tmp_path: Path) -> None:
     with page(tmp_path / "votes.jsonl", blind=True) as address:
         visitor = Visitor(address)
         assert "model-" not in visitor.client.get("/").text
@@ -194,11 +195,11 @@ def test_blind_sides_are_shuffled_and_named_only_after_the_vote(tmp_path: Path) 
             assert "model-" not in json.dumps(events)
             assert '"ms"' not in json.dumps(events)
             query = events[-1]["query"]
-            told = visitor.post("/vote", query=query, better="left").json()
+            revealed = visitor.post("/vote", query=query, better="left").json()
             left = next(event for event in events if event.get("place") == "left")
-            assert told["names"]["left"] == ("model-a" if left["passages"][0]["id"] == A.keys[0] else "model-b")
-            assert set(told["ms"]) == {"left", "right"}
-            seen.add(told["names"]["left"])
+            assert revealed["names"]["left"] == ("model-a" if left["passages"][0]["id"] == A.keys[0] else "model-b")
+            assert set(revealed["ms"]) == {"left", "right"}
+            seen.add(revealed["names"]["left"])
         assert seen == {"model-a", "model-b"}
         assert "ask another question" in visitor.post("/vote", query=query, better="right").json()["error"]
         tally = Votes(tmp_path / "votes.jsonl").tally()
@@ -209,16 +210,16 @@ def test_blind_sides_are_shuffled_and_named_only_after_the_vote(tmp_path: Path) 
         assert "the log in the terminal says why" in json.dumps(events)
 
 
-def test_answers_stand_above_their_passages_and_one_that_fails_leaves_them(tmp_path: Path) -> None:
+def test_an_answer_that_fails_leaves_its_passages(tmp_path: Path) -> None:
     class Failing(MockLLM):
         def complete(self, *args: Any, **kwargs: Any) -> Any:
             raise ConnectionError("no answer today")
 
-    sides = [
+    variants = [
         PageVariant(name, retriever, get_response_synthesizer(llm=llm))
         for name, retriever, llm in (("one", A, MockLLM(max_tokens=8)), ("two", B, Failing(max_tokens=8)))
     ]
-    with page(tmp_path / "votes.jsonl", *sides) as address:
+    with page(tmp_path / "votes.jsonl", *variants) as address:
         events = Visitor(address).ask()
     assert sorted((event["event"], event.get("place")) for event in events if event["event"] != "shown") == [
         ("answer", "left"), ("failed", "right"), ("passages", "left"), ("passages", "right"),
@@ -227,13 +228,13 @@ def test_answers_stand_above_their_passages_and_one_that_fails_leaves_them(tmp_p
     assert set(Votes(tmp_path / "votes.jsonl").find(events[-1]["query"])["answers"]) == {"a"}
 
 
-def test_votes_on_other_models_do_not_go_into_one_file(visitor: Visitor, votes: Path) -> None:
+def test_votes_on_other_models_need_another_file(visitor: Visitor, votes: Path) -> None:
     visitor.ask()
     with pytest.raises(InputError, match="holds votes on model-a and model-b"):
-        create_ab_page(PageVariant("model-a", A), PageVariant("another", B), votes, token=TOKEN)
+        create_ab_page(PageVariant("model-a", A), PageVariant("another", B), votes, access=AccessRules(token=TOKEN))
 
 
-def test_moves_are_ranks_on_the_other_side() -> None:
-    assert moves(["x", "y", "z"], ["z", "x"]) == [2, None, 1]
-    assert moves(["x"], None) == [None]
-    assert moves(None, ["x"]) == []
+def test_each_passage_knows_its_rank_on_the_other_side() -> None:
+    assert ranks_in_other(["x", "y", "z"], ["z", "x"]) == [2, None, 1]
+    assert ranks_in_other(["x"], None) == [None]
+    assert ranks_in_other(None, ["x"]) == []

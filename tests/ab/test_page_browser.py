@@ -1,4 +1,4 @@
-"""The A/B page in a real browser: typed, answered, voted, picked; what comes from documents is text."""
+"""The A/B page in a real browser: ask, vote and pick; texts from documents are shown as text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ask(window: Any, question: str) -> None:
     expect(window.get_by_role("group", name="Which side is better?")).to_be_visible()
 
 
-def test_typed_answered_voted_and_picked_by_keyboard_alone(browser: Any, address: str, tmp_path: Path) -> None:
+def test_the_keyboard_alone_can_ask_pick_and_vote(browser: Any, address: str, tmp_path: Path) -> None:
     window = browser.new_page()
     heard = listen(window)
     window.goto(address)
@@ -67,7 +67,7 @@ def test_typed_answered_voted_and_picked_by_keyboard_alone(browser: Any, address
     assert len(heard.requests) == 4  # the page, the question, the pick, the vote
 
 
-def test_what_stands_in_a_passage_is_text(browser: Any, address: str) -> None:
+def test_markup_in_a_passage_is_shown_as_text(browser: Any, address: str) -> None:
     window = browser.new_page()
     heard = listen(window)
     window.goto(address)
@@ -81,7 +81,7 @@ def test_what_stands_in_a_passage_is_text(browser: Any, address: str) -> None:
     assert heard.errors == []
 
 
-def test_what_goes_wrong_is_said_on_the_page(browser: Any, tmp_path: Path) -> None:
+def test_errors_are_shown_on_the_page(browser: Any, tmp_path: Path) -> None:
     window = browser.new_page()
     with page(tmp_path / "votes.jsonl", b=Ranks(fails=True)) as address:
         window.goto(address)
@@ -109,7 +109,7 @@ def test_another_page_cannot_vote(browser: Any, address: str, tmp_path: Path) ->
     window.route("http://evil.example/", lambda route: route.fulfill(body="<p>evil</p>", content_type="text/html"))
     window.goto("http://evil.example/")
     origin = address.split("/?")[0]
-    said = window.evaluate(
+    results = window.evaluate(
         """async ([origin, token]) => {
             const tries = [{}, {mode: "no-cors"}, {headers: {"x-rag-ft-token": token}}];
             const found = [];
@@ -123,11 +123,11 @@ def test_another_page_cannot_vote(browser: Any, address: str, tmp_path: Path) ->
         }""",
         [origin, TOKEN],
     )
-    assert said == ["refused"] * 3
+    assert results == ["refused"] * 3
     assert list(Votes(tmp_path / "votes.jsonl").rows()) == []
 
 
-def test_blind_sides_are_named_when_the_vote_is_given(browser: Any, tmp_path: Path) -> None:
+def test_blind_variants_are_named_after_the_vote(browser: Any, tmp_path: Path) -> None:
     window = browser.new_page()
     with page(tmp_path / "votes.jsonl", blind=True) as address:
         window.goto(address)

@@ -1,4 +1,4 @@
-"""Two sides for tests of the A/B page: retrievers over a few passages that rank by fixed orders, fail or hang."""
+"""Two variants for tests of the A/B page: retrievers over a few passages that rank in a fixed order, fail or hang."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
 
 from rag_ft.ab.page import create_ab_page
+from rag_ft.ab.page_access import AccessRules
 from rag_ft.ab.side_by_side import PageVariant
 from rag_ft.server.running import served_in_thread
 
@@ -34,7 +35,7 @@ def node(key: str) -> TextNode:
 
 
 class Ranks(BaseRetriever):
-    """Always the same passages, in an order of its own."""
+    """A retriever that always finds the same passages in the same order, fails, or hangs."""
 
     def __init__(self, *keys: str, fails: bool = False, waits: float = 0.0) -> None:
         super().__init__()
@@ -53,11 +54,11 @@ B = Ranks("claims#0", "hostile#0", "visitors#0", "claims#1")
 
 @contextmanager
 def page(votes: Path, a: Any = A, b: Any = B, **settings: Any) -> Iterator[str]:
-    """The address of an A/B page, with its token."""
-    sides = [
-        side if isinstance(side, PageVariant) else PageVariant(f"model-{'ab'[n]}", side)
-        for n, side in enumerate((a, b))
+    """Serve an A/B page, and yield its address with the token."""
+    variants = [
+        variant if isinstance(variant, PageVariant) else PageVariant(f"model-{name}", variant)
+        for name, variant in (("a", a), ("b", b))
     ]
-    app = create_ab_page(*sides, votes, token=TOKEN, **settings)
+    app = create_ab_page(*variants, votes, access=AccessRules(token=TOKEN), **settings)
     with served_in_thread(app) as address:
         yield f"{address.removesuffix('/v1')}/?token={TOKEN}"
