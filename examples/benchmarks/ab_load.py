@@ -5,7 +5,8 @@
 Two processes with fifty clients each, half of them threads and half of them tasks of an event loop, ask and vote on one
 file of votes. Each client is another user after ten questions. The variants are LlamaIndex query engines that take 50 ms
 and more; b fails half of the time, at once or after a wait. Counted from the file afterwards: is every client served,
-is every vote there, does each user see one variant, does each variant get its fraction of users. Results are in results/ab-load.json.
+is every vote there, does each user see one variant, does each variant get its fraction of users. Results are in
+results/ab-load.json.
 """
 
 from __future__ import annotations
