@@ -12,8 +12,9 @@ from typing import Any
 from rag_ft.dataset.dataset_warnings import find_warnings
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.sources import HEADING, SENTENCE
-from rag_ft.dataset.text.language import corpus_language, word_count
+from rag_ft.dataset.text.language import corpus_language
 from rag_ft.dataset.text.overlap import content_words
+from rag_ft.dataset.text.words import word_count
 
 GIVEN = "given"
 """The source that is shown for questions whose source is unknown."""

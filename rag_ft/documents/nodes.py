@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.dataset.text.language import corpus_language, language_of, sentences_of
+from rag_ft.dataset.text.language import corpus_language, language_of
+from rag_ft.dataset.text.sentences import sentences_of
 from rag_ft.documents.reader import stream_documents
 from rag_ft.errors import InputError
 

@@ -14,8 +14,9 @@ from rag_ft.dataset.dropped import DroppedRow, dropped_row
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.dataset.sources import WITHOUT_LLM
 from rag_ft.dataset.text.cloze import without_copy
-from rag_ft.dataset.text.language import is_other_language, word_count
+from rag_ft.dataset.text.language import is_other_language
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.text.words import word_count
 from rag_ft.errors import InputError
 from rag_ft.retrieval.bm25 import BM25
 from rag_ft.retrieval.exact import ExactSearch

@@ -18,17 +18,9 @@ from itertools import pairwise
 from rag_ft.dataset.qa_dataset import Passage, Query
 from rag_ft.dataset.sources import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.dataset.text.cloze import sentences
-from rag_ft.dataset.text.language import (
-    HAN,
-    HANGUL,
-    KATAKANA,
-    MARKS,
-    SOUTH_EAST_ASIAN,
-    UNSPACED,
-    corpus_language,
-    stop_words_of,
-    word_count,
-)
+from rag_ft.dataset.text.language import corpus_language
+from rag_ft.dataset.text.scripts import HAN, HANGUL, KATAKANA, MARKS, SOUTH_EAST_ASIAN, UNSPACED
+from rag_ft.dataset.text.words import stop_words_of, word_count
 
 
 def sentence_queries(passage: Passage, count: int, draw: random.Random) -> list[str]:

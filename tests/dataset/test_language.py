@@ -16,17 +16,9 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer
 
 from rag_ft.dataset.text.cloze import sentences
-from rag_ft.dataset.text.language import (
-    NAMES,
-    corpus_language,
-    is_other_language,
-    language_of,
-    segmented,
-    sentences_of,
-    stop_words_of,
-    word_count,
-    words_of,
-)
+from rag_ft.dataset.text.language import NAMES, corpus_language, is_other_language, language_of
+from rag_ft.dataset.text.sentences import sentences_of
+from rag_ft.dataset.text.words import segmented, stop_words_of, word_count, words_of
 from rag_ft.documents.nodes import cut_into_nodes, passages_from_nodes
 from rag_ft.documents.reader import read_documents
 from rag_ft.generation.without_llm import KEY_PHRASES, KeyPhrases, heading_queries, questions_without_llm

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from rag_ft.dataset.text.language import language_of, sentences_of, word_count
+from rag_ft.dataset.text.language import language_of
+from rag_ft.dataset.text.sentences import sentences_of
+from rag_ft.dataset.text.words import word_count
 
 MIN_WORDS, MAX_WORDS = 6, 50
 """Length in words of a sentence that can be used as a question."""

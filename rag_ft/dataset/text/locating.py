@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Protocol
 
 from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.dataset.text.language import words_of
 from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.dataset.text.word_index import WordIndex
+from rag_ft.dataset.text.words import words_of
 from rag_ft.errors import InputError, UnknownIdError
 
 MAX_SCANNED = 200

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rag_ft.dataset.text.language import NAMES, stop_words_of, words_of
+from rag_ft.dataset.text.language import NAMES
+from rag_ft.dataset.text.words import stop_words_of, words_of
 
 QUESTION_WORDS = frozenset(
     words_of(

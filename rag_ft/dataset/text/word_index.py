@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from rag_ft.dataset.text.language import words_of
+from rag_ft.dataset.text.words import words_of
 
 if TYPE_CHECKING:
     import numpy as np
