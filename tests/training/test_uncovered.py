@@ -1,4 +1,4 @@
-"""The documents that no question is about: found, asked about without test questions, and told apart where foreign."""
+"""Uncovered documents: found, probed without test questions, and reported if they are out of domain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.documents.nodes import cut_into_nodes, passages_from_nodes
 from rag_ft.training.selection.dev_set import DevQuestions
 from rag_ft.training.selection.forgetting import ForgettingProbe
-from rag_ft.training.selection.uncovered import MANY, MOST, UncoveredDocuments, uncovered_documents
+from rag_ft.training.selection.uncovered import MAX_OUT_OF_DOMAIN, MAX_PROBED, UncoveredDocuments, uncovered_documents
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def questions_of(uncovered: UncoveredDocuments | None) -> DevQuestions:
     return uncovered.questions
 
 
-def test_documents_of_the_same_kind_are_not_foreign(acme_passages: dict[str, Passage]) -> None:
+def test_documents_of_the_same_domain_are_no_domain_shift(acme_passages: dict[str, Passage]) -> None:
     documents = sorted({passage.document for passage in acme_passages.values()})
     random.Random(0).shuffle(documents)
     asked = set(documents[: len(documents) // 2])
@@ -48,52 +48,52 @@ def test_documents_of_the_same_kind_are_not_foreign(acme_passages: dict[str, Pas
     uncovered = uncovered_documents(dataset)
     found = questions_of(uncovered)
     assert uncovered is not None
-    assert not uncovered.foreign
+    assert not uncovered.domain_shift
     assert uncovered.findings == []
     assert {dataset.passages[key].document for key in found.passage_ids}.isdisjoint(asked)
 
 
-def test_documents_of_another_kind_are_foreign_and_it_is_said(acme_passages: dict[str, Passage]) -> None:
+def test_documents_of_another_domain_are_reported(acme_passages: dict[str, Passage]) -> None:
     general = {
         f"general {n}": Passage(f"general {n}", text) for n, text in enumerate(ForgettingProbe.shipped().passages)
     }
     uncovered = uncovered_documents(asking(acme_passages | general, list(general)))
     assert uncovered is not None
-    assert uncovered.unlike > MANY
-    assert uncovered.foreign
-    assert "are unlike those asked about: a model is shipped only where it is better" in uncovered.findings[0]
+    assert uncovered.out_of_domain > MAX_OUT_OF_DOMAIN
+    assert uncovered.domain_shift
+    assert "are unlike the passages with one: a model is shipped only if it is better" in uncovered.findings[0]
     assert set(questions_of(uncovered).passage_ids) <= set(acme_passages)
 
 
 @pytest.mark.parametrize("apart", [2, 3, 4])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_few_documents_are_not_foreign_for_being_other_documents(shared_data: Path, apart: int, seed: int) -> None:
+def test_a_few_documents_are_no_domain_shift(shared_data: Path, apart: int, seed: int) -> None:
     passages = load_dataset(shared_data / "covidqa").passages
     documents = sorted({passage.document for passage in passages.values()})
     random.Random(seed).shuffle(documents)
     asked = of_documents(passages, set(documents[:10]))
     those = asked + of_documents(passages, set(documents[10 : 10 + apart]))
     uncovered = uncovered_documents(asking({key: passages[key] for key in those}, asked))
-    assert uncovered is None or uncovered.unlike < MANY
+    assert uncovered is None or uncovered.out_of_domain < MAX_OUT_OF_DOMAIN
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_kind_is_told_from_two_documents_and_not_from_one(acme_passages: dict[str, Passage], count: int) -> None:
+def test_a_domain_shift_needs_two_documents(acme_passages: dict[str, Passage], count: int) -> None:
     texts = ForgettingProbe.shipped().passages
     general = {
         f"g{n}": Passage(f"g{n}", text, doc_id=f"general {n * count // len(texts)}") for n, text in enumerate(texts)
     }
     uncovered = uncovered_documents(asking(acme_passages | general, list(general)))
     assert uncovered is not None
-    assert uncovered.foreign == (count > 1)
+    assert uncovered.domain_shift == (count > 1)
 
 
-def test_foreign_documents_without_sentences_are_said(acme_passages: dict[str, Passage]) -> None:
+def test_out_of_domain_documents_without_sentences_are_reported(acme_passages: dict[str, Passage]) -> None:
     prices = {f"price {n}": Passage(f"price {n}", f"M{n} hex bolt zinc {n * 3} EUR") for n in range(60)}
     uncovered = uncovered_documents(asking(acme_passages | prices, list(acme_passages)))
     assert uncovered is not None
     assert uncovered.questions is None
-    assert uncovered.foreign
+    assert uncovered.domain_shift
     assert "nothing tells what a model does with them" in uncovered.findings[0]
 
 
@@ -119,7 +119,7 @@ def test_no_test_question_and_no_document_asked_about_is_in_it(acme_passages: di
     train, dev, test = (of_documents(acme_passages, set(documents[place::4])) for place in range(3))
     dataset = asking(acme_passages, train, dev, test)
     found = questions_of(uncovered_documents(dataset, seed))
-    assert len(found.query_ids) == len(found.passage_ids) <= MOST
+    assert len(found.query_ids) == len(found.passage_ids) <= MAX_PROBED
     assert not {dataset.queries[query].text for query in dataset.qrels["test"]} & set(found.query_texts)
     asked = {dataset.passages[key].document for key in (*train, *dev)}
     for key, question, passage in zip(found.passage_ids, found.query_texts, found.passage_texts, strict=True):
@@ -152,7 +152,7 @@ def test_documents_of_any_number_and_size_are_read(sizes: list[tuple[int, bool]]
     uncovered = uncovered_documents(asking(passages, asked))
     many = sum(size for size, is_asked in sizes if not is_asked) >= 30
     assert (uncovered is not None) == many
-    assert uncovered is None or 0.0 <= uncovered.unlike <= 1.0
+    assert uncovered is None or 0.0 <= uncovered.out_of_domain <= 1.0
     if uncovered is not None and alike:
         assert uncovered.questions is None  # all of them say the same
 
