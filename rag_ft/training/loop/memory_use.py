@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rag_ft.training.loop.losses import has_in_batch_negatives, is_row_wise
 from rag_ft.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
 
@@ -46,3 +50,11 @@ class MemoryUse:
             return None
         logger.warning("out of memory: going on with gradient checkpointing, which is slower")
         return replace(self, gradient_checkpointing=True)
+
+
+def enable_gradient_checkpointing(model: SentenceTransformer) -> None:
+    """Let a transformer compute its activations again in the backward pass; other models stay as they are."""
+    inner = getattr(model[0], "auto_model", None)
+    if inner is not None:
+        # The first name is that of transformers 5.20 and later.
+        getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()

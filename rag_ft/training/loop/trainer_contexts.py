@@ -1,4 +1,4 @@
-"""What holds while the Trainer runs: silence, separate random generators, Ctrl-C, and no dropout."""
+"""Contexts in which the Trainer runs: separate random generators, Ctrl-C, and no dropout."""
 
 from __future__ import annotations
 
@@ -12,27 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_ft.quiet import quiet_libraries
-
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def quiet_trainer() -> Iterator[None]:
-    """Silence the tables and prints of the Trainer."""
-    from transformers import trainer as hf_trainer
-
-    before = hf_trainer.PrinterCallback.on_log
-    hf_trainer.PrinterCallback.on_log = lambda *args, **kwargs: None
-    try:
-        with quiet_libraries():
-            yield
-    finally:
-        hf_trainer.PrinterCallback.on_log = before
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from rag_ft.training.loop.checkpoints import (
     MAX_TIME_SHARE,
     SECONDS_BETWEEN,
     discard_unwritable,
+    last_complete,
     load_progress,
     save_progress,
 )
@@ -75,17 +76,22 @@ class TrainingMonitor(TrainerCallback):
 
     @property
     def is_out_of_patience(self) -> bool:
+        """Whether dev has not improved for as many epochs as the recipe allows."""
         return self._epochs_without_gain >= self.recipe.patience
 
     def request_stop(self) -> None:
         """End the training after the current step."""
         self.interrupted = True
 
-    def resume(self, checkpoint: Path) -> None:
-        """Take over what was found until a checkpoint."""
-        state, weights = load_progress(checkpoint)
-        self.result = FitResult(state["scores"], weights, state["losses"])
-        self._best, self._epochs_without_gain = state["best"], state["waited"]
+    def resume(self, folder: Path) -> Path | None:
+        """Take over what was found until the last checkpoint of a folder, and return it; None if there is none."""
+        checkpoint = last_complete(folder)
+        if checkpoint is not None:
+            state, weights = load_progress(checkpoint)
+            self.result = FitResult(state["scores"], weights, state["losses"])
+            self._best, self._epochs_without_gain = state["best"], state["waited"]
+            logger.info("going on from step %s", checkpoint.name.rsplit("-", 1)[1])
+        return checkpoint
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._resumed_at = self._saved_at = time.monotonic()
