@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from rag_ft.errors import InputError, OutsideError, first_line
+from rag_ft.errors import InputError, OutsideError, RagFtError, first_line
 from rag_ft.index.contract import SPACE
 
 if TYPE_CHECKING:
@@ -19,35 +20,35 @@ if TYPE_CHECKING:
 
 
 def is_address(where: str | Path) -> bool:
-    """Whether a server or Chroma's cloud is meant, and not a folder."""
+    """Return whether a place is a server or Chroma's cloud rather than a folder."""
     return bool(re.match(r"https?://|cloud(:|$)", str(where)))
 
 
 def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
     """Open an embedded Chroma folder, a server by its address, or a database in Chroma's cloud.
 
-    Keys come from the environment alone: `CHROMA_AUTH_TOKEN` is sent to a server as a bearer token, `CHROMA_API_KEY`
-    to the cloud.
+    Keys come from the environment only: a server gets `CHROMA_AUTH_TOKEN` as a bearer token, the cloud gets
+    `CHROMA_API_KEY`.
 
     Args:
-        where: a folder, `http://HOST:PORT` (or `https://`) with `/TENANT/DATABASE` behind it where these are not the
-            default ones, or `cloud:TENANT/DATABASE` (`cloud` alone takes those that the key belongs to).
-        create: make the folder where there is none.
+        where: a folder, `http://HOST:PORT` (or `https://`), followed by `/TENANT/DATABASE` if these are not the default
+            ones, or `cloud:TENANT/DATABASE` (`cloud` alone takes those of the key).
+        create: create the folder if it does not exist.
 
     Raises:
-        InputError: where the folder is something else, or is missing and not to be made, or the cloud's key is missing.
-        OutsideError: where the server does not answer.
+        InputError: if the folder is something else or does not exist, or the cloud's key is missing.
+        OutsideError: if the server does not answer.
     """
     import chromadb
 
-    # No settings of our own: Chroma refuses a second client on one folder with other settings than the first's.
+    # Default settings, since Chroma refuses a second client on one folder with other settings than the first.
     if is_address(where):
         return _open_server(str(where))
     folder = Path(where).expanduser()
     if folder.is_file():
         raise InputError(f"{folder} is a file: --chroma takes a folder or http://HOST:PORT")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "chroma.sqlite3").is_file():
-        raise InputError(f"{folder} is not empty and no Chroma folder (no chroma.sqlite3): choose another --chroma")
+        raise InputError(f"{folder} is not empty and is no Chroma folder (no chroma.sqlite3): choose another --chroma")
     if not create and not folder.is_dir():
         raise InputError(f"{folder} does not exist: give the folder of a Chroma database")
     try:
@@ -58,6 +59,25 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
         raise InputError(
             f"{folder} cannot be opened as a Chroma folder ({first_line(error)}): choose another --chroma"
         ) from error
+
+
+def as_client(chroma: str | Path | ClientAPI, create: bool = True) -> ClientAPI:
+    """Return a client as it is, and open any other place (`open_chroma`)."""
+    return open_chroma(chroma, create=create) if isinstance(chroma, str | Path) else chroma
+
+
+@contextmanager
+def chroma_failures() -> Iterator[None]:
+    """Turn what Chroma raises within the block into an `OutsideError` of one line."""
+    try:
+        yield
+    except RagFtError:
+        raise
+    except Exception as error:
+        if not type(error).__module__.startswith(("chromadb", "httpx", "sqlite3")) and not isinstance(error, OSError):
+            raise
+        reason = first_line(error)
+        raise OutsideError(f"Chroma failed ({reason}): what was written stays, run the same again") from error
 
 
 def _open_server(where: str) -> ClientAPI:
@@ -74,7 +94,9 @@ def _open_server(where: str) -> ClientAPI:
         try:
             port = url.port or (443 if url.scheme == "https" else 8000)
         except ValueError as error:
-            raise InputError(f"{where} is no address ({error}): --chroma takes a folder or http://HOST:PORT") from None
+            raise InputError(
+                f"{where} is not an address ({error}): --chroma takes a folder or http://HOST:PORT"
+            ) from None
         tenant, database = _tenant(url.path.strip("/"), where)
         token = os.environ.get("CHROMA_AUTH_TOKEN")
         connect = partial(
@@ -90,24 +112,25 @@ def _open_server(where: str) -> ClientAPI:
         client = connect()
         client.heartbeat()
     except Exception as error:
-        said = first_line(error)
-        refused = any(word in said.lower() for word in ("401", "403", "unauthorized", "forbidden", "permission"))
+        reason = first_line(error)
+        refused = any(word in reason.lower() for word in ("401", "403", "unauthorized", "forbidden", "permission"))
         fix = "check the key (CHROMA_AUTH_TOKEN, CHROMA_API_KEY)" if refused else "start it (chroma run)"
-        raise OutsideError(f"no Chroma server answers at {shown} ({said}): {fix} or check the address") from error
+        raise OutsideError(f"no Chroma server answers at {shown} ({reason}): {fix} or check the address") from error
     return client
 
 
 def _tenant(path: str, where: str) -> tuple[str | None, str | None]:
+    """Split TENANT/DATABASE; (None, None) if the path is empty."""
     if not path:
         return None, None
     tenant, _, database = path.partition("/")
     if not tenant or not database or "/" in database:
-        raise InputError(f"{where}: behind the address stand TENANT/DATABASE, or nothing")
+        raise InputError(f"{where}: give TENANT/DATABASE after the address, or nothing")
     return tenant, database
 
 
 def check_collection_name(name: str) -> str:
-    """Raise an `InputError` where Chroma would refuse a collection's name."""
+    """Return a collection's name, or raise an `InputError` if Chroma would refuse it."""
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]", name):
         raise InputError(
             f"--collection {name!r}: 3 to 512 letters, digits, dots, dashes and underscores, "
@@ -117,7 +140,12 @@ def check_collection_name(name: str) -> str:
 
 
 def create_collection(client: ClientAPI, name: str, metadata: dict[str, Any] | None = None) -> Collection:
-    """A new collection with cosine distance, whose vectors we make ourselves."""
+    """Create a collection with cosine distance and without an embedding function of Chroma's."""
     return client.create_collection(
         name, configuration={"hnsw": {"space": SPACE}}, metadata=metadata or None, embedding_function=None
     )
+
+
+def collection_names(client: ClientAPI) -> set[str]:
+    """Return the names of all collections of a database."""
+    return {collection.name for collection in client.list_collections()}

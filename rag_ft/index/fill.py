@@ -1,17 +1,18 @@
-"""Nodes -> a Chroma collection that holds them and nothing else, in bounded memory; only what is new is embedded."""
+"""Filling a Chroma collection with nodes in bounded memory, embedding only texts without a vector."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_ft.errors import InputError, OutsideError, RagFtError, first_line
+from rag_ft.embedding.failures import embedding_failures
+from rag_ft.errors import InputError, OutsideError
 from rag_ft.index.records import NODE_HASH, TEXT_HASH, Record, record_of
-from rag_ft.index.writing import STEP, parts_of, stored_metadata, write_records
+from rag_ft.index.writing import MAX_BATCH_SIZE, CollectionWriter, batched
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -21,25 +22,25 @@ if TYPE_CHECKING:
 
 
 WINDOW = 2048
-"""Nodes in memory at once: enough to sort texts by length."""
+"""Number of nodes in memory at once; enough to sort texts by length."""
 
-HASHES_AT_ONCE = 200
-IDS_AT_ONCE = 10_000
+MAX_HASHES_PER_QUERY = 200
+ID_PAGE_SIZE = 10_000
 
-SAMPLED = 32
-"""Passages, of the first ones that are written, that a collection must find by their own vectors."""
+SAMPLE_SIZE = 32
+"""Number of passages from the first window that the collection must find by their own vectors."""
 
 
 @dataclass
-class Filled:
+class FillResult:
     """What was done to fill a collection.
 
     Attributes:
         embedded: nodes whose text was embedded.
-        reused: nodes whose vector was there already, beside other content or in another collection.
-        kept: nodes that were there already.
-        deleted: nodes that were there and are gone.
-        sample: some ids and their vectors, to check the collection by.
+        reused: nodes whose vector existed, beside other content or in another collection.
+        kept: nodes that were in the collection already.
+        deleted: nodes that were removed from the collection.
+        sample: ids of some nodes and their vectors, to check the collection with.
     """
 
     embedded: int = 0
@@ -50,12 +51,12 @@ class Filled:
 
     @property
     def count(self) -> int:
-        """Nodes that are there now."""
+        """Number of nodes in the collection."""
         return self.embedded + self.reused + self.kept
 
 
 class SeenIds:
-    """Ids as 8 bytes each: a million of them take 70 MB and not 170."""
+    """A set of ids stored as hashes of 8 bytes: a million ids take 70 MB instead of 170."""
 
     def __init__(self) -> None:
         self.hashes: set[int] = set()
@@ -67,7 +68,7 @@ class SeenIds:
         return len(self.hashes)
 
     def add(self, key: str) -> None:
-        """Remember an id."""
+        """Add an id."""
         self.hashes.add(self._hash(key))
 
     @staticmethod
@@ -76,188 +77,194 @@ class SeenIds:
 
 
 def fill(
-    collection: Collection,
+    writer: CollectionWriter,
     nodes: Iterable[BaseNode],
     model: BaseEmbedding,
     *,
     donor: Collection | None = None,
     delete_others: bool = True,
-    still_ours: Callable[[], None] = lambda: None,
-    step: int = STEP,
     show_progress: bool = False,
-) -> Filled:
-    """Make a collection hold these nodes; the same call again goes on where a killed one was.
+) -> FillResult:
+    """Make a collection hold these nodes; a second call continues where a killed one stopped.
 
     Args:
-        collection: empty, half-filled, or with an earlier state of the nodes; its vectors are this model's.
-        nodes: read once, a window at a time.
-        model: for texts whose vector is nowhere.
-        donor: a collection of the same contract, whose vectors are taken for equal texts.
+        writer: the collection; empty, half filled, or with an earlier state of the nodes. Its vectors are this model's.
+        nodes: the nodes; read once, a window at a time.
+        model: embeds the texts that have no vector yet.
+        donor: a collection of the same contract, whose vectors are reused for equal texts.
         delete_others: remove what is not among the nodes; otherwise only what belonged to their documents.
-        still_ours: raises where the right to write was lost; called directly before each write.
-        step: records in one call to Chroma.
-        show_progress: a progress bar with time left.
+        show_progress: show a progress bar with the time left.
 
     Raises:
-        InputError: where there is no node, or two nodes have one id and different content.
-        OutsideError: where the embedding or Chroma fails.
+        InputError: if there is no node, or two nodes have one id and different content.
+        OutsideError: if the embedding or Chroma fails.
     """
     from tqdm.auto import tqdm
 
-    filled, seen = Filled(), SeenIds()
+    collection = writer.collection
+    result, seen = FillResult(), SeenIds()
     documents: set[str] = set()
-    may_hold_some = collection.count() > 0
+    was_empty = collection.count() == 0
+    donors = [each for each in (donor, None if was_empty else collection) if each is not None]
     total = len(nodes) if isinstance(nodes, Sized) else None
     with tqdm(total=total, desc="indexing", unit="passage", disable=not show_progress, dynamic_ncols=True) as bar:
-        for window in parts_of(nodes, WINDOW):
+        for window in batched(nodes, WINDOW):
             records = _distinct([record_of(node) for node in window])
-            known: dict[str, dict[str, Any]] = {}
-            if may_hold_some or any(record.id in seen for record in records):
-                known = stored_metadata(collection, [record.id for record in records], step)
-            fresh = []
-            for record in records:
-                if record.id in seen and known.get(record.id, {}).get(NODE_HASH) != record.node_hash:
-                    raise InputError(f"two nodes have the id {record.id!r} and different content: ids must be unique")
-                if known.get(record.id, {}).get(NODE_HASH) != record.node_hash:
-                    fresh.append(record)
-                elif record.id not in seen:
-                    filled.kept += 1
-                seen.add(record.id)
-                if not delete_others:
-                    documents.add(str(record.metadata.get("ref_doc_id", "None")))
-            if fresh:
-                donors = [each for each in (donor, collection if may_hold_some else None) if each is not None]
-                vectors = _vectors(fresh, model, donors, step, filled)
-                still_ours()
-                write_records(collection, fresh, vectors, known, step)
+            stored: dict[str, dict[str, Any]] = {}
+            if not was_empty or any(record.id in seen for record in records):
+                stored = writer.stored_metadata([record.id for record in records])
+            changed = _changed_records(records, stored, seen, result)
+            if not delete_others:
+                documents |= {str(record.metadata.get("ref_doc_id", "None")) for record in records}
+            if changed:
+                vectors = _vectors(changed, model, donors, writer.batch_size, result)
+                writer.write(changed, vectors, stored)
             bar.update(len(window))
     if not len(seen):
         raise InputError("there is no node to index: give at least one")
-    filled.deleted = _delete_others(collection, seen, None if delete_others else documents, still_ours, step)
-    return filled
+    result.deleted = _delete_others(writer, seen, None if delete_others else documents)
+    return result
 
 
 def _distinct(records: Sequence[Record]) -> list[Record]:
-    """One record for each id.
+    """Return one record for each id.
 
     Raises:
-        InputError: where two of one id differ.
+        InputError: if two records of one id differ.
     """
-    found: dict[str, Record] = {}
+    distinct: dict[str, Record] = {}
     for record in records:
-        if (other := found.setdefault(record.id, record)).node_hash != record.node_hash:
-            raise InputError(f"two nodes have the id {other.id!r} and different content: ids must be unique")
-    return list(found.values())
+        if distinct.setdefault(record.id, record).node_hash != record.node_hash:
+            raise _duplicate_id(record)
+    return list(distinct.values())
+
+
+def _duplicate_id(record: Record) -> InputError:
+    return InputError(f"two nodes have the id {record.id!r} and different content: ids must be unique")
+
+
+def _changed_records(
+    records: Sequence[Record], stored: dict[str, dict[str, Any]], seen: SeenIds, result: FillResult
+) -> list[Record]:
+    """Return the records that the collection does not hold yet; count the others, and note all ids as seen.
+
+    Raises:
+        InputError: if a record has the id of an earlier one and other content.
+    """
+    changed = []
+    for record in records:
+        is_stored = stored.get(record.id, {}).get(NODE_HASH) == record.node_hash
+        if not is_stored:
+            if record.id in seen:
+                raise _duplicate_id(record)
+            changed.append(record)
+        elif record.id not in seen:
+            result.kept += 1
+        seen.add(record.id)
+    return changed
 
 
 def _vectors(
-    records: Sequence[Record], model: BaseEmbedding, donors: Sequence[Collection], step: int, filled: Filled
+    records: Sequence[Record], model: BaseEmbedding, donors: Sequence[Collection], batch_size: int, result: FillResult
 ) -> list[NDArray[np.float32]]:
-    """The vector of each record: from where it is already, else embedded."""
+    """Return the vector of each record, reused from a donor or embedded."""
     by_hash: dict[str, NDArray[np.float32]] = {}
-    wanted = {record.text_hash for record in records}
+    hashes = {record.text_hash for record in records}
     for donor in donors:
-        by_hash |= _vectors_of(donor, wanted - by_hash.keys(), step)
+        by_hash |= _vectors_by_hash(donor, hashes - by_hash.keys(), batch_size)
     reused = sum(record.text_hash in by_hash for record in records)
     missing = {record.text_hash: record.text for record in records if record.text_hash not in by_hash}
     if missing:
-        by_hash |= dict(zip(missing, embedded(model, list(missing.values())), strict=True))
-    filled.reused += reused
-    filled.embedded += len(records) - reused
+        by_hash |= dict(zip(missing, embed_passages(model, list(missing.values())), strict=True))
+    result.reused += reused
+    result.embedded += len(records) - reused
     vectors = [by_hash[record.text_hash] for record in records]
-    if len(filled.sample) < SAMPLED:
-        # Evenly: a graph of many equal vectors (a footer on every page) may lose a few others, and two would not tell.
-        step = max(1, len(records) // SAMPLED)
-        filled.sample |= {records[place].id: vectors[place] for place in range(0, len(records), step)}
+    if len(result.sample) < SAMPLE_SIZE:
+        # Evenly spaced: many equal vectors (a footer on every page) may hide a few others, and two would not show it.
+        step = max(1, len(records) // SAMPLE_SIZE)
+        result.sample |= {records[place].id: vectors[place] for place in range(0, len(records), step)}
     return vectors
 
 
-def embedded(model: BaseEmbedding, texts: list[str]) -> NDArray[np.float32]:
-    """The vectors of passages, shape (texts, dimension).
+def embed_passages(model: BaseEmbedding, texts: list[str]) -> NDArray[np.float32]:
+    """Embed passages; shape (texts, dimension).
 
     Raises:
-        OutsideError: where the embedding fails (a server behind it, say), or gives numbers that are none.
+        OutsideError: if the embedding fails, or its vectors hold NaN or infinity.
     """
-    try:
+    with embedding_failures(model):
         vectors = np.asarray(model.get_text_embedding_batch(texts), dtype=np.float32)
-    except RagFtError:
-        raise
-    except Exception as error:
-        reason = first_line(error)
-        raise OutsideError(f"the embedding {model.model_name} failed ({reason}): mend it and run again") from error
     if not np.isfinite(vectors).all():
         raise OutsideError(f"the embedding {model.model_name} gave vectors with NaN or infinity: nothing was written")
     return vectors
 
 
-def _vectors_of(donor: Collection, hashes: set[str], step: int) -> dict[str, NDArray[np.float32]]:
-    """Vectors by the hash of the text that they were made of."""
-    found: dict[str, NDArray[np.float32]] = {}
+def _vectors_by_hash(donor: Collection, hashes: set[str], batch_size: int) -> dict[str, NDArray[np.float32]]:
+    """Read vectors of a collection by the hash of the text that was embedded."""
+    vectors: dict[str, NDArray[np.float32]] = {}
 
-    def ask(part: list[str], limit: int) -> None:
-        rows = donor.get(where={TEXT_HASH: {"$in": part}}, limit=limit, include=["embeddings", "metadatas"])
+    def read(batch: list[str], limit: int) -> None:
+        rows = donor.get(where={TEXT_HASH: {"$in": batch}}, limit=limit, include=["embeddings", "metadatas"])
         embeddings = rows["embeddings"] if rows["embeddings"] is not None else []
         for vector, metadata in zip(embeddings, rows["metadatas"] or [], strict=True):
-            found[str(metadata[TEXT_HASH])] = np.asarray(vector, dtype=np.float32)
+            vectors[str(metadata[TEXT_HASH])] = np.asarray(vector, dtype=np.float32)
 
-    for part in parts_of(sorted(hashes), min(HASHES_AT_ONCE, step)):
-        ask(part, len(part) + 1)
-        left = [each for each in part if each not in found]
-        # A text that stands there many times may have filled the answer: then each is asked for by itself.
-        for each in left if len(left) < len(part) else ():
-            ask([each], 1)
-    return found
+    for batch in batched(sorted(hashes), min(MAX_HASHES_PER_QUERY, batch_size)):
+        read(batch, len(batch) + 1)
+        missing = [each for each in batch if each not in vectors]
+        # A text that occurs many times may have filled the answer, so the others are read one by one.
+        for each in missing if len(missing) < len(batch) else ():
+            read([each], 1)
+    return vectors
 
 
-def _delete_others(
-    collection: Collection, seen: SeenIds, documents: set[str] | None, still_ours: Callable[[], None], step: int
-) -> int:
-    """Remove what is in the collection and was not seen; of some documents only, where they are given."""
-    if documents is None and collection.count() == len(seen):
-        return 0  # as it is after a first build
+def _delete_others(writer: CollectionWriter, seen: SeenIds, documents: set[str] | None) -> int:
+    """Delete the records that were not seen; only those of some documents if these are given."""
+    if documents is None and writer.collection.count() == len(seen):
+        return 0  # the usual case after a first build
+    page_size = ID_PAGE_SIZE if writer.batch_size >= MAX_BATCH_SIZE else writer.batch_size
     others = [
         key
-        for where in _conditions(documents)
-        for ids in _pages(collection, where, IDS_AT_ONCE if step >= STEP else step)
+        for condition in _conditions(documents)
+        for ids in _id_pages(writer.collection, condition, page_size)
         for key in ids
         if key not in seen
     ]
-    for part in parts_of(others, step):
-        still_ours()
-        collection.delete(ids=part)
+    writer.delete(others)
     return len(others)
 
 
 def _conditions(documents: set[str] | None) -> Iterator[dict[str, Any] | None]:
+    """Yield the filters that select the records of some documents; None selects all."""
     if documents is None:
         yield None
         return
-    # LlamaIndex writes "None" where a node is of no document.
-    for part in parts_of(sorted(documents - {"None"}), HASHES_AT_ONCE):
-        yield {"ref_doc_id": {"$in": part}}
+    # LlamaIndex writes "None" if a node belongs to no document.
+    for batch in batched(sorted(documents - {"None"}), MAX_HASHES_PER_QUERY):
+        yield {"ref_doc_id": {"$in": batch}}
 
 
-def _pages(collection: Collection, where: dict[str, Any] | None, size: int) -> Iterator[list[str]]:
+def _id_pages(collection: Collection, where: dict[str, Any] | None, size: int) -> Iterator[list[str]]:
     offset = 0
     while ids := collection.get(where=where, limit=size, offset=offset, include=[])["ids"]:
         yield ids
         offset += len(ids)
 
 
-def check_filled(collection: Collection, filled: Filled) -> None:
-    """Make sure that a collection is what it should be before anybody reads it.
+def check_filled(collection: Collection, result: FillResult) -> None:
+    """Check that a collection is complete and searchable before anybody reads it.
 
     Raises:
-        OutsideError: where nodes are missing, or are not found by their own vectors.
+        OutsideError: if nodes are missing, or are not found by their own vectors.
     """
-    if (count := collection.count()) != filled.count:
-        raise OutsideError(f"the collection {collection.name} holds {count} of {filled.count} passages: run again")
-    if not filled.sample:
+    if (count := collection.count()) != result.count:
+        raise OutsideError(f"the collection {collection.name} holds {count} of {result.count} passages: run again")
+    if not result.sample:
         return
-    found = collection.query(
-        query_embeddings=np.stack(list(filled.sample.values())), n_results=1, include=["distances"]
+    answer = collection.query(
+        query_embeddings=np.stack(list(result.sample.values())), n_results=1, include=["distances"]
     )
-    distances = [row[0] if row else 2.0 for row in found["distances"] or []]
+    distances = [row[0] if row else 2.0 for row in answer["distances"] or []]
     if (missed := sum(distance > 0.01 for distance in distances)) > len(distances) / 4:
         raise OutsideError(
             f"the collection {collection.name} does not find {missed} of {len(distances)} passages by their own "

@@ -1,8 +1,8 @@
-"""One builder for each name: a lock in Chroma itself, that a killed process does not keep.
+"""A lock that allows one builder for each index, stored in Chroma itself and not kept by a killed process.
 
-A folder's lock file would not reach a server's other clients. Creating a collection is atomic in Chroma, so a lock is
-an empty collection, `NAME.lock-VERSION-ATTEMPT`: VERSION is the pointer's, ATTEMPT goes up each time that a lock of
-this version is found dead. It is dead where its process is (on this machine), or where nobody renews it.
+A lock file in a folder would not reach other clients of a server. Chroma creates collections atomically, so a lock is
+an empty collection, `NAME.lock-VERSION-ATTEMPT`. VERSION is the pointer's; ATTEMPT goes up each time a lock of this
+version is found dead. A lock is dead if its process has ended (on this machine), or if nobody renews it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.errors import OutsideError
-from rag_ft.index.contract import KEY
+from rag_ft.index.chroma import collection_names
+from rag_ft.index.contract import KEY_PREFIX
 from rag_ft.index.pointer import Pointer, read_pointer, write_pointer
 
 if TYPE_CHECKING:
@@ -28,114 +29,126 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 3.0
+RENEW_SECONDS = 3.0
 DEAD_SECONDS = 12.0
-"""A lock of another machine that is not renewed for so long is nobody's."""
+"""Seconds after which a lock of another machine is dead if it was not renewed."""
 
-HELD: set[str] = set()
-"""Tokens of the locks that this process holds: a container that is started again has the process number of before."""
+HELD_TOKENS: set[str] = set()
+"""Tokens of the locks that this process holds, since a restarted container may reuse a process number."""
 
 
 class BuildLock:
-    """The right to build under a name, renewed by a thread of its own while it is held."""
+    """The right to build an index; a thread renews it while it is held.
+
+    Args:
+        client: a Chroma client.
+        name: the name of the index.
+    """
 
     def __init__(self, client: ClientAPI, name: str) -> None:
         self.client, self.name = client, name
         self.token = uuid.uuid4().hex
         self.collection: Any = None
         self.version = 0
-        self._ended = threading.Event()
+        self._released = threading.Event()
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
         """Take the lock.
 
         Raises:
-            OutsideError: where another process builds.
+            OutsideError: if another process is building the index.
         """
-        while True:
-            version = self._version()
-            attempts = self._attempts(version)
-            if attempts and not self._is_dead(attempts[max(attempts)]):
-                raise OutsideError(f"another process builds the index {self.name}: wait until it is done, or end it")
-            lock = f"{self.name}.lock-{version}-{max(attempts, default=0) + 1}"
-            HELD.add(self.token)
-            try:
-                self.collection = self.client.create_collection(lock, metadata=self._entry(0), embedding_function=None)
-            except BaseException as error:
-                HELD.discard(self.token)
-                if "already exists" not in str(error):
-                    raise
-                raise OutsideError(
-                    f"another process builds the index {self.name}: wait until it is done, or end it"
-                ) from error
-            try:
-                if self._version() == version:
-                    self.version = version
-                    for dead in attempts.values():
-                        self._remove(dead)
-                    break
-            except BaseException:
-                self.release()
-                raise
-            self._remove(lock)  # a build ended in between
+        while not self._try_acquire():
+            pass  # another build ended in between
         self._thread = threading.Thread(target=self._renew, name="rag_ft-build-lock", daemon=True)
         self._thread.start()
 
+    def _try_acquire(self) -> bool:
+        """Take the lock of the present version; False if a build changed the version meanwhile."""
+        version = self._current_version()
+        attempts = self._attempts(version)
+        if attempts and not self._is_dead(attempts[max(attempts)]):
+            raise self._taken()
+        lock = f"{self.name}.lock-{version}-{max(attempts, default=0) + 1}"
+        HELD_TOKENS.add(self.token)
+        try:
+            self.collection = self.client.create_collection(lock, metadata=self._entry(0), embedding_function=None)
+        except BaseException as error:
+            HELD_TOKENS.discard(self.token)
+            if "already exists" not in str(error):
+                raise
+            raise self._taken() from error
+        try:
+            if self._current_version() == version:
+                self.version = version
+                for dead in attempts.values():
+                    self._remove(dead)
+                return True
+        except BaseException:
+            self.release()
+            raise
+        self._remove(lock)
+        return False
+
+    def _taken(self) -> OutsideError:
+        return OutsideError(f"another process builds the index {self.name}: wait until it is done, or end it")
+
     def check(self) -> None:
-        """Make sure that it is still held.
+        """Check that the lock is still held.
 
         Raises:
-            OutsideError: where another process found it dead, and took it.
+            OutsideError: if another process found it dead and took it.
         """
         if not self.is_held():
             raise OutsideError(f"another process took over the build of the index {self.name}: nothing was changed")
 
     def is_held(self) -> bool:
-        """Whether nobody else took it."""
-        if self._version() != self.version:
+        """Return whether no other process has taken the lock."""
+        if self._current_version() != self.version:
             return False
         attempts = self._attempts(self.version)
         return bool(attempts) and attempts[max(attempts)] == self.collection.name
 
     def release(self) -> None:
-        """Give it back."""
-        self._ended.set()
+        """Release the lock."""
+        self._released.set()
         if self._thread is not None:
             self._thread.join()
-        HELD.discard(self.token)
+        HELD_TOKENS.discard(self.token)
         if self.collection is not None:
             self._remove(self.collection.name)
 
-    def _version(self) -> int:
+    def _current_version(self) -> int:
         pointer = read_pointer(self.client, self.name)
         return pointer.version if pointer is not None else 0
 
     def _attempts(self, version: int) -> dict[int, str]:
+        """Find the locks of a version: attempt -> name of the collection."""
         pattern = re.compile(rf"{re.escape(self.name)}\.lock-{version}-(\d+)")
-        found = (pattern.fullmatch(collection.name) for collection in self.client.list_collections())
-        return {int(match.group(1)): match.group() for match in found if match}
+        matches = (pattern.fullmatch(name) for name in collection_names(self.client))
+        return {int(match.group(1)): match.group() for match in matches if match}
 
     def _entry(self, beat: int) -> dict[str, Any]:
-        return {
-            KEY + "token": self.token, KEY + "host": this_machine(), KEY + "process": os.getpid(), KEY + "beat": beat
-        }  # fmt: skip
+        values = {"token": self.token, "host": this_machine(), "process": os.getpid(), "beat": beat}
+        return {KEY_PREFIX + key: value for key, value in values.items()}
 
     def _is_dead(self, lock: str) -> bool:
         first = self._read(lock)
         if first is None:
             return True
-        if first.get(KEY + "host") == this_machine():
-            process = int(first.get(KEY + "process", 0))
+        host, process = first.get(KEY_PREFIX + "host"), int(first.get(KEY_PREFIX + "process", 0))
+        if host == this_machine():
             if process == os.getpid():
-                return first.get(KEY + "token") not in HELD
+                return first.get(KEY_PREFIX + "token") not in HELD_TOKENS
             if not _is_alive(process):
                 return True
-        logger.info("the index %s is locked by process %s on %s: looking whether it is alive", self.name,
-                    first.get(KEY + "process"), first.get(KEY + "host"))  # fmt: skip
-        until = time.monotonic() + DEAD_SECONDS
-        while time.monotonic() < until:
-            time.sleep(BEAT_SECONDS / 3)
+        logger.info(
+            "the index %s is locked by process %s on %s: checking whether it is alive", self.name, process, host
+        )
+        deadline = time.monotonic() + DEAD_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(RENEW_SECONDS / 3)
             if self._read(lock) != first:
                 return False
         return True
@@ -155,12 +168,12 @@ class BuildLock:
             self.client.delete_collection(lock)
         except NotFoundError:
             pass
-        except Exception as error:  # it is dead soon, since nobody renews it
+        except Exception as error:  # the lock will be dead soon, since nobody renews it
             logger.warning("the lock %s could not be removed (%s)", lock, error)
 
     def _renew(self) -> None:
         beat = 0
-        while not self._ended.wait(BEAT_SECONDS):
+        while not self._released.wait(RENEW_SECONDS):
             beat += 1
             try:
                 self.collection.modify(metadata=self._entry(beat))
@@ -169,7 +182,7 @@ class BuildLock:
 
 
 def this_machine() -> str:
-    """A name for the place in which process numbers mean something: the host, its start, and the container."""
+    """Name the place in which process numbers are unique: the host, its boot, and the container."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts += [
@@ -189,11 +202,11 @@ def _is_alive(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def building(client: ClientAPI, name: str) -> Iterator[BuildLock]:
-    """Hold the lock of a name for a block.
+def build_lock(client: ClientAPI, name: str) -> Iterator[BuildLock]:
+    """Hold the lock of an index for a block.
 
     Raises:
-        OutsideError: where another process builds.
+        OutsideError: if another process is building the index.
     """
     lock = BuildLock(client, name)
     lock.acquire()
@@ -201,8 +214,8 @@ def building(client: ClientAPI, name: str) -> Iterator[BuildLock]:
         yield lock
     finally:
         try:
-            # Whoever found an older lock dead may be about to take the next number: it sees that the version went on.
+            # A process that found an older lock dead may be about to take the next number: the new version tells it.
             if lock.is_held():
-                write_pointer(client, name, (read_pointer(client, name) or Pointer()).ended())
+                write_pointer(client, name, (read_pointer(client, name) or Pointer()).next_version())
         finally:
             lock.release()

@@ -25,11 +25,12 @@ from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 from llama_index.vector_stores.chroma import ChromaVectorStore
 
 from rag_ft import ContractError, FineTunedEmbedding, InputError, OutsideError, open_index, rebuild_index, update_index
+from rag_ft.embedding import ModelSpec
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.embedding.saving import save_model
 from rag_ft.index import LiveChromaStore, nodes_from_chroma, prune_index, rollback_index
 from rag_ft.index.chroma import open_chroma
-from rag_ft.index.lock import HELD, BuildLock, building
+from rag_ft.index.lock import HELD_TOKENS, BuildLock, build_lock
 from rag_ft.index.pointer import read_pointer
 
 TEXTS = {
@@ -123,7 +124,7 @@ def test_a_rebuild_reaches_whoever_has_the_index_open_and_can_be_taken_back(
     before = content(chroma, "swapped")
     rebuild_index(nodes({"claims": "Claims are paid in May.", "new": "A Kittiwake is a bird."}), embedding, chroma,
                   "swapped")  # fmt: skip
-    reader.vector_store._looked = 0.0  # a second later
+    reader.vector_store._live.expire()  # a second later
     assert first(reader, "Which bird is a Kittiwake?") == "new"
     with pytest.raises(InputError, match="no way back"):
         rollback_index(chroma, _only_one(chroma, embedding))
@@ -144,7 +145,7 @@ def test_prune_removes_what_was_read_before_and_readers_find_the_new_one(
     reader = rebuild_index(nodes(), embedding, chroma, "pruned")
     rebuild_index(nodes({"new": "A Kittiwake is a bird."}), embedding, chroma, "pruned")
     assert prune_index(chroma, "pruned") == [], "somebody may still read it"
-    (gone,) = prune_index(chroma, "pruned", pause=0)
+    (gone,) = prune_index(chroma, "pruned", min_age=0)
     assert gone not in {each.name for each in open_chroma(chroma).list_collections()}
     assert first(reader) == "new"
 
@@ -206,7 +207,7 @@ def test_a_model_without_its_query_prefix_is_refused(tmp_path: Path, prefixed: P
     plain = HuggingFaceEmbedding(str(prefixed), device="cpu")
     theirs = VectorStoreIndex.from_vector_store(ChromaVectorStore(index.vector_store.client), embed_model=plain)
     assert theirs.as_retriever(similarity_top_k=1).retrieve(QUESTION)
-    without = FineTunedEmbedding.load(prefixed, query_prefix="")
+    without = FineTunedEmbedding.load(ModelSpec(name=prefixed, query_prefix=""))
     with pytest.raises(ContractError, match=r"query_prefix 'question: ' and ''.*Load the model with query_prefix"):
         open_index(without, tmp_path, "acme")
     for embed_model in (without, plain):
@@ -244,10 +245,10 @@ def test_an_index_under_another_model_takes_the_name_over(
     other = rebuild_index(nodes(), counting, tmp_path, "acme")
     assert len(counting.asked) == 3, "the same nodes under two models share nothing"
     assert first(other) == "claims"
-    reader.vector_store._looked = 0.0
+    reader.vector_store._live.expire()
     assert first(reader) == "claims", "it has the model of before, and the passages of before are still there"
-    prune_index(tmp_path, "acme", pause=0)
-    reader.vector_store._looked = 0.0
+    prune_index(tmp_path, "acme", min_age=0)
+    reader.vector_store._live.expire()
     for _ in range(2):
         with pytest.raises(ContractError, match="rebuild it"):
             first(reader)
@@ -427,7 +428,7 @@ def test_two_nodes_of_one_id_are_an_error(tmp_path: Path, embedding: FineTunedEm
 
 
 def test_one_builder_at_a_time(chroma: str, embedding: FineTunedEmbedding) -> None:
-    with building(open_chroma(chroma), "locked"), pytest.raises(OutsideError, match="another process builds"):
+    with build_lock(open_chroma(chroma), "locked"), pytest.raises(OutsideError, match="another process builds"):
         rebuild_index(nodes(), embedding, chroma, "locked")
     assert first(rebuild_index(nodes(), embedding, chroma, "locked")) == "claims"
 
@@ -444,12 +445,12 @@ def test_an_embedding_that_fails_leaves_what_was_there_and_the_next_build_goes_o
                 raise RuntimeError("out of credit sk-abcdef1234567890abcd")
             return super()._get_text_embeddings(texts)
 
-    failing = Failing.load("local", passage_prefix="passage: ")
+    failing = Failing.load(ModelSpec(name="local", passage_prefix="passage: "))
     texts = TEXTS | {"last": "This one fails."}
     with pytest.raises(OutsideError, match=r"failed \(out of credit \*\*\*"):
         rebuild_index([TextNode(id_=key, text=text) for key, text in texts.items()], failing, chroma, "failing")
     assert first(reader) == "claims"
-    counting = CountingEmbedding.load("local", passage_prefix="passage: ")
+    counting = CountingEmbedding.load(ModelSpec(name="local", passage_prefix="passage: "))
     counting.asked.clear()
     texts["last"] = "This one works."
     rebuild_index([TextNode(id_=key, text=text) for key, text in texts.items()], counting, chroma, "failing")
@@ -478,7 +479,7 @@ def test_readers_never_see_an_error_while_it_is_rebuilt(tmp_path: Path, embeddin
     try:
         for number in range(4):
             rebuild_index(nodes(TEXTS | {"n": f"Notice {number}."}), embedding, tmp_path, "acme")
-            prune_index(tmp_path, "acme", pause=0)
+            prune_index(tmp_path, "acme", min_age=0)
     finally:
         done.set()
         for thread in threads:
@@ -546,8 +547,8 @@ def test_a_lock_of_a_process_that_had_this_number_before_is_dead(tmp_path: Path,
     client = open_chroma(tmp_path)
     lock = BuildLock(client, "acme")
     lock.acquire()
-    lock._ended.set()
-    HELD.clear()  # as it is when a container has started again
+    lock._released.set()
+    HELD_TOKENS.clear()  # as it is when a container has started again
     assert first(rebuild_index(nodes(), embedding, tmp_path, "acme")) == "claims"
     assert not lock.is_held()
     assert not [each for each in client.list_collections() if ".lock-" in each.name]
@@ -556,7 +557,7 @@ def test_a_lock_of_a_process_that_had_this_number_before_is_dead(tmp_path: Path,
 def test_collections_of_others_are_left_alone(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
     open_chroma(tmp_path).create_collection("acme-1718035200-1", embedding_function=None)
     rebuild_index(nodes(), embedding, tmp_path, "acme")
-    prune_index(tmp_path, "acme", pause=0)
+    prune_index(tmp_path, "acme", min_age=0)
     assert open_chroma(tmp_path).get_collection("acme-1718035200-1").count() == 0
 
 
