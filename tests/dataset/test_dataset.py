@@ -1,4 +1,4 @@
-"""Datasets go to disk and come back unchanged; a broken one is refused with its file and line."""
+"""Datasets round-trip through files. A broken file is refused with its name and line."""
 
 import json
 import sys
@@ -35,13 +35,13 @@ def datasets(draw: st.DrawFn) -> QADataset:
 
 @given(dataset=datasets())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_beir_folder_gives_back_what_was_written(dataset: QADataset, tmp_path: Path) -> None:
+def test_a_beir_folder_round_trips(dataset: QADataset, tmp_path: Path) -> None:
     assert read_beir(write_beir(dataset, tmp_path / "dataset")) == dataset
 
 
 @given(dataset=datasets())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_llama_index_json_gives_back_the_texts_as_they_are_embedded(dataset: QADataset, tmp_path: Path) -> None:
+def test_a_llama_index_json_round_trips_the_embedded_texts(dataset: QADataset, tmp_path: Path) -> None:
     for split in dataset.splits:
         found = read_llama_index_json(write_llama_index_json(dataset, tmp_path / "dataset.json", split), split)
         assert found.passage_texts == dataset.passage_texts
@@ -53,7 +53,7 @@ def test_a_llama_index_json_gives_back_the_texts_as_they_are_embedded(dataset: Q
         }
 
 
-def test_a_dataset_is_told_from_documents(beir_folder: Path, tmp_path: Path) -> None:
+def test_datasets_and_documents_are_distinguished(beir_folder: Path, tmp_path: Path) -> None:
     file = write_llama_index_json(read_beir(beir_folder), tmp_path / "dataset.json")
     assert is_dataset(beir_folder)
     assert is_dataset(file)
@@ -62,12 +62,12 @@ def test_a_dataset_is_told_from_documents(beir_folder: Path, tmp_path: Path) -> 
     assert load_dataset(file, "test").splits == ["test"]
 
 
-def test_a_title_stands_before_its_text_where_titles_differ(beir_folder: Path) -> None:
+def test_the_title_precedes_the_text_if_titles_differ(beir_folder: Path) -> None:
     texts = read_beir(beir_folder).passage_texts
     assert texts["d3#1"] == "Form T-3\nPart 1 of form T-3 is signed by the master of harbour 3."
 
 
-def test_a_title_is_left_out_where_all_are_the_same() -> None:
+def test_a_title_that_all_passages_share_is_left_out() -> None:
     passages = {key: Passage(key, f"text {key}", "Handbook") for key in "ab"}
     assert QADataset(passages, {}, {}).passage_texts == {"a": "text a", "b": "text b"}
 
@@ -77,7 +77,7 @@ def test_an_empty_title_adds_no_empty_line() -> None:
     assert QADataset(passages, {}, {}).passage_texts == {"a": "Handbook\ntext a", "b": "text b"}
 
 
-def test_what_the_json_has_is_what_the_folder_embeds(beir_folder: Path, tmp_path: Path) -> None:
+def test_the_json_has_the_texts_that_the_folder_embeds(beir_folder: Path, tmp_path: Path) -> None:
     dataset = read_beir(beir_folder)
     content = json.loads(write_llama_index_json(dataset, tmp_path / "dataset.json").read_text())
     assert set(content) == {"queries", "corpus", "relevant_docs", "mode"}
@@ -85,7 +85,7 @@ def test_what_the_json_has_is_what_the_folder_embeds(beir_folder: Path, tmp_path
     assert content["relevant_docs"]["q0"] == ["d0#0"]
 
 
-def test_a_foreign_beir_folder_is_read(tmp_path: Path) -> None:
+def test_a_beir_folder_made_elsewhere_is_read(tmp_path: Path) -> None:
     """No doc_id, numbers for ids, no header, TREC's four columns, grade 0, a byte-order mark, Windows line ends."""
     (tmp_path / "qrels").mkdir()
     (tmp_path / "corpus.jsonl").write_bytes(
@@ -100,7 +100,7 @@ def test_a_foreign_beir_folder_is_read(tmp_path: Path) -> None:
     assert dataset.seen_queries() == {"8"}
 
 
-def test_a_question_is_known_where_train_or_dev_sees_its_document(beir_folder: Path) -> None:
+def test_a_question_is_seen_if_its_document_is_in_train_or_dev(beir_folder: Path) -> None:
     (beir_folder / "qrels" / "test.tsv").write_text("q10\td0#1\t1\nq11\td11#0\t1\nq9\td9#1\t1\n")
     dataset = read_beir(beir_folder)
     assert dataset.seen_queries("test") == {"q10", "q9"}
@@ -129,7 +129,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("what", BREAKS)
-def test_what_is_broken_is_named_with_its_file_and_line(what: str, beir_folder: Path) -> None:
+def test_a_broken_file_is_reported_with_its_line(what: str, beir_folder: Path) -> None:
     name, number, line, said = BREAKS[what]
     file = beir_folder / name
     lines = file.read_bytes().splitlines(keepends=True)
@@ -143,13 +143,13 @@ def test_what_is_broken_is_named_with_its_file_and_line(what: str, beir_folder: 
 
 
 @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl"])
-def test_a_missing_file_is_named(name: str, beir_folder: Path) -> None:
+def test_a_missing_file_is_reported(name: str, beir_folder: Path) -> None:
     (beir_folder / name).unlink()
     with pytest.raises(InputError, match=name):
         read_beir(beir_folder)
 
 
-def test_missing_qrels_are_named(beir_folder: Path, tmp_path: Path) -> None:
+def test_missing_qrels_are_reported(beir_folder: Path, tmp_path: Path) -> None:
     for file in (beir_folder / "qrels").iterdir():
         file.unlink()
     with pytest.raises(InputError, match=r"qrels has no \.tsv file"):
@@ -158,7 +158,7 @@ def test_missing_qrels_are_named(beir_folder: Path, tmp_path: Path) -> None:
         load_dataset(tmp_path / "nowhere")
 
 
-def test_an_empty_split_is_named_when_it_is_asked_for(beir_folder: Path) -> None:
+def test_requiring_an_empty_split_is_an_error(beir_folder: Path) -> None:
     (beir_folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n")
     dataset = read_beir(beir_folder)
     assert dataset.splits == ["train", "dev"]
@@ -182,7 +182,7 @@ def test_an_empty_split_is_named_when_it_is_asked_for(beir_folder: Path) -> None
         ("[" * 100_000, "not valid JSON"),
     ],
 )
-def test_a_json_file_of_another_form_is_refused(content: str, said: str, tmp_path: Path) -> None:
+def test_a_json_file_of_another_format_is_refused(content: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "dataset.json"
     file.write_text(content)
     with pytest.raises(InputError) as failure:
@@ -206,7 +206,7 @@ def test_an_interrupted_write_leaves_the_old_folder(beir_folder: Path) -> None:
     assert [path.name for path in beir_folder.parent.iterdir()] == [beir_folder.name]
 
 
-def test_an_interrupted_file_leaves_the_old_one(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     write_jsonl(file, [{"a": 1}])
 
@@ -220,7 +220,7 @@ def test_an_interrupted_file_leaves_the_old_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_an_interrupt_between_the_two_renames_brings_the_old_folder_back(beir_folder: Path) -> None:
+def test_an_interrupt_between_the_two_renames_restores_the_old_folder(beir_folder: Path) -> None:
     before = read_beir(beir_folder)
     renames: list[str] = []
 
@@ -242,7 +242,7 @@ def test_an_interrupt_between_the_two_renames_brings_the_old_folder_back(beir_fo
     assert [path.name for path in beir_folder.parent.iterdir()] == [beir_folder.name]
 
 
-def test_a_written_dataset_replaces_the_one_before_it(beir_folder: Path) -> None:
+def test_a_written_dataset_replaces_the_previous_one(beir_folder: Path) -> None:
     small = QADataset({"p": Passage("p", "text", doc_id="d")}, {"q": Query("q", "what")}, {"test": {"q": {"p": 1}}})
     write_beir(small, beir_folder, dropped=[{"query": "x", "reason": "too short"}])
     assert read_beir(beir_folder) == small
@@ -252,7 +252,7 @@ def test_a_written_dataset_replaces_the_one_before_it(beir_folder: Path) -> None
     assert [path.name for path in beir_folder.parent.iterdir()] == [beir_folder.name]
 
 
-def test_a_folder_of_something_else_is_not_overwritten(beir_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_dataset_is_not_overwritten(beir_folder: Path, tmp_path: Path) -> None:
     other, file = tmp_path / "thesis", tmp_path / "notes.txt"
     other.mkdir()
     (other / "chapter1.tex").write_text("years of work")

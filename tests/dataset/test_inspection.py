@@ -1,4 +1,4 @@
-"""An inspection counts what is there, and warns of what would make training or its figures worthless."""
+"""An inspection counts what a dataset contains, and warns of what would spoil training or its evaluation."""
 
 import dataclasses
 import io
@@ -25,7 +25,7 @@ def some_words(draw: random.Random, count: int) -> str:
 
 
 def sound(train: int = 600, dev: int = 60, test: int = 60) -> QADataset:
-    """A dataset without a fault: many documents, questions in other words than their passages."""
+    """A dataset without problems: many documents, and questions that do not repeat their passages."""
     passages, queries, draw = {}, {}, random.Random(0)
     splits: dict[str, dict[str, dict[str, int]]] = {"train": {}, "dev": {}, "test": {}}
     for number in range(train + dev + test):
@@ -56,7 +56,7 @@ def warned(dataset: QADataset, sign: str) -> str:
     return warning
 
 
-def test_too_few_questions() -> None:
+def test_too_few_questions_are_a_warning() -> None:
     assert warned(sound(train=499), "training pairs").startswith("499 training pairs, under 500: ")
     assert warned(sound(test=49), "test questions").startswith("49 test questions, under 50: a hit rate of so few")
     assert "±0.14" in warned(sound(test=49), "test questions")
@@ -65,7 +65,7 @@ def test_too_few_questions() -> None:
     assert "generate some" in warned(sound(train=0, dev=0), "no training question")
 
 
-def test_scored_pairs_train_too() -> None:
+def test_scored_pairs_count_as_training_pairs() -> None:
     dataset = sound(train=10)
     scored = [ScoredPair(f"q{number}", "p", 0.5) for number in range(500)]
     found = inspect_dataset(dataclasses.replace(dataset, scored_pairs=scored))
@@ -73,7 +73,7 @@ def test_scored_pairs_train_too() -> None:
     assert found.scored_pairs == 500
 
 
-def test_questions_that_repeat_their_passage_are_easy_unless_training_takes_them_out() -> None:
+def test_questions_copied_from_their_passage_are_easy_unless_training_cuts_them_out() -> None:
     dataset = sound()
     for source, split, easy in (("keywords", "train", True), ("sentence", "train", False), ("sentence", "test", True)):
         queries = dict(dataset.queries)
@@ -86,7 +86,7 @@ def test_questions_that_repeat_their_passage_are_easy_unless_training_takes_them
         assert len(said) == easy
 
 
-def test_the_overlap_is_of_words_that_say_something_whatever_their_ending() -> None:
+def test_the_overlap_counts_stemmed_content_words() -> None:
     assert content_words("en")("How many holidays could I be booking?") == {"holiday", "book"}
     passages = {"p": Passage("p", "Holidays are booked in HELM."), "r": Passage("r", "Nothing.")}
     queries = {
@@ -101,7 +101,7 @@ def test_the_overlap_is_of_words_that_say_something_whatever_their_ending() -> N
     assert (found.overlap["given"].count, found.overlap["given"].median) == (2, 0.75)
 
 
-def test_one_document_with_most_of_the_questions() -> None:
+def test_one_document_with_most_questions_is_a_warning() -> None:
     dataset = sound()
     passages = {
         key: dataclasses.replace(passage, doc_id="big\x1b" if int(key[1:]) < 300 else "") for key, passage in
@@ -110,7 +110,7 @@ def test_one_document_with_most_of_the_questions() -> None:
     assert "'big\\x1b' holds 42% of the questions" in warned(dataclasses.replace(dataset, passages=passages), "holds")
 
 
-def test_a_test_question_that_training_sees() -> None:
+def test_a_test_question_that_training_sees_is_a_warning() -> None:
     dataset = sound()
     texts = {"q0": dataset.queries["q700"].text.upper(), "q610": dataset.queries["q701"].text + "?"}
     queries = dataset.queries | {key: Query(key, text) for key, text in texts.items()}
@@ -118,7 +118,7 @@ def test_a_test_question_that_training_sees() -> None:
     assert said.startswith("2 train or dev questions nearly repeat a test question ('")
 
 
-def test_a_test_passage_that_training_sees() -> None:
+def test_a_test_passage_that_training_sees_is_a_warning() -> None:
     dataset = sound()
     copy = dataclasses.replace(dataset.passages["p0"], id="p700")
     found = dataclasses.replace(dataset, passages=dataset.passages | {"p700": copy})
@@ -128,7 +128,7 @@ def test_a_test_passage_that_training_sees() -> None:
     assert inspect_dataset(found).repeated == 1
 
 
-def test_long_passages_and_questions_in_no_split() -> None:
+def test_long_passages_and_questions_in_no_split_are_warnings() -> None:
     dataset = sound()
     long = Passage("p1", " ".join(f"word{number}" for number in range(400)))
     extra = dataset.queries | {"q_none": Query("q_none", "Who asked this at all?")}
@@ -137,7 +137,7 @@ def test_long_passages_and_questions_in_no_split() -> None:
     assert warned(found, "no split").startswith("1 questions are in no split")
 
 
-def test_negatives_that_answer_their_question() -> None:
+def test_negatives_that_answer_their_question_are_a_warning() -> None:
     dataset = sound()
     copy = Passage("copy", dataset.passages["p1"].text + " ")
     negatives = {"q0": ["p0", "p5"], "q1": ["copy"], "q2": ["p3"]}
@@ -148,7 +148,7 @@ def test_negatives_that_answer_their_question() -> None:
     assert inspect_dataset(found).negatives == 4
 
 
-def test_the_samples_are_the_same_for_the_same_seed_and_of_the_split() -> None:
+def test_samples_follow_the_seed_and_the_split() -> None:
     dataset = sound()
     assert inspect_dataset(dataset, seed=4) == inspect_dataset(dataset, seed=4)
     assert inspect_dataset(dataset, seed=4).samples != inspect_dataset(dataset, seed=5).samples
@@ -161,7 +161,7 @@ def test_the_samples_are_the_same_for_the_same_seed_and_of_the_split() -> None:
         inspect_dataset(dataset, "other")
 
 
-def test_a_dataset_without_questions() -> None:
+def test_a_dataset_without_questions_is_inspected() -> None:
     found = inspect_dataset(QADataset({"p": Passage("p", "")}, {}, {}))
     assert found.questions == {}
     assert json.loads(json.dumps(found.to_dict()))["passages"] == 1
@@ -176,7 +176,7 @@ def printed(found: Inspection, width: int) -> str:
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_it_fits_the_terminal_and_nothing_in_it_is_obeyed(width: int) -> None:
+def test_the_table_fits_the_terminal_and_escapes_its_content(width: int) -> None:
     dataset = sound(train=20)
     evil = "[red]bold[/] \x1b[2J\x07\u202e" + "long " * 200
     passages = dataset.passages | {"p0": Passage("p0", evil, "", "[link=x]doc\x1b")}
@@ -195,7 +195,7 @@ def test_it_fits_the_terminal_and_nothing_in_it_is_obeyed(width: int) -> None:
 @example(text="\\[", length=None)
 @example(text="\\\\[b] \\[ [/ \\[/]", length=None)
 @settings(max_examples=200)
-def test_any_text_is_shown_as_it_is(text: str, length: int | None) -> None:
+def test_any_text_is_shown_unchanged(text: str, length: int | None) -> None:
     said = io.StringIO()
     Console(file=said, width=1000, color_system=None, force_jupyter=False).print(shown(text, length), highlight=False)
     plain = said.getvalue().removesuffix("\n")
@@ -206,13 +206,13 @@ def test_any_text_is_shown_as_it_is(text: str, length: int | None) -> None:
 
 
 @given(counts=st.lists(st.integers(0, 300_000), min_size=10, max_size=10))
-def test_bars_show_every_count_that_is_not_0(counts: list[int]) -> None:
+def test_bars_show_every_count_above_0(counts: list[int]) -> None:
     found = bars(counts)
     assert [bar != " " for bar in found] == [count > 0 for count in counts]
     assert sorted(found) == [found[place] for place in sorted(range(10), key=lambda place: counts[place])]
 
 
-def test_the_command(beir_folder: Path, tmp_path: Path) -> None:
+def test_the_inspect_command(beir_folder: Path, tmp_path: Path) -> None:
     done = rag_ft("inspect", beir_folder, "--split", "test", "--samples", 1, "--json", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr
     assert "24 passages of 12 documents" in done.stdout

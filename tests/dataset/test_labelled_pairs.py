@@ -1,4 +1,4 @@
-"""Questions with their passages come in as people have them: every form is a real file, and rubbish is named."""
+"""Labelled pairs are read from every format that people have, as real files. Broken ones are reported."""
 
 import csv
 import json
@@ -77,7 +77,7 @@ FORMS: dict[str, Callable[[Rows, Path], Path]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_triplets_are_read_from_every_form(form: str, tmp_path: Path) -> None:
+def test_triplets_are_read_from_every_format(form: str, tmp_path: Path) -> None:
     path = FORMS[form](TRIPLETS, tmp_path / form)
     assert read_labelled_pairs(path) == [
         LabelledPair(row["query"], (row["positive"],), tuple(row["negative"])) for row in TRIPLETS
@@ -97,7 +97,7 @@ SAID = TEXT.map(lambda text: " ".join(text.split())).filter(lambda text: text an
 @given(rows=st.lists(st.tuples(SAID, st.lists(SAID, min_size=1, max_size=3, unique=True)), min_size=1, max_size=5))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("form", ["pairs.csv", "pairs.tsv", "pairs.jsonl", "pairs.parquet"])
-def test_any_text_comes_back(form: str, rows: list, tmp_path: Path) -> None:
+def test_any_text_round_trips(form: str, rows: list, tmp_path: Path) -> None:
     path = FORMS[form]([{"question": query, "passages": texts} for query, texts in rows], tmp_path / form)
     wanted: dict[str, dict[str, None]] = {}
     for query, texts in rows:
@@ -128,11 +128,11 @@ def test_any_text_comes_back(form: str, rows: list, tmp_path: Path) -> None:
         ({"query": "q", "passage": "[1] shows it"}, LabelledPair("q", ("[1] shows it",))),
     ],
 )  # fmt: skip
-def test_columns_are_told_by_their_names(row: dict, pair: LabelledPair, tmp_path: Path) -> None:
+def test_columns_are_recognised_by_their_names(row: dict, pair: LabelledPair, tmp_path: Path) -> None:
     assert read_labelled_pairs(as_jsonl([row], tmp_path / "pairs.jsonl")) == [pair]
 
 
-def test_columns_of_other_names_are_named(tmp_path: Path) -> None:
+def test_columns_with_other_names_can_be_given(tmp_path: Path) -> None:
     file = as_csv([{"frage": "q", "stelle": "p", "anderes": "x"}], tmp_path / "pairs.csv")
     fields = {"query": "frage", "positive": "stelle", "negative": "anderes"}
     assert read_labelled_pairs(file, fields=fields) == [LabelledPair("q", ("p",), ("x",))]
@@ -156,7 +156,7 @@ def test_columns_of_other_names_are_named(tmp_path: Path) -> None:
         (["query", "passage"], {"frage": "query"}, "fields names the role 'frage': the roles are query, positive"),
     ],
 )
-def test_columns_that_do_not_tell_are_shown(columns: list, fields: dict, said: str, tmp_path: Path) -> None:
+def test_ambiguous_columns_are_reported(columns: list, fields: dict, said: str, tmp_path: Path) -> None:
     file = as_csv([dict.fromkeys(columns, "1")], tmp_path / "pairs.csv")
     with pytest.raises(InputError) as failure:
         read_labelled_pairs(file, fields=fields)
@@ -180,11 +180,11 @@ def scores(values: list, column: str, tmp_path: Path) -> list[float | None]:
         ([0, 3, 40], "clicks", [0, 1, 1]),
     ],
 )
-def test_scores_end_between_0_and_1(values: list, column: str, found: list, tmp_path: Path) -> None:
+def test_scores_are_scaled_to_0_to_1(values: list, column: str, found: list, tmp_path: Path) -> None:
     assert scores(values, column, tmp_path) == pytest.approx(found)
 
 
-def test_clicks_are_measured_against_the_best_of_their_question(tmp_path: Path) -> None:
+def test_clicks_are_divided_by_the_largest_of_their_question(tmp_path: Path) -> None:
     rows = [
         {"query": "q", "doc": name, "clicks": clicks} for name, clicks in (("a", 40), ("b", 30), ("c", 4), ("d", 0))
     ]
@@ -197,7 +197,7 @@ def test_clicks_are_measured_against_the_best_of_their_question(tmp_path: Path) 
     assert [question.documents for question in read_questions(file)] == [("a", "b"), ("e",)]
 
 
-def test_scored_pairs_teach_as_what_they_are(tmp_path: Path) -> None:
+def test_scored_pairs_keep_their_scores(tmp_path: Path) -> None:
     rows = [
         {"sentence1": "How?", "sentence2": text, "score": score}
         for text, score in (("So.", 0.9), ("Maybe so.", 0.3), ("Not so.", 0))
@@ -212,7 +212,7 @@ def test_scored_pairs_teach_as_what_they_are(tmp_path: Path) -> None:
     assert (again.negatives, again.scored_pairs) == (dataset.negatives, dataset.scored_pairs)
 
 
-def test_a_table_of_low_scores_is_a_dataset_but_no_questions(tmp_path: Path) -> None:
+def test_a_table_of_low_scores_is_a_dataset_without_questions(tmp_path: Path) -> None:
     file = as_csv([{"query": "q", "passage": "p", "score": 0.2}], tmp_path / "pairs.csv")
     assert len(load_dataset(file).scored_pairs) == 1
     with pytest.raises(InputError, match=r"every score is under 0\.5"):
@@ -233,7 +233,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_row_is_named_with_its_line(what: str, tmp_path: Path) -> None:
+def test_a_broken_row_is_reported_with_its_line(what: str, tmp_path: Path) -> None:
     cells, said = BROKEN[what]
     file = tmp_path / "pairs.csv"
     with file.open("w", newline="") as stream:
@@ -294,14 +294,14 @@ def test_a_broken_saved_dataset_is_refused(tmp_path: Path) -> None:
 @given(content=st.one_of(st.binary(max_size=200), st.text("qp,;\t\n\"[]{}:' 1", max_size=80).map(str.encode)))
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
-def test_rubbish_is_refused_and_never_crashes(suffix: str, content: bytes, tmp_path: Path) -> None:
+def test_random_bytes_are_refused_without_a_crash(suffix: str, content: bytes, tmp_path: Path) -> None:
     file = tmp_path / f"x{suffix}"
     file.write_bytes(content)
     with suppress(InputError):
         load_dataset(file)
 
 
-def test_the_splits_of_a_dataset_dict_stay(tmp_path: Path) -> None:
+def test_the_splits_of_a_dataset_dict_are_kept(tmp_path: Path) -> None:
     import datasets
 
     parts = {
@@ -318,7 +318,7 @@ def test_the_splits_of_a_dataset_dict_stay(tmp_path: Path) -> None:
     assert len(question.positives) == 3
 
 
-def test_beir_and_llama_index_datasets_are_pairs_too(beir_folder: Path, tmp_path: Path) -> None:
+def test_beir_and_llama_index_datasets_are_read_as_pairs(beir_folder: Path, tmp_path: Path) -> None:
     dataset = read_beir(beir_folder)
     pairs = read_labelled_pairs(beir_folder)
     assert {(pair.id, pair.split) for pair in pairs} == {
@@ -329,7 +329,7 @@ def test_beir_and_llama_index_datasets_are_pairs_too(beir_folder: Path, tmp_path
     assert [pair.id for pair in read_labelled_pairs(file)] == list(dataset.qrels["train"])
 
 
-def test_documents_that_hold_a_table_are_no_dataset(tmp_path: Path) -> None:
+def test_a_folder_of_documents_with_a_table_is_not_a_dataset(tmp_path: Path) -> None:
     as_csv(TRIPLETS, tmp_path / "pairs.csv")
     (tmp_path / "leave.md").write_text("Leave is booked in HELM.")
     assert not is_dataset(tmp_path)
@@ -337,7 +337,7 @@ def test_documents_that_hold_a_table_are_no_dataset(tmp_path: Path) -> None:
     assert not is_dataset(tmp_path / "leave.md")
 
 
-def test_texts_become_a_corpus_in_their_documents() -> None:
+def test_the_texts_of_pairs_become_a_corpus_with_documents() -> None:
     pairs = [
         LabelledPair("one", ("shared\ntext",), documents=("a",), id="q0"),
         LabelledPair("two", ("shared text", "other text"), ("third text",)),
@@ -356,14 +356,14 @@ def test_texts_become_a_corpus_in_their_documents() -> None:
     ]
 
 
-def test_what_is_marked_both_ways_is_relevant_and_told(tmp_path: Path) -> None:
+def test_a_passage_marked_both_ways_is_relevant_and_reported(tmp_path: Path) -> None:
     dataset, dropped = dataset_from_pairs([LabelledPair("q", ("p", "r"), ("p", "x"))])
     assert dataset.qrels["train"]["q0"] == {"p0": 1, "p1": 1}
     assert dataset.negatives == {"q0": ["p2"]}
     assert [row["reason"] for row in dropped] == ["it is marked both as relevant and as not relevant"]
 
 
-def test_texts_are_found_in_a_corpus_or_dropped() -> None:
+def test_texts_are_located_in_a_corpus_or_dropped() -> None:
     pairs = [
         LabelledPair("in", ("Leave is booked in HELM by noon of the day before.",), ("Badges open doors and gates.",)),
         LabelledPair("out", ("Nobody ever wrote this sentence anywhere in the corpus.",)),
@@ -415,7 +415,7 @@ CROWD = LONG | {
         ("", []),
     ],
 )  # fmt: skip
-def test_a_text_is_found_or_said_to_be_nowhere(text: str, found: list, documents: list, passages: dict) -> None:
+def test_a_text_is_located_or_reported_as_missing(text: str, found: list, documents: list, passages: dict) -> None:
     assert Locator(passages).find(text, documents) == found
 
 
@@ -430,7 +430,7 @@ def test_a_short_text_counts_only_inside_its_document() -> None:
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_the_index_finds_what_looking_through_all_finds(data: st.DataObject) -> None:
+def test_the_index_finds_what_a_full_scan_finds(data: st.DataObject) -> None:
     texts = data.draw(
         st.lists(st.lists(st.sampled_from("abcdefgh休暇申請"), min_size=1, max_size=9).map(" ".join), min_size=1)
     )
@@ -446,7 +446,7 @@ def test_the_index_finds_what_looking_through_all_finds(data: st.DataObject) -> 
         assert found == wanted
 
 
-def test_evidence_that_stands_nowhere_picks_no_passage() -> None:
+def test_missing_evidence_selects_no_passage() -> None:
     with pytest.raises(InputError, match="its evidence is not in its document: the question 'How\\?' has 'Elephants"):
         locate(RealQuestion("How?", ["d"], "Elephants never forget a harbour."), LONG)
     with pytest.raises(UnknownIdError, match="'nowhere', which is no document here"):
@@ -480,7 +480,7 @@ def test_questions_with_their_documents_are_read_as_before(acme: Path, tmp_path:
     assert read_questions(file) == [RealQuestion("How?", ["a"])]
 
 
-def test_one_question_about_several_places(tmp_path: Path) -> None:
+def test_a_question_with_several_documents(tmp_path: Path) -> None:
     rows = [
         {"question": "How?", "document": name, "evidence": f"so says {name}", "id": "q7", "answer": "So."}
         for name in "ab"
@@ -525,7 +525,7 @@ def test_negatives_scores_answers_and_evidence_are_kept(dataset: QADataset, tmp_
         ("scored_pairs.jsonl", {"query": "q", "score": 1}, 'no "query" or no "passage"'),
     ],
 )
-def test_broken_labels_are_named(name: str, row: dict, said: str, beir_folder: Path) -> None:
+def test_broken_labels_are_reported(name: str, row: dict, said: str, beir_folder: Path) -> None:
     file = as_jsonl([row], beir_folder / name)
     with pytest.raises(InputError) as failure:
         read_beir(beir_folder)
@@ -533,7 +533,7 @@ def test_broken_labels_are_named(name: str, row: dict, said: str, beir_folder: P
     assert said in str(failure.value)
 
 
-def test_writing_a_dataset_leaves_other_files_alone(beir_folder: Path) -> None:
+def test_writing_a_dataset_keeps_other_files(beir_folder: Path) -> None:
     (beir_folder / "README.md").write_text("mine")
     (beir_folder / "notes").mkdir()
     (beir_folder / "notes" / "a.txt").write_text("mine too")

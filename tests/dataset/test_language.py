@@ -1,4 +1,4 @@
-"""Languages other than English: which one, its sentences and words, and a German and a Chinese corpus end to end."""
+"""Languages other than English: identification, sentences, words, and a German and a Chinese corpus end to end."""
 
 import csv
 import json
@@ -94,7 +94,7 @@ MOST_FALSE_ALARMS = 0.002
 
 
 @pytest.mark.parametrize("language", PASSAGES)
-def test_the_language_of_a_passage_is_told(language: str) -> None:
+def test_the_language_of_a_passage_is_identified(language: str) -> None:
     assert language_of(PASSAGES[language]) == language
 
 
@@ -105,7 +105,7 @@ def test_a_text_without_words_has_no_language(text: str) -> None:
     assert not is_other_language("Who signs the form of the harbour?", text)
 
 
-def test_the_language_of_a_corpus_is_that_of_most_of_its_texts() -> None:
+def test_the_language_of_a_corpus_is_its_most_frequent_one() -> None:
     assert corpus_language([PASSAGES["de"], PASSAGES["fr"], PASSAGES["de"], "T-9", ""]) == "de"
     assert corpus_language(["T-9", ""]) == corpus_language([]) == ""
     # An even sample: the last texts count as the first ones do.
@@ -118,7 +118,7 @@ def test_the_language_is_the_same_in_any_thread() -> None:
         assert list(pool.map(language_of, texts)) == list(PASSAGES) * 25
 
 
-def test_questions_in_another_language_are_found_out() -> None:
+def test_questions_in_another_language_are_recognised() -> None:
     pairs = [
         (question, passage, asked == given)
         for asked, questions in QUESTIONS.items()
@@ -144,11 +144,11 @@ def test_questions_in_another_language_are_found_out() -> None:
         ("休暇申請 HELM", "ja"),
     ],
 )
-def test_names_and_codes_are_in_no_other_language(question: str, language: str) -> None:
+def test_names_and_codes_belong_to_no_language(question: str, language: str) -> None:
     assert not is_other_language(question, PASSAGES[language])
 
 
-def test_terms_of_another_script_are_foreign_only_where_the_passage_does_not_hold_them() -> None:
+def test_terms_in_another_script_are_foreign_only_if_the_passage_does_not_have_them() -> None:
     passage = "运行环境需要CUDA工具包，显存不足时请降低batch size参数，然后重新启动训练程序。"
     assert not is_other_language("CUDA batch size", passage)
     assert is_other_language("How do I restart the training?", passage)
@@ -168,13 +168,13 @@ def human_pairs(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", ["covidqa", "scifact", "tenk-lyft", "tenk-uber"])
-def test_hardly_any_english_question_is_called_foreign(name: str, shared_data: Path) -> None:
+def test_hardly_any_english_question_counts_as_another_language(name: str, shared_data: Path) -> None:
     pairs = list(human_pairs(shared_data / name))
     alarms = [question for question, passage in pairs if is_other_language(question, passage)]
     assert len(alarms) <= MOST_FALSE_ALARMS * len(pairs), alarms
 
 
-def test_no_question_about_the_demo_is_called_foreign(acme: Path) -> None:
+def test_no_question_about_the_demo_counts_as_another_language(acme: Path) -> None:
     for line in (acme / "questions.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         for name in row["documents"]:
@@ -207,7 +207,7 @@ def test_a_question_is_never_in_another_language_than_itself(question: str, pass
         ("ka", "ეს არის წესი.|ყველა ხელს აწერს."),
     ],
 )
-def test_sentences_end_as_their_language_ends_them(language: str, ends: str) -> None:
+def test_sentences_end_by_the_rules_of_their_language(language: str, ends: str) -> None:
     expected = ends.split("|")
     assert [sentence.strip() for sentence in sentences_of(" ".join(expected), language)] == expected
 
@@ -237,7 +237,7 @@ def test_sentences_joined_are_the_text(text: str, language: str | None) -> None:
     assert all(pieces)
 
 
-def test_english_sentences_end_where_llama_index_ends_them(acme: Path) -> None:
+def test_english_sentences_are_cut_as_in_llama_index(acme: Path) -> None:
     cut = split_by_sentence_tokenizer()
     for document in read_documents(acme / "documents"):
         assert sentences_of(document.text, "en") == cut(document.text)
@@ -260,7 +260,7 @@ def test_english_sentences_end_where_llama_index_ends_them(acme: Path) -> None:
         ("", []),
     ],
 )
-def test_words_are_pairs_of_characters_where_nothing_parts_them(text: str, words: list[str]) -> None:
+def test_scripts_without_spaces_give_pairs_of_characters(text: str, words: list[str]) -> None:
     assert words_of(text) == words
 
 
@@ -274,7 +274,7 @@ def test_words_never_crash_and_are_the_same_once_segmented(text: str) -> None:
 
 
 @given(text=st.text(st.characters(max_codepoint=0x24F), max_size=60))
-def test_text_with_spaces_is_left_alone(text: str) -> None:
+def test_text_with_spaces_is_not_segmented(text: str) -> None:
     assert segmented(text) == text
     assert word_count(text) == len(text.split())
 
@@ -305,7 +305,7 @@ def test_bm25_stems_and_leaves_out_stop_words_in_its_language() -> None:
 
 @pytest.mark.parametrize("language", [None, "en", "de", "zh", "ka"])
 @pytest.mark.parametrize("passages", [{}, {"a": ""}, {"a": "", "b": "..."}, {"a": "the der"}, {"a": "Türen", "b": ""}])
-def test_bm25_of_hardly_any_text_does_not_fail(passages: dict[str, str], language: str | None) -> None:
+def test_bm25_of_almost_no_text_does_not_fail(passages: dict[str, str], language: str | None) -> None:
     bm25 = BM25(passages, language)
     assert bm25.rank(["", "!?", "unknown", "到底"], 5) == [[]] * 4
     assert bm25.rank([], 5) == []
@@ -570,7 +570,7 @@ def documents(language: str) -> list[Document]:
     return [Document(text=text, id_=name, metadata={}) for name, text in CORPORA[language][0].items()]
 
 
-def test_nodes_end_where_sentences_end(language: str) -> None:
+def test_nodes_end_at_sentence_ends(language: str) -> None:
     nodes = cut_into_nodes(documents(language), chunk_size=96)
     assert len(nodes) > len(CORPORA[language][0])
     texts = CORPORA[language][0]
@@ -580,7 +580,7 @@ def test_nodes_end_where_sentences_end(language: str) -> None:
         assert node.text in texts[node.ref_doc_id or ""]
 
 
-def test_every_document_is_cut_by_its_own_language() -> None:
+def test_every_document_is_cut_by_the_rules_of_its_language() -> None:
     both = documents("zh") + documents("de") + [Document(text="T-9", id_="code")]
     apart = cut_into_nodes(documents("zh"), 96) + cut_into_nodes(documents("de"), 96)
     assert [(node.node_id, node.text) for node in cut_into_nodes(both, 96)] == [
@@ -595,7 +595,7 @@ def test_a_sentence_longer_than_a_node_is_cut_at_its_commas() -> None:
         assert set(node.text.strip("，").split("，")) <= set(clauses)
 
 
-def test_english_nodes_are_those_of_llama_index_and_know_their_neighbours(acme: Path) -> None:
+def test_english_nodes_equal_those_of_llama_index_and_link_to_their_neighbours(acme: Path) -> None:
     source = read_documents(acme / "documents")
     expected = SentenceSplitter(chunk_size=256, chunk_overlap=0).get_nodes_from_documents(source)
     nodes = cut_into_nodes(source)
@@ -614,7 +614,7 @@ def test_the_first_passages_answer_the_question(language: str) -> None:
         assert document in {passages[key].document for key in found}, question
 
 
-def test_sentences_and_headings_are_taken_whole(language: str) -> None:
+def test_sentence_and_heading_questions_are_complete(language: str) -> None:
     for passage in passages_from_nodes(cut_into_nodes(documents(language))).values():
         found = sentences(passage.text)
         assert found
@@ -637,7 +637,7 @@ def test_key_phrases_are_terms_of_the_passage(language: str) -> None:
 
 @given(texts=st.lists(ANY_TEXT, max_size=4))
 @settings(max_examples=40, deadline=None)
-def test_key_phrases_of_any_text_stand_in_it(texts: list[str]) -> None:
+def test_key_phrases_of_any_text_are_in_it(texts: list[str]) -> None:
     phrases = KeyPhrases(texts)
     for text in texts:
         for term in (phrases.query(text, random.Random(0)) or "").split():

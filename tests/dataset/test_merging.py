@@ -1,4 +1,4 @@
-"""An earlier dataset and a later one: nothing lost, nothing leaked, and a share of the old questions."""
+"""Merging an earlier and a later dataset: nothing is lost or leaked, and a share of earlier questions is replayed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_merged_dataset_leaks_nothing(one: int, other: int, questions: int, re
         assert [earlier.passages[p].text for p in before] == [merged.passages[p].text for p in now]
 
 
-def test_a_share_of_the_old_questions_is_trained_on_again() -> None:
+def test_a_share_of_the_earlier_questions_is_replayed() -> None:
     def many(name: str) -> QADataset:
         passages = {
             f"{name}{n}": Passage(f"{name}{n}", f"{name} number {n} of the {n * 7} harbours") for n in range(100)
@@ -79,7 +79,7 @@ def test_a_share_of_the_old_questions_is_trained_on_again() -> None:
         merge_datasets(many("old"), many("new"), replay=1)
 
 
-def test_the_same_text_under_another_number_is_the_same_passage() -> None:
+def test_the_same_text_with_another_id_is_the_same_passage() -> None:
     def table(*texts: str) -> QADataset:
         passages = {f"p{n}": Passage(f"p{n}", text) for n, text in enumerate(texts)}
         queries = {f"q{n}": Query(f"q{n}", f"Who says: {text}") for n, text in enumerate(texts)}
@@ -123,7 +123,7 @@ def test_the_command_compares_on_earlier_questions_too(tmp_path: Path) -> None:
     assert "earlier questions" in done.output
 
 
-def test_mined_negatives_stay_known_as_mined() -> None:
+def test_mined_negatives_keep_their_source() -> None:
     one = drawn(1, 12)
     query = next(iter(one.qrels["train"]))
     other = next(passage for passage in one.passages if passage not in one.qrels["train"][query])
@@ -132,7 +132,7 @@ def test_mined_negatives_stay_known_as_mined() -> None:
     assert merged.negative_sources == {query: {other: "dense"}}
 
 
-def test_dev_asks_nothing_that_the_model_was_tuned_on() -> None:
+def test_dev_has_no_question_that_the_model_was_trained_on() -> None:
     texts = [f"the {a} beside the {b}" for a in WORDS for b in WORDS if a != b]
     pairs = [ScoredPair(text, text, number % 2) for number, text in enumerate(texts)]
     earlier = QADataset({}, {}, {}, scored_pairs=pairs[:60])
@@ -152,7 +152,7 @@ def test_dev_asks_nothing_that_the_model_was_tuned_on() -> None:
     assert not any(hash_of(text) in known for text in found.query_texts)
 
 
-def test_a_comparison_tells_earlier_questions_apart() -> None:
+def test_a_comparison_reports_earlier_questions_separately() -> None:
     def side(name: str) -> QADataset:
         passages = {f"{name}{n}": Passage(f"{name}{n}", f"{name} {n} stands there") for n in range(60)}
         queries = {f"q{name}{n}": Query(f"q{name}{n}", f"where is the {name} of number {n}?") for n in range(60)}
@@ -179,7 +179,7 @@ def test_a_comparison_tells_earlier_questions_apart() -> None:
 
 
 @pytest.mark.slow
-def test_each_side_brings_its_own_dev(tmp_path: Path) -> None:
+def test_each_dataset_brings_its_own_dev_split(tmp_path: Path) -> None:
     def side(name: str, dev: bool) -> QADataset:
         draw = random.Random(name)
         terms = ["".join(draw.choices(["ka", "lo", "mi", "ten", "ru", "sa", "vo", "pli"], k=5)) for _ in range(120)]

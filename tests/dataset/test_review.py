@@ -1,4 +1,4 @@
-"""Questions go out to a person and come back; what the person decided holds when questions are made again."""
+"""Questions are exported for review and imported again. Decisions also apply to questions generated again."""
 
 import csv
 import json
@@ -54,7 +54,7 @@ def fill(file: Path, changes: dict[str, dict[str, str]]) -> None:
 
 @given(text=CELL)
 @settings(max_examples=300)
-def test_a_cell_gives_back_its_text_and_runs_nothing(text: str) -> None:
+def test_a_cell_round_trips_and_is_never_a_formula(text: str) -> None:
     assert from_cell(as_cell(text)) == text
     assert as_cell(text)[:1] not in set("=+-@\t\r\n＝＋－＠")
 
@@ -62,9 +62,7 @@ def test_a_cell_gives_back_its_text_and_runs_nothing(text: str) -> None:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @given(texts=st.lists(CELL.filter(str.strip), min_size=1, max_size=4), passage=CELL)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_goes_out_untouched_comes_back_as_nothing(
-    suffix: str, texts: list[str], passage: str, tmp_path: Path
-) -> None:
+def test_an_untouched_export_has_no_decisions(suffix: str, texts: list[str], passage: str, tmp_path: Path) -> None:
     queries = {f"={place}": Query(f"={place}", text, "@style") for place, text in enumerate(texts)}
     dataset = QADataset({"-p": Passage("-p", passage)}, queries, {"test": {key: {"-p": 1} for key in queries}})
     file = export_questions(dataset, tmp_path / f"questions{suffix}")
@@ -75,7 +73,7 @@ def test_what_goes_out_untouched_comes_back_as_nothing(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_rejected_questions_go_and_edited_ones_change(suffix: str, beir_folder: Path, tmp_path: Path) -> None:
+def test_rejected_questions_are_removed_and_edited_ones_change(suffix: str, beir_folder: Path, tmp_path: Path) -> None:
     dataset = read_beir(beir_folder)
     file = export_questions(dataset, tmp_path / f"questions{suffix}")
     rows = rows_of(file)
@@ -101,7 +99,7 @@ def test_rejected_questions_go_and_edited_ones_change(suffix: str, beir_folder: 
     ]
 
 
-def test_decisions_hold_when_the_same_questions_are_made_again(beir_folder: Path, tmp_path: Path) -> None:
+def test_decisions_apply_to_the_same_questions_generated_again(beir_folder: Path, tmp_path: Path) -> None:
     made = read_beir(beir_folder)
     file = export_questions(made, tmp_path / "questions.csv")
     fill(file, {"q0": {"keep": "no"}, "q1": {"question": "Whose name is on T-1?"}})
@@ -121,7 +119,7 @@ def test_decisions_hold_when_the_same_questions_are_made_again(beir_folder: Path
     assert Review.load(beir_folder).apply(after) == (after, [])
 
 
-def test_a_file_may_be_imported_again_and_again(beir_folder: Path, tmp_path: Path) -> None:
+def test_a_file_can_be_imported_repeatedly(beir_folder: Path, tmp_path: Path) -> None:
     file = export_questions(read_beir(beir_folder), tmp_path / "questions.csv")
     second = export_questions(read_beir(beir_folder), tmp_path / "second.csv")
     fill(file, {"q0": {"keep": "no"}, "q1": {"question": "Whose name is on T-1?"}})
@@ -135,7 +133,7 @@ def test_a_file_may_be_imported_again_and_again(beir_folder: Path, tmp_path: Pat
     assert {"q0", "q2"}.isdisjoint(dataset.queries)
 
 
-def test_a_question_that_was_edited_and_then_rejected_stays_away(beir_folder: Path, tmp_path: Path) -> None:
+def test_a_question_that_was_edited_and_then_rejected_stays_rejected(beir_folder: Path, tmp_path: Path) -> None:
     made = read_beir(beir_folder)
     for change in ({"question": "Whose name?"}, {"question": "Whose?"}, {"keep": "no"}):
         file = export_questions(read_beir(beir_folder), tmp_path / "questions.jsonl")
@@ -145,7 +143,7 @@ def test_a_question_that_was_edited_and_then_rejected_stays_away(beir_folder: Pa
     assert "q1" not in Review.load(beir_folder).apply(made)[0].queries
 
 
-def test_an_edit_that_is_taken_back_is_no_decision() -> None:
+def test_an_edit_that_is_undone_is_no_decision() -> None:
     first = Review({("a", "p"): "b"})
     assert first.merged(Review({("b", "p"): "a"})) == Review()
     assert first.merged(Review({("b", "other"): None})).rejected == [("b", "other")]
@@ -171,7 +169,7 @@ def test_a_spreadsheet_that_writes_semicolons_and_moves_columns_is_read(beir_fol
         ({"question": " "}, "the question 'q2' is empty: write no under keep"),
     ],
 )
-def test_what_means_nothing_is_named_with_its_line(
+def test_an_invalid_cell_is_reported_with_its_line(
     suffix: str, change: dict, said: str, beir_folder: Path, tmp_path: Path
 ) -> None:
     file = export_questions(read_beir(beir_folder), tmp_path / f"questions{suffix}")
@@ -187,7 +185,7 @@ def test_what_means_nothing_is_named_with_its_line(
 
 
 @pytest.mark.parametrize("column", ["id", "question", "keep"])
-def test_a_missing_column_is_named(column: str, beir_folder: Path, tmp_path: Path) -> None:
+def test_a_missing_column_is_reported(column: str, beir_folder: Path, tmp_path: Path) -> None:
     file = export_questions(read_beir(beir_folder), tmp_path / "questions.csv")
     write_rows(file, [{key: value for key, value in row.items() if key != column} for row in rows_of(file)])
     with pytest.raises(InputError, match=f"questions.csv has no column '{column}'"):
@@ -203,14 +201,14 @@ def test_a_missing_column_is_named(column: str, beir_folder: Path, tmp_path: Pat
         "[]",
     ],
 )
-def test_broken_decisions_are_named(line: str, tmp_path: Path) -> None:
+def test_broken_decisions_are_reported(line: str, tmp_path: Path) -> None:
     (tmp_path / "reviewed.jsonl").write_text(line + "\n")
     with pytest.raises(InputError, match=r"reviewed\.jsonl:1: "):
         Review.load(tmp_path)
     assert Review.load(tmp_path / "nowhere") == Review()
 
 
-def test_all_questions_cannot_be_rejected(beir_folder: Path, tmp_path: Path) -> None:
+def test_rejecting_every_question_is_an_error(beir_folder: Path, tmp_path: Path) -> None:
     file = export_questions(read_beir(beir_folder), tmp_path / "questions.csv")
     write_rows(file, [row | {"keep": "no"} for row in rows_of(file)])
     with pytest.raises(InputError, match="rejects every question"):
@@ -218,7 +216,7 @@ def test_all_questions_cannot_be_rejected(beir_folder: Path, tmp_path: Path) -> 
     assert not (beir_folder / "reviewed.jsonl").exists()
 
 
-def test_the_command_goes_there_and_back(beir_folder: Path, tmp_path: Path) -> None:
+def test_the_review_command_round_trips(beir_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "questions.csv"
     done = rag_ft("review", beir_folder, "--export", file)
     assert (done.returncode, "12 questions" in done.stdout) == (0, True), done.stderr
@@ -241,7 +239,7 @@ def test_the_command_goes_there_and_back(beir_folder: Path, tmp_path: Path) -> N
         (["--import", "a.xlsx"], "a review is read from .csv, .tsv or .jsonl"),
     ],
 )
-def test_a_wrong_use_is_one_line(arguments: list[str], said: str, beir_folder: Path) -> None:
+def test_wrong_usage_is_one_line(arguments: list[str], said: str, beir_folder: Path) -> None:
     done = rag_ft("review", beir_folder, *arguments)
     assert done.returncode == WRONG
     assert done.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""What is held out stays held out: whole documents, questions, and whatever nearly repeats them."""
+"""Held-out documents and questions, and their near-duplicates, never reach training."""
 
 import random
 from collections import defaultdict
@@ -16,7 +16,7 @@ from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 
 @dataclass(frozen=True)
 class Corpus:
-    """A dataset whose repeats are known: ids with the same origin nearly repeat each other."""
+    """A dataset with known near-duplicates: ids with the same origin nearly repeat each other."""
 
     dataset: QADataset
     qrels: Qrels
@@ -25,7 +25,7 @@ class Corpus:
 
 
 def made_of(documents: int, passages: int, repeats: int, seed: int) -> Corpus:
-    """A corpus of so many documents with so many passages at most, and that share of repeats in percent."""
+    """Make a corpus with a number of documents, a maximum of passages in each, and a percentage of repeats."""
     draw = random.Random(seed)
     texts: list[str] = []
     questions: list[str] = []
@@ -64,7 +64,7 @@ def corpora(fewest: int = 1) -> st.SearchStrategy[Corpus]:
 
 @given(corpus=corpora(fewest=10), seed=st.integers(0, 50))
 @settings(max_examples=30, deadline=None)
-def test_nothing_of_a_held_out_document_is_trained_on(corpus: Corpus, seed: int) -> None:
+def test_no_passage_of_a_held_out_document_is_in_training(corpus: Corpus, seed: int) -> None:
     splits = split_questions(corpus.dataset, corpus.qrels, unseen_questions=0.0, seed=seed)
     dataset = corpus.dataset.with_qrels(splits)
     held_out = {p for name in dataset.documents_of(splits["test"], "test") for p in dataset.documents[name]}
@@ -78,7 +78,7 @@ def test_nothing_of_a_held_out_document_is_trained_on(corpus: Corpus, seed: int)
 
 @given(corpus=corpora(), seed=st.integers(0, 50))
 @settings(max_examples=30, deadline=None)
-def test_no_passage_of_a_test_question_is_trained_on_nor_its_near_repeat(corpus: Corpus, seed: int) -> None:
+def test_neither_a_test_passage_nor_its_near_duplicate_is_in_training(corpus: Corpus, seed: int) -> None:
     splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
     tested = {corpus.origin[passage] for relevant in splits["test"].values() for passage in relevant}
     for split in ("train", "dev"):
@@ -87,7 +87,7 @@ def test_no_passage_of_a_test_question_is_trained_on_nor_its_near_repeat(corpus:
 
 @given(corpus=corpora(), seed=st.integers(0, 50))
 @settings(max_examples=30, deadline=None)
-def test_no_held_out_question_is_trained_on_nor_its_near_repeat(corpus: Corpus, seed: int) -> None:
+def test_neither_a_held_out_question_nor_its_near_duplicate_is_in_training(corpus: Corpus, seed: int) -> None:
     splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
     asked = {split: {corpus.asked[query] for query in part} for split, part in splits.items()}
     assert not asked["test"] & (asked["train"] | asked["dev"])
@@ -96,7 +96,7 @@ def test_no_held_out_question_is_trained_on_nor_its_near_repeat(corpus: Corpus, 
 
 @given(corpus=corpora(), seed=st.integers(0, 50))
 @settings(max_examples=25, deadline=None)
-def test_every_question_is_in_one_split_at_most_with_all_its_passages(corpus: Corpus, seed: int) -> None:
+def test_every_question_is_in_at_most_one_split_with_all_its_passages(corpus: Corpus, seed: int) -> None:
     splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
     together = [query for part in splits.values() for query in part]
     assert len(together) == len(set(together))
@@ -116,11 +116,11 @@ def test_every_question_is_in_one_split_at_most_with_all_its_passages(corpus: Co
     seed=st.integers(0, 50),
 )
 @settings(max_examples=30, deadline=None)
-def test_a_corpus_of_30_documents_gets_both_kinds_of_test_question(corpus: Corpus, seed: int) -> None:
+def test_a_corpus_of_30_documents_has_test_questions_on_seen_and_unseen_documents(corpus: Corpus, seed: int) -> None:
     splits = split_questions(corpus.dataset, corpus.qrels, seed=seed)
-    known = corpus.dataset.with_qrels(splits).seen_queries("test")
-    assert known
-    assert set(splits["test"]) - known
+    seen = corpus.dataset.with_qrels(splits).seen_queries("test")
+    assert seen
+    assert set(splits["test"]) - seen
     assert splits["train"]
     assert splits["dev"]
     assert 0.1 < len(splits["test"]) / len(corpus.qrels) < 0.6
@@ -141,7 +141,7 @@ def test_another_seed_gives_another_split() -> None:
     assert len({tuple(part) for part in splits}) == 5
 
 
-def test_a_question_with_passages_on_two_sides_is_held_out() -> None:
+def test_a_question_with_passages_in_two_splits_is_held_out() -> None:
     corpus = made_of(40, 3, 0, seed=1)
     everywhere = {key: 1 for key in corpus.dataset.passages if key.endswith("#0")}
     queries = corpus.dataset.queries | {"all": Query("all", "what holds everywhere in this place and beyond it")}
@@ -153,25 +153,25 @@ def test_a_question_with_passages_on_two_sides_is_held_out() -> None:
 
 @given(documents=st.integers(10, 40), seed=st.integers(0, 999))
 @settings(max_examples=25, deadline=None)
-def test_dev_has_15_percent_of_the_documents_and_a_tenth_of_the_other_questions(documents: int, seed: int) -> None:
+def test_dev_has_15_percent_of_the_documents_and_10_percent_of_the_other_questions(documents: int, seed: int) -> None:
     corpus = made_of(documents, 4, 0, seed)
-    carved = hold_out_dev(corpus.dataset.with_qrels({"train": corpus.qrels}), seed=seed)
-    train, dev = carved.qrels["train"], carved.qrels["dev"]
-    known = carved.seen_queries("dev")
-    new = carved.documents_of([query for query in dev if query not in known], "dev")
-    assert len(new) == max(1, round(0.15 * documents))
-    assert not new & carved.documents_of(train, "train")
+    held_out = hold_out_dev(corpus.dataset.with_qrels({"train": corpus.qrels}), seed=seed)
+    train, dev = held_out.qrels["train"], held_out.qrels["dev"]
+    seen = held_out.seen_queries("dev")
+    unseen = held_out.documents_of([query for query in dev if query not in seen], "dev")
+    assert len(unseen) == max(1, round(0.15 * documents))
+    assert not unseen & held_out.documents_of(train, "train")
     assert train | dev == corpus.qrels
     assert set(train).isdisjoint(dev)
-    others = len(known) + len(train)
-    assert len(known) <= 0.1 * others
+    others = len(seen) + len(train)
+    assert len(seen) <= 0.1 * others
     if documents >= 20:
-        assert known
+        assert seen
 
 
 @given(documents=st.integers(1, 9), seed=st.integers(0, 999))
 @settings(max_examples=25, deadline=None)
-def test_below_10_documents_dev_is_made_of_groups_of_neighbours(documents: int, seed: int) -> None:
+def test_below_10_documents_dev_has_groups_of_neighbours(documents: int, seed: int) -> None:
     passages = {
         f"d{document}#{place}": Passage(
             f"d{document}#{place}", " ".join(random.Random(f"{document} {place} {seed}").choices(WORDS, k=40)), "",
@@ -182,9 +182,9 @@ def test_below_10_documents_dev_is_made_of_groups_of_neighbours(documents: int, 
     }  # fmt: skip
     queries = {f"q {key}": Query(f"q {key}", f"what is {key}") for key in passages}
     dataset = QADataset(passages, queries, {"train": {f"q {key}": {key: 1} for key in passages}})
-    carved = hold_out_dev(dataset, seed=seed)
+    held_out = hold_out_dev(dataset, seed=seed)
     places: dict[tuple[str, int], set[int]] = defaultdict(set)
-    for _, passage in carved.pairs("dev"):
+    for _, passage in held_out.pairs("dev"):
         document, place = passage.split("#")
         places[document, int(place) // 5].add(int(place) % 5)
     assert all(group == {0, 1, 2, 3, 4} for group in places.values())
@@ -195,21 +195,21 @@ def test_questions_of_a_template_stay_in_training() -> None:
     corpus = made_of(100, 1, 0, seed=4)
     queries = {f"q{n}": Query(f"q{n}", f"Who signs form {n} and where is it kept?") for n in range(100)}
     qrels = {query: {passage: 1} for query, passage in zip(queries, corpus.dataset.passages, strict=True)}
-    carved = hold_out_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
-    assert len(carved.qrels["dev"]) >= 15
-    assert len(carved.qrels["train"]) >= 70
+    held_out = hold_out_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
+    assert len(held_out.qrels["dev"]) >= 15
+    assert len(held_out.qrels["train"]) >= 70
 
 
-def test_of_very_many_questions_no_more_are_held_out_than_are_asked() -> None:
+def test_dev_has_about_1000_questions_at_most() -> None:
     corpus = made_of(400, 1, 0, seed=5)
     queries = {f"{key} {n}": Query(f"{key} {n}", f"{n}?") for key in corpus.dataset.passages for n in range(12)}
     qrels = {query: {query.rsplit(" ", 1)[0]: 1} for query in queries}
-    carved = hold_out_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
+    held_out = hold_out_dev(QADataset(corpus.dataset.passages, queries, {"train": qrels}))
     assert len(qrels) > 4 * MAX_DEV_QUERIES
-    assert MAX_DEV_QUERIES / 2 < len(carved.qrels["dev"]) <= 1.2 * MAX_DEV_QUERIES
+    assert MAX_DEV_QUERIES / 2 < len(held_out.qrels["dev"]) <= 1.2 * MAX_DEV_QUERIES
 
 
-def test_a_dev_split_that_is_there_stays() -> None:
+def test_an_existing_dev_split_is_kept() -> None:
     corpus = made_of(20, 2, 0, seed=3)
     queries = list(corpus.qrels)
     qrels = {
@@ -220,11 +220,11 @@ def test_a_dev_split_that_is_there_stays() -> None:
     assert hold_out_dev(dataset) is dataset
 
 
-def test_one_passage_is_not_taken_from_training() -> None:
+def test_a_single_passage_stays_in_training() -> None:
     dataset = QADataset({"p": Passage("p", "text")}, {"q": Query("q", "what")}, {"train": {"q": {"p": 1}}})
-    carved = hold_out_dev(dataset)
-    assert carved.qrels["train"] == {"q": {"p": 1}}
-    assert not carved.qrels.get("dev")
+    held_out = hold_out_dev(dataset)
+    assert held_out.qrels["train"] == {"q": {"p": 1}}
+    assert not held_out.qrels.get("dev")
 
 
 def test_documents_that_share_a_passage_are_one_unit() -> None:
@@ -240,7 +240,7 @@ def test_documents_that_share_a_passage_are_one_unit() -> None:
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", "?!"], ["a", "b"], ["!", "a", "?"]])
-def test_texts_of_nothing_are_grouped_without_a_failure(texts: list[str]) -> None:
+def test_empty_texts_are_grouped_without_a_failure(texts: list[str]) -> None:
     groups = near_duplicate_groups(texts)
     assert len(groups) == len(texts)
     assert all(group <= place for place, group in enumerate(groups))

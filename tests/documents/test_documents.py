@@ -1,4 +1,4 @@
-"""Documents as they are read, and the questions that are made of them without an LLM."""
+"""Reading documents, cutting them into nodes, and generating questions from them without an LLM."""
 
 import json
 from pathlib import Path
@@ -48,12 +48,12 @@ def test_front_matter_is_split_off(text: str, values: dict, rest: str) -> None:
         ("100 % of {braces} stay", "100 % of {braces} stay"),
     ],
 )
-def test_template_tags_are_taken_out(text: str, plain: str) -> None:
+def test_template_tags_are_removed(text: str, plain: str) -> None:
     assert without_template_tags(text) == plain
 
 
 @given(text=st.text(st.sampled_from("-{}%:<!>#[]() \n\"'ab")))
-def test_any_text_is_read_as_some_document(text: str) -> None:
+def test_any_text_is_read_without_an_error(text: str) -> None:
     values, rest = split_front_matter(text)
     assert isinstance(values, dict)
     assert len(without_template_tags(rest)) <= len(text)
@@ -73,11 +73,11 @@ LEAVE = {
         ("", {"leave#0", "leave#1", "leave#2"}),
     ],
 )
-def test_the_passage_with_the_evidence_is_the_relevant_one(evidence: str, found: set[str]) -> None:
+def test_the_passage_with_the_evidence_is_relevant(evidence: str, found: set[str]) -> None:
     assert locate(RealQuestion("How?", ["leave"], evidence), LEAVE) == dict.fromkeys(found, 1)
 
 
-def test_a_question_about_an_unknown_document_names_it() -> None:
+def test_an_unknown_document_is_named() -> None:
     with pytest.raises(UnknownIdError, match="'nowhere', which is no document here"):
         locate(RealQuestion("How?", ["nowhere"]), LEAVE)
 
@@ -91,7 +91,7 @@ def test_a_question_about_an_unknown_document_names_it() -> None:
         ({"text": "How?", "documents": ["a"], "evidence": ["x"]}, "'evidence' is ['x']"),
     ],
 )
-def test_a_real_question_that_is_broken_is_named_with_its_line(line: dict, said: str, tmp_path: Path) -> None:
+def test_a_broken_real_question_is_reported_with_its_line(line: dict, said: str, tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_text(json.dumps({"_id": "q1", "text": "Who?", "documents": "a"}) + "\n" + json.dumps(line) + "\n")
     with pytest.raises(InputError) as failure:
@@ -100,7 +100,7 @@ def test_a_real_question_that_is_broken_is_named_with_its_line(line: dict, said:
     assert said in str(failure.value)
 
 
-def test_every_evidence_of_the_demo_stands_in_its_passage(acme: Path) -> None:
+def test_every_evidence_of_the_demo_is_in_its_passage(acme: Path) -> None:
     passages = passages_from_nodes(cut_into_nodes(read_documents(acme / "documents")))
     questions = read_questions(acme / "questions.jsonl")
     assert len(questions) >= 50
@@ -123,7 +123,7 @@ No.
 """
 
 
-def test_sentences_hold_no_headings_tables_or_addresses() -> None:
+def test_sentences_have_no_headings_tables_or_addresses() -> None:
     assert sentences(MARKDOWN)[:2] == [
         "Forty days of leave are given to everybody every year.",
         "It is booked in HELM by noon of the day before",
@@ -131,7 +131,7 @@ def test_sentences_hold_no_headings_tables_or_addresses() -> None:
     assert not any(sign in " ".join(sentences(MARKDOWN)) for sign in ("#", "://", "|"))
 
 
-def test_questions_without_an_llm_are_the_same_in_any_order_and_stand_in_their_passages(acme: Path) -> None:
+def test_questions_without_an_llm_are_independent_of_order_and_taken_from_their_passages(acme: Path) -> None:
     passages = list(passages_from_nodes(cut_into_nodes(read_documents(acme / "documents"))).values())
     found = questions_without_llm(passages, seed=3)
     texts = {passage.id: " ".join(passage.text.split()) for passage in passages}
@@ -148,7 +148,7 @@ def test_questions_without_an_llm_are_the_same_in_any_order_and_stand_in_their_p
     assert sorted(found, key=str) == sorted(backwards, key=str)
 
 
-def test_a_generated_question_that_nearly_repeats_a_real_one_is_not_trained_on() -> None:
+def test_a_generated_question_that_nearly_repeats_a_real_one_is_not_in_training() -> None:
     from llama_index.core.schema import TextNode
 
     from rag_ft import generate_qa_dataset
@@ -169,7 +169,7 @@ def test_a_generated_question_that_nearly_repeats_a_real_one_is_not_trained_on()
 
 
 def test_documents_are_cut_while_they_are_read(acme: Path) -> None:
-    """The same nodes as from all documents at once, a document at a time, and again at each pass."""
+    """A stream yields the same nodes as all documents at once, one document at a time, in every pass."""
     folder = acme / "documents"
     at_once = [(node.node_id, node.text) for node in cut_into_nodes(read_documents(folder), 128, 16)]
     stream = DocumentNodes(folder, 128, 16)
@@ -178,7 +178,7 @@ def test_documents_are_cut_while_they_are_read(acme: Path) -> None:
     assert next(iter(stream)).node_id == at_once[0][0]
 
 
-def test_a_stream_says_at_once_what_is_wrong(tmp_path: Path) -> None:
+def test_a_stream_reports_errors_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         DocumentNodes(tmp_path / "none")
     (tmp_path / "a.md").write_text("A text.")

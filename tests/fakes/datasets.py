@@ -1,4 +1,4 @@
-"""Datasets whose answers can be learned, or cannot."""
+"""Datasets whose answers can be learned, or are noise."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import random
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 
 WORDS = [f"word{n}" for n in range(30)]
-
-
 JARGON = {word: f"jargon{n}" for n, word in enumerate(WORDS)}
 
 
 def jargon_dataset(documents: int = 60, noise: bool = False, seed: int = 0) -> QADataset:
-    """Questions in other words than their passages, the same ones everywhere; or, as noise, about any passage."""
+    """Questions that replace the words of their passage with jargon; with noise, questions about random passages."""
     draw = random.Random(seed)
     passages, queries = {}, {}
     qrels: dict[str, dict[str, dict[str, int]]] = {"train": {}, "dev": {}, "test": {}}

@@ -1,4 +1,4 @@
-"""Files for tests to read."""
+"""Files that tests read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passages to ask about and to index, as many as a test wants."""
+"""Passages and nodes to generate questions from and to index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made-up words, and texts that nearly repeat each other."""
+"""Invented words, and texts that nearly repeat each other."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ WORDS = [first + second for first in "bdfgklmnprstvz" for second in ("ala", "ero
 
 
 def nearly(text: str, draw: random.Random) -> str:
-    """The text itself, or in other letters, with another stop, or with another last word."""
+    """Return the text itself, or in upper case, with another full stop, or with another last word."""
     return draw.choice([text, text.upper(), text.replace(".", " !"), text[:-5] + draw.choice(WORDS)])
