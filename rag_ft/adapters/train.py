@@ -16,8 +16,9 @@ from rag_ft.embedding.adapter import AdapterEmbedding
 from rag_ft.embedding.adapter_maps import RANK, make_map
 from rag_ft.embedding.adapter_saving import save_adapter
 from rag_ft.embedding.cached import CachedEmbedding
-from rag_ft.embedding.client import EmbeddingClient, RequestPolicy, opened_cache
+from rag_ft.embedding.client import EmbeddingClient, opened_cache
 from rag_ft.embedding.contract import contract_of
+from rag_ft.embedding.request_sender import RequestPolicy
 from rag_ft.embedding.saving import check_output
 from rag_ft.training.examples.train_questions import is_generated
 from rag_ft.training.plan import scale_alphas
@@ -140,7 +141,7 @@ def train_adapter(
         embed_model = Settings.embed_model
     dataset.require("train")
     started = time.monotonic()
-    generated = is_generated(dataset)
+    generated = is_generated(dataset.questions("train"))
     dataset = limit_passages(hold_out_dev(dataset, seed=recipe.seed), recipe.seed)
     client = _client(embed_model, cache, request_policy)
     vectors = AdapterVectors.embed(dataset, client, recipe, show_progress)
@@ -189,7 +190,7 @@ def _limits(
     dataset: QADataset, vectors: AdapterVectors, generated: bool, seed: int
 ) -> tuple[list[str], tuple[float, ...], float | None]:
     """Return what looks wrong, the alphas that are allowed, and the embedding's nDCG@10 if it limits them."""
-    findings = check_questions(dataset)
+    findings = check_questions(dataset.texts("train"))
     if vectors.dev is None:
         return [*findings, UNPROVEN], (), None
     score = float(vectors.values(vectors.queries, vectors.passages).mean())

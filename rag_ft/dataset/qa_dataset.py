@@ -170,6 +170,31 @@ class QADataset:
         """
         return find_split_units(self.documents, self.near_duplicates, self.boilerplate)
 
+    @property
+    def held_out_units(self) -> set[int]:
+        """The units that dev or test asks about, and train does not."""
+        units = self.split_units
+        asked = {
+            split: {units[passage] for grades in self.qrels.get(split, {}).values() for passage in grades}
+            for split in SPLITS
+        }
+        return (asked["dev"] | asked["test"]) - asked["train"]
+
+    @property
+    def training_passages(self) -> dict[str, str]:
+        """Passage id -> text of the passages that training may see.
+
+        In a dataset of few documents parts of a document are held out, so units count beside documents.
+        """
+        train, units = self.require("train"), self.split_units
+        documents = self.documents_of(train, "train")
+        seen = {units[passage] for relevant in train.values() for passage in relevant}
+        return {
+            key: text
+            for key, text in self.passage_texts.items()
+            if self.passages[key].document in documents and units[key] in seen
+        }
+
     def near_duplicate_queries(self, query_ids: Iterable[str]) -> dict[str, int]:
         """Query id -> its group. Of these queries, those that nearly repeat each other share a group."""
         ids = list(query_ids)
@@ -190,6 +215,18 @@ class QADataset:
     def pairs(self, split: str) -> list[tuple[str, str]]:
         """Return (query id, passage id) for every relevant passage of a split."""
         return [(query, passage) for query, relevant in self.require(split).items() for passage in relevant]
+
+    def questions(self, split: str) -> list[Query]:
+        """Return the questions of a split; none if it has no question."""
+        return [self.queries[query] for query in self.qrels.get(split, {})]
+
+    def texts(self, split: str) -> list[str]:
+        """Return the texts of a split's questions; none if it has no question."""
+        return [query.text for query in self.questions(split)]
+
+    def positive_texts(self, split: str) -> list[str]:
+        """Return the distinct relevant passages of a split, as texts."""
+        return [self.passage_texts[key] for key in dict.fromkeys(passage for _, passage in self.pairs(split))]
 
     def documents_of(self, query_ids: Iterable[str], split: str) -> set[str]:
         """Return the documents that have a relevant passage of these queries."""
@@ -225,6 +262,24 @@ class QADataset:
     ) -> QADataset:
         """Return the same passages with other questions."""
         return self._like(queries=dict(queries), qrels=dict(qrels), negatives=dict(negatives or {}))
+
+    def with_negatives(
+        self, negatives: Mapping[str, list[str]], sources: Mapping[str, dict[str, str]] | None = None
+    ) -> QADataset:
+        """Return the same questions with other hard negatives, and what found them."""
+        return self._like(negatives=dict(negatives), negative_sources=dict(sources or {}))
+
+    def without_mined_negatives(self) -> QADataset:
+        """Return the dataset with only the hard negatives that were given: another miner may find better ones."""
+        given = {
+            query: [passage for passage in negatives if passage not in self.negative_sources.get(query, {})]
+            for query, negatives in self.negatives.items()
+        }
+        return self.with_negatives({query: negatives for query, negatives in given.items() if negatives})
+
+    def with_scored_pairs(self, pairs: Iterable[ScoredPair]) -> QADataset:
+        """Return the same questions with other scored pairs."""
+        return self._like(scored_pairs=list(pairs))
 
     def with_info(self, info: Mapping[str, Any]) -> QADataset:
         """Return the same dataset with other `info`."""

@@ -18,7 +18,7 @@ import numpy as np
 from rag_ft.embedding.encoding import encode, token_limit
 from rag_ft.errors import InputError
 from rag_ft.training.examples.distillation import NEAR_NEGATIVES, ranking_examples, vector_examples
-from rag_ft.training.examples.hard_negatives import mine_negatives, without_mined_negatives
+from rag_ft.training.examples.hard_negatives import MARGIN, mine_negatives
 from rag_ft.training.examples.pairs import pair_examples, scored_examples
 from rag_ft.training.examples.training_example import TrainingExample
 from rag_ft.training.loop.checkpoints import Checkpoints
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from rag_ft.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
+
+NO_MARGIN = 10.0
+"""A margin that no passage reaches."""
 
 MIN_ALPHA = 0.1
 """Minimum weight of the tuned model that is worth a training."""
@@ -109,7 +112,7 @@ def plan_training(job: Job, output: Path) -> Plan:
             recipe, examples = fit_to_minutes(minutes, job.model, recipe, examples)
     base = _base_on_dev(job)
     recipe = replace(recipe, alphas=_allowed_alphas(recipe.alphas, base, job.rule))
-    findings = check_questions(job.dataset) if job.shape in ("pairs", "triplets") else []
+    findings = check_questions(job.dataset.texts("train")) if job.shape in ("pairs", "triplets") else []
     if base is not None:
         findings += base.findings
     elif not recipe.alphas:
@@ -137,20 +140,26 @@ def examples_for(job: Job) -> list[TrainingExample]:
     """
     dataset, recipe, teacher, max_pairs = job.dataset, job.recipe, job.teacher, job.budget.pairs
     if job.shape in ("scored", "binary"):
-        return scored_examples(dataset, job.shape == "binary", max_pairs, recipe.seed)
-    if recipe.mine is not None:
-        dataset = without_mined_negatives(dataset)
+        return scored_examples(dataset.scored_pairs, job.shape == "binary", max_pairs, recipe.seed)
     if job.shape == "vectors" and teacher is not None:
-        return vector_examples(dataset, teacher, job.model.get_embedding_dimension() or 0, recipe.seed, max_pairs)
-    if job.shape == "rankings" and teacher is not None:
+        documents = dataset.documents_of(dataset.require("train"), "train")
+        passages = [text for key, text in dataset.passage_texts.items() if dataset.passages[key].document in documents]
+        dimension = job.model.get_embedding_dimension() or 0
+        return vector_examples(dataset.texts("train"), passages, teacher, dimension, recipe.seed, max_pairs)
+    if recipe.mine is not None:
+        dataset = dataset.without_mined_negatives()
+    count = max(1, recipe.negatives)
+    if job.shape == "rankings":
         # A passage that is close to the answer is not wrong here: the teacher says how close.
-        dataset = mine_negatives(dataset, teacher, by=recipe.mine or "dense", count=NEAR_NEGATIVES, margin=10.0)
-        pairs = pair_examples(dataset, replace(recipe, negatives=NEAR_NEGATIVES), max_pairs)
-        examples = ranking_examples(pairs, teacher, recipe.seed)
-    else:
-        if recipe.mine is not None:
-            dataset = mine_negatives(dataset, job.model, by=recipe.mine, count=max(1, recipe.negatives))
-        examples = pair_examples(dataset, recipe, max_pairs)
+        count, recipe = NEAR_NEGATIVES, replace(recipe, negatives=NEAR_NEGATIVES)
+    if recipe.mine is not None or job.shape == "rankings":
+        dataset = mine_negatives(
+            dataset, job.model if teacher is None else teacher, by=recipe.mine or "dense", count=count,
+            margin=NO_MARGIN if job.shape == "rankings" else MARGIN,
+        )  # fmt: skip
+    examples = pair_examples(dataset, recipe, max_pairs)
+    if job.shape == "rankings" and teacher is not None:
+        examples = ranking_examples(examples, teacher, recipe.seed)
     if not examples:
         raise InputError("the train split has no pair of a question and a passage with text in them")
     if job.shape == "triplets" and not examples[0].negatives:

@@ -13,7 +13,7 @@ from rag_ft.errors import InputError
 from rag_ft.training.examples.pairs import without_held_out
 from rag_ft.training.examples.train_questions import is_generated
 from rag_ft.training.loop.lora import LEARNING_RATE_FACTOR
-from rag_ft.training.loop.losses import SHAPE, check_dimensions, check_shape, default_loss
+from rag_ft.training.loop.losses import SHAPE, DataFacts, check_dimensions, check_shape, default_loss
 from rag_ft.training.max_length import fitting_max_length
 from rag_ft.training.recipe import Recipe, recipe_for
 from rag_ft.training.selection.dev_pairs import DevPairs
@@ -124,12 +124,13 @@ def prepare(
     """
     budget = budget or Budget()
     model.float()  # in 16 bits most of what a small step adds is rounded away
-    generated = is_generated(dataset)
-    recipe = _choose_recipe(dataset, model, teacher, choices, budget)
+    facts = _facts(dataset, model, teacher)
+    recipe = _choose_recipe(facts, model, choices, budget)
     scored = SHAPE[recipe.loss or "mnr"] in ("scored", "binary")
-    dev, dataset = _hold_out(dataset, scored, choices.seed, trained_on)
+    dev, dataset = hold_out(dataset, scored, choices.seed, trained_on)
     if choices.fit_length and token_limit(model):
-        model.max_seq_length = fitting_max_length(model, _training_passages(dataset, scored))
+        passages = [pair.passage for pair in dataset.scored_pairs] if scored else dataset.positive_texts("train")
+        model.max_seq_length = fitting_max_length(model, passages)
     looks_beyond_dev = isinstance(dev, DevQuestions) and not scored and choices.rule == "significant"
     return Job(
         model=model,
@@ -138,38 +139,43 @@ def prepare(
         dev=dev,
         uncovered=uncovered_documents(dataset, choices.seed) if looks_beyond_dev else None,
         recipe=recipe,
-        generated=generated and teacher is None and not choices.sets("alphas") and not choices.sets("shares"),
+        generated=facts.generated and teacher is None and not choices.sets("alphas") and not choices.sets("shares"),
         budget=budget,
         rule=choices.rule,
     )
 
 
-def _choose_recipe(
-    dataset: QADataset,
-    model: SentenceTransformer,
-    teacher: SentenceTransformer | None,
-    choices: Choices,
-    budget: Budget,
-) -> Recipe:
+def _facts(dataset: QADataset, model: SentenceTransformer, teacher: SentenceTransformer | None) -> DataFacts:
+    train = dataset.qrels.get("train", {})
+    dimensions = [(each.get_embedding_dimension() or 0) if each is not None else 0 for each in (teacher, model)]
+    return DataFacts(
+        pairs=len(dataset.pairs("train")) if train else len(dataset.scored_pairs),
+        has_questions=bool(train),
+        generated=is_generated(dataset.questions("train")),
+        scores=frozenset(pair.score for pair in dataset.scored_pairs),
+        has_negatives=any(map(dataset.negatives.get, train)),
+        teacher=teacher is not None,
+        same_space=teacher is not None and dimensions[0] >= dimensions[1],
+    )
+
+
+def _choose_recipe(facts: DataFacts, model: SentenceTransformer, choices: Choices, budget: Budget) -> Recipe:
     """Return the recipe with its loss, checked against the model and the data."""
     recipe = choices.recipe
     if recipe is None:
-        count = len(dataset.pairs("train")) if dataset.qrels.get("train") else len(dataset.scored_pairs)
-        recipe = recipe_for(
-            model, min(count, budget.pairs or count), is_generated(dataset) and teacher is None, choices.seed
-        )
+        pairs = min(facts.pairs, budget.pairs or facts.pairs)
+        recipe = recipe_for(model, pairs, facts.generated and not facts.teacher, choices.seed)
     recipe = recipe.with_settings(choices.settings)
-    same_space = teacher is not None and _is_wide_enough(teacher, model)
-    loss = recipe.loss or default_loss(dataset, teacher is not None, same_space)
+    loss = recipe.loss or default_loss(facts)
     recipe = replace(recipe, loss=loss)
-    if recipe.rounds > 1 and (recipe.mine is None or teacher is not None):
+    if recipe.rounds > 1 and (recipe.mine is None or facts.teacher):
         raise InputError(
             f"rounds is {recipe.rounds}: a later round differs only by the hard negatives that the model of the round "
             "before finds, so give --mine, and no --teacher"
         )
-    if loss == "mse" and teacher is not None and not same_space:
+    if loss == "mse" and facts.teacher and not facts.same_space:
         raise InputError("the loss 'mse' needs a teacher of as many dimensions or more: take 'kl' or 'margin-mse'")
-    check_shape(loss, dataset, teacher is not None, recipe.mine is not None)
+    check_shape(loss, facts, recipe.mine is not None)
     check_dimensions(model, recipe)
     if not choices.sets("learning_rate"):
         rate = recipe.learning_rate * (LEARNING_RATE_FACTOR if recipe.lora else 1)
@@ -179,12 +185,7 @@ def _choose_recipe(
     return replace(recipe, negatives=1) if SHAPE[loss] == "triplets" else recipe
 
 
-def _is_wide_enough(teacher: SentenceTransformer, model: SentenceTransformer) -> bool:
-    """Return whether a teacher's vectors can be cut to a model's dimension."""
-    return (teacher.get_embedding_dimension() or 0) >= (model.get_embedding_dimension() or 0)
-
-
-def _hold_out(dataset: QADataset, scored: bool, seed: int, trained_on: Collection[str]) -> tuple[Dev | None, QADataset]:
+def hold_out(dataset: QADataset, scored: bool, seed: int, trained_on: Collection[str]) -> tuple[Dev | None, QADataset]:
     """Return the dev set and the dataset without it.
 
     Scored pairs select only if they are trained on: beside questions the same texts may stand in both.
@@ -196,14 +197,8 @@ def _hold_out(dataset: QADataset, scored: bool, seed: int, trained_on: Collectio
             query: grades for query, grades in dev.items() if hash_of(dataset.queries[query].text) not in trained_on
         }
         dataset = dataset.with_qrels(dataset.qrels | {"dev": unknown})
-    dataset = without_held_out(dataset)
+    pairs = without_held_out(dataset.scored_pairs, [*dataset.texts("dev"), *dataset.texts("test")])
     if dataset.qrels.get("dev"):
-        return DevQuestions.of(dataset, seed), dataset
-    return DevPairs.hold_out(dataset, seed, trained_on) if scored else (None, dataset)
-
-
-def _training_passages(dataset: QADataset, scored: bool) -> list[str]:
-    if scored:
-        return [pair.passage for pair in dataset.scored_pairs]
-    texts = dataset.passage_texts
-    return [texts[passage] for passage in dict.fromkeys(passage for _, passage in dataset.pairs("train"))]
+        return DevQuestions.of(dataset, seed), dataset.with_scored_pairs(pairs)
+    dev_pairs, pairs = DevPairs.hold_out(pairs, seed, trained_on) if scored else (None, pairs)
+    return dev_pairs, dataset.with_scored_pairs(pairs)

@@ -75,12 +75,13 @@ def dataset_record(dataset: QADataset, earlier_questions: Sequence[str] = ()) ->
         dataset: what was trained on.
         earlier_questions: hashes of questions that the model was trained on before.
     """
+    trained_on = [*dataset.texts("train"), *(pair.query for pair in dataset.scored_pairs)]
     return {
-        "question_styles": question_sources(dataset),
+        "question_styles": question_sources(dataset.questions("train")),
         # A check-up recognises by these that a model was tuned for a corpus already.
         "corpus": sketch_of(dataset.passage_texts.values()),
         # A comparison recognises by these that it would ask what a model was trained on.
-        "questions": questions_sketch(dataset, earlier_questions),
+        "questions": questions_sketch(trained_on, earlier_questions),
     }
 
 

@@ -14,7 +14,6 @@ from rag_ft.cli import app
 from rag_ft.dataset import write_beir
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
-from rag_ft.training.examples.hard_negatives import without_mined_negatives
 from rag_ft.training.examples.pairs import pair_examples
 from rag_ft.training.plan import examples_for
 
@@ -81,8 +80,8 @@ def booked(qrels: dict[str, dict[str, dict[str, int]]]) -> QADataset:
 def test_what_a_miner_found_makes_room_for_what_the_next_one_finds() -> None:
     mined = mine_negatives(booked({"train": {key: {key: 1} for key in BOOKED}}), by="bm25", count=1)
     assert set(mined.negatives) == set(BOOKED)
-    assert without_mined_negatives(mined).negatives == {"leave": ["ferry"]}
-    again = mine_negatives(without_mined_negatives(mined), by="bm25", count=1)
+    assert mined.without_mined_negatives().negatives == {"leave": ["ferry"]}
+    again = mine_negatives(mined.without_mined_negatives(), by="bm25", count=1)
     assert again.negatives == mined.negatives
     assert again.negative_sources == mined.negative_sources
 

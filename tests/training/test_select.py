@@ -238,7 +238,7 @@ def test_repeated_training_questions_are_reported() -> None:
     passages = {f"p{n}": Passage(f"p{n}", f"Passage {n}") for n in range(20)}
     queries = {f"q{n}": Query(f"q{n}", "Where do I book leave for the summer?") for n in range(20)}
     dataset = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(20)}})
-    assert "95% of the training questions" in check_questions(dataset)[0]
+    assert "95% of the training questions" in check_questions(dataset.texts("train"))[0]
 
 
 def test_chance_is_that_of_random_rankings(dataset: QADataset) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.embedding.encoding import encode
 from rag_ft.training.examples.training_example import TrainingExample
 from rag_ft.training.loop.principal_axes import onto_principal_axes
@@ -27,29 +26,27 @@ fell from .415 to .340."""
 
 
 def vector_examples(
-    dataset: QADataset, teacher: SentenceTransformer, dimension: int, seed: int = 0, max_texts: int | None = None
+    queries: list[str],
+    passages: list[str],
+    teacher: SentenceTransformer,
+    dimension: int,
+    seed: int = 0,
+    max_texts: int | None = None,
 ) -> list[TrainingExample]:
     """Make examples of queries and passages with the teacher's vectors as labels.
 
-    They cover every passage of the documents that training sees, also those that no question asks about: the label
-    needs no question. Longer vectors than the student's are projected onto their first principal axes, which keeps most
+    Passages that no question is about teach too: the label needs no question. Longer vectors than the student's are projected onto their first principal axes, which keeps most
     of the cosines (model distillation in sentence-transformers' examples, Reimers).
 
     Args:
-        dataset: with a train split.
+        queries: training questions.
+        passages: all passages of the documents that training sees.
         teacher: with its prompts set.
         dimension: of the student's vectors, at most the teacher's.
         seed: seeds the sample, and which passage shares a row with which query.
         max_texts: number of queries, and of passages, to sample.
     """
-    train = dataset.require("train")
-    documents = dataset.documents_of(train, "train")
-    passages = [
-        text
-        for key, text in dataset.passage_texts.items()
-        if dataset.passages[key].document in documents and text.strip()
-    ]
-    queries = [dataset.queries[query].text for query in train if dataset.queries[query].text.strip()]
+    queries, passages = ([text for text in texts if text.strip()] for texts in (queries, passages))
     draw = np.random.default_rng(seed)
     if max_texts is not None:
         queries, passages = _sample(queries, max_texts, draw), _sample(passages, max_texts, draw)

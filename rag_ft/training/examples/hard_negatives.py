@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,10 +79,10 @@ def mine_negatives(
     if by != "bm25" and model is None:
         raise InputError(f"hard negatives by {by!r} need a model: give one, or mine by 'bm25'")
     train, groups = dataset.require("train"), dataset.near_duplicates
-    texts = _passages_of_training(dataset)
+    texts = dataset.training_passages
     ids = list(texts)
     place = {key: number for number, key in enumerate(ids)}
-    queries = [dataset.queries[query].text for query in train]
+    queries = dataset.texts("train")
     scorers: dict[str, Iterator[NDArray[np.float32]]] = {}
     if model is not None and by != "bm25":
         scorers["dense"] = _dense_scores(model, queries, list(texts.values()), show_progress)
@@ -111,33 +110,9 @@ def mine_negatives(
         mined[query] = _interleave(candidates, count if cross_encoder is None else SPARE_FOR_FILTER * count)
     if cross_encoder is not None:
         mined = without_answers(mined, dataset, cross_encoder, margin)
-    return _with_negatives(dataset, mined, count)
-
-
-def without_mined_negatives(dataset: QADataset) -> QADataset:
-    """Remove mined negatives, since another miner may find better ones, and keep those that were given."""
-    given = {
-        query: [passage for passage in negatives if passage not in dataset.negative_sources.get(query, {})]
-        for query, negatives in dataset.negatives.items()
-    }
-    return replace(
-        dataset, negatives={query: negatives for query, negatives in given.items() if negatives}, negative_sources={}
-    )
-
-
-def _passages_of_training(dataset: QADataset) -> dict[str, str]:
-    """Return the texts of the passages that training may see.
-
-    If a dataset has few documents, parts of a document are held out, so its document is not enough.
-    """
-    train, units = dataset.require("train"), dataset.split_units
-    documents = dataset.documents_of(train, "train")
-    seen_units = {units[passage] for relevant in train.values() for passage in relevant}
-    return {
-        key: text
-        for key, text in dataset.passage_texts.items()
-        if dataset.passages[key].document in documents and units[key] in seen_units
-    }
+    negatives, sources = _added(dataset.negatives, dataset.negative_sources, mined, count)
+    logger.info("%d of %d training questions have hard negatives", sum(map(bool, negatives.values())), len(train))
+    return dataset.with_negatives(negatives, sources)
 
 
 def _dense_scores(
@@ -159,15 +134,18 @@ def _interleave(rankings: Sequence[Sequence[tuple[str, str]]], count: int) -> di
     return taken
 
 
-def _with_negatives(dataset: QADataset, mined: dict[str, dict[str, str]], count: int) -> QADataset:
-    """Add mined negatives to a dataset, up to `count` of a query with those that it has."""
-    negatives, sources = dict(dataset.negatives), dict(dataset.negative_sources)
+def _added(
+    negatives: Mapping[str, list[str]],
+    sources: Mapping[str, dict[str, str]],
+    mined: Mapping[str, dict[str, str]],
+    count: int,
+) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
+    """Add mined negatives to given ones, up to `count` of a query, with the miner of each."""
+    negatives, sources = dict(negatives), dict(sources)
     for query, miner_of in mined.items():
         given = negatives.get(query, [])
         new = [passage for passage in miner_of if passage not in given][: max(0, count - len(given))]
         if new:
             negatives[query] = [*given, *new]
             sources[query] = {**sources.get(query, {}), **{passage: miner_of[passage] for passage in new}}
-    total = len(dataset.require("train"))
-    logger.info("%d of %d training questions have hard negatives", sum(map(bool, negatives.values())), total)
-    return replace(dataset, negatives=negatives, negative_sources=sources)
+    return negatives, sources

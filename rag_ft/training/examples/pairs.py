@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TypeVar
 
-from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.qa_dataset import QADataset, ScoredPair
 from rag_ft.dataset.text.cloze import without_copy
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
@@ -34,7 +33,13 @@ def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = No
     draw = random.Random(recipe.seed)
     pairs = _sample(dataset.pairs("train"), max_pairs, draw)
     texts, train = dataset.passage_texts, dataset.require("train")
-    negatives_of = _allowed_negatives(dataset, [query for query, _ in pairs]) if recipe.negatives else {}
+    negatives_of: dict[str, list[str]] = {}
+    if recipe.negatives and dataset.negatives:
+        # Training must not push away what only dev or test looks for.
+        held_out, units = dataset.held_out_units, dataset.split_units
+        negatives_of = {
+            query: [p for p in dataset.negatives.get(query, []) if units[p] not in held_out] for query, _ in pairs
+        }
     count = min(recipe.negatives, max(map(len, negatives_of.values()), default=0))
     relevant = (passage for query, _ in pairs for passage in train[query])
     group = _near_duplicates(texts, [*relevant, *(p for found in negatives_of.values() for p in found)])
@@ -64,60 +69,41 @@ def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = No
 
 
 def scored_examples(
-    dataset: QADataset, binary: bool, max_pairs: int | None = None, seed: int = 0
+    pairs: Sequence[ScoredPair], binary: bool, max_pairs: int | None = None, seed: int = 0
 ) -> list[TrainingExample]:
     """Make an example of each scored pair.
 
     Args:
-        dataset: with scored pairs.
+        pairs: scored pairs.
         binary: round the scores to 0 and 1, for a loss that knows no others.
         max_pairs: number of pairs to sample.
         seed: seeds the sample.
 
     Raises:
-        InputError: if the dataset has no scored pairs.
+        InputError: if there are none.
     """
-    if not dataset.scored_pairs:
+    if not pairs:
         raise InputError("the dataset has no scored pairs (scored_pairs.jsonl), which this loss learns from")
     return [
         TrainingExample(pair.query, pair.passage, label=float(pair.score >= 0.5) if binary else pair.score)
-        for pair in _sample(dataset.scored_pairs, max_pairs, random.Random(seed))
+        for pair in _sample(pairs, max_pairs, random.Random(seed))
     ]
 
 
-def without_held_out(dataset: QADataset) -> QADataset:
-    """Remove scored pairs whose query is a dev or test question, or nearly repeats one."""
-    held_out = [dataset.queries[query].text for split in ("dev", "test") for query in dataset.qrels.get(split, {})]
-    pairs = dataset.scored_pairs
+def without_held_out(pairs: Sequence[ScoredPair], held_out: Sequence[str]) -> list[ScoredPair]:
+    """Return the scored pairs whose query is not a held-out question, and nearly repeats none."""
     if not held_out or not pairs:
-        return dataset
+        return list(pairs)
     groups = near_duplicate_groups([*held_out, *(pair.query for pair in pairs)])
     held_out_groups = set(groups[: len(held_out)])
-    kept = [pair for pair, group in zip(pairs, groups[len(held_out) :], strict=True) if group not in held_out_groups]
-    return replace(dataset, scored_pairs=kept)
+    return [pair for pair, group in zip(pairs, groups[len(held_out) :], strict=True) if group not in held_out_groups]
 
 
-def _sample(rows: list[T], count: int | None, draw: random.Random) -> list[T]:
+def _sample(rows: Sequence[T], count: int | None, draw: random.Random) -> Sequence[T]:
     """Sample rows without changing their order."""
     if count is None or count >= len(rows):
         return rows
     return [rows[number] for number in sorted(draw.sample(range(len(rows)), count))]
-
-
-def _allowed_negatives(dataset: QADataset, queries: Iterable[str]) -> dict[str, list[str]]:
-    """Return the hard negatives of each query, without passages that only dev or test asks about.
-
-    Training must not push away what they look for.
-    """
-    if not dataset.negatives:
-        return {}
-    units = dataset.split_units
-    asked = {
-        split: {units[passage] for relevant in dataset.qrels.get(split, {}).values() for passage in relevant}
-        for split in ("train", "dev", "test")
-    }
-    held_out = (asked["dev"] | asked["test"]) - asked["train"]
-    return {query: [p for p in dataset.negatives.get(query, []) if units[p] not in held_out] for query in queries}
 
 
 def _near_duplicates(texts: dict[str, str], passages: Sequence[str]) -> dict[str, int]:

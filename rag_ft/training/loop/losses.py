@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.errors import InputError
 from rag_ft.training.examples.training_example import TrainingExample
 from rag_ft.training.recipe import Loss, Recipe
@@ -37,7 +37,30 @@ TEACHER_TEMPERATURE = 0.05
 TRIPLET_MARGIN = 0.2
 
 
-def default_loss(dataset: QADataset, teacher: bool = False, same_space: bool = True) -> Loss:
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What a loss needs to know of the data.
+
+    Attributes:
+        pairs: number of pairs to train on.
+        has_questions: whether there is a train split.
+        generated: whether most of its questions were generated.
+        scores: the distinct scores of the scored pairs.
+        has_negatives: whether a training question has hard negatives.
+        teacher: whether there is a teacher.
+        same_space: whether the teacher's vectors are at least as long as the student's.
+    """
+
+    pairs: int
+    has_questions: bool
+    generated: bool
+    scores: frozenset[float]
+    has_negatives: bool
+    teacher: bool
+    same_space: bool
+
+
+def default_loss(facts: DataFacts) -> Loss:
     """Choose the loss that fits the data.
 
     | data | loss |
@@ -47,17 +70,12 @@ def default_loss(dataset: QADataset, teacher: bool = False, same_space: bool = T
     | pairs with scores 0 and 1 only, and no train split | `online-contrastive` |
     | a teacher whose vectors are at least as long as the student's | `mse` |
     | any other teacher | `kl` |
-
-    Args:
-        dataset: what is trained on.
-        teacher: whether there is a teacher.
-        same_space: whether the teacher's vectors are at least as long as the student's.
     """
-    if teacher:
-        return "mse" if same_space else "kl"
-    if dataset.qrels.get("train") or not dataset.scored_pairs:
+    if facts.teacher:
+        return "mse" if facts.same_space else "kl"
+    if facts.has_questions or not facts.scores:
         return "mnr"
-    return "online-contrastive" if {pair.score for pair in dataset.scored_pairs} <= {0.0, 1.0} else "cosent"
+    return "online-contrastive" if facts.scores <= {0.0, 1.0} else "cosent"
 
 
 def loss_for(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
@@ -163,25 +181,24 @@ def check_dimensions(model: SentenceTransformer, recipe: Recipe) -> None:
         raise InputError(f"dimensions are {list(recipe.dimensions)}: the model's vectors have {full}")
 
 
-def check_shape(loss: Loss, dataset: QADataset, teacher: bool, mined: bool) -> None:
+def check_shape(loss: Loss, facts: DataFacts, mined: bool) -> None:
     """Refuse a loss that cannot learn from the data.
 
     Args:
         loss: its name.
-        dataset: what is trained on.
-        teacher: whether there is a teacher.
+        facts: what it needs to know of the data.
         mined: whether hard negatives will be mined.
 
     Raises:
         InputError: with what to give instead.
     """
     shape = SHAPE[loss]
-    if shape in ("vectors", "rankings") and not teacher:
+    if shape in ("vectors", "rankings") and not facts.teacher:
         raise InputError(f"the loss {loss!r} learns from another model: give --teacher")
-    if teacher and shape not in ("vectors", "rankings"):
+    if facts.teacher and shape not in ("vectors", "rankings"):
         fitting = ", ".join(name for name in SHAPE if SHAPE[name] in ("vectors", "rankings"))
         raise InputError(f"the loss {loss!r} does not learn from a teacher: give one of {fitting}")
-    if shape in ("scored", "binary") and not dataset.scored_pairs:
+    if shape in ("scored", "binary") and not facts.scores:
         raise InputError(f"the loss {loss!r} learns from pairs with scores, and the dataset has no scored_pairs.jsonl")
-    if shape == "triplets" and not mined and not any(map(dataset.negatives.get, dataset.qrels.get("train", {}))):
+    if shape == "triplets" and not mined and not facts.has_negatives:
         raise InputError(f"the loss {loss!r} needs negatives, and the dataset has none: mine some (--mine dense)")

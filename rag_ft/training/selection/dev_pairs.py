@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-    from rag_ft.dataset.qa_dataset import QADataset, ScoredPair
+    from rag_ft.dataset.qa_dataset import ScoredPair
 
 DEV_FRACTION = 0.15
 """Fraction of the scored pairs that is held out."""
@@ -53,21 +53,21 @@ class DevPairs:
 
     @classmethod
     def hold_out(
-        cls, dataset: QADataset, seed: int = 0, trained_on: Collection[str] = ()
-    ) -> tuple[DevPairs | None, QADataset]:
+        cls, pairs: list[ScoredPair], seed: int = 0, trained_on: Collection[str] = ()
+    ) -> tuple[DevPairs | None, list[ScoredPair]]:
         """Hold out scored pairs by query.
 
         Args:
-            dataset: a dataset with scored pairs.
+            pairs: scored pairs.
             seed: seeds the draw.
             trained_on: hashes of queries that the model was tuned on before. They are not drawn.
 
         Returns:
-            The dev set, or None if there are too few pairs, and the dataset without the held-out pairs.
+            The dev set, or None if there are too few pairs, and the other pairs.
         """
-        queries = sorted({pair.query for pair in dataset.scored_pairs})
+        queries = sorted({pair.query for pair in pairs})
         group_of = dict(zip(queries, near_duplicate_groups(queries), strict=True))
-        groups = [group_of[pair.query] for pair in dataset.scored_pairs]
+        groups = [group_of[pair.query] for pair in pairs]
         sizes = Counter(groups)
         order = sorted(sizes.keys() - {group_of[query] for query in queries if hash_of(query) in trained_on})
         random.Random(seed).shuffle(order)
@@ -78,17 +78,14 @@ class DevPairs:
             if sum(sizes[each] for each in held_out) >= size:
                 break
             held_out.add(group)
-        grouped = list(zip(dataset.scored_pairs, groups, strict=True))
+        grouped = list(zip(pairs, groups, strict=True))
         dev = [(pair, group) for pair, group in grouped if group in held_out]
         if len(dev) > MAX_DEV_QUERIES:
             dev = random.Random(seed).sample(dev, MAX_DEV_QUERIES)
         if len(dev) < MIN_UNITS or len(held_out) == len(sizes) or len({pair.score for pair, _ in dev}) < 2:
-            return None, dataset
+            return None, pairs
         rest = [pair for pair, group in grouped if group not in held_out]
-        return (
-            cls(pairs=[pair for pair, _ in dev], groups=[group for _, group in dev]),
-            replace(dataset, scored_pairs=rest),
-        )
+        return cls(pairs=[pair for pair, _ in dev], groups=[group for _, group in dev]), rest
 
     def values(self, model: SentenceTransformer) -> NDArray[np.float64]:
         """Return what each pair adds to the correlation, shape (pairs,); the mean is Spearman's coefficient."""

@@ -120,7 +120,9 @@ class DevQuestions:
             passage for grades in dev.values() for passage in sorted(grades, key=lambda p: -grades[p])[:MAX_RANK]
         }
         qrels = {query: {p: grade for p, grade in grades.items() if p in relevant} for query, grades in dev.items()}
-        pool = relevant | _sample_others(dataset, dev, pool_size - len(relevant), seed)
+        answers = {passage for grades in dev.values() for passage in grades}
+        others = [passage for passage in dataset.passages if passage not in answers]
+        pool = relevant | _sample(others, pool_size - len(relevant), seed)
         passage_ids = [passage for passage in dataset.passages if passage in pool]
         texts = dataset.passage_texts
         split = dataset.with_qrels(dataset.qrels | {"dev": dev})
@@ -188,11 +190,8 @@ def _sample_by_source(source: Mapping[str, str], size: int, seed: int) -> Sequen
     return [query for query in source if query in sampled]
 
 
-def _sample_others(dataset: QADataset, dev: Mapping[str, Mapping[str, int]], size: int, seed: int) -> set[str]:
-    """Sample passages that answer no dev question."""
-    relevant = {passage for grades in dev.values() for passage in grades}
-    others = [passage for passage in dataset.passages if passage not in relevant]
-    size = max(0, min(len(others), size))
+def _sample(passages: Sequence[str], size: int, seed: int) -> set[str]:
+    size = max(0, min(len(passages), size))
     if not size:
         return set()
-    return {others[place] for place in np.random.default_rng(seed).choice(len(others), size, replace=False)}
+    return {passages[place] for place in np.random.default_rng(seed).choice(len(passages), size, replace=False)}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 
 if TYPE_CHECKING:
@@ -38,13 +37,11 @@ NEAR_CHANCE = 3.0
 """Multiple of a random ranking's score, below which questions do not belong to their passages."""
 
 
-def check_questions(dataset: QADataset) -> list[str]:
-    """Return what is wrong with the training questions."""
-    train = dataset.qrels.get("train", {})
-    texts = [dataset.queries[query].text for query in train]
+def check_questions(texts: Sequence[str]) -> list[str]:
+    """Return what is wrong with the texts of the training questions."""
     if not texts:
         return []
-    repeated = 1 - len(set(near_duplicate_groups(texts))) / len(texts)
+    repeated = 1 - len(set(near_duplicate_groups(list(texts)))) / len(texts)
     if repeated <= REPEATED:
         return []
     return [
