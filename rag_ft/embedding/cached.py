@@ -8,11 +8,12 @@ from typing import Any, Literal
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
-from rag_ft.embedding.client import EmbeddingClient, RequestPolicy, opened_cache
+from rag_ft.embedding.client import EmbeddingClient, opened_cache
 from rag_ft.embedding.contract import EmbeddingContract, contract_of
 from rag_ft.embedding.identity import Role
 from rag_ft.embedding.marked_embedding import MarkedEmbedding
 from rag_ft.embedding.marked_vector import MarkedVector
+from rag_ft.embedding.request_sender import RequestPolicy
 from rag_ft.embedding.vector_cache import VectorCache
 
 
@@ -73,7 +74,7 @@ class CachedEmbedding(MarkedEmbedding):
         return {
             "embed_model": vectors.embed_model,
             "cache": vectors.cache if vectors.cache is not None else False,
-            "sending": RequestPolicy(vectors.request_policy.workers, vectors.request_policy.requests_per_minute),
+            "request_policy": RequestPolicy(vectors.request_policy.workers, vectors.request_policy.requests_per_minute),
             "embed_batch_size": self.embed_batch_size,
         }
 

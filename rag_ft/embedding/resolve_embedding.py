@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rag_ft.embedding.adapter import AdapterEmbedding, is_adapter
 from rag_ft.embedding.cached import CachedEmbedding
-from rag_ft.embedding.client import RequestPolicy
+from rag_ft.embedding.request_sender import RequestPolicy
 from rag_ft.embedding.contract import read_model_record
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.model_spec import ModelSpec

@@ -15,12 +15,11 @@ from tqdm.auto import tqdm
 from rag_ft.errors import OutsideError, first_line
 from rag_ft.generation.journal import Journal
 from rag_ft.generation.prompts import REMINDER
-from rag_ft.remote.retries import attempts_for, is_outage, is_retryable, pause_before_next
+from rag_ft.remote.retries import is_last_attempt, is_outage, is_retryable, pause_before_next
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from llama_index.core.rate_limiter import BaseRateLimiter
-    from tenacity import RetryCallState
 
 logger = logging.getLogger(__name__)
 
@@ -304,12 +303,11 @@ def _retrying_sender(llm: LLM, options: CallOptions, result: LLMResponses) -> It
         return str((await asyncio.get_running_loop().run_in_executor(pool, llm.complete, prompt)).text)
 
     async def send(prompt: str, responded: bool) -> str:
-        def stop(state: RetryCallState) -> bool:
-            error = state.outcome.exception() if state.outcome else None
-            return state.attempt_number >= attempts_for(error, responded)
-
         retrying = AsyncRetrying(
-            stop=stop, wait=pause_before_next, retry=retry_if_exception(is_retryable), reraise=True
+            stop=lambda state: is_last_attempt(state, responded),
+            wait=pause_before_next,
+            retry=retry_if_exception(is_retryable),
+            reraise=True,
         )
         return await retrying(send_once, prompt)
 

@@ -12,6 +12,7 @@ from rag_ft.errors import InputError
 from rag_ft.generation.filters import Filters
 from rag_ft.generation.prompts import STYLES
 from rag_ft.remote.estimate import Estimate
+from rag_ft.remote.pacing import rate_limiter
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -81,7 +82,4 @@ class QuestionOptions:
     @cached_property
     def limiter(self) -> BaseRateLimiter | None:
         """The budget of requests that the questions and the judge share."""
-        from llama_index.core.rate_limiter import SlidingWindowRateLimiter
-
-        budget = self.requests_per_minute
-        return SlidingWindowRateLimiter(requests_per_minute=budget) if budget else None
+        return rate_limiter(self.requests_per_minute)

@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from rag_ft.errors import OutsideError, without_secrets
 from rag_ft.files import read_json, write_json
+from rag_ft.remote.pacing import split_by_size
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -138,7 +139,7 @@ class BatchJob:
             if round_number > 1:
                 logger.info("batch: %d lines failed and are sent again", len(missing))
             lines = ({"custom_id": key, "method": "POST", "url": self.endpoint, "body": body} for key, body in missing)
-            for part in _split(lines, task):
+            for part in split_by_size(lines, task.size_of, task.max_requests, task.max_size):
                 self._send(part)
                 sent += len(part)
             self._collect(task, round_number)
@@ -213,21 +214,6 @@ class BatchJob:
 
     def _note(self) -> None:
         write_json(self.file, {"job": self.name, "open": self.open, "collected": self.collected})
-
-
-def _split(lines: Iterable[Line], task: BatchTask) -> Iterator[list[Line]]:
-    """Split requests into parts that are within the limits of one batch."""
-    part: list[Line] = []
-    size = 0
-    for line in lines:
-        length = task.size_of(line)
-        if part and (len(part) == task.max_requests or size + length > task.max_size):
-            yield part
-            part, size = [], 0
-        part.append(line)
-        size += length
-    if part:
-        yield part
 
 
 @contextlib.contextmanager

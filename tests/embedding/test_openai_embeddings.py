@@ -23,8 +23,14 @@ from rag_ft import FineTunedEmbedding
 from rag_ft.adapters import train_adapter
 from rag_ft.cli import app
 from rag_ft.dataset import write_beir
-from rag_ft.embedding import AdapterEmbedding, CachedEmbedding, RequestPolicy, VectorCache, embedding_batch
-from rag_ft.embedding import client as vectors
+from rag_ft.embedding import (
+    AdapterEmbedding,
+    CachedEmbedding,
+    RequestPolicy,
+    VectorCache,
+    embedding_batch,
+    request_sender,
+)
 from rag_ft.embedding.client import EmbeddingClient
 from rag_ft.embedding.identity import PROBES
 from rag_ft.embedding.openai_api import openai_embedding
@@ -39,7 +45,7 @@ TEXTS = [f"Form {n} is signed in harbour {n}." for n in range(60)]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[State, str]]:
-    monkeypatch.setattr(vectors, "pause_before_next", lambda state: 0.01)
+    monkeypatch.setattr(request_sender, "pause_before_next", lambda state: 0.01)
     monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *rest: 0.01)
     monkeypatch.setattr(openai_batch, "FIRST_POLL", 0.05)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
