@@ -1,26 +1,20 @@
-"""The command line: one thin function for each command."""
+"""The command line: one thin function for each command.
+
+`commands` puts them together, `options` holds every argument and option, `inputs` turns what they name into documents,
+questions and models, and `exit_codes` turns errors into one line and an exit code. Nothing heavy is imported before a
+command runs.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from rag_ft.cli.app import app, exit_code
-
-# Each brings its commands, in the order in which they are shown.
-# isort: off
-from rag_ft.cli import run  # noqa: F401
-from rag_ft.cli import dataset  # noqa: F401
-from rag_ft.cli import training  # noqa: F401
-from rag_ft.cli import index  # noqa: F401
-from rag_ft.cli import compare  # noqa: F401
-from rag_ft.cli import fuse  # noqa: F401
-from rag_ft.cli import ab  # noqa: F401
-from rag_ft.cli import serve  # noqa: F401
-# isort: on
+from rag_ft.cli.commands import app
+from rag_ft.cli.exit_codes import exit_code
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line; an error that a user can mend is one line on stderr."""
+    """Run the command line; an error that a user can fix is one line on stderr."""
     sys.exit(exit_code(lambda: app(standalone_mode=False)))

@@ -1,31 +1,16 @@
-"""`rag-ft check` and `compare`."""
+"""`rag-ft compare`."""
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.markup import escape
-
-from rag_ft.cli.app import app, begin, out
-from rag_ft.cli.inputs import Server, approve_vectors, candidate_of, cut_documents, named_fields, request_policy
-from rag_ft.cli.options import (
-    BaseModel,
-    ChunkOverlap,
-    ChunkSize,
-    Dataset,
-    Device,
-    EmbedUrl,
-    Fields,
-    MaxCost,
-    Quiet,
-    RequireImprovement,
-    Seed,
-)
+from rag_ft.cli import options
+from rag_ft.cli.console import begin, say
+from rag_ft.cli.inputs import ModelOptions, approve_vectors, named_fields, request_policy
 from rag_ft.cli.results import exit_by_verdict, show_comparison
-from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,143 +18,142 @@ if TYPE_CHECKING:
     from rag_ft.evaluation.comparison import Comparison
 
 
-@app.command()
-def check(
-    source: Annotated[Path, typer.Argument(help="A folder of documents, or a dataset.")],
-    base_model: BaseModel = DEFAULT_BASE_MODEL,
-    split: Annotated[str | None, typer.Option(help="Whose questions are asked; test where there is one.")] = None,
-    field: Fields = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
-    chunk_size: ChunkSize = 256,
-    chunk_overlap: ChunkOverlap = 0,
-    device: Device = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Should I fine-tune at all: the base model, BM25 and both together, before any training."""
-    show_progress = begin(quiet)
-    from rag_ft.checkup import check as check_up
-    from rag_ft.dataset.formats.load import is_dataset, load_dataset
-    from rag_ft.files import write_json
-
-    asked: Any = (
-        load_dataset(source, split or "test", fields=named_fields(field))
-        if is_dataset(source) or source.is_file()
-        else cut_documents(source, chunk_size, chunk_overlap)
-    )
-    found = check_up(asked, base_model, split=split, device=device, seed=seed, show_progress=show_progress)
-    out.print(escape(str(found)), highlight=False, soft_wrap=True)
-    if json is not None:
-        write_json(json, found.to_dict())
-
-
-@app.command()
 def compare(
-    dataset: Dataset,
-    baseline: Annotated[
-        str, typer.Option(help="A model folder, a hub name, 'local', openai:NAME, bm25, or hybrid:MODEL.")
-    ],
-    candidate: Annotated[list[str], typer.Option(help="The same; may be given several times.")],
-    split: Annotated[str, typer.Option(help="Whose questions are asked.")] = "test",
-    earlier: Annotated[
-        Path | None,
-        typer.Option(metavar="DATASET", help="What the baseline was tuned on: asked too, and told apart."),
-    ] = None,
-    field: Fields = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=8, help="Tokens read of a passage on every side; else the longest candidate's."),
-    ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the report as Markdown, for a pull request.")] = None,
-    single: Annotated[
-        Path | None,
-        typer.Option("--questions", help="Write the result of every question: .csv, .tsv, .parquet or .jsonl."),
-    ] = None,
-    losses: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the worst losses as training pairs (.jsonl), or a dataset for the next round (folder)."
-        ),
-    ] = None,
-    embed_url: EmbedUrl = None,
-    max_cost: MaxCost = 5.0,
-    require_improvement: RequireImprovement = False,
-    device: Device = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    dataset: options.Dataset,
+    baseline: options.Baseline,
+    candidate: options.Candidates,
+    split: options.Split = "test",
+    earlier: options.ComparedEarlier = None,
+    max_length: options.ComparedLength = None,
+    device: options.Device = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    field: options.Fields = None,
+    json: options.ReportJson = None,
+    html: options.Html = None,
+    markdown: options.Markdown = None,
+    query_table: options.QueryTable = None,
+    regressions: options.Regressions = None,
+    embed_url: options.EmbedUrl = None,
+    max_cost: options.MaxCost = 5.0,
+    require_improvement: options.RequireImprovement = False,
 ) -> None:
-    """Hit rate, MRR and nDCG of several models on the same held-out questions, with a verdict on each."""
+    """Measure hit rate, MRR and nDCG of several models on the same held-out questions, with a verdict on each."""
     show_progress = begin(quiet)
-    from rag_ft.dataset.formats.load import load_dataset
-    from rag_ft.dataset.merging import REPLAY_ALL, merge_datasets
-    from rag_ft.dataset.splitting import hold_out_dev
     from rag_ft.evaluation.compare import compare as compare_models
-    from rag_ft.evaluation.runs.candidates import reach_of
-    from rag_ft.files import write_text
-    from rag_ft.report.html import to_markdown, write_report
-    from rag_ft.report.query_table import write_questions
+    from rag_ft.evaluation.options import CompareOptions
+    from rag_ft.evaluation.runs.candidates import max_length_of
 
-    for asked in (dataset, earlier):
-        check_outputs(asked, single, losses, json, html, markdown)
-    questions = load_dataset(dataset, split, fields=named_fields(field))
-    questions.require(split)
-    if earlier is not None:
-        before_it = load_dataset(earlier, split, fields=named_fields(field))
-        before_it.require(split)
-        if split == "test":  # each brings its own dev, as in training, which the mix with BM25 is learned on
-            before_it, questions = hold_out_dev(before_it, seed=seed), hold_out_dev(questions, seed=seed)
-        questions = merge_datasets(before_it, questions, REPLAY_ALL)
-    server = Server(embed_url, request_policy(max_cost))
-    candidates = [candidate_of(name, device, max_length, server=server) for name in candidate]
-    reach = max((reach_of(model) for model in candidates), default=0)
-    before = candidate_of(baseline, device, max_length, reach, server)
+    outputs = Outputs(json=json, html=html, markdown=markdown, query_table=query_table, regressions=regressions)
+    outputs.check(dataset, earlier)
+    questions = compared_questions(dataset, earlier, split, named_fields(field), seed)
+    models = ModelOptions(device=device, max_length=max_length, url=embed_url, request_policy=request_policy(max_cost))
+    candidates = [models.candidate(name) for name in candidate]
+    longest = max((max_length_of(model) for model in candidates), default=0)
+    before = models.candidate(baseline, longest)
     approve_vectors([before, *candidates], questions, {split, "dev"})
     comparison = compare_models(
-        questions, before, candidates, split=split, name=dataset.name, seed=seed, show_progress=show_progress
+        questions,
+        before,
+        candidates,
+        split=split,
+        options=CompareOptions(name=dataset.name),
+        seed=seed,
+        show_progress=show_progress,
     )
     show_comparison(comparison)
-    if json is not None:
-        comparison.save(json)
-    record = record_of(candidate[0])
-    told = [
-        "compare",
-        str(dataset),
-        "--baseline",
-        baseline,
-        *(part for name in candidate for part in ("--candidate", name)),
-    ]
-    told += ["--earlier", str(earlier)] if earlier else []
-    told += ["--split", split, "--seed", str(seed), *(["--max-length", str(max_length)] if max_length else [])]
-    command = shlex.join(["rag-ft", *told])
-    if html is not None:
-        write_report(comparison, html, questions, record, command=command)
-    if markdown is not None:
-        write_text(markdown, to_markdown(comparison, questions, record, command=command))
-    if single is not None:
-        write_questions(comparison, questions, single)
-    if losses is not None:
-        export_regressions(comparison, questions, losses, dataset, seed)
+    repeated = {"--baseline": baseline, "--candidate": candidate, "--earlier": earlier, "--split": split,
+                "--seed": seed, "--max-length": max_length}  # fmt: skip
+    outputs.write(comparison, questions, candidate[0], repeating_command(dataset, repeated))
+    if regressions is not None:
+        export_regressions(comparison, questions, regressions, dataset, seed)
     exit_by_verdict(comparison, require_improvement)
 
 
-def check_outputs(dataset: Path | None, single: Path | None, losses: Path | None, *others: Path | None) -> None:
-    """Refuse what cannot be written before anything is computed."""
-    from rag_ft.evaluation.next_round import check_target
-    from rag_ft.report.query_table import check_suffix
+def compared_questions(
+    dataset: Path, earlier: Path | None, split: str, fields: dict[str, str] | None, seed: int
+) -> QADataset:
+    """Read the questions of a comparison, together with those of an earlier dataset if there is one."""
+    from rag_ft.dataset.formats.load import load_dataset
+    from rag_ft.dataset.merging import REPLAY_ALL, merge_datasets
+    from rag_ft.dataset.splitting import hold_out_dev
 
-    for file in (single, *others):
-        if file is not None and file.is_dir():
-            raise InputError(f"{file} is a folder: give a file to write")
-    if single is not None:
-        check_suffix(single)
-    if losses is not None:
-        check_target(losses, dataset)
+    questions = load_dataset(dataset, split, fields=fields)
+    questions.require(split)
+    if earlier is None:
+        return questions
+    earlier_questions = load_dataset(earlier, split, fields=fields)
+    earlier_questions.require(split)
+    if split == "test":  # as in training, each has a dev split of its own, on which the mix with BM25 is learned
+        earlier_questions, questions = hold_out_dev(earlier_questions, seed=seed), hold_out_dev(questions, seed=seed)
+    return merge_datasets(earlier_questions, questions, REPLAY_ALL)
 
 
-def record_of(candidate: str) -> dict[str, Any]:
-    """What the folder of a tuned model says of its training; nothing for any other candidate."""
+def repeating_command(dataset: Path, given: dict[str, Any]) -> str:
+    """Return the command that makes a comparison again, for its report."""
+    words = ["rag-ft", "compare", str(dataset)]
+    for option, value in given.items():
+        for each in value if isinstance(value, list) else [value]:
+            words += [option, str(each)] if each is not None else []
+    return shlex.join(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """The files that a comparison is written to.
+
+    Attributes:
+        json: the figures.
+        html: the report.
+        markdown: the report as Markdown.
+        query_table: the result of every question.
+        regressions: the questions that got worse: a file or a folder.
+    """
+
+    json: Path | None
+    html: Path | None
+    markdown: Path | None
+    query_table: Path | None
+    regressions: Path | None
+
+    def check(self, *datasets: Path | None) -> None:
+        """Refuse what cannot be written, before anything is computed.
+
+        Raises:
+            InputError: if a file is a folder, has a wrong suffix, or if regressions would replace one of the datasets.
+        """
+        from rag_ft.evaluation.next_round import check_target
+        from rag_ft.report.query_table import check_suffix
+
+        for file in (self.query_table, self.json, self.html, self.markdown):
+            if file is not None and file.is_dir():
+                raise InputError(f"{file} is a folder: give a file to write")
+        if self.query_table is not None:
+            check_suffix(self.query_table)
+        if self.regressions is not None:
+            for dataset in datasets:
+                check_target(self.regressions, dataset)
+
+    def write(self, comparison: Comparison, questions: QADataset, candidate: str, command: str) -> None:
+        """Write the figures, the reports and the table of questions."""
+        from rag_ft.files import write_text
+        from rag_ft.report.html import write_report
+        from rag_ft.report.markdown import to_markdown
+        from rag_ft.report.query_table import write_questions
+
+        if self.json is not None:
+            comparison.save(self.json)
+        record = training_record(candidate)
+        if self.html is not None:
+            write_report(comparison, self.html, questions, record, command=command)
+        if self.markdown is not None:
+            write_text(self.markdown, to_markdown(comparison, questions, record, command=command))
+        if self.query_table is not None:
+            write_questions(comparison, questions, self.query_table)
+
+
+def training_record(candidate: str) -> dict[str, Any]:
+    """Return what the folder of a tuned model says of its training; nothing for any other candidate."""
     from rag_ft.embedding.contract import read_model_record
 
     folder = Path(candidate.removeprefix("hybrid:"))
@@ -177,20 +161,21 @@ def record_of(candidate: str) -> dict[str, Any]:
 
 
 def export_regressions(comparison: Comparison, questions: QADataset, target: Path, dataset: Path, seed: int) -> None:
-    """Write the worst losses, and say what may still be tested on."""
+    """Write the questions that got worse, and say what may still be tested on."""
     from rag_ft.evaluation.next_round import prepare_next_round, write_regressions
-    from rag_ft.evaluation.verdict import ENOUGH_QUESTIONS
+    from rag_ft.evaluation.verdict import MIN_QUESTIONS
 
     found = prepare_next_round(comparison, questions, seed=seed)
-    if not found.losses:
-        out.print("no question of the half of the documents that was looked at was lost: nothing is exported")
+    if not found.regressions:
+        say("no question about the half of the documents that was looked at got worse: nothing is exported")
         return
     write_regressions(found, target, dataset)
-    out.print(f"{found}\n{escape(str(target))}", highlight=False)
+    say(f"{found}\n{target}")
     if target.suffix:
-        out.print(
-            "[yellow]these questions are no longer held out: test the model that is trained on them on the dataset of "
-            "the next round (--losses FOLDER writes it), and not on this one[/]"
+        say(
+            "these questions are no longer held out: test the model that is trained on them on the dataset of the next "
+            "round (--regressions FOLDER writes it), and not on this one",
+            style="yellow",
         )
-    elif found.left < ENOUGH_QUESTIONS:
-        out.print(f"[yellow]{found.left} questions are too few for a verdict: add some before the next round[/]")
+    elif found.left < MIN_QUESTIONS:
+        say(f"{found.left} questions are too few for a verdict: add some before the next round", style="yellow")

@@ -1,81 +1,126 @@
-"""`rag-ft train` over an embedding whose weights stay as they are."""
+"""`rag-ft train-adapter`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
-from rag_ft.cli.app import out
+from rag_ft.cli import options
+from rag_ft.cli.console import begin, say
+from rag_ft.cli.inputs import named_fields, request_policy
+from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.errors import InputError
 
 if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from rag_ft.adapters.train import TrainedAdapter
     from rag_ft.dataset.qa_dataset import QADataset
-    from rag_ft.embedding.client import RequestPolicy
-
-WHY = (
-    "{name} is behind an API, and no API fine-tunes an embedding: a small map of its vectors is trained in its place, "
-    "of {sides}"
-)
+    from rag_ft.embedding.request_sender import RequestPolicy
 
 
-def refuse_other_options(given: dict[str, Any]) -> None:
-    """An adapter has none of the numbers of a fine-tuning.
-
-    Raises:
-        InputError: naming the first that was given.
-    """
-    for option, value in given.items():
-        if value:
-            raise InputError(f"{option} is for tuning a model's weights, and an adapter is trained: leave it out")
-
-
-def train_an_adapter(
-    dataset: QADataset,
-    base_model: str,
-    output: Path,
-    kind: str,
-    both_sides: bool,
-    url: str | None,
-    request_policy: RequestPolicy,
-    max_pairs: int | None,
-    seed: int,
-    device: str | None,
-    show_progress: bool,
+def train_adapter(
+    dataset: options.Dataset,
+    output: options.OutputAdapter,
+    base_model: options.AdaptedModel = DEFAULT_BASE_MODEL,
+    both_sides: options.BothSides = False,
+    max_pairs: options.AdapterMaxPairs = None,
+    device: options.Device = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    field: options.Fields = None,
+    embed_url: options.EmbedUrl = None,
+    max_cost: options.MaxCost = 5.0,
+    requests_per_minute: options.RequestsPerMinute = None,
+    batch: options.Batch = False,
 ) -> None:
-    from rag_ft.adapters.train import train_adapter
-    from rag_ft.embedding.fine_tuned import FineTunedEmbedding
-    from rag_ft.embedding.openai_api import is_openai_name, openai_embedding
+    """Train a small map of an embedding's vectors, for models whose weights cannot be tuned, such as OpenAI's.
 
-    remote = is_openai_name(base_model)
-    if not remote and (request_policy.batch or url):
-        raise InputError(
-            f"--batch and --embed-url are for openai:MODEL, and --base-model is {base_model}: leave it out"
-        )
-    if remote:
-        sides = "questions and passages" if both_sides else "questions alone, so that the index stays"
-        out.print(escape(WHY.format(name=base_model, sides=sides)), highlight=False, soft_wrap=True)
-        embedding: Any = openai_embedding(base_model, url)
-    else:
-        embedding = FineTunedEmbedding.load(base_model, device=device)
-    trained = train_adapter(
-        dataset,
-        embedding,
-        output,
-        kind=kind,  # type: ignore[arg-type]
-        both_sides=both_sides,
-        max_pairs=max_pairs,
-        request_policy=request_policy,
-        seed=seed,
-        show_progress=show_progress,
+    It maps questions alone, so the index stays as it is, unless --both-sides is given. The test split is not used.
+    """
+    show_progress = begin(quiet)
+    from rag_ft.dataset.formats.load import load_dataset
+
+    training = AdapterTraining(
+        base_model=base_model, both_sides=both_sides, max_pairs=max_pairs, url=embed_url, device=device, seed=seed
     )
+    policy = request_policy(max_cost, requests_per_minute, batch)
+    training.run(load_dataset(dataset, fields=named_fields(field)), output, policy, show_progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterTraining:
+    """What `train-adapter` was asked for.
+
+    Attributes:
+        base_model: the name of the embedding.
+        both_sides: map passages too.
+        max_pairs: maximum number of pairs to train on.
+        url: address of the server of openai:NAME.
+        device: a torch device, for a local embedding.
+        seed: seeds every random choice.
+    """
+
+    base_model: str
+    both_sides: bool
+    max_pairs: int | None
+    url: str | None
+    device: str | None
+    seed: int
+
+    def run(self, dataset: QADataset, output: Path, policy: RequestPolicy, show_progress: bool) -> None:
+        """Train the adapter, and print what came of it.
+
+        Raises:
+            InputError: if there is an option for a server and the embedding is a local one.
+        """
+        from rag_ft.adapters.recipe import AdapterRecipe
+        from rag_ft.adapters.train import train_adapter as train
+        from rag_ft.embedding.openai_api import is_openai_name
+
+        if (policy.batch or self.url) and not is_openai_name(self.base_model):
+            raise InputError(
+                f"--batch and --embed-url are for openai:MODEL, and --base-model is {self.base_model}: leave it out"
+            )
+        recipe = AdapterRecipe(map_passages=self.both_sides, max_pairs=self.max_pairs, seed=self.seed)
+        trained = train(
+            dataset, self._embedding(), output, recipe=recipe, request_policy=policy, show_progress=show_progress
+        )
+        show_adapter(trained)
+        say(f"adapter {output}")
+
+    def _embedding(self) -> BaseEmbedding:
+        from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+        from rag_ft.embedding.model_spec import ModelSpec
+        from rag_ft.embedding.openai_api import is_openai_name, openai_embedding
+
+        if not is_openai_name(self.base_model):
+            return FineTunedEmbedding.load(ModelSpec(name=self.base_model, device=self.device))
+        mapped = "questions and passages" if self.both_sides else "questions alone, so that the index stays"
+        say(
+            f"{self.base_model} is behind an API, and no API fine-tunes an embedding: a small map of its vectors is "
+            f"trained instead, of {mapped}"
+        )
+        return openai_embedding(self.base_model, self.url)
+
+
+def show_adapter(trained: TrainedAdapter) -> None:
+    """Print the dev scores, and why the embedding stays as it is if it does."""
+    from rag_ft.training.record import displayed_name
+
+    training = trained.record["training"]
     if trained.dev:
-        figures = ", ".join(f"{name} {score:.3f}" for name, score in trained.dev.items())
-        out.print(f"dev ndcg@10: {figures}", highlight=False)
-    for name, reason in trained.record["training"]["refused"].items():
-        out.print(f"[yellow]{escape(name)} is not taken: {escape(reason)}[/]", highlight=False)
+        say(f"dev ndcg@10: {', '.join(f'{displayed_name(name)} {score:.3f}' for name, score in trained.dev.items())}")
+    show_refused(training)
     if trained.is_base:
-        why = trained.record["training"]["base_stays_because"]
-        out.print(f"[yellow]{why}: the folder holds an adapter that changes nothing[/]", highlight=False)
-    out.print(f"adapter {escape(str(output))}", highlight=False)
+        say(f"{training['base_stays_because']}: the folder holds an adapter that changes nothing", style="yellow")
+
+
+def show_refused(training: Mapping[str, Any]) -> None:
+    """Print which candidates scored high on dev and were refused all the same."""
+    from rag_ft.training.record import displayed_name
+
+    for name, reason in training["refused"].items():
+        say(f"{displayed_name(name)} is not taken: {reason}", style="yellow")

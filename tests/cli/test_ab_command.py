@@ -14,7 +14,7 @@ from fakes.ab_variants import TEXTS
 
 from rag_ft import FineTunedEmbedding, InputError
 from rag_ft.cli import app
-from rag_ft.cli.app import exit_code
+from rag_ft.cli.exit_codes import exit_code
 from rag_ft.embedding import ModelSpec
 from rag_ft.feedback import Votes
 

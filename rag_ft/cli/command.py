@@ -1,0 +1,55 @@
+"""The class of all commands: they take the old spellings of their options too, and their help is short."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from typer.core import TyperCommand
+
+OLD_SPELLINGS = {
+    "--unseen-documents": "--new-documents",
+    "--query-table": "--questions",
+    "--regressions": "--losses",
+    "--rate-limit": "--requests-per-minute",
+}
+"""Option -> its old spelling, which still works and which the help does not show."""
+
+
+class Command(TyperCommand):
+    """A command whose options may have an old spelling, and whose help shows a flag without a type and its negation."""
+
+    def __init__(self, *args: Any, params: Sequence[Any] | None = None, **kwargs: Any) -> None:
+        params = list(params or ())
+        super().__init__(*args, params=[*params, *_old_spellings(params)], **kwargs)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Show the help of a copy of this command, which has plain flags. The long ones fit into 80 columns then."""
+        shown = copy.copy(self)
+        shown.params = [_plain_flag(option) for option in self.params]
+        super(Command, shown).format_help(ctx, formatter)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return `--help` as a plain flag."""
+        option = super().get_help_option(ctx)
+        return option and _plain_flag(option)
+
+
+def _plain_flag(option: Any) -> Any:
+    if not getattr(option, "is_flag", False):
+        return option
+    plain = copy.copy(option)
+    plain.metavar, plain.secondary_opts = "", []
+    return plain
+
+
+def _old_spellings(params: Sequence[Any]) -> list[Any]:
+    """Return hidden copies of options under their old spellings, with the same destination."""
+    copies = []
+    for option in params:
+        for old in [OLD_SPELLINGS[name] for name in option.opts if name in OLD_SPELLINGS]:
+            hidden = copy.copy(option)
+            hidden.opts, hidden.hidden = [old], True
+            copies.append(hidden)
+    return copies

@@ -1,0 +1,59 @@
+"""The application: its commands, by the panels of its help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rag_ft.cli.ab import ab
+from rag_ft.cli.check import check
+from rag_ft.cli.command import Command
+from rag_ft.cli.compare import compare
+from rag_ft.cli.console import say
+from rag_ft.cli.export import export
+from rag_ft.cli.fuse import fuse
+from rag_ft.cli.generate import generate
+from rag_ft.cli.index import index
+from rag_ft.cli.inspect import inspect
+from rag_ft.cli.mine import mine
+from rag_ft.cli.review import review
+from rag_ft.cli.run import demo, run
+from rag_ft.cli.serve import serve
+from rag_ft.cli.train import train
+from rag_ft.cli.train_adapter import train_adapter
+
+PANELS = {
+    "Start here": (demo, check, run),
+    "The steps": (generate, inspect, review, mine, train, train_adapter, export, fuse, index, compare),
+    "Serving and watching": (serve, ab),
+}
+
+app = typer.Typer(
+    name="rag-ft",
+    help="Fine-tune the embedding model of a LlamaIndex application, and prove that retrieval got better.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        say(f"rag-ft {version('rag-ft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Fine-tune the embedding model of a LlamaIndex application, and prove that retrieval got better."""
+
+
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel, cls=Command)(command)

@@ -1,0 +1,153 @@
+"""`rag-ft train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from rag_ft.cli import options
+from rag_ft.cli.console import begin, say
+from rag_ft.cli.inputs import named_fields, recipe_settings, request_policy
+from rag_ft.cli.train_adapter import AdapterTraining, show_refused
+from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
+from rag_ft.errors import InputError
+
+if TYPE_CHECKING:
+    from rag_ft.training.train import TrainedModel
+
+TUNING_OPTIONS = (
+    "query_prefix", "passage_prefix", "max_length", "max_minutes", "teacher", "continue_from", "earlier", "loss",
+    "mine", "negatives", "rounds", "lora", "epochs", "batch_size", "learning_rate", "dimension", "set_", "report_to",
+    "push_to_hub",
+)  # fmt: skip
+"""Parameters of `train` that an adapter does not have."""
+
+
+def train(
+    context: typer.Context,
+    dataset: options.Dataset,
+    output: options.OutputModel,
+    base_model: options.TrainedModel = DEFAULT_BASE_MODEL,
+    max_minutes: options.MaxMinutes = None,
+    teacher: options.Teacher = None,
+    continue_from: options.ContinueFrom = None,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+    query_prefix: options.QueryPrefix = None,
+    passage_prefix: options.PassagePrefix = None,
+    max_length: options.MaxLength = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = None,
+    loss: options.TrainingLoss = None,
+    lora: options.Lora = None,
+    dimension: options.Dimensions = None,
+    max_pairs: options.MaxPairs = None,
+    set_: options.Settings = None,
+    seed: options.RecipeSeed = 0,
+    mine: options.Mine = None,
+    negatives: options.Negatives = None,
+    rounds: options.Rounds = None,
+    earlier: options.Earlier = None,
+    replay: options.Replay = 0.3,
+    report_to: options.ReportTo = None,
+    push_to_hub: options.PushToHub = None,
+    field: options.Fields = None,
+    adapter: options.Adapter = None,
+    both_sides: options.HiddenBothSides = False,
+    batch: options.HiddenBatch = False,
+    embed_url: options.HiddenEmbedUrl = None,
+    max_cost: options.HiddenMaxCost = 5.0,
+    requests_per_minute: options.HiddenRequestsPerMinute = None,
+    focus: options.Focus = None,
+) -> None:
+    """Fine-tune on the train split and select on dev; the test split is not used.
+
+    If it is killed, the same command goes on where it was. Ctrl-C ends the training and keeps the best weights so far.
+    """
+    show_progress = begin(quiet)
+    from rag_ft.dataset.formats.load import load_dataset
+    from rag_ft.embedding.openai_api import is_openai_name
+
+    refuse_removed(adapter, focus)
+    if adapter is not None or is_openai_name(base_model):
+        refuse_tuning_options(context.params)
+        training = AdapterTraining(base_model=base_model, both_sides=both_sides, max_pairs=max_pairs, url=embed_url,
+                                   device=device, seed=seed)  # fmt: skip
+        policy = request_policy(max_cost, requests_per_minute, batch)
+        training.run(load_dataset(dataset, fields=named_fields(field)), output, policy, show_progress)
+        return
+    if both_sides or batch or embed_url:
+        raise InputError("--both-sides, --batch and --embed-url are for an adapter: use rag-ft train-adapter")
+    from rag_ft.training.train import train_model
+
+    chosen = {"loss": loss, "mine": mine, "negatives": negatives, "rounds": rounds, "lora": lora, "epochs": epochs,
+              "batch_size": batch_size, "learning_rate": learning_rate, "dimensions": dimension}  # fmt: skip
+    trained = train_model(
+        load_dataset(dataset, fields=named_fields(field)), output, base_model, query_prefix=query_prefix,
+        passage_prefix=passage_prefix, max_length=max_length, max_pairs=max_pairs, max_minutes=max_minutes,
+        teacher=teacher, continue_from=continue_from, earlier=load_dataset(earlier) if earlier is not None else None,
+        replay=replay, settings=settings_of(chosen) | recipe_settings(set_), seed=seed, device=device,
+        show_progress=show_progress, report_to=report_to or (),
+    )  # fmt: skip
+    show_trained(trained)
+    say(f"model   {output}")
+    if push_to_hub is not None:
+        upload(output, push_to_hub)
+
+
+def refuse_removed(adapter: str | None, focus: str | None) -> None:
+    """Say what to do instead of what earlier versions could do."""
+    if focus is not None:
+        raise InputError(
+            "--focus was removed, since training on all questions did better: leave it out, a hybrid retriever mixes "
+            "the model with BM25 anyway"
+        )
+    if adapter in ("low-rank", "residual"):
+        raise InputError(
+            f"--adapter {adapter} was removed, since a linear map did best: use rag-ft train-adapter, which trains one"
+        )
+
+
+def refuse_tuning_options(given: dict[str, Any]) -> None:
+    """Refuse the first option that was given and that an adapter does not have."""
+    for name in TUNING_OPTIONS:
+        if given[name]:
+            option = name.rstrip("_").replace("_", "-")
+            raise InputError(f"--{option} is for tuning a model's weights, and an adapter is trained: leave it out")
+
+
+def settings_of(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the recipe that were chosen by options of their own."""
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def show_trained(trained: TrainedModel) -> None:
+    """Print the dev scores, and why the base model stays if it does."""
+    from rag_ft.training.record import displayed_name
+
+    training = trained.record["training"]
+    if trained.dev:
+        metric = next(name.removeprefix("dev_") for name in training if name.startswith(("dev_ndcg", "dev_spearman")))
+        scores = ", ".join(f"{displayed_name(name)} {score:.3f}" for name, score in trained.dev.items())
+        say(f"dev {metric}: {scores}")
+    for name, part in training["dev_apart"].items():
+        say(f"  {displayed_name(name)} ({part['questions']:g}): {part['base']:.3f} -> {part['shipped']:.3f}")
+    if teaching := training.get("teacher"):
+        score = next(value for name, value in teaching.items() if name.startswith("dev_"))
+        say(f"teacher {score:.3f}, student {teaching['student']:.3f}, {teaching['times_faster']:g} times as fast")
+    show_refused(training)
+    if trained.is_base:
+        say(f"{training['base_stays_because']}: the model folder holds the base model", style="yellow")
+    if accuracy := training.get("dev_triplet_accuracy"):
+        say(f"dev triplets told apart: {accuracy['base']:.3f} -> {accuracy['shipped']:.3f}")
+
+
+def upload(folder: Path, repository: str) -> None:
+    """Upload a model folder to the hub."""
+    from rag_ft.embedding import hub
+
+    say(f"hub     {hub.push_to_hub(folder, repository)}")
