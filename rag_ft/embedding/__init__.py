@@ -1,6 +1,10 @@
-"""Model folders as LlamaIndex embeddings, with their prefixes, and the contract that vectors are compared under."""
+"""Models as LlamaIndex embeddings that apply their query and passage prefixes.
+
+The room loads a model folder, a hub name, an adapter or a model behind OpenAI's protocol, and turns texts into vectors,
+cached on disk if you wish. Each vector carries the contract of its model, which says whether two vectors may be compared.
+"""
 
 import lazy_loader
 
-# The public names stand in the stub beside this file, once; each module is loaded when one of them is first used.
+# The stub beside this file lists the public names; each module is loaded when one of its names is first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -108,7 +108,7 @@ def encode(
         return np.zeros((0, dimension or model.get_embedding_dimension() or 0), dtype=np.float32)
     cut = cut_to_reach(model, texts)
     batches = batches_by_length(
-        _token_counts(model, cut), BATCH_TOKENS.get(model.device.type, GPU_BATCH_TOKENS), batch_size
+        count_tokens(model, cut), BATCH_TOKENS.get(model.device.type, GPU_BATCH_TOKENS), batch_size
     )
     # One context for all batches: autocast keeps the weights it has cast until the context ends.
     with autocast(model.device.type, precision):
@@ -203,7 +203,7 @@ def _encode_batch(model: SentenceTransformer, texts: list[str], prompt: str) -> 
         return None
 
 
-def _token_counts(model: SentenceTransformer, texts: list[str]) -> list[int]:
+def count_tokens(model: SentenceTransformer, texts: list[str]) -> list[int]:
     """Count the tokens that the model reads of each text; estimate them if its tokenizer is of an unusual kind."""
     limit = token_limit(model) or DEFAULT_MAX_TOKENS
     try:

@@ -1,4 +1,4 @@
-"""The embeddings server: a model behind OpenAI's `/v1/embeddings` and `/v1/models`."""
+"""The embeddings server as an ASGI application."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEY_VARIABLE = "RAG_FT_API_KEY"
 
 
 def api_key_of_environment() -> str | None:
-    """The key in `RAG_FT_API_KEY`; None where it is not set."""
+    """Return the key in `RAG_FT_API_KEY`; None if it is not set."""
     return os.environ.get(KEY_VARIABLE, "").strip() or None
 
 
@@ -36,19 +36,19 @@ def create_app(
     limits: Limits | None = None,
     dimensions: Sequence[int] = (),
 ) -> FastAPI:
-    """The embeddings server as an ASGI application; `rag_ft.server.running.serve` runs it.
+    """Create the embeddings server as an ASGI application; `rag_ft.server.running.serve` runs it.
 
     Args:
-        model: any LlamaIndex embedding, or its name (`embedding_by_name`): a model folder, a hub name, `local`, an
+        model: any LlamaIndex embedding, or its name (`embedding_by_name`): a model folder, a hub name, `local`, or an
             adapter's folder.
-        name: by which it is asked for; its own where None. `NAME-query` and `NAME-passage` say the role as well.
-        api_key: that callers must send; that of the environment variable `RAG_FT_API_KEY` where None. Where that is not
-            set either, anybody who reaches the server may ask.
-        limits: of callers and of the queue.
-        dimensions: that vectors may be cut to (Matryoshka), beside those that the model folder names.
+        name: the name that callers use; None uses the model's own. `NAME-query` and `NAME-passage` also set the role.
+        api_key: the key that callers must send; None uses the environment variable `RAG_FT_API_KEY`. Without either,
+            the server answers anybody who can reach it.
+        limits: limits on callers and on the queue.
+        dimensions: numbers that vectors may be cut to (Matryoshka), in addition to those that the model folder names.
 
     Raises:
-        InputError: where the model is wrong, or the extra `serve` is not installed.
+        InputError: if the model is wrong, or the extra `serve` is not installed.
 
     Example:
         >>> from rag_ft.server.app import create_app
@@ -69,7 +69,7 @@ def create_app(
     key = api_key or api_key_of_environment()
     served = served_model(embedding_by_name(model) if isinstance(model, str | Path) else model, name, dimensions)
     metrics = Metrics()
-    batcher = Batcher(served, limits.queued_texts, limits.wait_seconds, metrics.turn)
+    batcher = Batcher(served, limits.queued_texts, limits.wait_seconds, metrics.observe_batch)
     metrics.queued.set_function(lambda: batcher.queued)
 
     @asynccontextmanager
@@ -81,13 +81,13 @@ def create_app(
     app = FastAPI(title="rag_ft embeddings", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.served, app.state.has_key = served, key is not None
     app.add_middleware(RequestMiddleware, key=key, limits=limits, metrics=metrics)
-    app.add_exception_handler(ApiError, _refusal)
+    app.add_exception_handler(ApiError, _error_response)
     app.add_exception_handler(HTTPException, _unknown_path)
     app.include_router(embedding_routes(served, batcher, metrics, limits))
     return app
 
 
-async def _refusal(_: Request, error: Exception) -> Any:
+async def _error_response(_: Request, error: Exception) -> Any:
     from fastapi import Response
 
     assert isinstance(error, ApiError)
@@ -96,6 +96,6 @@ async def _refusal(_: Request, error: Exception) -> Any:
 
 async def _unknown_path(_: Request, error: Exception) -> Any:
     status = getattr(error, "status_code", 404)
-    what = "this path does not take that method" if status == 405 else "nothing is served at this path"
+    reason = "this path does not take that method" if status == 405 else "nothing is served at this path"
     paths = "POST /v1/embeddings, GET /v1/models, /health, /ready, /metrics"
-    return await _refusal(_, ApiError(status, f"{what}: there are {paths}", code="unknown_path"))
+    return await _error_response(_, ApiError(status, f"{reason}: use one of {paths}", code="unknown_path"))

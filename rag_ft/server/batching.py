@@ -1,4 +1,4 @@
-"""Texts of many callers, encoded together by one thread, so that nobody waits for somebody else's long list."""
+"""Dynamic batching: one thread encodes the texts of many callers together, and nobody waits for another's long list."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHARES = 8
-"""A list gets this part of a turn before the next caller's texts have theirs."""
+MIN_CALLERS = 8
+"""A caller's list may fill at most one such part of a batch before the next caller's texts are added."""
 
 
 class QueueFullError(Exception):
-    """Too many texts wait already.
+    """The queue of waiting texts is full.
 
     Attributes:
         retry_after: whole seconds until there should be room.
@@ -44,12 +44,12 @@ class EncodingError(Exception):
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """What became of a caller's texts.
+class EmbeddedTexts:
+    """The vectors of a caller's texts.
 
     Attributes:
         vectors: shape (texts, dimension).
-        tokens: that the model read.
+        tokens: number of tokens that the model read.
     """
 
     vectors: NDArray[np.float32]
@@ -58,25 +58,25 @@ class Embedded:
 
 @dataclass(eq=False)
 class _Job:
-    """A caller's texts on their way; longest first, since texts of like length are encoded together."""
+    """A caller's texts in the queue, longest first, since texts of similar length are encoded together."""
 
     texts: list[str]
     role: Role
     costs: list[int]
-    future: asyncio.Future[Embedded]
+    future: asyncio.Future[EmbeddedTexts]
     order: list[int] = field(init=False)
     taken: int = 0
     left: int = field(init=False)
     tokens: int = 0
     vectors: NDArray[np.float32] | None = None
-    given_up: bool = False
+    is_cancelled: bool = False
 
     def __post_init__(self) -> None:
         self.order = sorted(range(len(self.texts)), key=lambda place: -self.costs[place])
         self.left = len(self.texts)
 
     def take(self, budget: int) -> list[int]:
-        """Places of the next texts that cost so many tokens together; one at least."""
+        """Take the next texts, up to a number of tokens but at least one; return their places."""
         start, spent = self.taken, 0
         while self.taken < len(self.order):
             cost = self.costs[self.order[self.taken]]
@@ -88,16 +88,16 @@ class _Job:
 
 
 class Batcher:
-    """A bounded queue of texts before one thread that encodes.
+    """A bounded queue of texts and one thread that encodes them.
 
-    While the thread encodes, texts gather; a turn takes some of each caller's in a round, up to as many tokens as the
-    model encodes well together. So many single questions go in one turn, and a long list gets what is left of it.
+    Texts gather while the thread encodes. The next batch takes texts from the callers in turn, up to the number of
+    tokens that the model encodes well together. So many single queries share a batch, and long lists fill the rest.
 
     Args:
-        model: what encodes.
-        queued_texts: that may wait.
-        wait_seconds: that an idle thread waits for more after the first text.
-        on_turn: called in the thread with the texts and the seconds of each turn.
+        model: the model that encodes.
+        queued_texts: maximum number of waiting texts.
+        wait_seconds: seconds for which an idle thread waits for more texts after the first.
+        on_batch: called in the thread with the number of texts and the seconds of each batch.
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class Batcher:
         model: ServedModel,
         queued_texts: int,
         wait_seconds: float,
-        on_turn: Callable[[int, float], None] = lambda texts, seconds: None,
+        on_batch: Callable[[int, float], None] = lambda texts, seconds: None,
     ) -> None:
-        self._model, self._queued_texts, self._wait, self._on_turn = model, queued_texts, wait_seconds, on_turn
+        self._model, self._queued_texts, self._wait, self._on_batch = model, queued_texts, wait_seconds, on_batch
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -118,34 +118,34 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether texts are being encoded."""
+        """Whether the thread is running."""
         return self._thread is not None and self._thread.is_alive() and not self._stopping
 
     def start(self) -> None:
-        """Start the thread; called within the event loop that asks."""
+        """Start the thread; call it within the event loop of the callers."""
         self._loop = asyncio.get_running_loop()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the turn that it is in, and fail what waits."""
+        """End the thread after its present batch, and fail the waiting texts."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
 
-    async def embed(self, texts: list[str], role: Role) -> Embedded:
-        """Vectors of some texts; a caller that is cancelled gives its place in the queue back.
+    async def embed(self, texts: list[str], role: Role) -> EmbeddedTexts:
+        """Embed texts; if the caller is cancelled, its texts leave the queue.
 
         Raises:
-            QueueFullError: where too many texts wait.
-            EncodingError: where the model fails on them.
+            QueueFullError: if too many texts are waiting.
+            EncodingError: if the model fails on them.
         """
         loop = asyncio.get_running_loop()
-        most = self._model.max_length or math.inf
-        costs = [int(min(len(text) // USUAL_CHARACTERS_PER_TOKEN + 3, most)) for text in texts]
+        limit = self._model.max_length or math.inf
+        costs = [int(min(len(text) // USUAL_CHARACTERS_PER_TOKEN + 3, limit)) for text in texts]
         job = _Job(texts, role, costs, loop.create_future())
         with self._changed:
             if not self.alive:
@@ -158,15 +158,15 @@ class Batcher:
         try:
             return await job.future
         finally:
-            self._forget(job)
+            self._withdraw(job)
 
     def _seconds_until_room(self, texts: int) -> int:
         too_many = self.queued + texts - self._queued_texts
         return min(60, max(1, math.ceil(too_many / self._texts_per_second)))
 
-    def _forget(self, job: _Job) -> None:
-        """Take out of the queue what is left of a caller's texts, where it went away or the model failed on one."""
-        job.given_up = True
+    def _withdraw(self, job: _Job) -> None:
+        """Remove the rest of a caller's texts from the queue, after it went away or the model failed on one."""
+        job.is_cancelled = True
         if job.taken == len(job.texts):
             return
         with self._changed:
@@ -177,18 +177,18 @@ class Batcher:
     def _run(self) -> None:
         with self._model.ready_to_encode():
             while True:
-                turn = self._next_turn()
-                if turn is None:
+                batch = self._next_batch()
+                if batch is None:
                     return
                 began = time.perf_counter()
-                self._encode(turn)
+                self._encode(batch)
                 seconds = time.perf_counter() - began
-                texts = sum(len(places) for _, places in turn)
+                texts = sum(len(places) for _, places in batch)
                 self._texts_per_second += 0.1 * (texts / max(seconds, 1e-6) - self._texts_per_second)
-                self._on_turn(texts, seconds)
+                self._on_batch(texts, seconds)
 
-    def _next_turn(self) -> list[tuple[_Job, list[int]]] | None:
-        """Some of each caller's texts; None where the thread is to end."""
+    def _next_batch(self) -> list[tuple[_Job, list[int]]] | None:
+        """Wait for texts and take some of each caller's; None if the thread should end."""
         with self._changed:
             idle = not self._jobs
             while not self._jobs and not self._stopping:
@@ -197,44 +197,44 @@ class Batcher:
             time.sleep(self._wait)
         with self._changed:
             if self._stopping:
-                self._hand_over([(job, EncodingError("the server is stopping")) for job in self._jobs])
+                self._deliver([(job, EncodingError("the server is stopping")) for job in self._jobs])
                 self._jobs.clear()
                 return None
-            turn: dict[_Job, list[int]] = {}
-            left = self._model.tokens_at_once
+            batch: dict[_Job, list[int]] = {}
+            left = self._model.batch_tokens
             while self._jobs and left > 0:
                 job = self._jobs.popleft()
-                places = job.take(min(left, self._model.tokens_at_once // SHARES))
+                places = job.take(min(left, self._model.batch_tokens // MIN_CALLERS))
                 left -= sum(job.costs[place] for place in places)
                 self.queued -= len(places)
-                turn.setdefault(job, []).extend(places)
+                batch.setdefault(job, []).extend(places)
                 if job.taken < len(job.texts):
                     self._jobs.append(job)
-            return list(turn.items())
+            return list(batch.items())
 
-    def _encode(self, turn: list[tuple[_Job, list[int]]]) -> None:
-        """Encode a turn, queries first, and hand over what is done with it."""
+    def _encode(self, batch: list[tuple[_Job, list[int]]]) -> None:
+        """Encode a batch, queries first, and deliver the jobs that are complete."""
         roles: tuple[Role, Role] = ("query", "passage")
         for role in roles:
-            pieces = [piece for piece in turn if piece[0].role == role]
+            pieces = [piece for piece in batch if piece[0].role == role]
             failure = ""
             try:
                 self._encode_pieces(pieces, role)
             except Exception as error:
                 failure = type(error).__name__
             if not failure:
-                self._hand_over([(job, None) for job, _ in pieces if job.left == 0])
-            elif len(pieces) > 1:  # one caller's text fails no other's
+                self._deliver([(job, None) for job, _ in pieces if job.left == 0])
+            elif len(pieces) > 1:  # so that one caller's text fails only its own request
                 for piece in pieces:
                     self._encode([piece])
             else:
                 logger.error("encoding failed: %s", failure)
                 failed = pieces[0][0]
-                self._forget(failed)
-                self._hand_over([(failed, EncodingError(f"the model failed ({failure})"))])
+                self._withdraw(failed)
+                self._deliver([(failed, EncodingError(f"the model failed ({failure})"))])
 
     def _encode_pieces(self, pieces: list[tuple[_Job, list[int]]], role: Role) -> None:
-        pieces = [(job, places) for job, places in pieces if not job.given_up]
+        pieces = [(job, places) for job, places in pieces if not job.is_cancelled]
         texts = [job.texts[place] for job, places in pieces for place in places]
         if not texts:
             return
@@ -249,10 +249,10 @@ class Batcher:
             job.left -= len(places)
             start = end
 
-    def _hand_over(self, ended: list[tuple[_Job, EncodingError | None]]) -> None:
-        """Give results to the event loop, in one step for all of them."""
+    def _deliver(self, ended: list[tuple[_Job, EncodingError | None]]) -> None:
+        """Hand results to the event loop, all of them in one step."""
 
-        def give() -> None:
+        def set_results() -> None:
             for job, error in ended:
                 if job.future.done():
                     continue
@@ -260,7 +260,7 @@ class Batcher:
                     job.future.set_exception(error)
                 else:
                     assert job.vectors is not None
-                    job.future.set_result(Embedded(job.vectors, job.tokens))
+                    job.future.set_result(EmbeddedTexts(job.vectors, job.tokens))
 
         if ended and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(give)
+            self._loop.call_soon_threadsafe(set_results)

@@ -1,4 +1,4 @@
-"""What one caller may ask of the server, and what the server holds at most."""
+"""Limits on requests, and the rate limit of each caller."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from dataclasses import dataclass, fields
 
 from rag_ft.errors import InputError
 
-REMEMBERED_CALLERS = 10_000
+MAX_CALLERS = 10_000
+"""Number of callers whose rate is tracked."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused, and with which status.
+    """Maximum sizes and rates, and the status that answers a request beyond them.
 
     Attributes:
-        body_bytes: of a request; more is a 413.
-        texts: in one call, as many as OpenAI takes; more is a 400.
-        characters: of one text, 400; the model reads only the first of them anyway.
-        queued_texts: that wait for the model, of all callers; 429 with Retry-After beyond.
-        requests: under way at once; 429 beyond.
-        requests_per_minute: of one caller, by address; None for no limit, 429 beyond.
-        body_seconds: that a caller has to send a request, 408 beyond.
-        wait_seconds: that an idle server waits for more texts to encode together.
+        body_bytes: size of a request's body (413).
+        texts: texts in one request, as many as OpenAI accepts (400).
+        characters: characters in one text, of which the model reads only the first part anyway (400).
+        queued_texts: texts of all callers that wait for the model (429 with Retry-After).
+        requests: requests in progress (429).
+        requests_per_minute: requests of one caller, by address (429); None sets no limit.
+        body_seconds: time in which a caller must send the body (408).
+        wait_seconds: time for which an idle server waits for more texts to encode together.
 
     Example:
         >>> from rag_ft.server.limits import Limits
@@ -54,11 +55,11 @@ class Limits:
 
 
 class RateLimit:
-    """Requests a minute of each caller: a bucket that fills steadily and holds as many as one second and a half brings.
+    """Limits the requests per minute of each caller, by a token bucket that holds the tokens of 1.5 seconds.
 
     Args:
-        per_minute: requests; None for no limit.
-        clock: seconds, for tests.
+        per_minute: requests; None sets no limit.
+        clock: returns the time in seconds; tests replace it.
 
     Example:
         >>> from rag_ft.server.limits import RateLimit
@@ -75,7 +76,7 @@ class RateLimit:
         self._callers: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def seconds_to_wait(self, caller: str) -> int:
-        """0 where a caller may go on, and the request is counted; else whole seconds until one may."""
+        """Return 0 and count the request if a caller may send it, else whole seconds until it may."""
         if self._per_second is None:
             return 0
         now = self._clock()
@@ -84,6 +85,6 @@ class RateLimit:
         left = min(full, left + (now - since) * self._per_second)
         allowed = left >= 1
         self._callers[caller] = (left - allowed, now)
-        while len(self._callers) > REMEMBERED_CALLERS:
+        while len(self._callers) > MAX_CALLERS:
             self._callers.popitem(last=False)
         return 0 if allowed else max(1, math.ceil((1 - left) / self._per_second))

@@ -1,10 +1,11 @@
-"""The server's log: a JSON object a line, without texts and without keys."""
+"""The server's log: one JSON object per line, without texts and keys."""
 
 from __future__ import annotations
 
 import json
 import logging
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -12,13 +13,13 @@ FIELDS = "rag_ft_fields"
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: `time`, `level`, `event`, and what was given as fields.
+    """Formats a record as one JSON object with `time`, `level`, `event` and the fields of the event.
 
-    Of an exception only its kind and place are shown: its message may hold somebody's text.
+    Of an exception it shows the class and the place only, since the message may contain a caller's text.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Format one line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -33,9 +34,17 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_event(
-    logger: logging.Logger, level: int, event: str, error: BaseException | None = None, **fields: Any
+    logger: logging.Logger, level: int, event: str, fields: Mapping[str, Any], error: BaseException | None = None
 ) -> None:
-    """Write an event with its fields; those that are None are left out."""
+    """Log an event with its fields; fields that are None are left out.
+
+    Args:
+        logger: the logger.
+        level: a level of the logging module.
+        event: name of the event.
+        fields: entries of the JSON object.
+        error: an exception whose class and place are logged.
+    """
     logger.log(
         level,
         event,
@@ -45,10 +54,10 @@ def log_event(
 
 
 def log_as_json(stream: TextIO, level: int) -> None:
-    """Let rag_ft and uvicorn log as JSON lines to a stream, and nowhere else."""
+    """Make rag_ft and uvicorn log JSON lines to a stream, and nowhere else."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
-    for name, least in (("rag_ft", level), ("uvicorn", max(level, logging.WARNING))):
+    for name, minimum in (("rag_ft", level), ("uvicorn", max(level, logging.WARNING))):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(least)
+        logger.setLevel(minimum)

@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus' form."""
+"""The server's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from prometheus_client import (
     generate_latest,
 )
 
-SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SECONDS_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+TEXTS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Counters of one server."""
+    """Metrics of one server, in a registry of their own."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,26 +26,30 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self.requests = Counter(
-            "rag_ft_requests", "Answers, by path and status.", ["path", "status"], registry=self._registry
+            "rag_ft_requests", "Responses, by path and status.", ["path", "status"], registry=self._registry
         )
         self.seconds = Histogram(
-            "rag_ft_request_seconds", "From request to answer.", ["path"], buckets=SECONDS, registry=self._registry
+            "rag_ft_request_seconds",
+            "Time from request to response.",
+            ["path"],
+            buckets=SECONDS_BUCKETS,
+            registry=self._registry,
         )
-        self.texts = Counter("rag_ft_texts", "Texts that were embedded.", ["role"], registry=self._registry)
+        self.texts = Counter("rag_ft_texts", "Embedded texts.", ["role"], registry=self._registry)
         self.tokens = Counter("rag_ft_tokens", "Tokens that the model read.", ["role"], registry=self._registry)
-        self.turn_texts = Histogram(
-            "rag_ft_turn_texts", "Texts that were encoded together.", buckets=TEXTS, registry=self._registry
+        self.batch_texts = Histogram(
+            "rag_ft_turn_texts", "Texts in a batch.", buckets=TEXTS_BUCKETS, registry=self._registry
         )
-        self.turn_seconds = Histogram(
-            "rag_ft_turn_seconds", "For texts that were encoded together.", buckets=SECONDS, registry=self._registry
+        self.batch_seconds = Histogram(
+            "rag_ft_turn_seconds", "Time to encode a batch.", buckets=SECONDS_BUCKETS, registry=self._registry
         )
-        self.queued = Gauge("rag_ft_queued_texts", "Texts that wait for the model.", registry=self._registry)
+        self.queued = Gauge("rag_ft_queued_texts", "Texts waiting for the model.", registry=self._registry)
 
-    def turn(self, texts: int, seconds: float) -> None:
-        """Note what the model did at once."""
-        self.turn_texts.observe(texts)
-        self.turn_seconds.observe(seconds)
+    def observe_batch(self, texts: int, seconds: float) -> None:
+        """Record a batch that the model encoded."""
+        self.batch_texts.observe(texts)
+        self.batch_seconds.observe(seconds)
 
     def text(self) -> bytes:
-        """All of them, to be scraped."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

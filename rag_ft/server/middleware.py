@@ -1,4 +1,4 @@
-"""What every request passes before it is read: its id, its key, its place; and what the log keeps of it."""
+"""What happens to every request before its body is read: request id, key, limits, metrics and log."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = ("/health", "/ready")
-KNOWN_PATHS = (*OPEN_PATHS, "/metrics", "/v1/embeddings", "/v1/models")
-HUNG_UP = 499
+PUBLIC_PATHS = ("/health", "/ready")
+KNOWN_PATHS = (*PUBLIC_PATHS, "/metrics", "/v1/embeddings", "/v1/models")
+CLIENT_CLOSED_REQUEST = 499
+"""Status in the log if the caller hung up before the response; nginx uses it too."""
 
 
 class RequestMiddleware:
-    """ASGI middleware: request ids, the key, requests under way and a minute, counters and the log.
+    """ASGI middleware for request ids, the API key, limits, metrics and the log.
 
-    A request leaves notes for the log in its scope, under `rag_ft`.
+    Routes add fields to the log through the dictionary `rag_ft` in the request's scope.
 
     Args:
-        app: what is behind it.
-        key: that callers must send as a bearer token; None: none.
-        limits: of requests.
-        metrics: where they are counted.
+        app: the application behind it.
+        key: the bearer token that callers must send; None requires none.
+        limits: limits on requests.
+        metrics: the metrics that count requests.
     """
 
     def __init__(self, app: ASGIApp, key: str | None, limits: Limits, metrics: Metrics) -> None:
@@ -42,52 +43,53 @@ class RequestMiddleware:
         self._key = None if key is None else hashlib.sha256(key.encode()).digest()
         self._limits, self._metrics = limits, metrics
         self._rate = RateLimit(limits.requests_per_minute)
-        self._under_way = 0
+        self._in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on, or answer it with an error."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
         headers = dict(scope["headers"])
-        notes: dict[str, Any] = {"request_id": _request_id(headers)}
-        scope["rag_ft"] = notes
-        status = HUNG_UP
+        fields: dict[str, Any] = {"request_id": _request_id(headers)}
+        scope["rag_ft"] = fields
+        status = CLIENT_CLOSED_REQUEST
         failure: Exception | None = None
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", notes["request_id"].encode())]
+                message["headers"] = [*message["headers"], (b"x-request-id", fields["request_id"].encode())]
             await send(message)
 
-        self._under_way += 1
+        self._in_progress += 1
         try:
             self._check(scope, headers)
             await self._app(scope, receive, answer)
         except ApiError as error:
-            await _refuse(answer, error)
+            await _send_error(answer, error)
         except Exception as error:
             failure = error
-            if status == HUNG_UP:
-                await _refuse(answer, ApiError(500, "the server failed on this request; its log says where"))
+            if status == CLIENT_CLOSED_REQUEST:
+                await _send_error(answer, ApiError(500, "the server failed on this request; its log says where"))
         finally:
-            self._under_way -= 1
-            self._note(scope, status, time.perf_counter() - began, notes, failure)
+            self._in_progress -= 1
+            self._record(scope, status, time.perf_counter() - began, failure)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        if scope["path"] in OPEN_PATHS:
+        """Raise an `ApiError` if the key is wrong or a limit is exceeded."""
+        if scope["path"] in PUBLIC_PATHS:
             return
         if self._key is not None and not self._has_key(headers):
             raise ApiError(
                 401, "the API key is missing or wrong: send it as Authorization: Bearer KEY", code="invalid_api_key"
             )
-        if self._under_way > self._limits.requests:
+        if self._in_progress > self._limits.requests:
             raise ApiError(
                 429,
-                f"{self._limits.requests} requests are under way: try again",
+                f"{self._limits.requests} requests are in progress: try again",
                 code="too_many_requests",
                 retry_after=1,
             )
@@ -106,35 +108,30 @@ class RequestMiddleware:
         same = hmac.compare_digest(hashlib.sha256(given.strip()).digest(), self._key)
         return same and kind.lower() == b"bearer"
 
-    def _note(
-        self, scope: Scope, status: int, seconds: float, notes: dict[str, Any], failure: Exception | None
-    ) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float, failure: Exception | None) -> None:
+        """Count a request in the metrics and log it."""
         path = next((path for path in KNOWN_PATHS if scope["path"].startswith(path)), "other")
         self._metrics.requests.labels(path, str(status)).inc()
         self._metrics.seconds.labels(path).observe(seconds)
-        quiet = path in (*OPEN_PATHS, "/metrics") and status == 200
-        level = logging.ERROR if status >= 500 else logging.DEBUG if quiet else logging.INFO
-        log_event(
-            logger,
-            level,
-            "request",
-            failure,
-            **notes,
-            method=scope["method"],
-            path=path,
-            status=status,
-            milliseconds=round(1000 * seconds, 1),
-            client=(scope.get("client") or ("",))[0],
-        )
+        is_routine = path in (*PUBLIC_PATHS, "/metrics") and status == 200
+        level = logging.ERROR if status >= 500 else logging.DEBUG if is_routine else logging.INFO
+        fields = scope["rag_ft"] | {
+            "method": scope["method"],
+            "path": path,
+            "status": status,
+            "milliseconds": round(1000 * seconds, 1),
+            "client": (scope.get("client") or ("",))[0],
+        }
+        log_event(logger, level, "request", fields, failure)
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
-    """The caller's own, where it is a plain word, or a new one."""
+    """Return the caller's own request id if it is a plain word, else a new one."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else uuid.uuid4().hex
 
 
-async def _refuse(send: Send, error: ApiError) -> None:
+async def _send_error(send: Send, error: ApiError) -> None:
     body = error.body
     headers = {"content-type": "application/json", "content-length": str(len(body))} | error.headers
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings protocol: a request's bytes to what is asked, vectors to an answer's bytes, and errors."""
+"""OpenAI's embeddings protocol: parsing requests, writing responses, and errors."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ ROLES: dict[str, Role] = {
     "document": "passage",
     "search_document": "passage",
 }
-"""`input_type`, in the names that other servers use."""
+"""Values of `input_type`, with the names that other servers use."""
 
 PARAMETERS = ("model", "input", "encoding_format", "dimensions", "input_type", "user")
-VECTORS_AT_ONCE = 64
-"""Vectors that are written before other requests have their turn."""
+VECTORS_PER_PART = 64
+"""Number of vectors that are written before the event loop serves other requests."""
 
 
 class ApiError(Exception):
-    """A refusal in OpenAI's shape.
+    """An error in OpenAI's format.
 
     Args:
-        status: of HTTP.
-        message: one line: the thing, its value, the mend. No text of the caller's and no key.
+        status: HTTP status.
+        message: one line with what is wrong, its value and the fix, without the caller's texts and without keys.
         param: the parameter that is wrong.
-        code: for programs.
-        retry_after: seconds, sent as a header.
+        code: error code for programs.
+        retry_after: seconds to wait, sent as a header.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What goes with it."""
+        """The headers of the response."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
     @property
     def body(self) -> bytes:
-        """`{"error": {"message", "type", "param", "code"}}`."""
+        """The JSON body: `{"error": {"message", "type", "param", "code"}}`."""
         kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status)
         kind = kind or ("server_error" if self.status >= 500 else "invalid_request_error")
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
@@ -68,14 +68,14 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """What a call of `/v1/embeddings` asks for.
+    """A request to `/v1/embeddings`.
 
     Attributes:
-        model: the name that it used.
-        texts: one or more.
-        role: which prefix goes before them.
-        dimension: length of the vectors; None for the served one.
-        encoding: of the numbers in the answer.
+        model: the name the caller used.
+        texts: one or more texts.
+        role: the role of the texts, which selects their prefix.
+        dimension: numbers in a vector; None for the full dimension.
+        encoding: encoding of the vectors in the response.
     """
 
     model: str
@@ -86,7 +86,7 @@ class EmbeddingRequest:
 
 
 def model_names(name: str) -> dict[str, Role | None]:
-    """The names that a model answers to, and the role of each; None: the caller may say, and a passage is meant.
+    """Return the names of a model and the role of each; None lets the caller choose, with passage as the default.
 
     Example:
         >>> from rag_ft.server.protocol import model_names
@@ -99,16 +99,16 @@ def model_names(name: str) -> dict[str, Role | None]:
 def parse_request(
     body: bytes, names: Mapping[str, Role | None], dimensions: Sequence[int], limits: Limits
 ) -> EmbeddingRequest:
-    """Read the body of a call of `/v1/embeddings`.
+    """Parse the body of a request to `/v1/embeddings`.
 
     Args:
-        body: JSON.
-        names: of the model (`model_names`).
-        dimensions: that may be asked for.
-        limits: of a call.
+        body: the JSON text.
+        names: names of the model (`model_names`).
+        dimensions: dimensions that may be requested.
+        limits: limits on the request.
 
     Raises:
-        ApiError: with status 400, or 404 for an unknown model; the message names the parameter and the mend.
+        ApiError: with status 400, or 404 for an unknown model; the message names the parameter and the fix.
 
     Example:
         >>> from rag_ft.server.limits import Limits
@@ -118,47 +118,51 @@ def parse_request(
         'query'
     """
     try:
-        asked = json.loads(body)
+        values = json.loads(body)
     except (ValueError, RecursionError):
         raise ApiError(
             400, "the body is not valid JSON: send an object with model and input", code="invalid_json"
         ) from None
-    if not isinstance(asked, dict):
-        raise ApiError(400, f"the body is {_kind(asked)}: send an object with model and input", code="invalid_json")
-    unknown = sorted(set(asked) - set(PARAMETERS))
+    if not isinstance(values, dict):
+        raise ApiError(
+            400, f"the body is {_json_type(values)}: send an object with model and input", code="invalid_json"
+        )
+    unknown = sorted(set(values) - set(PARAMETERS))
     if unknown:
         shown = unknown[0][:40].encode(errors="replace").decode()
-        raise ApiError(400, f"unknown parameter {shown!r}: take {', '.join(PARAMETERS)}", shown, "unknown_parameter")
-    model = _model(asked.get("model"), names)
+        raise ApiError(400, f"unknown parameter {shown!r}: use {', '.join(PARAMETERS)}", shown, "unknown_parameter")
+    model = _parse_model(values.get("model"), names)
     return EmbeddingRequest(
         model=model,
-        texts=_texts(asked.get("input"), limits),
-        role=_role(asked.get("input_type"), model, names[model]),
-        dimension=_dimension(asked.get("dimensions"), dimensions),
-        encoding=_encoding(asked.get("encoding_format")),
+        texts=_parse_texts(values.get("input"), limits),
+        role=_parse_role(values.get("input_type"), model, names[model]),
+        dimension=_parse_dimension(values.get("dimensions"), dimensions),
+        encoding=_parse_encoding(values.get("encoding_format")),
     )
 
 
-def _kind(value: Any) -> str:
-    """How JSON calls a value."""
+def _json_type(value: Any) -> str:
+    """Name the JSON type of a value."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
 
-def _model(value: Any, names: Mapping[str, Role | None]) -> str:
+def _parse_model(value: Any, names: Mapping[str, Role | None]) -> str:
     served = ", ".join(names)
     if not isinstance(value, str):
-        raise ApiError(400, f"model is {_kind(value)}: give one of {served}", "model", "invalid_type")
+        raise ApiError(400, f"model is {_json_type(value)}: give one of {served}", "model", "invalid_type")
     if value not in names:
         shown = value[:80].encode(errors="replace").decode()
         raise ApiError(404, f"the model {shown!r} is not served here: give one of {served}", "model", "model_not_found")
     return value
 
 
-def _texts(value: Any, limits: Limits) -> list[str]:
+def _parse_texts(value: Any, limits: Limits) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list):
-        raise ApiError(400, f"input is {_kind(value)}: give a string or an array of strings", "input", "invalid_type")
+        raise ApiError(
+            400, f"input is {_json_type(value)}: give a string or an array of strings", "input", "invalid_type"
+        )
     if not texts:
         raise ApiError(400, "input is an empty array: give one text or more", "input", "empty_array")
     if len(texts) > limits.texts:
@@ -169,46 +173,51 @@ def _texts(value: Any, limits: Limits) -> list[str]:
             "array_above_max_length",
         )
     for place, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise _not_a_text(place, text)
-        if not text:
-            raise ApiError(400, f"input[{place}] is an empty string: leave it out", "input", "empty_string")
-        if len(text) > limits.characters:
-            raise ApiError(
-                400,
-                f"input[{place}] has {len(text)} characters: send {limits.characters} at most in a text",
-                "input",
-                "string_above_max_length",
-            )
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ApiError(
-                400, f"input[{place}] has half of a character pair: send Unicode", "input", "invalid_unicode"
-            ) from None
+        _check_text(place, text, limits)
     return texts
 
 
+def _check_text(place: int, text: Any, limits: Limits) -> None:
+    if not isinstance(text, str):
+        raise _not_a_text(place, text)
+    if not text:
+        raise ApiError(400, f"input[{place}] is an empty string: leave it out", "input", "empty_string")
+    if len(text) > limits.characters:
+        raise ApiError(
+            400,
+            f"input[{place}] has {len(text)} characters: send {limits.characters} at most in a text",
+            "input",
+            "string_above_max_length",
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ApiError(
+            400, f"input[{place}] has half of a character pair: send Unicode", "input", "invalid_unicode"
+        ) from None
+
+
 def _not_a_text(place: int, value: Any) -> ApiError:
+    """Return the error for an entry that is not a string; clients with a tokenizer of their own send token ids."""
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if is_number or (isinstance(value, list) and all(isinstance(token, int) for token in value)):
         return ApiError(
             400,
-            "input holds token ids, and this model's vocabulary is not that of the sender's tokenizer: send texts "
+            "input holds token ids, and this model's vocabulary differs from that of your tokenizer: send texts "
             "(LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False)",
             "input",
             "token_ids_not_supported",
         )
-    return ApiError(400, f"input[{place}] is {_kind(value)}: give strings", "input", "invalid_type")
+    return ApiError(400, f"input[{place}] is {_json_type(value)}: give strings", "input", "invalid_type")
 
 
-def _role(value: Any, model: str, named: Role | None) -> Role:
+def _parse_role(value: Any, model: str, role_of_name: Role | None) -> Role:
     if value is None:
-        return named or "passage"
+        return role_of_name or "passage"
     if not isinstance(value, str) or value not in ROLES:
-        shown = repr(value[:40].encode(errors="replace").decode()) if isinstance(value, str) else _kind(value)
+        shown = repr(value[:40].encode(errors="replace").decode()) if isinstance(value, str) else _json_type(value)
         raise ApiError(400, f"input_type is {shown}: give one of {', '.join(ROLES)}", "input_type", "invalid_value")
-    if named is not None and ROLES[value] != named:
+    if role_of_name is not None and ROLES[value] != role_of_name:
         raise ApiError(
             400,
             f"input_type is {value!r} and the model {model!r}: leave one of them out",
@@ -218,11 +227,11 @@ def _role(value: Any, model: str, named: Role | None) -> Role:
     return ROLES[value]
 
 
-def _dimension(value: Any, dimensions: Sequence[int]) -> int | None:
+def _parse_dimension(value: Any, dimensions: Sequence[int]) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool):
-        shown = f"{value:g}" if isinstance(value, float) else _kind(value)
+        shown = f"{value:g}" if isinstance(value, float) else _json_type(value)
         raise ApiError(400, f"dimensions is {shown}: give a whole number", "dimensions", "invalid_type")
     if value not in dimensions:
         shown = str(value) if abs(value) < 10**9 else "too large a number"
@@ -232,7 +241,7 @@ def _dimension(value: Any, dimensions: Sequence[int]) -> int | None:
     return value
 
 
-def _encoding(value: Any) -> Literal["float", "base64"]:
+def _parse_encoding(value: Any) -> Literal["float", "base64"]:
     if value is None or value == "float":
         return "float"
     if value == "base64":
@@ -240,24 +249,25 @@ def _encoding(value: Any) -> Literal["float", "base64"]:
     raise ApiError(400, "encoding_format is neither 'float' nor 'base64'", "encoding_format", "invalid_value")
 
 
-def response_parts(vectors: NDArray[Any], asked: EmbeddingRequest, tokens: int) -> Iterator[bytes]:
-    """The answer, in parts of `VECTORS_AT_ONCE` vectors.
+def response_parts(vectors: NDArray[Any], request: EmbeddingRequest, tokens: int) -> Iterator[bytes]:
+    """Write the response in parts of `VECTORS_PER_PART` vectors.
 
     Args:
         vectors: shape (texts, dimension), float32.
-        asked: the request.
-        tokens: that the model read of its texts, prefixes included.
+        request: the request.
+        tokens: tokens that the model read of the texts, prefixes included.
     """
     yield b'{"object":"list","data":['
-    for start in range(0, len(vectors), VECTORS_AT_ONCE):
-        part = vectors[start : start + VECTORS_AT_ONCE]
-        shown = map(_base64, part) if asked.encoding == "base64" else map(json.dumps, part.tolist())
+    for start in range(0, len(vectors), VECTORS_PER_PART):
+        part = vectors[start : start + VECTORS_PER_PART]
+        encoded = map(_base64, part) if request.encoding == "base64" else map(json.dumps, part.tolist())
         rows = (
             f'{{"object":"embedding","index":{place},"embedding":{numbers}}}'
-            for place, numbers in enumerate(shown, start)
+            for place, numbers in enumerate(encoded, start)
         )
         yield ("," * (start > 0) + ",".join(rows)).encode()
-    yield f'],"model":{json.dumps(asked.model)},"usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}}'.encode()
+    usage = f'{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}'
+    yield f'],"model":{json.dumps(request.model)},"usage":{usage}}}'.encode()
 
 
 def _base64(vector: NDArray[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The paths of the embeddings server."""
+"""The routes of the embeddings server."""
 
 from __future__ import annotations
 
@@ -10,57 +10,50 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from rag_ft.server.batching import Batcher, EncodingError, QueueFullError
+from rag_ft.embedding.encoding import truncated
+from rag_ft.server.batching import Batcher, EmbeddedTexts, EncodingError, QueueFullError
 from rag_ft.server.limits import Limits
 from rag_ft.server.metrics import Metrics
-from rag_ft.server.middleware import HUNG_UP
-from rag_ft.server.protocol import ApiError, model_names, parse_request, response_parts
-from rag_ft.server.served_model import ServedModel, cut
+from rag_ft.server.middleware import CLIENT_CLOSED_REQUEST
+from rag_ft.server.protocol import ApiError, EmbeddingRequest, model_names, parse_request, response_parts
+from rag_ft.server.served_model import ServedModel
 
 Result = TypeVar("Result")
 
-DISCARDED = 16
-"""A body of up to so many times the limit is read to its end, and not kept, so that its sender hears why."""
+DISCARD_FACTOR = 16
+"""A body up to this many times the limit is read to its end and discarded, so that the caller gets the error."""
 
 
 def embedding_routes(served: ServedModel, batcher: Batcher, metrics: Metrics, limits: Limits) -> APIRouter:
-    """`/v1/embeddings`, `/v1/models`, `/health`, `/ready` and `/metrics`.
+    """Make the routes `/v1/embeddings`, `/v1/models`, `/health`, `/ready` and `/metrics`.
 
     Args:
         served: the model.
-        batcher: that encodes with it.
-        metrics: where texts and tokens are counted.
-        limits: of a call.
+        batcher: encodes texts with it.
+        metrics: counts texts and tokens.
+        limits: limits on a request.
     """
     router, names = APIRouter(), model_names(served.name)
 
     @router.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
         try:
-            body = await _body(request, limits)
+            body = await _read_body(request, limits)
         except ClientDisconnect:
-            return Response(status_code=HUNG_UP)
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
         asked = parse_request(body, names, served.dimensions, limits)
-        notes = request.scope["rag_ft"]
-        notes |= {"model": asked.model, "role": asked.role, "texts": len(asked.texts)}
-        try:
-            embedded = await _unless_hung_up(request, batcher.embed(asked.texts, asked.role))
-        except QueueFullError as full:
-            raise ApiError(
-                429,
-                f"{limits.queued_texts} texts wait already: try again in {full.retry_after} s",
-                code="queue_full",
-                retry_after=full.retry_after,
-            ) from None
-        except EncodingError as error:
-            raise ApiError(500, str(error), code="model_failed") from None
+        log_fields = request.scope["rag_ft"]
+        log_fields |= {"model": asked.model, "role": asked.role, "texts": len(asked.texts)}
+        embedded = await _embed(request, batcher, asked, limits)
         if embedded is None:
-            return Response(status_code=HUNG_UP)
-        notes["tokens"] = embedded.tokens
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        log_fields["tokens"] = embedded.tokens
         metrics.texts.labels(asked.role).inc(len(asked.texts))
         metrics.tokens.labels(asked.role).inc(embedded.tokens)
+        is_full = asked.dimension in (None, embedded.vectors.shape[1])
+        vectors = embedded.vectors if is_full else truncated(embedded.vectors, asked.dimension)
         parts = []
-        for part in response_parts(cut(embedded.vectors, asked.dimension), asked, embedded.tokens):
+        for part in response_parts(vectors, asked, embedded.tokens):
             parts.append(part)
             await asyncio.sleep(0)
         return Response(b"".join(parts), media_type="application/json")
@@ -89,10 +82,29 @@ def embedding_routes(served: ServedModel, batcher: Batcher, metrics: Metrics, li
         )
 
     @router.get("/metrics")
-    async def counted() -> Response:
+    async def metrics_text() -> Response:
         return Response(metrics.text(), media_type=metrics.content_type)
 
     return router
+
+
+async def _embed(request: Request, batcher: Batcher, asked: EmbeddingRequest, limits: Limits) -> EmbeddedTexts | None:
+    """Embed a request's texts; None if the caller hung up.
+
+    Raises:
+        ApiError: if the queue is full or the model fails.
+    """
+    try:
+        return await _unless_disconnected(request, batcher.embed(asked.texts, asked.role))
+    except QueueFullError as full:
+        raise ApiError(
+            429,
+            f"{limits.queued_texts} texts are waiting already: try again in {full.retry_after} s",
+            code="queue_full",
+            retry_after=full.retry_after,
+        ) from None
+    except EncodingError as error:
+        raise ApiError(500, str(error), code="model_failed") from None
 
 
 def _model(served: ServedModel, name: str) -> dict[str, Any]:
@@ -106,11 +118,15 @@ def _model(served: ServedModel, name: str) -> dict[str, Any]:
     }
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
-    """A request's body, as far as it is no longer than allowed, and comes in time."""
+async def _read_body(request: Request, limits: Limits) -> bytes:
+    """Read a request's body.
+
+    Raises:
+        ApiError: if it is not plain JSON, too large or too slow.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        # A page in a browser cannot send this kind to another site without being asked first.
+        # A web page cannot send this type to another site without that site's permission.
         raise ApiError(
             415,
             "the content type is not application/json: send JSON, with Content-Type: application/json",
@@ -119,10 +135,12 @@ async def _body(request: Request, limits: Limits) -> bytes:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(415, "the body is compressed: send it plain", code="unsupported_media_type")
     too_large = ApiError(
-        413, f"the body is over {limits.body_bytes} bytes: send fewer or shorter texts in a call", code="body_too_large"
+        413,
+        f"the body is over {limits.body_bytes} bytes: send fewer or shorter texts in a request",
+        code="body_too_large",
     )
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > DISCARDED * limits.body_bytes:
+    if length.isdecimal() and int(length) > DISCARD_FACTOR * limits.body_bytes:
         raise too_large
     body, size = bytearray(), 0
     try:
@@ -131,18 +149,20 @@ async def _body(request: Request, limits: Limits) -> bytes:
                 size += len(part)
                 if size <= limits.body_bytes:
                     body += part
-                elif size > DISCARDED * limits.body_bytes:
+                elif size > DISCARD_FACTOR * limits.body_bytes:
                     raise too_large
     except TimeoutError:
-        raise ApiError(408, f"the body did not come within {limits.body_seconds:g} s", code="timeout") from None
+        raise ApiError(
+            408, f"the body did not arrive within {limits.body_seconds:g} s: send it faster", code="timeout"
+        ) from None
     if size > limits.body_bytes:
         raise too_large
     return bytes(body)
 
 
-async def _unless_hung_up(request: Request, work: Awaitable[Result]) -> Result | None:
-    """The result of some work; None where the caller hung up before, and the work is cancelled."""
-    working, listening = asyncio.ensure_future(work), asyncio.ensure_future(_hang_up(request))
+async def _unless_disconnected(request: Request, work: Awaitable[Result]) -> Result | None:
+    """Return the result of some work; cancel it and return None if the caller hangs up first."""
+    working, listening = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait((working, listening), return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None
@@ -151,6 +171,6 @@ async def _unless_hung_up(request: Request, work: Awaitable[Result]) -> Result |
         listening.cancel()
 
 
-async def _hang_up(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

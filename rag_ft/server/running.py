@@ -1,4 +1,4 @@
-"""The server as a process: its address, its signals, its end."""
+"""Running the server: its address, its signals and its shutdown."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ if TYPE_CHECKING:
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 GRACE_SECONDS = 30
-"""What is under way has this long to end after a signal."""
+"""Seconds that requests in progress have to finish after a signal."""
 
 SWITCH_SECONDS = 0.001
-"""After which a thread leaves Python to another. The encoding thread does so at each product by itself, and would wait
-for the event loop for up to 5 ms each time: 64 callers had 155 and 175 answers a second, and so 187 and 183."""
+"""Interval at which Python switches threads.
+
+The encoding thread releases the interpreter at each matrix product and, with the default of 5 ms, waits for the event
+loop to give it back. 64 callers got 155 and 175 responses per second with the default, and 187 and 183 with this value.
+"""
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket at an address; nobody reaches it before it listens.
+    """Bind a socket to an address; nobody can reach it before it listens.
 
     Args:
-        host: name or number.
-        port: 0 for one that is free.
+        host: host name or IP address.
+        port: port number; 0 picks a free one.
 
     Raises:
-        InputError: where the address is taken or is none of this machine's.
+        InputError: if the address is taken or does not belong to this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -48,7 +51,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 def check_host(host: str, has_key: bool) -> None:
-    """Raise an `InputError` where other machines could reach a server that asks for no key."""
+    """Raise an `InputError` if other machines could reach a server that requires no key."""
     if host not in LOCAL_HOSTS and not has_key:
         raise InputError(
             f"--host {host} opens the server to other machines, and {KEY_VARIABLE} is not set: set it to a key that "
@@ -57,9 +60,9 @@ def check_host(host: str, has_key: bool) -> None:
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; what is under way then is answered before this returns.
+    """Serve until SIGTERM or SIGINT, then finish the requests in progress and return.
 
-    The process is taken to be the server's own: its threads change places more often.
+    It sets the thread switch interval of the whole process.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     _server(app).run(sockets=[listening])
@@ -67,7 +70,7 @@ def serve(app: FastAPI, listening: socket.socket) -> None:
 
 @contextmanager
 def served_in_thread(app: FastAPI, host: str = "127.0.0.1") -> Iterator[str]:
-    """Serve from a thread while the block runs; yields the address that a client's `base_url` takes.
+    """Serve in a thread while the block runs, and yield the `base_url` for clients.
 
     Example:
         >>> from rag_ft.server.app import create_app
@@ -93,7 +96,7 @@ def _server(app: FastAPI) -> Any:
     import uvicorn
 
     class Server(uvicorn.Server):
-        """uvicorn's, which ends without raising the signal again: to be stopped is no failure."""
+        """A uvicorn server that does not raise the signal again when it ends, since being stopped is no failure."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:

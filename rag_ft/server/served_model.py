@@ -1,4 +1,4 @@
-"""An embedding as the server uses it: texts of one role to vectors and a count of tokens."""
+"""An embedding as the server uses it: texts of one role in, vectors and token counts out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from rag_ft.embedding.contract import read_model_record
-from rag_ft.embedding.encoding import (
-    CHARACTERS_PER_TOKEN,
-    TOKENS_AT_ONCE,
-    TOKENS_AT_ONCE_ON_A_GPU,
-    USUAL_CHARACTERS_PER_TOKEN,
-    encode,
-)
+from rag_ft.embedding.encoding import BATCH_TOKENS, GPU_BATCH_TOKENS, count_tokens, cut_to_reach, encode
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.identity import passage_vectors, query_vectors
 from rag_ft.embedding.loading import model_folder, resolve_model
@@ -28,17 +22,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-SHORT, TEXTS_ALIKE = 128, 8
-"""Texts of so many tokens at most are encoded so many at once on a CPU, by length: in one batch of many callers'
-questions, half would be padding. 64 questions took 542, 374, 297 and 265 ms in batches of 64, 32, 16 and 8."""
+SHORT_TEXT_TOKENS, SHORT_TEXT_BATCH_SIZE = 128, 8
+"""On a CPU, texts of at most 128 tokens are encoded 8 at a time, sorted by length.
+
+In one batch of many callers' queries, half would be padding: 64 queries took 542, 374, 297 and 265 ms in batches of 64,
+32, 16 and 8.
+"""
 
 
-class Encoded(NamedTuple):
-    """What became of some texts.
+class EncodedTexts(NamedTuple):
+    """The vectors of some texts.
 
     Attributes:
         vectors: shape (texts, dimension), float32.
-        tokens: that the model read of each text, its prefix included.
+        tokens: number of tokens that the model read of each text, prefix included.
     """
 
     vectors: NDArray[np.float32]
@@ -46,36 +43,36 @@ class Encoded(NamedTuple):
 
 
 class ServedModel(Protocol):
-    """What the server needs of a model.
+    """What the server needs from a model.
 
     Attributes:
-        name: by which it is asked for.
-        dimension: of its vectors.
-        dimensions: that may be asked for, the full one among them.
-        max_length: tokens that it reads of a text; 0 where it does not say.
-        tokens_at_once: that it encodes well together.
+        name: the name that callers use.
+        dimension: numbers in a vector.
+        dimensions: dimensions that callers may request, including the full one.
+        max_length: number of tokens that it reads of a text; 0 if it does not say.
+        batch_tokens: number of tokens that it encodes well together.
     """
 
     name: str
     dimension: int
     dimensions: tuple[int, ...]
     max_length: int
-    tokens_at_once: int
+    batch_tokens: int
 
-    def encode(self, texts: list[str], role: Role) -> Encoded:
-        """Vectors of texts of one role."""
+    def encode(self, texts: list[str], role: Role) -> EncodedTexts:
+        """Encode texts of one role."""
 
     def ready_to_encode(self) -> AbstractContextManager[Any]:
-        """What the thread that encodes keeps open."""
+        """Return a context that the encoding thread keeps open."""
 
 
 def served_model(embedding: BaseEmbedding, name: str | None = None, dimensions: Sequence[int] = ()) -> ServedModel:
-    """An embedding in the server's form.
+    """Wrap an embedding for the server.
 
     Args:
-        embedding: any of LlamaIndex; a `FineTunedEmbedding` is served fastest.
-        name: by which it is asked for; its own where None.
-        dimensions: that its vectors may be cut to, beside those that the model folder names.
+        embedding: any LlamaIndex embedding; a `FineTunedEmbedding` is served fastest.
+        name: the name that callers use; None uses the embedding's own.
+        dimensions: numbers that its vectors may be cut to, in addition to those that the model folder names.
     """
     if isinstance(embedding, FineTunedEmbedding):
         return _ServedTransformer(embedding, name, dimensions)
@@ -83,7 +80,7 @@ def served_model(embedding: BaseEmbedding, name: str | None = None, dimensions: 
 
 
 class _ServedTransformer:
-    """A SentenceTransformers model, without the lists of numbers that LlamaIndex hands around."""
+    """A SentenceTransformers model, served without LlamaIndex's lists of numbers."""
 
     def __init__(self, embedding: FineTunedEmbedding, name: str | None, dimensions: Sequence[int]) -> None:
         contract = embedding.contract
@@ -94,40 +91,35 @@ class _ServedTransformer:
         self.dimension = contract.dimension
         self.dimensions = _dimensions(self.dimension, [*dimensions, *_trained_dimensions(embedding.model_name)])
         self.max_length = contract.max_length
-        self.tokens_at_once = TOKENS_AT_ONCE.get(self._model.device.type, TOKENS_AT_ONCE_ON_A_GPU)
+        self.batch_tokens = BATCH_TOKENS.get(self._model.device.type, GPU_BATCH_TOKENS)
 
-    def encode(self, texts: list[str], role: Role) -> Encoded:
+    def encode(self, texts: list[str], role: Role) -> EncodedTexts:
         with self._embedding._lock:  # an app in this process may use the same object
             tokens = self.count_tokens(texts, role)
-            alike = self._model.device.type == "cpu" and max(tokens) <= SHORT
+            are_short = self._model.device.type == "cpu" and max(tokens) <= SHORT_TEXT_TOKENS
             vectors = encode(
                 self._model,
                 texts,
                 "query" if role == "query" else "document",
-                self._embedding.encode_batch_size or (TEXTS_ALIKE if alike else None),
-                self._embedding.precision,
+                batch_size=self._embedding.encode_batch_size or (SHORT_TEXT_BATCH_SIZE if are_short else None),
+                precision=self._embedding.precision,
                 dimension=self._embedding.dimension,
             )
-        return Encoded(vectors, tokens)
+        return EncodedTexts(vectors, tokens)
 
     def count_tokens(self, texts: list[str], role: Role) -> list[int]:
-        """How many tokens the model reads of each text, its prefix included."""
-        reach = self.max_length
-        prefixed = [self._prefixes[role] + text[: CHARACTERS_PER_TOKEN * reach] for text in texts]
-        try:
-            with self._embedding._lock:
-                found = self._model.tokenizer(prefixed, truncation=True, max_length=reach)["input_ids"]
-        except Exception:  # a tokenizer of an unusual kind
-            return [min(len(text) // USUAL_CHARACTERS_PER_TOKEN + 2, reach) for text in prefixed]
-        return [len(ids) for ids in found]
+        """Count the tokens that the model reads of each text, prefix included."""
+        prefixed = [self._prefixes[role] + text for text in cut_to_reach(self._model, texts)]
+        with self._embedding._lock:
+            return count_tokens(self._model, prefixed)
 
     def ready_to_encode(self) -> AbstractContextManager[Any]:
-        # Autocast keeps the weights that it has cast until the outermost one ends: else each question casts them anew.
+        # Autocast keeps cast weights until the outermost context ends; otherwise each batch would cast them again.
         return autocast(self._model.device.type, self._embedding.precision)
 
 
 class _ServedEmbedding:
-    """Any LlamaIndex embedding: an adapter, one behind an API."""
+    """Any other LlamaIndex embedding, such as an adapter or one behind an API."""
 
     def __init__(self, embedding: BaseEmbedding, name: str | None, dimensions: Sequence[int]) -> None:
         self._embedding = embedding
@@ -137,11 +129,13 @@ class _ServedEmbedding:
         self.dimension = len(embedding.get_query_embedding("one"))
         self.dimensions = _dimensions(self.dimension, dimensions)
         self.max_length = self._below.max_length if self._below is not None else 0
-        self.tokens_at_once = self._below.tokens_at_once if self._below is not None else TOKENS_AT_ONCE["cpu"]
+        self.batch_tokens = self._below.batch_tokens if self._below is not None else BATCH_TOKENS["cpu"]
 
-    def encode(self, texts: list[str], role: Role) -> Encoded:
+    def encode(self, texts: list[str], role: Role) -> EncodedTexts:
         vectors = query_vectors if role == "query" else passage_vectors
-        return Encoded(np.asarray(vectors(self._embedding, texts), dtype=np.float32), self._count_tokens(texts, role))
+        return EncodedTexts(
+            np.asarray(vectors(self._embedding, texts), dtype=np.float32), self._count_tokens(texts, role)
+        )
 
     def _count_tokens(self, texts: list[str], role: Role) -> list[int]:
         if self._below is not None:
@@ -154,20 +148,12 @@ class _ServedEmbedding:
         return self._below.ready_to_encode() if self._below is not None else nullcontext()
 
 
-def cut(vectors: NDArray[np.float32], dimension: int | None) -> NDArray[np.float32]:
-    """Vectors on fewer numbers, of length 1 again; as they are where None or as many."""
-    if dimension is None or dimension == vectors.shape[1]:
-        return vectors
-    shorter = vectors[:, :dimension]
-    return shorter / np.maximum(np.linalg.norm(shorter, axis=1, keepdims=True), 1e-12)
-
-
 def _dimensions(full: int, shorter: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({full, *(dimension for dimension in shorter if 0 < dimension < full)}))
 
 
 def _trained_dimensions(model: str) -> list[int]:
-    """What the model was trained to be cut to, as its folder says."""
+    """Read the dimensions that a model was trained to be cut to from its folder."""
     folder = model_folder(model)
     recipe = read_model_record(folder).get("recipe") if folder is not None else None
     found = recipe.get("dimensions") if isinstance(recipe, dict) else None

@@ -24,6 +24,7 @@ from llama_index.core.schema import TextNode
 from llama_index.embeddings.openai import OpenAIEmbedding
 
 from rag_ft import FineTunedEmbedding
+from rag_ft.embedding import ModelSpec
 from rag_ft.embedding import AdapterEmbedding
 from rag_ft.embedding.adapter_maps import make_map
 from rag_ft.embedding.adapter_saving import save_adapter
@@ -40,7 +41,7 @@ LIMITS = Limits(texts=150, queued_texts=150, body_bytes=2**20, body_seconds=1)
 def local(tmp_path_factory: pytest.TempPathFactory) -> FineTunedEmbedding:
     """The model that is served, with both prefixes; it reads little, to be fast."""
     folder = prefixed_model(tmp_path_factory.mktemp("models") / "acme")
-    return FineTunedEmbedding.load(folder, precision="fp32", max_length=64)
+    return FineTunedEmbedding.load(ModelSpec(name=folder, max_length=64), precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,15 @@ def test_an_adapters_folder_is_served(local: FineTunedEmbedding, tmp_path: Path)
             weight.normal_(0, 0.05)
     made = {"kind": "linear", "rank": 0, "share": 1.0, "strength": 1.0, "both_sides": False}
     training = {"pairs": 0, "seconds": 0, "dev_questions": 0, "dev_ndcg@10": {}, "refused": {}, "findings": []}
-    save_adapter(module, tmp_path / "mapped", local.contract, local, probe(local), made, training)
+    save_adapter(
+        module,
+        tmp_path / "mapped",
+        base=local.contract,
+        model=local,
+        probe=probe(local),
+        adapter=made,
+        training=training,
+    )
     adapter = AdapterEmbedding.load(tmp_path / "mapped", local)
     assert not same(adapter.get_query_embedding(QUESTION), local.get_query_embedding(QUESTION))
     with (
