@@ -1,9 +1,10 @@
-"""A teacher into a smaller student, of its own family and of another one; and going on from a tuned model."""
+"""Distillation into smaller students, and continuing from a tuned model."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,17 @@ from rag_ft import InputError, QADataset, cut_into_nodes, generate_qa_dataset, r
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer, local_model_folder
 from rag_ft.generation import read_questions
-from rag_ft.training.examples.distillation import RANDOM_NEGATIVES, ranking_examples, vector_examples
+from rag_ft.training.examples.distillation import RANDOM_NEGATIVES, ranking_examples
 from rag_ft.training.examples.training_example import TrainingExample
 from rag_ft.training.loop.principal_axes import onto_principal_axes
+from rag_ft.training.plan import examples_for
+from rag_ft.training.prepare import Choices, prepare
 from rag_ft.training.selection.dev_set import DevQuestions
 
 
 @pytest.fixture(scope="module")
 def policies(acme: Path) -> QADataset:
-    """Questions about all policies of the demo: a student that knows nothing needs more than a few of them."""
+    """Questions about all policies of the demo, because an untrained student needs many."""
     nodes = cut_into_nodes(read_documents(acme / "documents"))
     questions = read_questions(acme / "questions.jsonl")
     return generate_qa_dataset(nodes, use_llm=False, questions=questions).dataset
@@ -29,7 +32,7 @@ def policies(acme: Path) -> QADataset:
 
 @pytest.fixture(scope="module")
 def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first two of MiniLM's six layers: a third of the work, and hardly a model yet."""
+    """The first two of MiniLM's six layers, which retrieve badly without training."""
     model = load_sentence_transformer("local")
     inner = model[0].auto_model
     inner.encoder.layer = torch.nn.ModuleList(list(inner.encoder.layer)[:2])
@@ -41,7 +44,7 @@ def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another family, without a transformer: the mean of one vector of 128 numbers for each token."""
+    """A static embedding, which is another family: the mean of one vector of 128 numbers for each token."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer
@@ -59,11 +62,11 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [None, "kl", "margin-mse"])
-def test_a_student_comes_nearer_to_its_teacher(
+def test_a_student_improves_with_each_distillation_loss(
     policies: QADataset, two_layers: Path, tmp_path: Path, loss: str | None
 ) -> None:
-    settings = {} if loss is None else {"loss": loss}
-    trained = train_model(policies, tmp_path / "m", str(two_layers), teacher="local", max_length=64, settings={"epochs": 2, "batch_size": 32, "learning_rate": 3e-4, **settings})  # fmt: skip
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 3e-4, "loss": loss}
+    trained = train_model(policies, tmp_path / "m", str(two_layers), teacher="local", max_length=64, settings=settings)
     assert trained.record["recipe"]["loss"] == (loss or "mse")
     beside = trained.record["training"]["teacher"]
     assert trained.dev["base"] + 0.01 < max(trained.dev.values())
@@ -86,7 +89,7 @@ def test_a_student_of_another_family_and_dimension_learns(policies: QADataset, s
     assert trained.record["training"]["teacher"]["times_faster"] > 5
 
 
-def test_longer_vectors_keep_their_cosines_on_fewer_axes() -> None:
+def test_longer_vectors_keep_their_cosines_on_their_principal_axes() -> None:
     draw = np.random.default_rng(0)
     inner = draw.normal(size=(200, 8)) @ draw.normal(size=(8, 64))
     vectors = (inner / np.linalg.norm(inner, axis=1, keepdims=True)).astype(np.float32)
@@ -95,19 +98,21 @@ def test_longer_vectors_keep_their_cosines_on_fewer_axes() -> None:
     assert np.allclose(queries @ passages.T, vectors[:50] @ vectors[50:].T, atol=1e-3)
 
 
-def test_every_passage_that_training_may_see_is_taught(dataset: QADataset) -> None:
+def test_vector_examples_cover_every_passage_of_training_documents(dataset: QADataset) -> None:
     teacher = load_sentence_transformer("local", max_length=32)
-    found = vector_examples(dataset, teacher, 384)
-    documents = dataset.documents_of(dataset.qrels["train"], "train")
+    model = load_sentence_transformer("local", max_length=32)
+    job = prepare(dataset, model, Choices(settings={"loss": "mse"}), teacher=teacher)
+    found = examples_for(job)
+    documents = dataset.documents_of(job.dataset.qrels["train"], "train")
     texts = {text for key, text in dataset.passage_texts.items() if dataset.passages[key].document in documents}
-    assert {pair.positive for pair in found} == texts
-    assert {pair.anchor for pair in found} == {dataset.queries[query].text for query in dataset.qrels["train"]}
+    assert {each.positive for each in found} == texts
+    assert {each.anchor for each in found} == {dataset.queries[query].text for query in job.dataset.qrels["train"]}
     label = np.asarray(found[0].label)
     assert label.shape == (2, 384)
     assert np.allclose(label[1], encode(teacher, [found[0].positive], "document")[0], atol=0.02)
 
 
-def test_a_teacher_ranks_some_far_passages_too() -> None:
+def test_a_teacher_scores_random_passages_too() -> None:
     pairs = [
         TrainingExample(f"Who signs form {n}?", f"Form {n} is signed in harbour {n}.", negatives=("near",))
         for n in range(5)
@@ -119,10 +124,10 @@ def test_a_teacher_ranks_some_far_passages_too() -> None:
         assert len(pair.negatives) == 1 + RANDOM_NEGATIVES == len(pair.label) - 1
         assert pair.positive not in pair.negatives
     assert found == ranking_examples(pairs, teacher)
-    assert len(ranking_examples(pairs[:2], teacher)[0].negatives) == 1  # there are no others
+    assert len(ranking_examples(pairs[:2], teacher)[0].negatives) == 1  # too few positives to draw from
 
 
-def half(dataset: QADataset, which: int) -> QADataset:
+def every_second_document(dataset: QADataset, which: int) -> QADataset:
     """Every second document, with the questions on it."""
     documents = set(list(dataset.documents)[which::2])
     qrels = {
@@ -133,39 +138,40 @@ def half(dataset: QADataset, which: int) -> QADataset:
 
 
 @pytest.mark.slow
-def test_a_tuned_model_goes_on_with_new_questions_and_knows_its_past(dataset: QADataset, tmp_path: Path) -> None:
-    quick = {"epochs": 1, "batch_size": 32, "max_length": 64, "shares": (1.0,)}
-    earlier, later = half(dataset, 0), half(dataset, 1)
-    first = train_model(earlier, tmp_path / "first", "local", max_pairs=32, settings=quick)  # type: ignore[arg-type]
+def test_continuing_from_a_tuned_model_records_its_generations(dataset: QADataset, tmp_path: Path) -> None:
+    quick = {"epochs": 1, "batch_size": 32, "alphas": (1.0,)}
+    limits: dict[str, Any] = {"max_length": 64, "max_pairs": 32}
+    earlier, later = every_second_document(dataset, 0), every_second_document(dataset, 1)
+    first = train_model(earlier, tmp_path / "first", "local", settings=quick, **limits)
     second = train_model(
-        later, tmp_path / "second", continue_from=tmp_path / "first", earlier=earlier, max_pairs=32, settings=quick
+        later, tmp_path / "second", continue_from=tmp_path / "first", earlier=earlier, settings=quick, **limits
     )
     record = json.loads((tmp_path / "second" / "rag_ft.json").read_text())
     assert record["base_model"] == first.record["base_model"]
     assert [each["weights_sha256"] for each in record["generations"]] == [first.record["weights_sha256"]]
     assert any(source.startswith("earlier ") for source in second.record["training"]["dev_makings"])
-    third = train_model(later, tmp_path / "third", continue_from=tmp_path / "second", max_pairs=32, settings=quick)
+    third = train_model(later, tmp_path / "third", continue_from=tmp_path / "second", settings=quick, **limits)
     assert len(third.record["generations"]) == 2
 
 
 @pytest.mark.slow
-def test_going_on_learns_the_new_and_keeps_the_old(dataset: QADataset, tmp_path: Path) -> None:
-    earlier, later = half(dataset, 0), half(dataset, 1)
-    settings = {"max_length": 128, "epochs": 3, "batch_size": 32, "shares": (1.0, 0.5)}
-    first = train_model(earlier, tmp_path / "first", "local", settings=settings)  # type: ignore[arg-type]
+def test_continuing_learns_new_questions_and_keeps_old_ones(dataset: QADataset, tmp_path: Path) -> None:
+    earlier, later = every_second_document(dataset, 0), every_second_document(dataset, 1)
+    settings = {"epochs": 3, "batch_size": 32, "alphas": (1.0, 0.5)}
+    first = train_model(earlier, tmp_path / "first", "local", max_length=128, settings=settings)
     trained = train_model(
-        later, tmp_path / "second", continue_from=tmp_path / "first", earlier=earlier, settings=settings
+        later, tmp_path / "second", continue_from=tmp_path / "first", earlier=earlier, max_length=128, settings=settings
     )
     epochs = [score for name, score in trained.dev.items() if name.startswith("epoch")]
     assert max(epochs) > trained.dev["base"]
     folders = ("local", str(first.folder), str(trained.folder))
     models = [load_sentence_transformer(name, max_length=128) for name in folders]
-    asked = [DevQuestions.of(side.with_qrels({"dev": side.qrels["test"]})) for side in (earlier, later)]
-    old, new = ([float(questions.values(model).mean()) for model in models] for questions in asked)
+    tests = [DevQuestions.of(part.with_qrels({"dev": part.qrels["test"]})) for part in (earlier, later)]
+    old, new = ([float(questions.values(model).mean()) for model in models] for questions in tests)
     assert old[2] > max(old[:2]) - 0.02
     assert new[2] > max(new[:2]) + 0.01
 
 
-def test_only_a_model_of_ours_can_be_gone_on_from(dataset: QADataset, tmp_path: Path) -> None:
+def test_continuing_needs_a_model_that_rag_ft_tuned(dataset: QADataset, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was not tuned by rag_ft"):
         train_model(dataset, tmp_path / "m", continue_from=local_model_folder())

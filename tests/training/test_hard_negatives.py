@@ -1,4 +1,4 @@
-"""Hard negatives: near to the question, no answers, and only of documents that training sees."""
+"""Hard negatives are near to the query, no answers, and from documents that training sees."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.training.examples.pairs import pair_examples
 from rag_ft.training.plan import examples_for
+from rag_ft.training.prepare import Choices, prepare
 
 LONG = "Leave is booked in HELM two weeks before it begins, and the harbourmaster signs it. "
 
 
-def small() -> QADataset:
+def leave_dataset() -> QADataset:
     texts = {
         "leave": LONG * 3,
         "copy": LONG * 3 + "!",
@@ -41,22 +42,22 @@ def small() -> QADataset:
 
 
 @pytest.mark.parametrize("by", ["dense", "bm25", "both", "mix"])
-def test_a_hard_negative_is_near_and_no_answer(by: str) -> None:
+def test_a_hard_negative_is_near_to_the_query_and_no_answer(by: str) -> None:
     model = load_sentence_transformer("local") if by != "bm25" else None
-    mined = mine_negatives(small(), model, by=by, count=2, margin=0.98)  # type: ignore[arg-type]
+    mined = mine_negatives(leave_dataset(), model, by=by, count=2, margin=0.98)  # type: ignore[arg-type]
     assert mined.negatives["q"][0] == "sick"
-    assert "copy" not in mined.negatives["q"]  # it answers the question as well
+    assert "copy" not in mined.negatives["q"]  # it answers the question too
     assert not any("held-out" in found for found in mined.negatives.values())
     assert set(mined.negative_sources["q"].values()) <= {"dense", "bm25", "mix"}
 
 
-def test_what_comes_too_near_to_the_answer_is_left_out() -> None:
-    strict = mine_negatives(small(), by="bm25", count=2, margin=0.01)
+def test_a_passage_that_scores_too_near_to_the_answer_is_no_negative() -> None:
+    strict = mine_negatives(leave_dataset(), by="bm25", count=2, margin=0.01)
     assert not strict.negatives
 
 
-def test_negatives_that_were_given_stay_first(tmp_path: Path) -> None:
-    given = replace(small(), negatives={"q": ["badge"]})
+def test_given_negatives_stay_before_mined_ones(tmp_path: Path) -> None:
+    given = replace(leave_dataset(), negatives={"q": ["badge"]})
     mined = mine_negatives(given, by="bm25", count=2)
     assert mined.negatives["q"] == ["badge", "sick"]
     assert mined.negative_sources["q"] == {"sick": "bm25"}
@@ -77,7 +78,7 @@ def booked(qrels: dict[str, dict[str, dict[str, int]]]) -> QADataset:
     return QADataset(passages, queries, qrels, negatives={"leave": ["ferry"]})
 
 
-def test_what_a_miner_found_makes_room_for_what_the_next_one_finds() -> None:
+def test_mined_negatives_can_be_replaced_and_given_ones_stay() -> None:
     mined = mine_negatives(booked({"train": {key: {key: 1} for key in BOOKED}}), by="bm25", count=1)
     assert set(mined.negatives) == set(BOOKED)
     assert mined.without_mined_negatives().negatives == {"leave": ["ferry"]}
@@ -86,8 +87,8 @@ def test_what_a_miner_found_makes_room_for_what_the_next_one_finds() -> None:
     assert again.negative_sources == mined.negative_sources
 
 
-def test_what_is_held_out_of_a_few_documents_is_no_negative() -> None:
-    """Of few documents neighbouring passages are held out: their document is known, they are not."""
+def test_held_out_passages_of_a_document_in_training_are_no_negatives() -> None:
+    """With few documents, groups of neighbouring passages are held out, and not whole documents."""
     passages = {
         f"p{n}": Passage(f"p{n}", f"Form {n} is booked in HELM by the {n}th master.", doc_id="book") for n in range(20)
     }
@@ -102,19 +103,20 @@ def test_what_is_held_out_of_a_few_documents_is_no_negative() -> None:
     assert first.negatives == (passages["p3"].text,)
 
 
-def test_a_loss_without_a_negative_left_says_so() -> None:
+def test_a_loss_without_any_allowed_negative_is_an_error() -> None:
     asked = {"train": {"leave": {"leave": 1}, "desk": {"desk": 1}}, "test": {"ferry": {"ferry": 1}}}
+    model = load_sentence_transformer("local")
     with pytest.raises(InputError, match="needs negatives, and those of the training questions are all in documents"):
-        examples_for(booked(asked), Recipe(loss="triplet"), None, None, None)  # type: ignore[arg-type]
+        examples_for(prepare(booked(asked), model, Choices(recipe=Recipe(loss="triplet"))))
 
 
 def test_dense_negatives_need_a_model() -> None:
     with pytest.raises(InputError, match="hard negatives by 'both' need a model"):
-        mine_negatives(small())
+        mine_negatives(leave_dataset())
 
 
-def test_the_command_writes_where_each_comes_from(tmp_path: Path) -> None:
-    data = small()
+def test_the_mine_command_writes_the_miner_of_each_negative(tmp_path: Path) -> None:
+    data = leave_dataset()
     folder = write_beir(data.with_qrels(data.qrels | {"dev": data.qrels["test"]}), tmp_path / "d")
     result = CliRunner().invoke(app, ["mine", str(folder), "--output", str(folder), "--by", "bm25", "--quiet"])
     assert result.exit_code == 0, result.output
@@ -122,7 +124,7 @@ def test_the_command_writes_where_each_comes_from(tmp_path: Path) -> None:
     assert '"source": "bm25"' in (folder / "negatives.jsonl").read_text()
 
 
-def test_mined_negatives_of_real_policies_are_nearer_than_chance(dataset: QADataset) -> None:
+def test_mined_negatives_are_nearer_than_random_passages(dataset: QADataset) -> None:
     model = load_sentence_transformer("local", max_length=64)
     mined = mine_negatives(dataset, model, by="both", count=2)
     texts, train = dataset.passage_texts, dataset.qrels["train"]
@@ -136,8 +138,8 @@ def test_mined_negatives_of_real_policies_are_nearer_than_chance(dataset: QAData
     assert not any(dataset.near_duplicates[p] in answers[q] for q in asked for p in mined.negatives[q])
 
 
-def test_pairs_carry_as_many_negatives_each_and_never_an_answer() -> None:
-    dataset = replace(small(), negatives={"q": ["sick", "copy"]})
+def test_all_examples_have_equally_many_negatives_and_none_is_an_answer() -> None:
+    dataset = replace(leave_dataset(), negatives={"q": ["sick", "copy"]})
     pairs = {pair.anchor: pair for pair in pair_examples(dataset, Recipe(negatives=2))}
     assert len({len(pair.negatives) for pair in pairs.values()}) == 1
     texts = dataset.passage_texts

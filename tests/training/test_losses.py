@@ -1,4 +1,4 @@
-"""Each loss trains for real on a small set, and caching changes memory, not gradients."""
+"""Each loss trains a real model on a small dataset; caching changes memory and not gradients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from rag_ft.training.selection.dev_set import DevQuestions
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-SMALL = Recipe(epochs=2, batch_size=32, shares=(1.0,))
+SMALL = Recipe(epochs=2, batch_size=32, alphas=(1.0,))
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ SMALL = Recipe(epochs=2, batch_size=32, shares=(1.0,))
         pytest.param({"dimensions": (128, 64)}, id="matryoshka", marks=pytest.mark.slow),
     ],
 )
-def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settings: dict[str, object]) -> None:
+def test_a_loss_raises_the_dev_score(dataset: QADataset, tmp_path: Path, settings: dict[str, object]) -> None:
     trained = train_model(
         dataset, tmp_path / "m", "local", recipe=SMALL, max_length=64, max_pairs=160, settings=settings
     )
     epochs = [score for name, score in trained.dev.items() if "epoch" in name]
     assert max(epochs) > trained.dev["base"] + 0.005
     recorded = trained.record["recipe"]
-    if trained.is_base:  # a gain that may be chance: then its vectors were not trained to be cut
+    if trained.is_base:  # the gain may be chance; the base's vectors are not trained to be cut
         settings = {name: value for name, value in settings.items() if name != "dimensions"}
     assert recorded | {name: _plain(value) for name, value in settings.items()} == recorded
-    # Whatever was trained, what is saved is a plain model; one whose vectors may be cut ends with a rotation.
+    # The saved model is a plain one; a model whose vectors may be cut ends with a rotation.
     saved = set(load_sentence_transformer(str(trained.folder)).state_dict())
     assert saved - set(load_sentence_transformer("local").state_dict()) == (
         {"2.linear.weight"} if "dimensions" in settings else set()
@@ -69,41 +69,41 @@ def test_a_loss_raises_the_dev_figure(dataset: QADataset, tmp_path: Path, settin
 
 
 @pytest.mark.slow
-def test_vectors_cut_to_128_numbers_find_nearly_as_much(dataset: QADataset) -> None:
+def test_vectors_cut_to_128_numbers_retrieve_nearly_as_well(dataset: QADataset) -> None:
     model = load_sentence_transformer("local", max_length=64)
     recipe = SMALL.with_settings({"dimensions": (128,)})
     pairs = pair_examples(dataset, recipe)
-    asked = DevQuestions.of(dataset.with_qrels({"dev": dataset.qrels["test"]}))
+    test_questions = DevQuestions.of(dataset.with_qrels({"dev": dataset.qrels["test"]}))
 
-    def figure(dimension: int | None) -> float:
+    def ndcg_of(dimension: int | None) -> float:
         vectors = (
-            encode(model, asked.query_texts, "query", dimension=dimension),
-            encode(model, asked.passage_texts, "document", dimension=dimension),
+            encode(model, test_questions.query_texts, "query", dimension=dimension),
+            encode(model, test_questions.passage_texts, "document", dimension=dimension),
         )
-        return float(asked.values_of(*vectors).mean())
+        return float(test_questions.values_of(*vectors).mean())
 
-    whole, cut = figure(None), figure(128)
+    whole, cut = ndcg_of(None), ndcg_of(128)
     rotation = add_rotation(model, [pair.anchor for pair in pairs], [pair.positive for pair in pairs])
     assert rotation is not None
     assert add_rotation(model, ["who"], ["he"]) is None
-    assert figure(None) == pytest.approx(whole, abs=0.01)
-    assert figure(128) > cut
+    assert ndcg_of(None) == pytest.approx(whole, abs=0.01)
+    assert ndcg_of(128) > cut
     run_trainer(model, pairs, recipe)
-    assert figure(None) > whole + 0.05
-    tuned, tuned_cut = figure(None), figure(128)
+    assert ndcg_of(None) > whole + 0.05
+    tuned, tuned_cut = ndcg_of(None), ndcg_of(128)
     assert tuned_cut >= 0.95 * tuned
     dev = DevQuestions.of(dataset)
     turned = realign_rotation(model, list(dataset.passage_texts.values()), dev, (128,))
-    assert figure(None) == pytest.approx(tuned, abs=0.01)
+    assert ndcg_of(None) == pytest.approx(tuned, abs=0.01)
     if turned:
-        assert figure(128) >= tuned_cut - 0.02
+        assert ndcg_of(128) >= tuned_cut - 0.02
     assert not realign_rotation(model, list(dataset.passage_texts.values()), None, (128,))
     remove_rotation(model, rotation)
     assert set(model.state_dict()) == set(load_sentence_transformer("local").state_dict())
 
 
-def test_vectors_are_turned_again_where_dev_finds_more_in_what_is_cut() -> None:
-    """Where the axes that tell least come first a cut keeps little, until they are turned."""
+def test_vectors_are_realigned_if_that_raises_the_dev_score_of_cut_vectors() -> None:
+    """With the least important axes first a cut keeps little, until the vectors are realigned."""
     model = load_sentence_transformer("local", max_length=32)
     subjects = [
         "leave",
@@ -141,8 +141,8 @@ def test_vectors_are_turned_again_where_dev_finds_more_in_what_is_cut() -> None:
 
 
 @pytest.mark.slow
-def test_triplets_raise_the_dev_figure(acme: Path, tmp_path: Path) -> None:
-    """A margin wants small steps (`MARGIN_RATE`), and negatives that are near."""
+def test_triplets_raise_the_dev_score(acme: Path, tmp_path: Path) -> None:
+    """A loss with a margin needs small steps (`MARGIN_RATE`) and hard negatives."""
     nodes = cut_into_nodes(read_documents(acme / "documents"), 96)[:60]
     dataset = generate_qa_dataset(nodes, use_llm=False).dataset
     recipe = SMALL.with_settings({"loss": "triplet", "mine": "dense", "learning_rate": 2e-5, "epochs": 3})
@@ -158,7 +158,7 @@ def _plain(value: object) -> object:
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [None, "cosine"])
 def test_scored_pairs_raise_the_correlation(dataset: QADataset, tmp_path: Path, loss: str | None) -> None:
-    """Questions with their passage (1), another of its document (.5), and one of another document (0)."""
+    """Queries with their passage (1), another one of its document (.5), and one of another document (0)."""
     draw = random.Random(0)
     texts, pairs = dataset.passage_texts, []
     for query, passage in dataset.pairs("train")[:80]:
@@ -168,28 +168,28 @@ def test_scored_pairs_raise_the_correlation(dataset: QADataset, tmp_path: Path, 
         far = [p for p in dataset.passages if dataset.passages[p].document != document]
         pairs += [ScoredPair(text, texts[passage], 1.0), ScoredPair(text, texts[draw.choice(far)], 0.0)]
         pairs += [ScoredPair(text, texts[draw.choice(near)], 0.5)] if near else []
-    rise_of(pairs, dataset, tmp_path, loss, "cosent", SMALL)
+    assert_correlation_rises(pairs, dataset, tmp_path, loss, "cosent", SMALL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [None, "contrastive"])
 def test_clicks_raise_the_correlation(acme: Path, tmp_path: Path, loss: str | None) -> None:
-    """Questions with their passage (1), and with one that shares words with it (0)."""
+    """Queries with their passage (1), and with one that shares words with it (0)."""
     nodes = cut_into_nodes(read_documents(acme / "documents"), 96)[:150]
     dataset = generate_qa_dataset(nodes, use_llm=False).dataset
     texts, pairs = dataset.passage_texts, []
-    words = BM25(texts)
+    bm25 = BM25(texts)
     for query, passage in dataset.pairs("train")[:140]:
         text = dataset.queries[query].text
         pairs.append(ScoredPair(text, texts[passage], 1.0))
-        pairs += [ScoredPair(text, texts[p], 0.0) for p in words.rank([text], 6)[0] if p != passage][:1]
-    # A margin wants small steps (`MARGIN_RATE`).
-    rise_of(
+        pairs += [ScoredPair(text, texts[p], 0.0) for p in bm25.rank([text], 6)[0] if p != passage][:1]
+    # A loss with a margin needs small steps (`MARGIN_RATE`).
+    assert_correlation_rises(
         pairs, dataset, tmp_path, loss, "online-contrastive", SMALL.with_settings({"learning_rate": 5e-5, "epochs": 4})
     )
 
 
-def rise_of(
+def assert_correlation_rises(
     pairs: list[ScoredPair], dataset: QADataset, folder: Path, loss: str | None, default: str, recipe: Recipe
 ) -> None:
     scored = QADataset(dataset.passages, {}, {}, scored_pairs=pairs)
@@ -202,10 +202,9 @@ def rise_of(
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"loss": "kl"}, "the loss 'kl' learns from another model: give --teacher"),
-        ({"loss": "mnr", "teacher": "local"}, "the loss 'mnr' does not learn from a teacher"),
         ({"loss": "cosent"}, "has no scored_pairs.jsonl"),
         ({"loss": "triplet"}, "needs negatives, and the dataset has none"),
         ({"loss": "triplet", "mine": "bm25", "negatives": 0}, "negatives is 0"),
@@ -215,18 +214,32 @@ def rise_of(
         ({"warmup": "much"}, "warmup is 'much': give a number from 0 to 1"),
         ({"forgetting": -0.1}, "forgetting is -0.1: give a number from 0 to 1"),
         ({"dropout": 0.1}, "dropout is 0.1: give True or False"),
-        ({"shares": (0.5, 2)}, r"shares are \(0.5, 2\): give a list of numbers above 0, and 1 at most"),
+        ({"alphas": (0.5, 2)}, r"alphas are \(0.5, 2\): give a list of numbers above 0, and 1 at most"),
         ({"dimensions": ("128",)}, r"dimensions are \('128',\): give a list of whole numbers"),
+    ],
+)
+def test_a_setting_that_does_not_fit_the_data_is_refused(
+    dataset: QADataset, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train_model(dataset, tmp_path / "m", "local", settings=settings)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"teacher": "local", "settings": {"loss": "mnr"}}, "the loss 'mnr' does not learn from a teacher"),
         ({"report_to": ["nothing"]}, "there is no tracker 'nothing'"),
         ({"report_to": ["comet_ml"]}, "--report-to comet_ml needs its package"),
         ({"device": "cuda:1"}, "device is 'cuda:1'"),
     ],
 )
-def test_a_loss_that_finds_nothing_to_learn_from_is_refused(
-    dataset: QADataset, tmp_path: Path, settings: dict[str, object], said: str
+def test_an_option_that_cannot_work_is_refused_before_training(
+    dataset: QADataset, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=said):
-        train_model(dataset, tmp_path / "m", "local", settings=settings)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=message):
+        train_model(dataset, tmp_path / "m", "local", **options)
     assert not (tmp_path / "m").exists()
 
 
@@ -253,7 +266,7 @@ def test_a_cached_loss_has_the_gradients_of_the_whole_batch(loss: str) -> None:
         assert torch.allclose(gradient, cached[name], atol=1e-4), name
 
 
-def test_with_dimensions_the_loss_counts_vectors_that_are_cut() -> None:
+def test_with_dimensions_the_loss_is_the_sum_over_cut_vectors() -> None:
     model = load_sentence_transformer("local", max_length=32)
     values = {}
     for dimensions in ((), (16,), (16, 64)):
@@ -261,15 +274,15 @@ def test_with_dimensions_the_loss_counts_vectors_that_are_cut() -> None:
             values[dimensions] = float(loss_for(model, Recipe(dimensions=dimensions))(features(model), None))
         queries, passages = (model(part)["sentence_embedding"].detach() for part in features(model))
     expected = values[()]
-    for cut, dimensions in ((16, (16,)), (64, (16, 64))):
-        near = 20 * torch.nn.functional.cosine_similarity(queries[:, None, :cut], passages[None, :, :cut], dim=-1)
-        in_both_directions = torch.logsumexp(torch.cat([near, near.T], dim=1), dim=1)
-        expected += float((in_both_directions - near.diagonal()).mean())
+    for size, dimensions in ((16, (16,)), (64, (16, 64))):
+        scores = 20 * torch.nn.functional.cosine_similarity(queries[:, None, :size], passages[None, :, :size], dim=-1)
+        in_both_directions = torch.logsumexp(torch.cat([scores, scores.T], dim=1), dim=1)
+        expected += float((in_both_directions - scores.diagonal()).mean())
         assert values[dimensions] == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"loss": "magic"}, "loss is 'magic': give one of mnr, gist, triplet"),
         ({"batch_size": 1}, "batch_size is 1: give a whole number, 2 or more"),
@@ -281,8 +294,8 @@ def test_with_dimensions_the_loss_counts_vectors_that_are_cut() -> None:
         ({"momentum": 1}, "the recipe has no 'momentum'"),
     ],
 )
-def test_a_setting_that_cannot_be_meant_is_refused(settings: dict[str, object], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_an_invalid_setting_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         Recipe().with_settings(settings)
 
 

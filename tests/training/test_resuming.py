@@ -41,7 +41,7 @@ from rag_ft.training.loop import training_monitor
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 training_monitor.SECONDS_BETWEEN = 0.5
 trained = train_model(load_dataset(sys.argv[1]), sys.argv[2], "local", max_length=64, max_pairs=96,
-                      epochs=3, batch_size=16, similar_per_batch=1, shares=(1.0,))
+                      settings={"epochs": 3, "batch_size": 16, "similar_per_batch": 1, "alphas": (1.0,)})
 """
 
 

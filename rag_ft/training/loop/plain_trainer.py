@@ -1,4 +1,4 @@
-"""A SentenceTransformers Trainer that counts texts and saves plain weights."""
+"""A SentenceTransformers Trainer that prints nothing, counts texts and saves plain weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer
+from transformers.trainer_callback import PrinterCallback
 
 from rag_ft.training.loop.checkpoints import discard_unwritable
 
@@ -14,13 +15,20 @@ WEIGHTS = "weights.safetensors"
 
 
 class PlainTrainer(SentenceTransformerTrainer):
-    """The Trainer with checkpoints of plain weights, so that loading one runs no code of a module.
+    """The Trainer with checkpoints of plain weights: loading one runs no code of a module.
+
+    Args:
+        **kwargs: those of `SentenceTransformerTrainer`.
 
     Attributes:
         texts: number of texts that went through the model.
     """
 
     texts = 0
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.remove_callback(PrinterCallback)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         # A static embedding gets the ids of all texts in one row, with the offset of each text.

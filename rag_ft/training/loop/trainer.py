@@ -108,8 +108,6 @@ def _fit(
     tracking: Tracking,
     max_steps: int,
 ) -> FitResult:
-    from transformers.trainer_callback import PrinterCallback
-
     from rag_ft.training.loop.plain_trainer import PlainTrainer
     from rag_ft.training.loop.training_monitor import TrainingMonitor
 
@@ -144,7 +142,6 @@ def _fit(
         trainer = PlainTrainer(
             model=model, args=arguments, train_dataset=data, loss=loss_for(model, recipe), callbacks=[monitor]
         )
-        trainer.remove_callback(PrinterCallback)
         monitor.log = trainer.log
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     model.eval()
