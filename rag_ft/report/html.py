@@ -1,56 +1,42 @@
-"""The report: one HTML file that opens from disk, the verdict first, the evidence after it. Also as Markdown."""
+"""A comparison as one HTML file that opens from disk: the verdict first, then the evidence for it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.errors import InputError
-from rag_ft.evaluation.comparison import DEPTH, Comparison
-from rag_ft.evaluation.metrics import HEADLINE
-from rag_ft.evaluation.rank_changes import RankChange, check_same_questions, largest, compute_rank_changes
+from rag_ft.evaluation.comparison import Comparison
+from rag_ft.evaluation.rank_changes import RankChange
 from rag_ft.evaluation.significance import RESAMPLES
-from rag_ft.evaluation.slices import Slice
-from rag_ft.evaluation.verdict import KINDS
 from rag_ft.files import write_text
 from rag_ft.report import plots
-from rag_ft.report.console import best_score, label, metric_names, roles, subject
-from rag_ft.report.drawing import Plot
-from rag_ft.report.rendering import as_script, environment, shortened, source_of
-from rag_ft.report.reproducing import how_to_reproduce
+from rag_ft.report.contents import ReportContents
+from rag_ft.report.judged_answers import AnswerComparison
+from rag_ft.report.rank_plot import rank_plot
+from rag_ft.report.rendering import excerpt, script_json, template_environment, template_source
+from rag_ft.report.svg import Plot
+from rag_ft.retrieval.top_k import MAX_RANK
 
-if TYPE_CHECKING:
-    from rag_ft.ab.answers import JudgedAnswers
+MAX_ROWS = 5_000
+"""Maximum number of questions in the table of a report; `write_questions` writes all."""
 
-MOST_ROWS = 5_000
-"""Questions in the table of a report, those that moved most and those that are answered worst; a file takes all."""
+MAX_RANKED_ABOVE = 3
+"""Maximum number of passages that the table shows as ranked above the answer."""
 
-SHOWN_INSTEAD = 3
-"""Passages that came instead, in that table."""
-
-MOST_ANSWERS = 200
-"""Judged answers in a report; the file of votes has all."""
-
-IN_MARKDOWN = 5
-"""Wins and losses that are named in Markdown, each."""
-
-HEADLINES = {
-    "ship": "Ship it: retrieval got better",
-    "inconclusive": "Not decided: the test cannot tell yet",
-    "keep-baseline": "Keep the baseline: no gain worth a change",
-}
+MAX_ANSWERS = 200
+"""Maximum number of judged answers in a report; the vote log has all."""
 
 DEFINITIONS = {
-    "hit_rate": "share of the questions with a passage that answers them among the first k.",
-    "mrr": "mean of 1 / rank of the first passage that answers the question; 0 beyond the first k.",
-    "ndcg": "passages that answer the question count more the higher they stand among the first k; 1 is ideal.",
-    "recall": "passages that answer the question among the first k, as a share of all that do.",
-    "precision": "passages that answer the question, as a share of the first k.",
-    "map": "mean of the precision at each passage that answers the question, within the first k.",
+    "hit_rate": "fraction of the questions with a relevant passage among the first k.",
+    "mrr": "mean of 1 / rank of the first relevant passage; 0 beyond the first k.",
+    "ndcg": "relevant passages count more the higher they rank among the first k; 1 is ideal.",
+    "recall": "fraction of the relevant passages that are among the first k.",
+    "precision": "fraction of the first k passages that are relevant.",
+    "map": "mean of the precision at each relevant passage within the first k.",
 }
 
 
@@ -61,24 +47,24 @@ def write_report(
     training: Mapping[str, Any] | None = None,
     title: str = "",
     command: str = "",
-    answers: JudgedAnswers | None = None,
+    answers: AnswerComparison | None = None,
 ) -> Path:
-    """Write the report of a comparison: one HTML file that needs no network and no other file.
+    """Write a comparison as one HTML file, which needs no network and no other file.
 
     Args:
-        comparison: with one candidate at least; single questions are shown where it still has its rankings.
+        comparison: a comparison with at least one candidate; single questions are shown if it still has its rankings.
         file: the HTML file.
-        dataset: what was compared on, for the curves, the questions, and what the filters left out.
-        training: the content of the model's `rag_ft.json`.
+        dataset: the dataset that was compared on, for the curves, the questions, and what the filters dropped.
+        training: the contents of the model's `rag_ft.json`.
         title: shown above the verdict.
-        command: by which the comparison is made again.
-        answers: of two query engines, with what a judge said of them (`rag_ft.judge_answers`): side by side.
+        command: the command that reproduces the comparison.
+        answers: answers of two query engines that an LLM judged (`rag_ft.ab.judge_answers`), shown side by side.
 
     Returns:
         The file.
 
     Raises:
-        InputError: where there is no candidate, or the dataset is another one.
+        InputError: if there is no candidate, or if the comparison was made on another dataset.
 
     Example:
         >>> import tempfile
@@ -93,200 +79,113 @@ def write_report(
     """
     from markupsafe import Markup
 
-    moves = _moves(comparison, dataset)
-    templates = environment(autoescape=True)
-    style, script = (source_of(templates, name) for name in ("report.css", "report.js"))
-    text = templates.get_template("report.html.j2").render(
-        **_facts(comparison, dataset, training, title, command),
-        answers=answers,
+    contents = ReportContents(
+        comparison=comparison, dataset=dataset, training=training, title=title, command=command, answers=answers
+    )
+    environment = template_environment(autoescape=True)
+    style, script = (template_source(environment, name) for name in ("report.css", "report.js"))
+    text = environment.get_template("report.html.j2").render(
+        **contents.template_values(),
+        record=dict(training or {}),
+        info=dataset.info if dataset is not None else {},
+        shown_hit_rate=_shown_hit_rate(comparison),
         shown_answers=_shown_answers(answers),
-        plots=_plots(comparison, dataset, training, moves),
+        shown_rows=min(MAX_ROWS, comparison.queries),
+        definitions=_definitions(comparison),
+        resamples=RESAMPLES,
+        searched=[role for role in comparison.roles if "exact_agreement" in comparison.details.get(role, {})],
+        plots=_plots(contents),
+        questions=Markup(script_json(_questions(contents))) if contents.rank_changes else "",
         style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        questions=Markup(as_script(_table(comparison, dataset, moves))) if dataset is not None and moves else "",
-        moved=_counts(moves),
-        shown_rows=min(MOST_ROWS, comparison.queries),
     )
     # A lone surrogate in some document cannot be written as UTF-8, and must not cost the report.
     write_text(Path(file), text.encode("utf-8", "replace").decode())
     return Path(file)
 
 
-def to_markdown(
-    comparison: Comparison,
-    dataset: QADataset | None = None,
-    training: Mapping[str, Any] | None = None,
-    title: str = "",
-    command: str = "",
-    answers: JudgedAnswers | None = None,
-) -> str:
-    """The report as Markdown, for a pull request: the arguments of `write_report` but the file.
-
-    Raises:
-        InputError: where there is no candidate, or the dataset is another one.
-    """
-    moves = _moves(comparison, dataset)
-    named = {}
-    for role, found in moves.items():
-        named[role] = {kind: largest(found, kind, IN_MARKDOWN) for kind in ("win", "loss")}
-    return (
-        environment(autoescape=False)
-        .get_template("report.md.j2")
-        .render(
-            **_facts(comparison, dataset, training, title, command),
-            answers=answers,
-            moved=_counts(moves),
-            named=named,
-            dataset=dataset,
-        )
-        .strip()
-        + "\n"
-    )
-
-
-def _moves(comparison: Comparison, dataset: QADataset | None) -> dict[str, list[RankChange]]:
-    """Candidate -> what became of each question; empty where that is not known any more."""
-    if not comparison.candidates:
-        raise InputError("the comparison has no candidate, and a report needs one: compare at least two models")
-    if dataset is None or not comparison.rankings:
-        return {}
-    check_same_questions(comparison, dataset)
-    return {role: compute_rank_changes(comparison, dataset, role) for role in comparison.candidates}
-
-
-def _facts(
-    comparison: Comparison, dataset: QADataset | None, training: Mapping[str, Any] | None, title: str, command: str
-) -> dict[str, Any]:
-    """What both forms of the report say."""
-    return {
-        "comparison": comparison,
-        "candidate": comparison.candidates[0],
-        "title": title,
-        "subject": subject(comparison),
-        "headlines": HEADLINES,
-        "headline": HEADLINE,
-        "roles": roles(comparison),
-        "label": lambda role: label(comparison, role),
-        "metrics": metric_names(comparison),
-        "best": {metric: best_score(comparison, metric) for metric in metric_names(comparison)},
-        "shown_hit_rate": _shown_hit_rate(comparison),
-        "keywords_win": _keywords_win(comparison),
-        "slices": named_slices(comparison),
-        "definitions": {name: DEFINITIONS[name.split("@")[0]] for name in _kinds(comparison)},
-        "resamples": RESAMPLES,
-        "searched": [role for role in roles(comparison) if "exact_agreement" in comparison.details.get(role, {})],
-        "record": dict(training or {}),
-        "command": command,
-        "reproduce": how_to_reproduce(comparison, dataset, training),
-        "info": dataset.info if dataset is not None else {},
-    }
-
-
-def named_slices(comparison: Comparison) -> dict[str, Slice]:
-    """The kinds of questions as people read them: known and new ones first, then the others; empty ones left out."""
-    first = {KINDS.get(name, name): part for name, part in comparison.slices.items()}
-    return {name: part for name, part in (first | comparison.aspects).items() if part.queries}
-
-
-def _plots(
-    comparison: Comparison,
-    dataset: QADataset | None,
-    training: Mapping[str, Any] | None,
-    moves: Mapping[str, Sequence[RankChange]],
-) -> dict[str, list[Plot]]:
-    """Section -> its plots; those that there is nothing to draw for are left out."""
-    found: dict[str, list[Plot]] = {
-        "figures": [plots.headline_plot(comparison)],
-        "slices": [],
-        "ranks": [],
-        "training": [],
-        "drops": [],
-    }
-    if dataset is not None and moves:
-        found["figures"].append(plots.hit_rate_plot(comparison, dataset))
-        found["ranks"] = [plots.rank_plot(several, role, len(moves) > 1) for role, several in moves.items()]
-    if parts := named_slices(comparison):
-        found["slices"] = [plots.slices_plot(comparison, parts)]
-    record = (training or {}).get("training", {})
-    for name, scores in record.items():
-        if name.startswith("dev_") and ("@" in name or name == "dev_spearman") and scores:
-            metric = name.removeprefix("dev_").replace("ndcg", "nDCG")
-            found["training"] = [plots.training_plot(scores, metric, record.get("share"))]
+def _plots(contents: ReportContents) -> dict[str, list[Plot]]:
+    """Draw the plots of each section; a section without data has none."""
+    comparison, dataset, changes = contents.comparison, contents.dataset, contents.rank_changes
+    record = (contents.training or {}).get("training", {})
+    measured = [
+        name for name in record if name.startswith("dev_") and ("@" in name or name == "dev_spearman") and record[name]
+    ]
     dropped = dataset.info.get("dropped") if dataset is not None else None
-    if isinstance(dropped, dict) and dropped:
-        found["drops"] = [plots.drops_plot(dropped)]
-    return found
+    sections: dict[str, list[Plot]] = {
+        "figures": [plots.headline_plot(comparison)],
+        "ranks": [rank_plot(several, role, len(changes) > 1) for role, several in changes.items()],
+        "slices": [plots.slices_plot(comparison, contents.slices)] if contents.slices else [],
+        "training": [],
+        "drops": [plots.drops_plot(dropped)] if isinstance(dropped, dict) and dropped else [],
+    }
+    if dataset is not None and changes:
+        sections["figures"].append(plots.hit_rate_plot(comparison, dataset))
+    if measured:
+        metric = measured[-1].removeprefix("dev_").replace("ndcg", "nDCG")
+        sections["training"].append(plots.training_plot(record[measured[-1]], metric, record.get("share")))
+    return sections
 
 
-def _shown_answers(judged: JudgedAnswers | None) -> list[tuple[str, str, dict[str, str]]]:
-    """(question, better side, answers): the candidate's losses first, then its wins, then the ties."""
+def _shown_answers(judged: AnswerComparison | None) -> list[tuple[str, str, Mapping[str, str]]]:
+    """Return (question, better variant, answers): first those that b loses, then those that it wins, then ties."""
     if judged is None:
         return []
     order = {"a": 0, "b": 1}
-    asked = sorted(judged.answers, key=lambda question: order.get(judged.better.get(question, "tie"), 2))
-    return [(each, judged.better.get(each, "tie"), judged.answers[each]) for each in asked[:MOST_ANSWERS]]
+    questions = sorted(judged.answers, key=lambda question: order.get(judged.better.get(question, "tie"), 2))
+    return [
+        (question, judged.better.get(question, "tie"), judged.answers[question]) for question in questions[:MAX_ANSWERS]
+    ]
 
 
-def _counts(moves: Mapping[str, Sequence[RankChange]]) -> dict[str, dict[str, int]]:
-    return {
-        role: {kind: sum(move.kind == kind for move in found) for kind in ("win", "loss", "same")}
-        for role, found in moves.items()
-    }
-
-
-def _table(comparison: Comparison, dataset: QADataset, moves: Mapping[str, Sequence[RankChange]]) -> dict[str, Any]:
-    """What the table of questions is made of, with each text once."""
+def _questions(contents: ReportContents) -> dict[str, Any]:
+    """Return the data of the table of questions, with each text once; report.js reads it."""
+    dataset = contents.dataset
+    assert dataset is not None
     texts = dataset.passage_texts
     passages: dict[str, int] = {}
     causes: dict[str, int] = {}
     slices: dict[str, int] = {}
 
-    def row(move: RankChange) -> dict[str, Any]:
+    def row(change: RankChange) -> dict[str, Any]:
         return {
-            "q": shortened(dataset.queries[move.query].text),
-            "b": move.before,
-            "a": move.after,
-            "w": passages.setdefault(move.wanted, len(passages)),
-            "i": [passages.setdefault(passage, len(passages)) for passage in move.instead[:SHOWN_INSTEAD]],
-            "c": [[causes.setdefault(cause, len(causes)), shown] for cause, shown in move.causes.items()],
-            "s": [slices.setdefault(name, len(slices)) for name in move.slices],
+            "q": excerpt(dataset.queries[change.query].text),
+            "b": change.before,
+            "a": change.after,
+            "w": passages.setdefault(change.relevant, len(passages)),
+            "i": [passages.setdefault(each, len(passages)) for each in change.ranked_above[:MAX_RANKED_ABOVE]],
+            "c": [[causes.setdefault(cause, len(causes)), shown] for cause, shown in change.failure_causes.items()],
+            "s": [slices.setdefault(name, len(slices)) for name in change.slices],
         }
 
-    # Those that moved most first, then those whose answer stands lowest.
+    def by_size(change: RankChange) -> tuple[float, int]:
+        """Put the largest changes first, then the lowest ranks."""
+        return -abs(change.gain), -(change.after or MAX_RANK + 1)
+
     rows = {
-        role: [
-            row(move)
-            for move in sorted(found, key=lambda move: (-abs(move.change), -(move.after or DEPTH + 1)))[:MOST_ROWS]
-        ]
-        for role, found in moves.items()
+        role: [row(change) for change in sorted(changes, key=by_size)[:MAX_ROWS]]
+        for role, changes in contents.rank_changes.items()
     }
     return {
-        "depth": DEPTH,
-        "candidates": [[role, label(comparison, role)] for role in rows],
+        "depth": MAX_RANK,
+        "candidates": [[role, contents.comparison.label(role)] for role in rows],
         "causes": list(causes),
         "slices": list(slices),
-        "passages": [[dataset.passages[key].document, shortened(texts[key])] for key in passages],
+        "passages": [[dataset.passages[key].document, excerpt(texts[key])] for key in passages],
         "rows": rows,
     }
 
 
 def _shown_hit_rate(comparison: Comparison) -> tuple[str, int] | None:
-    """(name, k) of the hit rate that the verdict is put into words with: at 5, or the first that was measured."""
-    names = [name for name in metric_names(comparison) if name.startswith("hit_rate@")]
+    """Return (name, k) of the hit rate that explains the verdict: at 5, or the first that was measured."""
+    names = [name for name in comparison.metrics if name.startswith("hit_rate@")]
     if not names:
         return None
     name = "hit_rate@5" if "hit_rate@5" in names else names[0]
     return name, int(name.split("@")[1])
 
 
-def _keywords_win(comparison: Comparison) -> bool:
-    """Whether BM25 is ahead of the first candidate, which a reader should know before shipping it."""
-    if "bm25" not in comparison.models:
-        return False
-    return comparison.models["bm25"][HEADLINE] > comparison.models[comparison.candidates[0]][HEADLINE]
-
-
-def _kinds(comparison: Comparison) -> list[str]:
-    """The measured metrics as `name@k`, each kind once."""
-    return list(dict.fromkeys(f"{name.split('@')[0]}@k" for name in metric_names(comparison)))
+def _definitions(comparison: Comparison) -> dict[str, str]:
+    """Return the definition of each metric that was measured, as `name@k`."""
+    return {f"{name}@k": DEFINITIONS[name] for name in (metric.split("@")[0] for metric in comparison.metrics)}

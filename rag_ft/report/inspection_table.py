@@ -1,4 +1,4 @@
-"""An inspection for the terminal: counts, lengths, styles, overlap, samples and warnings."""
+"""Print an inspection on the terminal: counts, lengths, sources, overlap, samples and warnings."""
 
 from __future__ import annotations
 
@@ -14,61 +14,65 @@ from rich.table import Table
 from rag_ft.dataset.inspection import Inspection
 
 BARS = " ▁▂▃▄▅▆▇█"
-SHOWN = 200
-"""Characters of a sample's passage."""
+MAX_PASSAGE_CHARACTERS = 200
 
-UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Kinds of characters that steer a terminal or turn the direction of writing around."""
+UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Unicode categories of characters that control a terminal or reverse the writing direction."""
 
 NO_TAG = re.compile(r"\\\[(?![a-z#/@][^[]*?])")
-"""A backslash and a bracket with which no tag of Rich begins."""
+"""A backslash and a bracket that opens no tag of Rich."""
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
-    """Print an inspection; it fits into 80 columns."""
+    """Print an inspection, within 80 columns."""
     console.print(_counts(inspection), highlight=False)
-    for table in (_styles(inspection), _lengths(inspection), _overlap(inspection)):
+    for table in (_sources(inspection), _lengths(inspection), _overlap(inspection)):
         if table.row_count:
             console.print()
             console.print(table)
-    style = ""
+    source = ""
     for sample in inspection.samples:
-        if sample.source != style:
-            style = sample.source
-            console.print(f"\n[bold]{shown(style)}[/]", highlight=False)
-        known = "" if sample.overlap is None else f", overlap {sample.overlap:.2f}"
-        console.print(Padding(shown(sample.question), (0, 0, 0, 2)), highlight=False)
-        told = f"{shown(sample.split)}, {shown(sample.document)}{known}: {shown(sample.passage, SHOWN)}"
-        console.print(Padding(f"[dim]{told}[/]", (0, 0, 0, 4)), highlight=False)
+        if sample.source != source:
+            source = sample.source
+            console.print(f"\n[bold]{terminal_text(source)}[/]", highlight=False)
+        overlap = "" if sample.overlap is None else f", overlap {sample.overlap:.2f}"
+        console.print(Padding(terminal_text(sample.question), (0, 0, 0, 2)), highlight=False)
+        about = f"{terminal_text(sample.split)}, {terminal_text(sample.document)}{overlap}"
+        passage = terminal_text(sample.passage, MAX_PASSAGE_CHARACTERS)
+        console.print(Padding(f"[dim]{about}: {passage}[/]", (0, 0, 0, 4)), highlight=False)
     if inspection.warnings:
         warnings = Table.grid(padding=(0, 1))
         for warning in inspection.warnings:
-            warnings.add_row("!", shown(warning), style="yellow")
+            warnings.add_row("!", terminal_text(warning), style="yellow")
         console.print()
         console.print(warnings)
 
 
-def shown(text: str, length: int | None = None) -> str:
-    """A text from a document in one line, with nothing in it that a terminal or Rich would obey.
+def terminal_text(text: str, length: int | None = None) -> str:
+    """Return a text from a document in one line, without anything that a terminal or Rich would interpret.
+
+    Args:
+        text: any text.
+        length: maximum number of characters; all if None.
 
     Example:
-        >>> from rag_ft.report.inspection_table import shown
-        >>> shown("[bold]\\x1b[2J two\\nlines")
+        >>> from rag_ft.report.inspection_table import terminal_text
+        >>> terminal_text("[bold]\\x1b[2J two\\nlines")
         '\\\\[bold][2J two lines'
     """
-    plain = "".join(sign for sign in " ".join(text.split()) if unicodedata.category(sign) not in UNSAFE)
+    plain = "".join(sign for sign in " ".join(text.split()) if unicodedata.category(sign) not in UNSAFE_CATEGORIES)
     plain = plain if length is None or len(plain) <= length else plain[: length - 1].rstrip() + "…"
-    # Rich doubles a backslash at the end, for markup that might follow, and shows both where none does; and it
-    # takes one away before a bracket that opens no tag, which it does not escape.
+    # Rich doubles a backslash at the end in case markup follows, and shows both if none does. It also removes a
+    # backslash before a bracket that opens no tag, which `escape` leaves alone.
     return NO_TAG.sub(r"\\\\[", escape(plain + " " if plain.endswith("\\") else plain))
 
 
-def bars(counts: list[int]) -> str:
-    """One character for each count, as high as its share of the largest.
+def sparkline(counts: list[int]) -> str:
+    """Return a bar for each count, with a height relative to the largest.
 
     Example:
-        >>> from rag_ft.report.inspection_table import bars
-        >>> bars([0, 1, 5, 10])
+        >>> from rag_ft.report.inspection_table import sparkline
+        >>> sparkline([0, 1, 5, 10])
         ' ▁▄█'
     """
     top = max(counts, default=0) or 1
@@ -87,11 +91,11 @@ def _counts(inspection: Inspection) -> str:
     lines = [f"[bold]{inspection.passages:,} passages[/] of {inspection.documents:,} documents"]
     if inspection.repeated:
         lines[0] += f"; {inspection.repeated:,} groups of them nearly repeat each other"
-    splits = ", ".join(f"{shown(split)} {count:,}" for split, count in inspection.questions.items()) or "none"
+    splits = ", ".join(f"{terminal_text(split)} {count:,}" for split, count in inspection.questions.items()) or "none"
     lines.append(f"[bold]{sum(inspection.questions.values()):,} questions[/]: {splits}")
     if inspection.seen or inspection.unseen:
         lines.append(
-            f"of the test, {inspection.seen:,} on documents that training sees, {inspection.unseen:,} on new ones"
+            f"of the test questions, {inspection.seen:,} on seen documents, {inspection.unseen:,} on unseen ones"
         )
     for count, thing in ((inspection.negatives, "negatives"), (inspection.scored_pairs, "scored pairs")):
         if count:
@@ -99,16 +103,16 @@ def _counts(inspection: Inspection) -> str:
     return "\n".join(lines)
 
 
-def _styles(inspection: Inspection) -> Table:
+def _sources(inspection: Inspection) -> Table:
     splits = list(inspection.sources)
-    table = _table("questions by style", *map(shown, splits))
-    for style in dict.fromkeys(style for counts in inspection.sources.values() for style in counts):
-        table.add_row(shown(style), *(f"{inspection.sources[split].get(style, 0):,}" for split in splits))
+    table = _table("questions by source", *map(terminal_text, splits))
+    for source in dict.fromkeys(source for counts in inspection.sources.values() for source in counts):
+        table.add_row(terminal_text(source), *(f"{inspection.sources[split].get(source, 0):,}" for split in splits))
     return table
 
 
 def _lengths(inspection: Inspection) -> Table:
-    table = _table("length", "least", "10 %", "median", "90 %", "most")
+    table = _table("length", "minimum", "10 %", "median", "90 %", "maximum")
     for name, found in inspection.lengths.items():
         values = (found.minimum, found.p10, found.median, found.p90, found.maximum)
         table.add_row(name, *(f"{value:,.0f}" for value in values))
@@ -117,7 +121,9 @@ def _lengths(inspection: Inspection) -> Table:
 
 def _overlap(inspection: Inspection) -> Table:
     table = _table("question's words in its passage", "10 %", "median", "90 %", "0 … 1")
-    for style, found in inspection.overlap.items():
+    for source, found in inspection.overlap.items():
         values = (found.p10, found.median, found.p90)
-        table.add_row(shown(style), *(f"{value:.2f}" for value in values), bars(inspection.histograms[style]))
+        table.add_row(
+            terminal_text(source), *(f"{value:.2f}" for value in values), sparkline(inspection.histograms[source])
+        )
     return table

@@ -17,7 +17,7 @@ from rag_ft.dataset.inspection import Inspection, inspect_dataset
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
 from rag_ft.dataset.text.overlap import content_words
 from rag_ft.errors import InputError
-from rag_ft.report.inspection_table import bars, print_inspection, shown
+from rag_ft.report.inspection_table import print_inspection, sparkline, terminal_text
 
 
 def some_words(draw: random.Random, count: int) -> str:
@@ -186,7 +186,7 @@ def test_the_table_fits_the_terminal_and_escapes_its_content(width: int) -> None
     assert "[b]" in said
     assert not {"\x1b", "\x07", "\u202e"} & set(said)
     assert all(len(line) <= width for line in said.splitlines())
-    assert "questions by style" in said
+    assert "questions by source" in said
     assert "! " in said
 
 
@@ -197,7 +197,9 @@ def test_the_table_fits_the_terminal_and_escapes_its_content(width: int) -> None
 @settings(max_examples=200)
 def test_any_text_is_shown_unchanged(text: str, length: int | None) -> None:
     said = io.StringIO()
-    Console(file=said, width=1000, color_system=None, force_jupyter=False).print(shown(text, length), highlight=False)
+    Console(file=said, width=1000, color_system=None, force_jupyter=False).print(
+        terminal_text(text, length), highlight=False
+    )
     plain = said.getvalue().removesuffix("\n")
     assert "\n" not in plain
     assert plain.isprintable() or not plain
@@ -207,7 +209,7 @@ def test_any_text_is_shown_unchanged(text: str, length: int | None) -> None:
 
 @given(counts=st.lists(st.integers(0, 300_000), min_size=10, max_size=10))
 def test_bars_show_every_count_above_0(counts: list[int]) -> None:
-    found = bars(counts)
+    found = sparkline(counts)
     assert [bar != " " for bar in found] == [count > 0 for count in counts]
     assert sorted(found) == [found[place] for place in sorted(range(10), key=lambda place: counts[place])]
 

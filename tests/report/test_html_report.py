@@ -1,4 +1,4 @@
-"""The comparison on the terminal and as an HTML file."""
+"""The comparison on the terminal, as HTML and as Markdown."""
 
 import io
 import json
@@ -7,21 +7,21 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fakes.comparisons import ARABIC, ATTACK, TRAINING, compared, dataset_of, ranking
+from fakes.comparisons import ARABIC, ATTACK, TRAINING, compared, dataset_of, ranking, runs_of
 from rich.console import Console
 
 from rag_ft import Passage, QADataset, Query
 from rag_ft.ab.answers import JudgedAnswers
 from rag_ft.errors import InputError
-from rag_ft.evaluation.comparison import Comparison, judge
+from rag_ft.evaluation import Comparison, score_runs
+from rag_ft.evaluation.comparison_table import comparison_text, print_comparison
 from rag_ft.evaluation.significance import Difference
 from rag_ft.feedback.tally import Tally
-from rag_ft.report.console import comparison_text, print_comparison
-from rag_ft.report.html import to_markdown, write_report
+from rag_ft.report import to_markdown, write_report
 
 
 class Page(HTMLParser):
-    """What a browser would make of a report: its elements, and its text outside of scripts and styles."""
+    """A parsed report: its elements, and its text outside of scripts and styles."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
     @property
     def questions(self) -> dict:
-        """What the table of questions is made of."""
+        """The data of the table of questions."""
         return json.loads(self._data)
 
     @property
@@ -71,15 +71,15 @@ def test_given_a_comparison_when_it_is_printed_then_all_models_the_verdict_and_b
     rows = [line.split()[0] for line in lines if line.split()[1:2] and line.split()[1].count(".") == 1]
     assert [row for row in rows if row in ("baseline", "candidate", "bm25")] == ["baseline", "candidate", "bm25"]
     assert any(line.startswith("ship: nDCG@10 rose") for line in lines)
-    assert any(line.startswith("new questions, known documents") for line in lines)
-    assert any(line.startswith("new documents") for line in lines)
+    assert any(line.startswith("new questions on seen documents") for line in lines)
+    assert any(line.startswith("unseen documents") for line in lines)
 
 
 def test_given_one_kind_of_question_when_printed_then_the_empty_slice_is_left_out(dataset: QADataset) -> None:
     untrained = dataset.with_qrels({"test": dataset.qrels["test"]})
     text = str(compared(untrained))
-    assert "new documents" in text
-    assert "known documents" not in text
+    assert "unseen documents" in text
+    assert " seen documents" not in text
 
 
 def test_given_80_columns_when_printed_then_no_figure_is_cut(comparison: Comparison) -> None:
@@ -105,7 +105,7 @@ def test_given_a_color_terminal_when_printed_then_the_best_is_bold_and_the_verdi
     assert "\x1b" not in comparison_text(comparison)
 
 
-def test_given_all_there_is_when_reported_then_the_verdict_is_first_and_every_part_follows(
+def test_given_everything_when_reported_then_the_verdict_is_first_and_every_part_follows(
     comparison: Comparison, dataset: QADataset, tmp_path: Path
 ) -> None:
     made = dataset.with_info({"dropped": {"repeated": 7, "copies the passage": 2}})
@@ -118,15 +118,15 @@ def test_given_all_there_is_when_reported_then_the_verdict_is_first_and_every_pa
         "a paired randomisation gives p < 0.001",
         "nDCG@10 of each model",
         "Hit rate: answered within",
-        "Where the answer stands, before and after",
+        "Rank of the relevant passage, before and after",
         "Where the gain comes from",
         "Every question",
         "0.625",
         "12 sentence, 28 human",
-        "What the filters left out",
+        "Questions that the filters dropped",
         "How it was measured",
         "99.8 %",
-        "How to make it again",
+        "How to reproduce it",
         "rag-ft compare policies",
         "sentence-transformers",
     ]
@@ -185,7 +185,7 @@ def test_given_a_passage_with_html_when_reported_then_it_is_text(
     assert ["section-3", ARABIC] in page.questions["passages"]
 
 
-def test_given_a_lone_surrogate_in_a_document_when_reported_then_the_report_is_written_all_the_same(
+def test_given_a_lone_surrogate_in_a_document_when_reported_then_the_report_is_written(
     dataset: QADataset, tmp_path: Path
 ) -> None:
     broken = QADataset(
@@ -201,10 +201,10 @@ def test_given_a_lone_surrogate_in_a_document_when_reported_then_the_report_is_w
         (4, 1, "higher for 75, lower for 0", "Ship it"),
         (None, 2, "higher for 75, lower for 0", "Ship it"),
         (1, 3, "higher for 0, lower for 75", "Keep the baseline"),
-        (2, 2, "where it stood for 75", "Keep the baseline"),
+        (2, 2, "the same for 75", "Keep the baseline"),
     ],
 )
-def test_given_ranks_before_and_after_when_reported_then_the_moves_are_there(
+def test_given_ranks_before_and_after_when_reported_then_the_rank_changes_are_there(
     dataset: QADataset, tmp_path: Path, baseline: int | None, candidate: int, expected: str, verdict: str
 ) -> None:
     page = Page(write_report(compared(dataset, baseline, candidate), tmp_path / "report.html", dataset))
@@ -213,7 +213,7 @@ def test_given_ranks_before_and_after_when_reported_then_the_moves_are_there(
     assert {(row["b"], row["a"]) for row in page.questions["rows"]["candidate"]} == {(baseline, candidate)}
 
 
-def test_given_wins_and_losses_then_those_that_moved_most_come_first(tmp_path: Path) -> None:
+def test_given_wins_and_regressions_then_the_largest_come_first(tmp_path: Path) -> None:
     large = dataset_of(200)
     wanted = [next(iter(relevant)) for relevant in large.qrels["test"].values()]
     lost = 20
@@ -221,7 +221,7 @@ def test_given_wins_and_losses_then_those_that_moved_most_come_first(tmp_path: P
         "baseline": [ranking(large, passage, 2 if place < lost else None) for place, passage in enumerate(wanted)],
         "candidate": [ranking(large, passage, 3 if place < lost else 1) for place, passage in enumerate(wanted)],
     }
-    comparison = judge(large, "test", rankings, {"baseline": "base", "candidate": "tuned"})
+    comparison = score_runs(large, "test", runs_of(rankings, {"baseline": "base", "candidate": "tuned"}))
     rows = Page(write_report(comparison, tmp_path / "report.html", large)).questions["rows"]["candidate"]
     assert [(row["b"], row["a"]) for row in rows] == [(None, 1)] * (len(wanted) - lost) + [(2, 3)] * lost
 
@@ -230,13 +230,13 @@ def test_given_several_candidates_then_each_is_in_every_part(dataset: QADataset,
     wanted = [next(iter(relevant)) for relevant in dataset.qrels["test"].values()]
     ranks = {"baseline": 4, "candidate": 1, "candidate-2": 6, "candidate-3": 2, "hybrid-baseline": 3, "bm25": None}
     rankings = {role: [ranking(dataset, passage, rank) for passage in wanted] for role, rank in ranks.items()}
-    comparison = judge(dataset, "test", rankings, {role: f"model {role}" for role in ranks})
+    comparison = score_runs(dataset, "test", runs_of(rankings, {role: f"model {role}" for role in ranks}))
     assert comparison.evidence["candidate-2"].adjusted_p is not None
     page = Page(write_report(comparison, tmp_path / "report.html", dataset))
     assert list(page.questions["rows"]) == ["candidate", "candidate-2", "candidate-3"]
     assert "Holm’s correction for 3 candidates" in page.words
-    assert page.words.count("Where the answer stands, before and after") >= 3
-    markdown = comparison.to_markdown(dataset)
+    assert page.words.count("Rank of the relevant passage, before and after") >= 3
+    markdown = to_markdown(comparison, dataset)
     assert all(f"| {role}: model {role} |" in markdown for role in ranks)
 
 
@@ -269,7 +269,7 @@ def test_given_another_dataset_when_reported_then_it_is_refused(comparison: Comp
     assert not (tmp_path / "report.html").exists()
 
 
-def test_given_questions_of_several_kinds_then_each_is_told_apart(tmp_path: Path) -> None:
+def test_given_questions_of_several_kinds_then_each_kind_is_a_slice(tmp_path: Path) -> None:
     passages = {f"p{n}": Passage(f"p{n}", f"Leave number {n} is booked in HELM.", doc_id=f"d{n}") for n in range(60)}
     asked = [
         "Where is leave booked?",
@@ -292,7 +292,7 @@ def test_given_questions_of_several_kinds_then_each_is_told_apart(tmp_path: Path
 
 
 def test_given_a_name_with_markup_then_markdown_shows_it_as_it_is(dataset: QADataset) -> None:
-    markdown = compared(dataset, 4, 1, "a|b <i>@somebody</i> `x` #12").to_markdown(dataset)
+    markdown = to_markdown(compared(dataset, 4, 1, "a|b <i>@somebody</i> `x` #12"), dataset)
     assert "candidate: a\\|b &lt;i&gt;&#64;somebody&lt;/i&gt; \\`x\\` &#35;12 |" in markdown
     table = [line for line in markdown.splitlines() if line.startswith("| candidate")]
     assert table[0].replace("\\|", "").count("|") == 9
@@ -300,9 +300,9 @@ def test_given_a_name_with_markup_then_markdown_shows_it_as_it_is(dataset: QADat
     assert "| What does p0a say? | 4 | 1 |" in markdown
 
 
-def test_given_test_questions_that_train_has_too_then_it_is_said(dataset: QADataset) -> None:
+def test_given_test_questions_that_train_has_too_then_a_note_says_so(dataset: QADataset) -> None:
     leaking = dataset.with_qrels({"train": dataset.qrels["test"], "test": dataset.qrels["test"]})
-    assert any("75 of 75 questions stand in train too" in note for note in compared(leaking).notes)
+    assert any("75 of 75 questions are also in train" in note for note in compared(leaking).notes)
 
 
 def test_given_passages_that_are_cut_and_few_documents_then_they_are_slices(tmp_path: Path) -> None:
@@ -316,22 +316,29 @@ def test_given_passages_that_are_cut_and_few_documents_then_they_are_slices(tmp_
     rankings = {
         role: [ranking(few, passage, rank) for passage in wanted] for role, rank in (("baseline", 2), ("candidate", 1))
     }
-    comparison = judge(few, "test", rankings, {}, cut={f"p{n}": 10 for n in range(30)})
+    comparison = score_runs(few, "test", runs_of(rankings), characters_read={f"p{n}": 10 for n in range(30)})
     assert comparison.aspects["truncated passages"].queries == 30
     assert [comparison.aspects[f"document d{n}"].queries for n in range(3)] == [25, 25, 25]
     assert "document d2" in Page(write_report(comparison, tmp_path / "report.html", few)).words
 
 
-def test_given_judged_answers_then_both_sides_stand_beside_each_other_as_text(
-    comparison: Comparison, tmp_path: Path
-) -> None:
+def test_given_judged_answers_then_both_answers_are_shown_as_text(comparison: Comparison, tmp_path: Path) -> None:
     judged = JudgedAnswers(
-        "ship", "the judge's verdicts prefer b", Difference(0.4, (0.1, 0.7), 0.01), Tally(queries=3, a=1, b=2), 0,
-        {"a": 0, "b": 0, "judge": 0}, {"faithfulness": Difference(0.5, (0.2, 0.8), 0.01)},
-        {"faithfulness": {"a": 0.25, "b": 0.75}},
-        {"won": {"a": "no", "b": ATTACK}, "lost": {"a": ARABIC, "b": "no"}, "also won": {"a": "no", "b": "yes"}},
-        {"won": "b", "lost": "a", "also won": "b"},
-    )  # fmt: skip
+        verdict="ship",
+        reason="the judge's verdicts prefer b",
+        difference=Difference(0.4, (0.1, 0.7), 0.01),
+        tally=Tally(queries=3, a=1, b=2),
+        disagreed=0,
+        failed={"a": 0, "b": 0, "judge": 0},
+        scores={"faithfulness": Difference(0.5, (0.2, 0.8), 0.01)},
+        means={"faithfulness": {"a": 0.25, "b": 0.75}},
+        answers={
+            "won": {"a": "no", "b": ATTACK},
+            "lost": {"a": ARABIC, "b": "no"},
+            "also won": {"a": "no", "b": "yes"},
+        },
+        better={"won": "b", "lost": "a", "also won": "b"},
+    )
     page = Page(write_report(comparison, tmp_path / "report.html", answers=judged))
     assert ATTACK in page.text
     assert ARABIC in page.text

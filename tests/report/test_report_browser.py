@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing is fetched, all is drawn, the table answers, texts are texts."""
+"""The report in a real browser: it fetches nothing, draws its plots, filters its table, and shows texts as text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fakes.browser import listen
-from fakes.comparisons import ARABIC, ATTACK, TRAINING
+from fakes.comparisons import ARABIC, ATTACK, TRAINING, runs_of
 
 from rag_ft import Passage, QADataset, Query, cut_into_nodes, generate_qa_dataset, load_dataset, read_documents
-from rag_ft.evaluation.comparison import judge
+from rag_ft.evaluation import CompareOptions, score_runs
 from rag_ft.generation import read_questions
 from rag_ft.report.html import write_report
 from rag_ft.retrieval.bm25 import BM25
@@ -24,14 +24,14 @@ PAGE = 50
 
 
 def ranked(dataset: QADataset) -> dict[str, list[list[str]]]:
-    """Real rankings without a model: BM25, BM25 over the first half of each passage, and over its second half."""
+    """Rank with BM25 over the first half of each passage, over its last three quarters, and over all of it."""
     texts = dataset.passage_texts
     asked = [dataset.queries[query].text for query in dataset.require("test")]
-    halves = [
+    parts = [
         {key: text[: len(text) // 2] for key, text in texts.items()},
         {key: text[len(text) // 4 :] for key, text in texts.items()},
     ]
-    return {role: BM25(passages, "en").rank(asked, 100) for role, passages in zip(NAMES, [*halves, texts], strict=True)}
+    return {role: BM25(passages, "en").rank(asked, 100) for role, passages in zip(NAMES, [*parts, texts], strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def demo(acme: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = generate_qa_dataset(nodes, use_llm=False, questions=read_questions(acme / "questions.jsonl")).dataset
     rankings = ranked(dataset)
     cut = {passage: len(text) // 2 for passage, text in dataset.passage_texts.items() if len(text) > 700}
-    comparison = judge(dataset, "test", rankings, NAMES, "acme", cut=cut)
+    comparison = score_runs(dataset, "test", runs_of(rankings, NAMES), CompareOptions(name="acme"), characters_read=cut)
     return write_report(comparison, tmp_path_factory.mktemp("demo") / "report.html", dataset, TRAINING, "acme")
 
 
@@ -49,7 +49,9 @@ def covidqa(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     dataset = load_dataset(shared_data / "covidqa")
     rankings = ranked(dataset)
     rankings["candidate-2"] = rankings["bm25"]
-    comparison = judge(dataset, "test", rankings, NAMES | {"candidate-2": "all of it"}, "covidqa")
+    comparison = score_runs(
+        dataset, "test", runs_of(rankings, NAMES | {"candidate-2": "all of it"}), CompareOptions(name="covidqa")
+    )
     return write_report(comparison, tmp_path_factory.mktemp("covidqa") / "report.html", dataset)
 
 
@@ -75,12 +77,13 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rankings = {role: [ranking(f"p{n}") for n in range(2000)] for role in NAMES}
     rankings["candidate"][7] = ["p7"]
     rankings["baseline"][7] = ["p1", "p2"]
-    comparison = judge(dataset, "test", rankings, NAMES, ATTACK, metrics=["ndcg@10", "hit_rate@5"])
+    options = CompareOptions(name=ATTACK, metrics=["ndcg@10", "hit_rate@5"])
+    comparison = score_runs(dataset, "test", runs_of(rankings, NAMES), options)
     return write_report(comparison, tmp_path_factory.mktemp("many") / "report.html", dataset)
 
 
 def opened(browser: BrowserContext, file: Path) -> Page:
-    """The page, of which nothing but itself may be asked for."""
+    """Open a report, which may request nothing but itself."""
     page = browser.new_page()
     heard = listen(page)
     page.goto(file.as_uri())
@@ -150,7 +153,7 @@ def test_the_table_filters_sorts_and_turns_its_pages(browser: BrowserContext, de
     assert 0 < counted(page) < total
     assert all("lexical copy" in row for row in rows(page))
     page.select_option("#questions-cause", "")
-    page.select_option("#questions-slice", label="new documents")
+    page.select_option("#questions-slice", label="unseen documents")
     assert 0 < counted(page) < total
     page.select_option("#questions-slice", "")
     page.fill("#questions-search", "LANTERN home")
@@ -188,11 +191,11 @@ def test_each_candidate_has_its_own_rows(browser: BrowserContext, covidqa: Path)
     assert counted(page) == 379
 
 
-def test_2000_questions_stay_few_rows_and_answer_at_once(browser: BrowserContext, many: Path) -> None:
+def test_2000_questions_are_shown_in_pages_and_filtered_at_once(browser: BrowserContext, many: Path) -> None:
     page = opened(browser, many)
     assert counted(page) == 2000
     assert page.locator("#questions-rows tr").count() == PAGE
-    # The whole of it happens within the event: no frame is waited for, nothing comes later.
+    # All of it happens within the event: the table waits for no frame and no later event.
     found = page.evaluate("""() => {
         const box = document.getElementById("questions-search"), seen = [];
         for (const words of ["r", "ru", "rule 7919", "rule", ""]) {
@@ -211,7 +214,7 @@ def test_2000_questions_stay_few_rows_and_answer_at_once(browser: BrowserContext
     assert page.locator("#questions-rows tr").count() == PAGE
 
 
-def test_what_stands_in_documents_is_shown_as_text(browser: BrowserContext, many: Path) -> None:
+def test_markup_in_documents_is_shown_as_text(browser: BrowserContext, many: Path) -> None:
     page = opened(browser, many)
     page.on("dialog", lambda dialog: pytest.fail("a script of a document ran"))
     page.fill("#questions-search", "Unmistakable")
@@ -224,7 +227,7 @@ def test_what_stands_in_documents_is_shown_as_text(browser: BrowserContext, many
     assert ATTACK in page.inner_text(".eyebrow")
     assert page.locator("img, b, script:not([type]) >> nth=1").count() == 0
     assert page.evaluate("document.querySelector('#questions-rows td:first-child').dir") == "auto"
-    # What a page does by itself may not reach the network either.
+    # The page itself may not reach the network either.
     refused = page.evaluate("""async () => {
         const tried = [];
         document.addEventListener("securitypolicyviolation", (event) => tried.push(event.effectiveDirective));

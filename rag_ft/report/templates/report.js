@@ -1,4 +1,4 @@
-// The table of questions. Texts come from documents: they are put into the page as text, never as markup.
+// The table of questions. Texts come from documents, so they enter the page as text, never as markup.
 (() => {
   "use strict";
   const PAGE = 50, START = 110;
@@ -12,15 +12,15 @@
     const before = row.b ?? Infinity, after = row.a ?? Infinity;
     return after < before ? "win" : after > before ? "loss" : "same";
   };
-  const worth = (rank) => (rank === null ? 0 : 1 / Math.log2(rank + 1));
+  const discount = (rank) => (rank === null ? 0 : 1 / Math.log2(rank + 1));
 
-  // What is searched and sorted by is worked out once for each candidate.
+  // Text and change of each row are computed once for each candidate.
   const rowsOf = (role) => {
     if (!prepared.has(role)) {
       prepared.set(role, data.rows[role].map((row) => ({
         ...row,
         kind: kindOf(row),
-        change: worth(row.a) - worth(row.b),
+        change: discount(row.a) - discount(row.b),
         text: [row.q, ...data.passages[row.w], ...row.i.flatMap((place) => data.passages[place])].join(" ").toLowerCase(),
       })));
     }
@@ -33,10 +33,10 @@
     after: (one, other) => (one.a ?? Infinity) - (other.a ?? Infinity) || one.change - other.change,
     change: (one, other) => one.change - other.change,
   };
-  // Infinity - Infinity is no number, and two that were not found are equal.
+  // Infinity - Infinity is NaN: two ranks beyond the top are equal.
   const ordered = (compare) => (one, other) => compare(one, other) || 0;
 
-  const chosen = () => {
+  const filtered = () => {
     const rows = rowsOf(state.role).filter((row) =>
       (!state.kind || row.kind === state.kind) &&
       (state.cause === "" || row.c.some(([cause]) => String(cause) === state.cause)) &&
@@ -50,18 +50,18 @@
   };
 
   const element = (name, text, className) => {
-    const made = document.createElement(name);
-    if (text !== undefined) made.textContent = text;
-    if (className) made.className = className;
-    return made;
+    const created = document.createElement(name);
+    if (text !== undefined) created.textContent = text;
+    if (className) created.className = className;
+    return created;
   };
   const cell = (label, className) => {
-    const made = element("td", undefined, className);
-    made.setAttribute("role", "cell");
-    if (label) made.dataset.label = label;
-    return made;
+    const created = element("td", undefined, className);
+    created.setAttribute("role", "cell");
+    if (label) created.dataset.label = label;
+    return created;
   };
-  // A long passage shows its start, and the rest when it is opened.
+  // A long passage shows its start, and all of it once it is opened.
   const excerpt = (place) => {
     const [document_, text] = data.passages[place];
     const name = element("span", document_, "document");
@@ -80,7 +80,7 @@
   const rank = (value) => (value === null ? `not in top ${data.depth}` : String(value));
   const WORDS = { win: "better", loss: "worse", same: "same" };
 
-  const drawn = (row) => {
+  const tableRow = (row) => {
     const line = element("tr");
     line.setAttribute("role", "row");
     const question = cell();
@@ -90,16 +90,16 @@
     before.textContent = rank(row.b);
     after.textContent = rank(row.a);
     moved.append(element("span", WORDS[row.kind], "word"));
-    const why = cell(row.c.length ? "why" : "", "why");
+    const why = cell(row.c.length ? "possible causes" : "", "why");
     for (const [cause, shows] of row.c) {
       const shown = element("span", shows, "shows");
       shown.dir = "auto";
       why.append(element("span", data.causes[cause], "cause"), shown);
     }
-    const wanted = cell("wanted");
-    wanted.append(...excerpt(row.w));
-    const instead = cell(row.i.length ? "came before it" : "");
-    if (row.i.length) instead.append(...excerpt(row.i[0]));
+    const relevant = cell("relevant passage");
+    relevant.append(...excerpt(row.w));
+    const above = cell(row.i.length ? "ranked above it" : "");
+    if (row.i.length) above.append(...excerpt(row.i[0]));
     if (row.i.length > 1) {
       const more = element("details");
       more.append(element("summary", `${row.i.length - 1} more`, "more"));
@@ -108,17 +108,17 @@
         part.append(...excerpt(place));
         more.append(part);
       }
-      instead.append(more);
+      above.append(more);
     }
-    line.append(question, before, after, moved, why, wanted, instead);
+    line.append(question, before, after, moved, why, relevant, above);
     return line;
   };
 
   const show = () => {
-    const rows = chosen();
+    const rows = filtered();
     const pages = Math.max(1, Math.ceil(rows.length / PAGE));
     state.page = Math.min(state.page, pages - 1);
-    body.replaceChildren(...rows.slice(state.page * PAGE, (state.page + 1) * PAGE).map(drawn));
+    body.replaceChildren(...rows.slice(state.page * PAGE, (state.page + 1) * PAGE).map(tableRow));
     const total = rowsOf(state.role).length;
     at("questions-count").textContent =
       `${rows.length.toLocaleString("en")} of ${total.toLocaleString("en")} questions, page ${state.page + 1} of ${pages}`;

@@ -1,4 +1,4 @@
-"""How a comparison is made again: versions, seed, command, and fingerprints of what went in and came out."""
+"""List what is needed to reproduce a comparison: versions, the seed, and fingerprints of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from rag_ft.dataset.qa_dataset import QADataset
@@ -15,49 +16,42 @@ from rag_ft.files import sha256_of
 PACKAGES = (
     "rag-ft", "torch", "sentence-transformers", "transformers", "chromadb", "llama-index-core", "bm25s", "numpy",
 )  # fmt: skip
+"""Packages whose version a figure may depend on."""
+
 DIGITS = 16
 
 
 def how_to_reproduce(
     comparison: Comparison, dataset: QADataset | None = None, training: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """What has to be the same for the same figures, as name -> value.
+    """Return what has to be the same to get the same figures, as name -> value.
 
     Args:
-        comparison: any.
-        dataset: that was compared on.
-        training: the content of the model's `rag_ft.json`.
+        comparison: any comparison.
+        dataset: the dataset that was compared on.
+        training: the contents of the model's `rag_ft.json`.
     """
-    found = {"seed": str(comparison.seed)}
+    facts = {"seed": str(comparison.seed)}
     if dataset is not None:
-        found["dataset"] = f"sha256 {fingerprint(dataset, comparison.split)}"
-    for role, name in comparison.names.items():
-        if name != role:
-            found[role] = name
+        facts["dataset"] = f"sha256 {fingerprint(dataset, comparison.split)}"
+    facts |= {role: name for role, name in comparison.names.items() if name != role}
     if weights := (training or {}).get("weights_sha256"):
-        found["weights of the candidate"] = f"sha256 {weights[:DIGITS]}"
+        facts["weights of the candidate"] = f"sha256 {weights[:DIGITS]}"
     if comparison.rankings:
-        found["rankings"] = f"sha256 {sha256_of(json.dumps(comparison.rankings, sort_keys=True))[:DIGITS]}"
-    return found | {"Python": platform.python_version()} | versions()
-
-
-def versions() -> dict[str, str]:
-    """Package -> version, of those that a figure may depend on."""
-    found = {}
+        facts["rankings"] = f"sha256 {sha256_of(json.dumps(comparison.rankings, sort_keys=True))[:DIGITS]}"
+    facts["Python"] = platform.python_version()
     for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(importlib.metadata.PackageNotFoundError):
+            facts[name] = importlib.metadata.version(name)
+    return facts
 
 
 def fingerprint(dataset: QADataset, split: str) -> str:
-    """16 digits that change with any passage, question or judgement of a split.
+    """Return 16 digits that change with any passage, question or judgement of a split.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
-        >>> from rag_ft.report.reproducing import fingerprint
+        >>> from rag_ft.report.reproducibility import fingerprint
         >>> dataset = QADataset({"p": Passage("p", "So.")}, {"q": Query("q", "How?")}, {"test": {"q": {"p": 1}}})
         >>> fingerprint(dataset, "test") == fingerprint(dataset.with_qrels({"test": {"q": {"p": 2}}}), "test")
         False
