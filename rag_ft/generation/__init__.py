@@ -1,10 +1,11 @@
-"""Passages to questions: written by an LLM, taken from the passages without one, or asked by people.
+"""Generates questions about passages: with an LLM, from the passages themselves, or from what people asked.
 
-`generate_qa_dataset` turns LlamaIndex nodes into a `QADataset`: it collects questions from every source, filters them
-and assembles the splits.
+`generate_qa_dataset` takes LlamaIndex nodes and returns a `QADataset`. It collects questions from all sources, filters
+them with a reason for each dropped one, and assembles the splits. The responses of an LLM are in a journal, so a run
+that was killed resumes without paying twice.
 """
 
 import lazy_loader
 
-# The public names stand in the stub beside this file, once; each module is loaded when one of them is first used.
+# The stub beside this file lists the public names. A module is loaded when one of its names is first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""From the name of an LLM on the command line to a LlamaIndex LLM."""
+"""The LlamaIndex LLM for a name on the command line."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ NONE = "none"
 
 
 def resolve_llm(name: str, url: str | None = None, option: str = "--llm") -> LLM | None:
-    """The LLM of a name; None for `none`.
+    """Return the LLM for a name; None for `none`.
 
     Args:
         name: `none`; `local` (SmolLM2) or `local:HUB_NAME`; or `PROVIDER:MODEL` with an installed
             `llama_index.llms` package, like `openai:gpt-4.1-mini`, `ollama:llama3.2`, `openai-like:MODEL`.
         url: the address of an OpenAI-compatible server, for `openai-like` and others that take one.
-        option: which names it, for messages.
+        option: the option that names it, for messages.
 
     Raises:
-        InputError: where the name is of no such form, or its package is not installed.
+        InputError: if the name has another form, its package is not installed, or its key is missing.
     """
     if name == NONE:
         return None
@@ -41,9 +41,9 @@ def resolve_llm(name: str, url: str | None = None, option: str = "--llm") -> LLM
         module = importlib.import_module(module_name)
     except ModuleNotFoundError:
         raise InputError(f"--llm {name!r} needs a package: pip install llama-index-llms-{provider}") from None
-    plain = provider.replace("-", "").replace("_", "").lower()
-    found = next((getattr(module, attribute) for attribute in dir(module) if attribute.lower() == plain), None)
-    if found is None:
+    class_name = provider.replace("-", "").replace("_", "").lower()
+    llm_class = next((getattr(module, name) for name in dir(module) if name.lower() == class_name), None)
+    if llm_class is None:
         raise InputError(f"--llm {name!r}: {module_name} has no LLM of that name")
     arguments: dict[str, Any] = {"model": model}
     if url:
@@ -52,12 +52,12 @@ def resolve_llm(name: str, url: str | None = None, option: str = "--llm") -> LLM
         if not url:
             raise InputError("--llm openai-like:MODEL needs the server's address: --llm-url http://HOST:PORT/v1")
         arguments |= {"is_chat_model": True, "api_key": os.environ.get("OPENAI_API_KEY", "none")}
-    if "max_retries" in getattr(found, "model_fields", {}):
-        arguments["max_retries"] = 0  # the calls are retried here, where the server's Retry-After and the budget count
+    if "max_retries" in getattr(llm_class, "model_fields", {}):
+        arguments["max_retries"] = 0  # rag_ft retries, with the server's Retry-After and the budget
     if provider == "openai" and not os.environ.get("OPENAI_API_KEY"):
         raise InputError(f"--llm {name!r} needs a key: set OPENAI_API_KEY in the environment")
     try:
-        return found(**arguments)  # type: ignore[no-any-return]
+        return llm_class(**arguments)  # type: ignore[no-any-return]
     except RagFtError:
         raise
     except Exception as error:

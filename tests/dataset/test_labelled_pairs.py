@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +16,9 @@ from rag_ft.dataset.formats.from_pairs import dataset_from_pairs
 from rag_ft.dataset.formats.labelled_pairs import LabelledPair, read_labelled_pairs
 from rag_ft.dataset.formats.llama_index_json import write_llama_index_json
 from rag_ft.dataset.formats.load import is_dataset, load_dataset
-from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
-from rag_ft.dataset.text.locating import MAX_SCANNED, Locator
-from rag_ft.errors import InputError, UnknownIdError
-from rag_ft.generation.real_questions import RealQuestion, locate, read_questions
+from rag_ft.dataset.qa_dataset import Passage, ScoredPair
+from rag_ft.errors import InputError
+from rag_ft.generation.real_questions import RealQuestion, read_questions
 
 Rows = list[dict]
 
@@ -329,14 +327,6 @@ def test_beir_and_llama_index_datasets_are_read_as_pairs(beir_folder: Path, tmp_
     assert [pair.id for pair in read_labelled_pairs(file)] == list(dataset.qrels["train"])
 
 
-def test_a_folder_of_documents_with_a_table_is_not_a_dataset(tmp_path: Path) -> None:
-    as_csv(TRIPLETS, tmp_path / "pairs.csv")
-    (tmp_path / "leave.md").write_text("Leave is booked in HELM.")
-    assert not is_dataset(tmp_path)
-    assert is_dataset(tmp_path / "pairs.csv")
-    assert not is_dataset(tmp_path / "leave.md")
-
-
 def test_the_texts_of_pairs_become_a_corpus_with_documents() -> None:
     pairs = [
         LabelledPair("one", ("shared\ntext",), documents=("a",), id="q0"),
@@ -388,90 +378,6 @@ def test_texts_are_located_in_a_corpus_or_dropped() -> None:
     ]
 
 
-WORDS = [f"w{number}" for number in range(60)]
-LONG = {f"d#{place}": Passage(f"d#{place}", " ".join(WORDS[start : start + 20]), "", "d") for place, start in
-        enumerate((0, 20, 40))}  # fmt: skip
-CROWD = LONG | {
-    f"e#{place}": Passage(f"e#{place}", f"x{place} y{place} shared tail", "", "e") for place in range(MAX_SCANNED + 9)
-}
-
-
-@pytest.mark.parametrize("passages", [LONG, CROWD], ids=["few", "many"])
-@pytest.mark.parametrize("documents", [[], ["d"]], ids=["anywhere", "in its document"])
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        (" ".join(WORDS[20:40]).replace(" ", "\n"), ["d#1"]),
-        (" ".join(WORDS[22:30]), ["d#1"]),
-        (" ".join(WORDS[22:30])[1:-1], ["d#1"]),
-        (" ".join(WORDS[5:50]), ["d#0", "d#1", "d#2"]),
-        (" ".join(WORDS[8:46]), ["d#0", "d#1"]),
-        (" ".join(WORDS[0:40]), ["d#0", "d#1"]),
-        (" ".join(WORDS[12:26]), ["d#0"]),
-        (" ".join(WORDS[15:45:3]), []),
-        (" ".join(WORDS[20:26] + ["new"] * 8), []),
-        (" ".join([*WORDS[20:30], "TYPO", *WORDS[31:40]]).upper(), ["d#1"]),
-        ("quite another text of six words", []),
-        ("", []),
-    ],
-)  # fmt: skip
-def test_a_text_is_located_or_reported_as_missing(text: str, found: list, documents: list, passages: dict) -> None:
-    assert Locator(passages).find(text, documents) == found
-
-
-def test_a_short_text_counts_only_inside_its_document() -> None:
-    locator = Locator(CROWD)
-    assert locator.find("shared tail") == []
-    assert len(locator.find("shared tail", ["e"])) == MAX_SCANNED + 9
-    assert locator.find("x7 y7 shared", ["e"]) == ["e#7"]
-    assert locator.find("x7 y7 shared tail") == ["e#7"]
-    assert locator.find("w5 w6", ["e#7", "d#0"]) == ["d#0"]
-
-
-@given(data=st.data())
-@settings(max_examples=60, deadline=None)
-def test_the_index_finds_what_a_full_scan_finds(data: st.DataObject) -> None:
-    texts = data.draw(
-        st.lists(st.lists(st.sampled_from("abcdefgh休暇申請"), min_size=1, max_size=9).map(" ".join), min_size=1)
-    )
-    passages = {f"p{place}": Passage(f"p{place}", text) for place, text in enumerate(texts)}
-    whole = data.draw(st.sampled_from(texts))
-    start = data.draw(st.integers(0, len(whole) - 1))
-    text = whole[start : data.draw(st.integers(start + 1, len(whole)))].strip()
-    found = set(Locator(passages).find(text))
-    wanted = {key for key, passage in passages.items() if passage.text == text}
-    if not wanted and len(text.split()) >= 5:
-        wanted = {key for key, passage in passages.items() if text in passage.text}
-    if wanted:
-        assert found == wanted
-
-
-def test_missing_evidence_selects_no_passage() -> None:
-    with pytest.raises(InputError, match="its evidence is not in its document: the question 'How\\?' has 'Elephants"):
-        locate(RealQuestion("How?", ["d"], "Elephants never forget a harbour."), LONG)
-    with pytest.raises(UnknownIdError, match="'nowhere', which is no document here"):
-        locate(RealQuestion("How?", ["nowhere"]), LONG)
-    with pytest.raises(InputError, match="its passage is not in the corpus: that of the question 'How\\?'"):
-        locate(RealQuestion("How?", positives=["Elephants never forget a harbour."]), LONG)
-    assert locate(RealQuestion("How?", ["d"], "w4\n w5"), LONG) == {"d#0": 1}
-    assert locate(RealQuestion("How?", positives=[LONG["d#2"].text, "gone"]), LONG) == {"d#2": 1}
-    assert locate(RealQuestion("How?", ["d"]), LONG) == dict.fromkeys(LONG, 1)
-
-
-def test_every_evidence_of_the_demo_is_found(acme: Path) -> None:
-    from rag_ft.documents.nodes import cut_into_nodes, passages_from_nodes
-    from rag_ft.documents.reader import read_documents
-
-    passages = passages_from_nodes(cut_into_nodes(read_documents(acme / "documents")))
-    locator = Locator(passages)
-    questions = read_questions(acme / "questions.jsonl")
-    assert len(questions) >= 50
-    for question in questions:
-        found = locator.locate(question)
-        assert {passages[key].document for key in found} <= set(question.documents)
-        assert any(" ".join(question.evidence.split())[:20] in " ".join(passages[key].text.split()) for key in found)
-
-
 def test_questions_with_their_documents_are_read_as_before(acme: Path, tmp_path: Path) -> None:
     first = read_questions(acme / "questions.jsonl")[0]
     assert (first.documents, first.id, first.positives) == (["people/lantern.md"], "q001", ())
@@ -487,59 +393,3 @@ def test_a_question_with_several_documents(tmp_path: Path) -> None:
     ]
     (question,) = read_questions(as_csv(rows, tmp_path / "asked.csv"))
     assert question == RealQuestion("How?", ("a", "b"), "", "q7", ("so says a", "so says b"), (), "So.")
-
-
-# What a dataset keeps of it
-
-
-@st.composite
-def labelled(draw: st.DrawFn) -> QADataset:
-    ids = [f"p{number}" for number in range(draw(st.integers(1, 4)))]
-    queries = {f"q{number}": Query(f"q{number}", draw(SAID), "", draw(TEXT), draw(TEXT)) for number in range(3)}
-    negatives = draw(
-        st.dictionaries(st.sampled_from(list(queries)), st.lists(st.sampled_from(ids), min_size=1, unique=True))
-    )
-    scored = draw(st.lists(st.builds(ScoredPair, SAID, SAID, st.floats(0, 1)), max_size=3))
-    passages = {key: Passage(key, draw(TEXT), "", "d") for key in ids}
-    return QADataset(passages, queries, {"train": {"q0": {"p0": 1}}}, {}, negatives, scored)
-
-
-@given(dataset=labelled())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_negatives_scores_answers_and_evidence_are_kept(dataset: QADataset, tmp_path: Path) -> None:
-    assert read_beir(write_beir(dataset, tmp_path / "dataset")) == dataset
-
-
-@pytest.mark.parametrize(
-    ("name", "row", "said"),
-    [
-        (
-            "negatives.jsonl",
-            {"query-id": "nobody", "corpus-id": "d0#0"},
-            "the query id 'nobody' is not in queries.jsonl",
-        ),
-        ("negatives.jsonl", {"query-id": "q0", "corpus-id": "x"}, "the passage id 'x' is not in corpus.jsonl"),
-        ("scored_pairs.jsonl", {"query": "q", "passage": "p", "score": 2}, "the score 2 is not a number from 0 to 1"),
-        ("scored_pairs.jsonl", {"query": "q", "passage": "p", "score": True}, "the score True"),
-        ("scored_pairs.jsonl", {"query": "q", "passage": "p", "score": math.nan}, "the score nan"),
-        ("scored_pairs.jsonl", {"query": "q", "score": 1}, 'no "query" or no "passage"'),
-    ],
-)
-def test_broken_labels_are_reported(name: str, row: dict, said: str, beir_folder: Path) -> None:
-    file = as_jsonl([row], beir_folder / name)
-    with pytest.raises(InputError) as failure:
-        read_beir(beir_folder)
-    assert str(failure.value).startswith(f"{file}:1: ")
-    assert said in str(failure.value)
-
-
-def test_writing_a_dataset_keeps_other_files(beir_folder: Path) -> None:
-    (beir_folder / "README.md").write_text("mine")
-    (beir_folder / "notes").mkdir()
-    (beir_folder / "notes" / "a.txt").write_text("mine too")
-    (beir_folder / "negatives.jsonl").write_text('{"query-id": "q0", "corpus-id": "d1#0"}\n')
-    dataset = read_beir(beir_folder)
-    write_beir(QADataset(dataset.passages, dataset.queries, dataset.qrels), beir_folder)
-    assert (beir_folder / "README.md").read_text() == "mine"
-    assert (beir_folder / "notes" / "a.txt").read_text() == "mine too"
-    assert read_beir(beir_folder).negatives == {}

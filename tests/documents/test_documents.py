@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.dataset.text.cloze import sentences
+from rag_ft.dataset.text.locating import Locator
 from rag_ft.documents.front_matter import split_front_matter, without_template_tags
 from rag_ft.documents.nodes import DocumentNodes, cut_into_nodes, passages_from_nodes
 from rag_ft.documents.reader import read_documents
 from rag_ft.errors import InputError, UnknownIdError
-from rag_ft.generation.real_questions import RealQuestion, locate, read_questions
+from rag_ft.generation.real_questions import RealQuestion, read_questions
 from rag_ft.generation.without_llm import questions_without_llm
 
 
@@ -74,12 +75,12 @@ LEAVE = {
     ],
 )
 def test_the_passage_with_the_evidence_is_relevant(evidence: str, found: set[str]) -> None:
-    assert locate(RealQuestion("How?", ["leave"], evidence), LEAVE) == dict.fromkeys(found, 1)
+    assert Locator(LEAVE).locate(RealQuestion("How?", ["leave"], evidence)) == dict.fromkeys(found, 1)
 
 
 def test_an_unknown_document_is_named() -> None:
     with pytest.raises(UnknownIdError, match="'nowhere', which is no document here"):
-        locate(RealQuestion("How?", ["nowhere"]), LEAVE)
+        Locator(LEAVE).locate(RealQuestion("How?", ["nowhere"]))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_every_evidence_of_the_demo_is_in_its_passage(acme: Path) -> None:
     questions = read_questions(acme / "questions.jsonl")
     assert len(questions) >= 50
     for question in questions:
-        (found,) = {passages[key].document for key in locate(question, passages)}
+        (found,) = {passages[key].document for key in Locator(passages).locate(question)}
         assert found in question.documents
 
 
