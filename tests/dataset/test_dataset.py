@@ -1,17 +1,19 @@
 """Datasets round-trip through files. A broken file is refused with its name and line."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
 import pytest
+from fakes.files import write_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag_ft.dataset.formats.beir import read_beir, write_beir
 from rag_ft.dataset.formats.llama_index_json import read_llama_index_json, write_llama_index_json
 from rag_ft.dataset.formats.load import is_dataset, load_dataset
-from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
+from rag_ft.dataset.qa_dataset import Passage, QADataset, Query, ScoredPair
 from rag_ft.documents.reader import read_documents
 from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.files import write_jsonl, write_text, written_beside
@@ -60,6 +62,14 @@ def test_datasets_and_documents_are_distinguished(beir_folder: Path, tmp_path: P
     assert not is_dataset(tmp_path)
     assert load_dataset(beir_folder).splits == ["train", "dev", "test"]
     assert load_dataset(file, "test").splits == ["test"]
+
+
+def test_a_folder_of_documents_with_a_table_is_not_a_dataset(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("query,passage\nHow is leave booked?,Leave is booked in HELM.\n")
+    (tmp_path / "leave.md").write_text("Leave is booked in HELM.")
+    assert not is_dataset(tmp_path)
+    assert is_dataset(tmp_path / "pairs.csv")
+    assert not is_dataset(tmp_path / "leave.md")
 
 
 def test_the_title_precedes_the_text_if_titles_differ(beir_folder: Path) -> None:
@@ -277,3 +287,63 @@ def test_documents_become_titles_and_texts(tmp_path: Path) -> None:
         "deep/leave.md": ("Leave", "Forty days a year."),
         "badge.txt": ("Badges", "# Badges\n\nThey open doors."),
     }
+
+
+SOME_TEXT = TEXT.filter(bool)
+LINE = SOME_TEXT.map(lambda text: " ".join(text.split())).filter(bool)
+
+
+@st.composite
+def labelled(draw: st.DrawFn) -> QADataset:
+    ids = [f"p{number}" for number in range(draw(st.integers(1, 4)))]
+    queries = {
+        f"q{number}": Query(f"q{number}", draw(LINE), "", draw(SOME_TEXT), draw(SOME_TEXT)) for number in range(3)
+    }
+    negatives = draw(
+        st.dictionaries(st.sampled_from(list(queries)), st.lists(st.sampled_from(ids), min_size=1, unique=True))
+    )
+    scored = draw(st.lists(st.builds(ScoredPair, LINE, LINE, st.floats(0, 1)), max_size=3))
+    passages = {key: Passage(key, draw(SOME_TEXT), "", "d") for key in ids}
+    return QADataset(passages, queries, {"train": {"q0": {"p0": 1}}}, {}, negatives, scored)
+
+
+@given(dataset=labelled())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_negatives_scores_answers_and_evidence_are_kept(dataset: QADataset, tmp_path: Path) -> None:
+    assert read_beir(write_beir(dataset, tmp_path / "dataset")) == dataset
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "said"),
+    [
+        (
+            "negatives.jsonl",
+            {"query-id": "nobody", "corpus-id": "d0#0"},
+            "the query id 'nobody' is not in queries.jsonl",
+        ),
+        ("negatives.jsonl", {"query-id": "q0", "corpus-id": "x"}, "the passage id 'x' is not in corpus.jsonl"),
+        ("scored_pairs.jsonl", {"query": "q", "passage": "p", "score": 2}, "the score 2 is not a number from 0 to 1"),
+        ("scored_pairs.jsonl", {"query": "q", "passage": "p", "score": True}, "the score True"),
+        ("scored_pairs.jsonl", {"query": "q", "passage": "p", "score": math.nan}, "the score nan"),
+        ("scored_pairs.jsonl", {"query": "q", "score": 1}, 'no "query" or no "passage"'),
+    ],
+)
+def test_broken_labels_are_reported(name: str, row: dict, said: str, beir_folder: Path) -> None:
+    file = beir_folder / name
+    write_lines(file, [row])
+    with pytest.raises(InputError) as failure:
+        read_beir(beir_folder)
+    assert str(failure.value).startswith(f"{file}:1: ")
+    assert said in str(failure.value)
+
+
+def test_writing_a_dataset_keeps_other_files(beir_folder: Path) -> None:
+    (beir_folder / "README.md").write_text("mine")
+    (beir_folder / "notes").mkdir()
+    (beir_folder / "notes" / "a.txt").write_text("mine too")
+    (beir_folder / "negatives.jsonl").write_text('{"query-id": "q0", "corpus-id": "d1#0"}\n')
+    dataset = read_beir(beir_folder)
+    write_beir(QADataset(dataset.passages, dataset.queries, dataset.qrels), beir_folder)
+    assert (beir_folder / "README.md").read_text() == "mine"
+    assert (beir_folder / "notes" / "a.txt").read_text() == "mine too"
+    assert read_beir(beir_folder).negatives == {}

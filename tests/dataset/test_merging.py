@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes.comparisons import runs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -17,8 +18,7 @@ from rag_ft.cli import app
 from rag_ft.dataset import ScoredPair, merge_datasets, write_beir
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.dataset.text.sketch import hash_of
-from rag_ft.evaluation.comparison import judge
-from rag_ft.report.console import comparison_text
+from rag_ft.evaluation import score_runs
 from rag_ft.training.prepare import hold_out
 from rag_ft.training.selection.dev_pairs import DevPairs
 from rag_ft.training.selection.dev_set import DevQuestions
@@ -165,15 +165,15 @@ def test_a_comparison_reports_earlier_questions_separately() -> None:
         "baseline": [[*(found if "crane" in found[0] else wrong)] for found in right],
         "candidate": [[*(found if "winch" in found[0] else wrong)] for found in right],
     }
-    found = judge(merged, "test", rankings, {role: role for role in rankings})
+    found = score_runs(merged, "test", runs_of(rankings))
     earlier, later = found.slices["earlier"], found.slices["later"]
     assert (earlier.queries, later.queries) == (60, 60)
     assert earlier.differences["candidate"].mean == -1.0
     assert later.differences["candidate"].mean > 0.9
-    assert "earlier questions" in comparison_text(found)
+    assert "earlier questions" in str(found)
     mostly = merged.with_qrels({"test": dict(list(merged.qrels["test"].items())[50:])})
     rankings = {role: lists[50:] for role, lists in rankings.items()}
-    verdict = judge(mostly, "test", rankings, {role: role for role in rankings})
+    verdict = score_runs(mostly, "test", runs_of(rankings))
     assert verdict.verdict == "inconclusive"  # better in all, and worse on the ten earlier ones
     assert "fell on earlier questions" in verdict.reasons["candidate"]
 
