@@ -1,7 +1,8 @@
 """Models as LlamaIndex embeddings that apply their query and passage prefixes.
 
-The room loads a model folder, a hub name, an adapter or a model behind OpenAI's protocol, and turns texts into vectors,
-cached on disk if you wish. Each vector carries the contract of its model, which says whether two vectors may be compared.
+The room loads a model folder, a hub name, an adapter or a model behind OpenAI's protocol, and turns texts into
+vectors, cached on disk if you wish. Each vector carries the contract of its model, which says whether two vectors may
+be compared.
 """
 
 import lazy_loader

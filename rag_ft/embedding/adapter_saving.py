@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.embedding.adapter import PROBE, WEIGHTS
+from rag_ft.embedding.cards import adapter_card
 from rag_ft.embedding.contract import RECORD_FILE, EmbeddingContract
 from rag_ft.files import sha256_of_file, write_json, write_text, written_beside
 
@@ -16,32 +17,6 @@ if TYPE_CHECKING:
     import torch
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
-
-TEMPLATE = """---
-base_model: {base_model}
-library_name: rag-ft
-tags: [adapter, retrieval, llama-index, rag-ft]
----
-
-# {name}
-
-A small map of the vectors of {base_model}, trained with rag_ft to retrieve passages of one collection. It is {kind} and
-changes {sides}.
-{summary}
-It works with that embedding only, and checks this when it is loaded.
-
-```python
-from llama_index.core import Settings
-from rag_ft.embedding import AdapterEmbedding
-
-Settings.embed_model = AdapterEmbedding.load(FOLDER, embed_model)
-```
-{training}"""
-
-SIDES = {
-    False: "queries only: passages stay unchanged, and an index of that embedding keeps working",
-    True: "queries and passages: rebuild the index with it",
-}
 
 
 def save_adapter(
@@ -88,30 +63,3 @@ def save_adapter(
         write_json(target / RECORD_FILE, content)
         write_text(target / "README.md", adapter_card(content))
     return content
-
-
-def adapter_card(record: dict[str, Any]) -> str:
-    """Return the model card of an adapter, from the content of its `rag_ft.json`."""
-    adapter, training = record["adapter"], record["training"]
-    summary = ""
-    if adapter["share"] == 0:
-        summary = "\n**No adapter beat the embedding on the dev questions, so this one changes nothing.**\n"
-    rows = [f"| {name} | {score:.3f} |" for name, score in training["dev_ndcg@10"].items()]
-    lines = ["", "## Training", "", f"{training['pairs']} pairs, {training['seconds']:.0f} s."]
-    if rows:
-        lines += ["", f"nDCG@10 on {training['dev_questions']} dev questions:", ""]
-        lines += ["| candidate | nDCG@10 |", "|---|---|", *rows]
-    for title, notes in (
-        ("Rejected", [f"{name}: {reason}" for name, reason in training["refused"].items()]),
-        ("Warnings", training["findings"]),
-    ):
-        if notes:
-            lines += ["", f"{title}:", "", *(f"- {note}" for note in notes)]
-    return TEMPLATE.format(
-        base_model=record["base_model"],
-        name=record["name"],
-        kind=adapter["kind"],
-        sides=SIDES[bool(adapter["both_sides"])],
-        summary=summary,
-        training="\n".join([*lines, ""]),
-    )

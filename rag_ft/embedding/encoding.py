@@ -120,8 +120,8 @@ def encode_in_processes(
     model: SentenceTransformer,
     texts: Sequence[str],
     role: Prompt,
-    processes: Any,
     *,
+    processes: Any,
     batch_size: int | None = None,
     dimension: int | None = None,
 ) -> NDArray[np.float32]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -141,19 +143,16 @@ class FineTunedEmbedding(MarkedEmbedding):
             >>> FineTunedEmbedding.load(ModelSpec(name="local", query_prefix="query: ")).query_prefix
             'query: '
         """
-        spec = model if isinstance(model, ModelSpec) else ModelSpec(name=model)
+        settings = asdict(ModelSpec.of(model))
         embedding = cls(
-            model_name=str(spec.name),
-            query_prefix=spec.query_prefix,
-            passage_prefix=spec.passage_prefix,
-            max_length=spec.max_length,
-            device=spec.device,
+            model_name=str(settings.pop("name")),
             dimension=dimension,
             backend=backend,
             int8=int8,
             precision=precision,
             devices=devices,
             encode_batch_size=encode_batch_size,
+            **settings,
         )
         embedding.sentence_transformer  # noqa: B018
         return embedding
@@ -275,26 +274,13 @@ class FineTunedEmbedding(MarkedEmbedding):
         return embedded
 
     def _encode(self, texts: list[str], role: Role, processes: Any) -> Any:
-        prompt: Literal["query", "document"] = "query" if role == "query" else "document"
+        encoder: Any = partial(encode, precision=self.precision)
+        if processes is not None:
+            encoder = partial(encode_in_processes, processes=processes)
+        prompt = "query" if role == "query" else "document"
         try:
             with self._lock:
-                if processes is not None:
-                    return encode_in_processes(
-                        self._model,
-                        texts,
-                        prompt,
-                        processes,
-                        batch_size=self.encode_batch_size,
-                        dimension=self.dimension,
-                    )
-                return encode(
-                    self._model,
-                    texts,
-                    prompt,
-                    batch_size=self.encode_batch_size,
-                    precision=self.precision,
-                    dimension=self.dimension,
-                )
+                return encoder(self._model, texts, prompt, batch_size=self.encode_batch_size, dimension=self.dimension)
         except BaseException:
             self.close()  # otherwise the next list would get what is left in the processes' queues
             raise

@@ -36,6 +36,11 @@ class ModelSpec:
     max_length: int | None = None
     device: str | None = None
 
+    @classmethod
+    def of(cls, model: str | Path | ModelSpec) -> ModelSpec:
+        """Return a spec as it is, and make one of a name."""
+        return model if isinstance(model, ModelSpec) else cls(name=model)
+
     def load(self) -> SentenceTransformer:
         """Load the model with its prefixes as the prompts "query" and "document".
 

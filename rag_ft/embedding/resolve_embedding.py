@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from rag_ft.embedding.adapter import AdapterEmbedding, is_adapter
 from rag_ft.embedding.cached import CachedEmbedding
-from rag_ft.embedding.request_sender import RequestPolicy
 from rag_ft.embedding.contract import read_model_record
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.model_spec import ModelSpec
 from rag_ft.embedding.openai_api import AZURE, OPENAI, is_openai_name, openai_embedding
+from rag_ft.embedding.request_sender import RequestPolicy
 from rag_ft.embedding.vector_cache import VectorCache
 from rag_ft.errors import InputError
 
@@ -56,7 +56,7 @@ def embedding_by_name(
         >>> embedding_by_name("local").class_name()
         'FineTunedEmbedding'
     """
-    spec = model if isinstance(model, ModelSpec) else ModelSpec(name=model)
+    spec = ModelSpec.of(model)
     adapter = Path(spec.name) if is_adapter(spec.name) else None
     if adapter is not None:
         spec = replace(spec, name=_base_name(adapter))

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag_ft.embedding.cards import model_card
 from rag_ft.embedding.contract import RECORD_FILE, EmbeddingContract, weights_sha256
 from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.loading import LOCAL, LOCAL_NAME, pooling_of
-from rag_ft.embedding.model_card import model_card
 from rag_ft.errors import InputError
 from rag_ft.files import write_json, write_text, written_beside
 from rag_ft.quiet import quiet_libraries

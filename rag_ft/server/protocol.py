@@ -117,20 +117,17 @@ def parse_request(
         >>> parse_request(body, model_names("acme"), [384], Limits()).role
         'query'
     """
+    fix = "send an object with model and input"
     try:
         values = json.loads(body)
     except (ValueError, RecursionError):
-        raise ApiError(
-            400, "the body is not valid JSON: send an object with model and input", code="invalid_json"
-        ) from None
+        raise _invalid(None, "invalid_json", f"the body is not valid JSON: {fix}") from None
     if not isinstance(values, dict):
-        raise ApiError(
-            400, f"the body is {_json_type(values)}: send an object with model and input", code="invalid_json"
-        )
-    unknown = sorted(set(values) - set(PARAMETERS))
-    if unknown:
-        shown = unknown[0][:40].encode(errors="replace").decode()
-        raise ApiError(400, f"unknown parameter {shown!r}: use {', '.join(PARAMETERS)}", shown, "unknown_parameter")
+        raise _invalid(None, "invalid_json", f"the body is {_json_type(values)}: {fix}")
+    if unknown := sorted(set(values) - set(PARAMETERS)):
+        shown = _printable(unknown[0], 40)
+        message = f"unknown parameter {shown!r}: use {', '.join(PARAMETERS)}"
+        raise _invalid(shown, "unknown_parameter", message)
     model = _parse_model(values.get("model"), names)
     return EmbeddingRequest(
         model=model,
@@ -141,37 +138,40 @@ def parse_request(
     )
 
 
+def _invalid(param: str | None, code: str, message: str) -> ApiError:
+    return ApiError(400, message, param, code)
+
+
 def _json_type(value: Any) -> str:
     """Name the JSON type of a value."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
 
+def _printable(text: str, limit: int) -> str:
+    """Shorten a caller's text for a message, and replace what UTF-8 cannot encode."""
+    return text[:limit].encode(errors="replace").decode()
+
+
 def _parse_model(value: Any, names: Mapping[str, Role | None]) -> str:
     served = ", ".join(names)
     if not isinstance(value, str):
-        raise ApiError(400, f"model is {_json_type(value)}: give one of {served}", "model", "invalid_type")
+        raise _invalid("model", "invalid_type", f"model is {_json_type(value)}: give one of {served}")
     if value not in names:
-        shown = value[:80].encode(errors="replace").decode()
-        raise ApiError(404, f"the model {shown!r} is not served here: give one of {served}", "model", "model_not_found")
+        message = f"the model {_printable(value, 80)!r} is not served here: give one of {served}"
+        raise ApiError(404, message, "model", "model_not_found")
     return value
 
 
 def _parse_texts(value: Any, limits: Limits) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list):
-        raise ApiError(
-            400, f"input is {_json_type(value)}: give a string or an array of strings", "input", "invalid_type"
-        )
+        raise _invalid("input", "invalid_type", f"input is {_json_type(value)}: give a string or an array of strings")
     if not texts:
-        raise ApiError(400, "input is an empty array: give one text or more", "input", "empty_array")
+        raise _invalid("input", "empty_array", "input is an empty array: give one text or more")
     if len(texts) > limits.texts:
-        raise ApiError(
-            400,
-            f"input has {len(texts)} entries: send {limits.texts} at most in a call",
-            "input",
-            "array_above_max_length",
-        )
+        message = f"input has {len(texts)} entries: send {limits.texts} at most in a call"
+        raise _invalid("input", "array_above_max_length", message)
     for place, text in enumerate(texts):
         _check_text(place, text, limits)
     return texts
@@ -181,49 +181,39 @@ def _check_text(place: int, text: Any, limits: Limits) -> None:
     if not isinstance(text, str):
         raise _not_a_text(place, text)
     if not text:
-        raise ApiError(400, f"input[{place}] is an empty string: leave it out", "input", "empty_string")
+        raise _invalid("input", "empty_string", f"input[{place}] is an empty string: leave it out")
     if len(text) > limits.characters:
-        raise ApiError(
-            400,
-            f"input[{place}] has {len(text)} characters: send {limits.characters} at most in a text",
-            "input",
-            "string_above_max_length",
-        )
+        message = f"input[{place}] has {len(text)} characters: send {limits.characters} at most in a text"
+        raise _invalid("input", "string_above_max_length", message)
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ApiError(
-            400, f"input[{place}] has half of a character pair: send Unicode", "input", "invalid_unicode"
-        ) from None
+        message = f"input[{place}] has half of a character pair: send Unicode"
+        raise _invalid("input", "invalid_unicode", message) from None
 
 
 def _not_a_text(place: int, value: Any) -> ApiError:
     """Return the error for an entry that is not a string; clients with a tokenizer of their own send token ids."""
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if is_number or (isinstance(value, list) and all(isinstance(token, int) for token in value)):
-        return ApiError(
-            400,
-            "input holds token ids, and this model's vocabulary differs from that of your tokenizer: send texts "
-            "(LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False)",
+        return _invalid(
             "input",
             "token_ids_not_supported",
+            "input holds token ids, and this model's vocabulary differs from that of your tokenizer: send texts "
+            "(LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False)",
         )
-    return ApiError(400, f"input[{place}] is {_json_type(value)}: give strings", "input", "invalid_type")
+    return _invalid("input", "invalid_type", f"input[{place}] is {_json_type(value)}: give strings")
 
 
 def _parse_role(value: Any, model: str, role_of_name: Role | None) -> Role:
     if value is None:
         return role_of_name or "passage"
     if not isinstance(value, str) or value not in ROLES:
-        shown = repr(value[:40].encode(errors="replace").decode()) if isinstance(value, str) else _json_type(value)
-        raise ApiError(400, f"input_type is {shown}: give one of {', '.join(ROLES)}", "input_type", "invalid_value")
+        shown = repr(_printable(value, 40)) if isinstance(value, str) else _json_type(value)
+        raise _invalid("input_type", "invalid_value", f"input_type is {shown}: give one of {', '.join(ROLES)}")
     if role_of_name is not None and ROLES[value] != role_of_name:
-        raise ApiError(
-            400,
-            f"input_type is {value!r} and the model {model!r}: leave one of them out",
-            "input_type",
-            "invalid_value",
-        )
+        message = f"input_type is {value!r} and the model {model!r}: leave one of them out"
+        raise _invalid("input_type", "invalid_value", message)
     return ROLES[value]
 
 
@@ -232,12 +222,13 @@ def _parse_dimension(value: Any, dimensions: Sequence[int]) -> int | None:
         return None
     if not isinstance(value, int) or isinstance(value, bool):
         shown = f"{value:g}" if isinstance(value, float) else _json_type(value)
-        raise ApiError(400, f"dimensions is {shown}: give a whole number", "dimensions", "invalid_type")
+        raise _invalid("dimensions", "invalid_type", f"dimensions is {shown}: give a whole number")
     if value not in dimensions:
         shown = str(value) if abs(value) < 10**9 else "too large a number"
         known = ", ".join(map(str, sorted(dimensions)))
-        why = "" if len(dimensions) > 1 else " (it was not trained for others: rag-ft train --dimension)"
-        raise ApiError(400, f"dimensions is {shown}, and this model gives {known}{why}", "dimensions", "invalid_value")
+        hint = "" if len(dimensions) > 1 else " (it was not trained for others: rag-ft train --dimension)"
+        message = f"dimensions is {shown}, and this model gives {known}{hint}"
+        raise _invalid("dimensions", "invalid_value", message)
     return value
 
 
@@ -246,7 +237,7 @@ def _parse_encoding(value: Any) -> Literal["float", "base64"]:
         return "float"
     if value == "base64":
         return "base64"
-    raise ApiError(400, "encoding_format is neither 'float' nor 'base64'", "encoding_format", "invalid_value")
+    raise _invalid("encoding_format", "invalid_value", "encoding_format is neither 'float' nor 'base64': give one")
 
 
 def response_parts(vectors: NDArray[Any], request: EmbeddingRequest, tokens: int) -> Iterator[bytes]:

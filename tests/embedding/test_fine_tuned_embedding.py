@@ -22,7 +22,7 @@ from rag_ft.embedding import ModelSpec
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import LOCAL_NAME, load_sentence_transformer, local_model_folder
 from rag_ft.embedding.marked_vector import mark_of
-from rag_ft.embedding.model_card import model_card
+from rag_ft.embedding.cards import model_card
 from rag_ft.embedding.prefixes import family_prefixes, prefixes_for
 from rag_ft.embedding.saving import save_model
 
