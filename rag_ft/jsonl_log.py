@@ -6,9 +6,8 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -24,16 +23,13 @@ class JsonlLog:
     """An append-only file with one JSON object per line.
 
     `append` returns once its lines are on the disk (fsync). Threads that append at the same time share one write. A
-    file lock keeps the lines of several processes apart; in a `with` block the log belongs to one process alone.
+    file lock keeps the lines of several processes apart, and `exclusive` reserves the log for one process.
     Damaged lines, for example the torn last line of a killed process, are skipped when the log is read.
 
     Args:
         file: the log, created by the first write.
         lock_file: the lock file beside it.
         keep_whole_lines: if a write fails midway, keep the lines that are complete. By default none of them is kept.
-
-    Raises:
-        filelock.Timeout: by the `with` block, if another process holds the log.
 
     Example:
         >>> import tempfile
@@ -124,7 +120,13 @@ class JsonlLog:
                 stream.truncate(end + (data.rfind(b"\n", 0, written) + 1 if self.keep_whole_lines else 0))
                 raise
 
-    def __enter__(self) -> JsonlLog:
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep all other processes out for the block, and cut off a torn last line.
+
+        Raises:
+            filelock.Timeout: if another process holds the log.
+        """
         with outside_failures(self.file):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             # The system releases the lock when the process ends, however it ends.
@@ -132,17 +134,15 @@ class JsonlLog:
             if self.file.exists():
                 with self.file.open("rb") as stream:
                     end = sum(len(line) for line in stream if line.endswith(b"\n"))
-                if end < self.file.stat().st_size:  # cut off a torn last line
+                if end < self.file.stat().st_size:
                     os.truncate(self.file, end)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self.file.exists():  # nothing was written: leave nothing behind
-            with suppress(OSError):
-                Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
+        try:
+            yield
+        finally:
+            if not self.file.exists():  # nothing was written: leave nothing behind
+                with suppress(OSError):
+                    Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
 
 
 def _last_byte(stream: Any) -> bytes:

@@ -53,15 +53,16 @@ def test_threads_that_share_writes_lose_no_line(tmp_path: Path) -> None:
     assert sorted(row["number"] for row in log.rows()) == list(range(200))
 
 
-def test_in_a_with_block_the_log_belongs_to_one_owner_and_starts_whole(tmp_path: Path) -> None:
+def test_an_exclusive_log_belongs_to_one_owner_and_starts_whole(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "log.jsonl"
     file.parent.mkdir()
     file.write_bytes(b'{"number": 1}\n{"numb')
-    with log_of(file) as log:
+    log = log_of(file)
+    with log.exclusive():
         assert file.read_bytes() == b'{"number": 1}\n'
         with ThreadPoolExecutor(1) as pool:  # each thread may write while the block holds the lock
             pool.submit(log.append, [{"number": 2}]).result(timeout=20)
-        with pytest.raises(Timeout), log_of(file):
+        with pytest.raises(Timeout), log_of(file).exclusive():
             pass
     assert [row["number"] for row in log_of(file).rows(containing=b"2")] == [2]
 

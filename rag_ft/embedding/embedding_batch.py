@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from rag_ft.embedding.identity import address_of, knows_one_role
 from rag_ft.errors import InputError, OutsideError, require_package
 from rag_ft.files import outside_failures, sha256_of
-from rag_ft.remote.openai_batch import BatchJob, BatchTask, LineResult
+from rag_ft.remote.openai_batch import BatchJob, Line, LineResult
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -76,13 +76,15 @@ def embed_in_batches(
         cache.put(vectors)
         found.update((key, vector) for key, vector in vectors.items() if key in texts)
 
-    task = BatchTask(
-        missing=missing, store=store, max_requests=MAX_TEXTS, max_size=MAX_CHARACTERS,
-        size_of=lambda line: len(line["body"]["input"]),
-    )  # fmt: skip
     try:
         with outside_failures(cache.path), lock.acquire(timeout=0):
-            BatchJob(client, notes, "/v1/embeddings", show_progress=show_progress).run(task)
+            BatchJob(client, notes, "/v1/embeddings", show_progress=show_progress).run(
+                missing,
+                store,
+                max_requests=MAX_TEXTS,
+                max_size=MAX_CHARACTERS,
+                size_of=lambda line: len(line["body"]["input"]),
+            )
     except Timeout:
         raise OutsideError(
             f"another process waits for the batches of {cache.path}: wait until it ends, or give another cache"
@@ -91,6 +93,10 @@ def embed_in_batches(
         reason = failures.get(left[0].hex(), "no line came back")
         raise OutsideError(f"{len(left)} of {len(texts)} texts were not embedded ({reason}): the rest is kept")
     return found
+
+
+def _characters(line: Line) -> int:
+    return len(line["body"]["input"])
 
 
 def _vector(embedding: Any) -> NDArray[np.float32]:

@@ -133,8 +133,10 @@ def filter_questions(
     kept, repeated = _keep_without_reason(kept, _repeats(kept))
     dropped += repeated
     if kept and filters.round_trip != "none":
-        corpus = _GroupedCorpus.of(passages, groups or {})
-        kept, lost = _keep_without_reason(kept, _lost(kept, corpus, filters, show_progress))
+        texts = QADataset(passages, {}, {}).passage_texts
+        numbers: dict[int | str, int] = {}
+        group_of = {key: numbers.setdefault((groups or {}).get(key, key), len(numbers)) for key in texts}
+        kept, lost = _keep_without_reason(kept, _lost(kept, texts, group_of, filters, show_progress))
         dropped += lost
     return kept, dropped
 
@@ -187,24 +189,12 @@ def _repeats(pairs: Sequence[Pair]) -> list[str]:
     return reasons
 
 
-@dataclass(frozen=True)
-class _GroupedCorpus:
-    """The texts of a corpus as they are embedded, and for each one the number of its group of near-duplicates."""
-
-    texts: dict[str, str]
-    group_of: dict[str, int]
-
-    @staticmethod
-    def of(passages: dict[str, Passage], groups: dict[str, int]) -> _GroupedCorpus:
-        texts = QADataset(passages, {}, {}).passage_texts
-        numbers: dict[int | str, int] = {}
-        return _GroupedCorpus(texts, {key: numbers.setdefault(groups.get(key, key), len(numbers)) for key in texts})
-
-
-def _lost(pairs: Sequence[Pair], corpus: _GroupedCorpus, filters: Filters, show_progress: bool) -> list[str]:
+def _lost(
+    pairs: Sequence[Pair], texts: dict[str, str], group_of: dict[str, int], filters: Filters, show_progress: bool
+) -> list[str]:
     """Return for each pair whether its passage is not found in the round trip, as a reason."""
     names = [filters.round_trip] if filters.round_trip in ("bm25", "dense") else ["bm25", "dense"]
-    found_by = [_finds_passage(name, pairs, corpus, filters, show_progress) for name in names]
+    found_by = [_finds_passage(name, pairs, dict(texts), group_of, filters, show_progress) for name in names]
     combine = any if filters.round_trip == "either" else all
     by = {"bm25": "BM25", "dense": "the embedding", "both": "BM25 and the embedding", "either": "BM25 or the embedding"}
     reason = f"does not find its passage among the first {filters.depth} of {by[filters.round_trip]}"
@@ -212,14 +202,18 @@ def _lost(pairs: Sequence[Pair], corpus: _GroupedCorpus, filters: Filters, show_
 
 
 def _finds_passage(
-    retriever: str, pairs: Sequence[Pair], corpus: _GroupedCorpus, filters: Filters, show_progress: bool
+    retriever: str,
+    pairs: Sequence[Pair],
+    texts: dict[str, str],
+    group_of: dict[str, int],
+    filters: Filters,
+    show_progress: bool,
 ) -> list[bool]:
     """Return for each question whether a retriever finds its passage, or a near-duplicate of it.
 
     A search for a sentence finds the passage that it was taken from, which tells nothing. Therefore the passage is
     added to the corpus a second time without the sentence, and that copy must be found.
     """
-    texts, group_of = dict(corpus.texts), corpus.group_of
     groups = list(group_of.values())
     members: dict[int, list[int]] = defaultdict(list)
     for position, group in enumerate(groups):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from filelock import Timeout
 
@@ -34,6 +34,7 @@ class Journal:
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
         self.responses: dict[str, str] = {}
+        self._exit = ExitStack()
         # A disk that fills up keeps the responses that fit: they are paid for.
         self._log = (
             JsonlLog(file, file.with_name(f".{file.name}.lock"), keep_whole_lines=True) if file is not None else None
@@ -60,7 +61,7 @@ class Journal:
     def __enter__(self) -> Journal:
         if self._log is not None:
             try:
-                self._log.__enter__()
+                self._exit.enter_context(self._log.exclusive())
             except Timeout:
                 raise OutsideError(
                     f"another process is writing its answers into {self.file}: wait until it ends, or choose another "
@@ -69,8 +70,5 @@ class Journal:
             self._read()  # another process may have written before the lock was ours
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._log is not None:
-            self._log.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._exit.close()

@@ -15,7 +15,7 @@ from rag_ft.generation.journal import Journal
 from rag_ft.generation.llm_calls import MAX_PROMPTS, LLMRequest, LLMResponses, NoUsableResponseError
 from rag_ft.generation.prompts import REMINDER
 from rag_ft.generation.responses import is_json
-from rag_ft.remote.openai_batch import BatchJob, BatchTask, LineResult
+from rag_ft.remote.openai_batch import BatchJob, LineResult
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -70,11 +70,10 @@ def send_in_batches(
         journal.record(list(new.items()))
 
     job = BatchJob(_client(llm), journal.file, "/v1/chat/completions", stop, show_progress)
-    task = BatchTask(
-        missing=missing, store=store, max_requests=MAX_REQUESTS, max_size=MAX_BYTES,
+    sent = job.run(
+        missing, store, max_requests=MAX_REQUESTS, max_size=MAX_BYTES,
         size_of=lambda line: len(json.dumps(line, ensure_ascii=False).encode()) + 1,
     )  # fmt: skip
-    sent = job.run(task)
     found = {key: journal.responses[key] for key in distinct if key in journal.responses}
     if distinct and not found:
         reason = next(iter(failures.values()), "no line came back")

@@ -32,19 +32,23 @@ MAX_PROMPTS = 2
 
 @dataclass(frozen=True)
 class LLMRequest:
-    """One prompt to an LLM.
+    """One prompt to an LLM, which accepts any response. Subclasses check the response.
 
     Attributes:
         key: the key of the response in the journal (`request_key`).
         prompt: the text that is sent.
-        is_valid: whether a response has the form that the prompt asks for; the prompt is sent again if not.
-        is_usable: whether something can be made of an invalid response.
     """
 
     key: str
     prompt: str
-    is_valid: Callable[[str], bool] = lambda response: True
-    is_usable: Callable[[str], bool] = lambda response: True
+
+    def is_valid(self, response: str) -> bool:
+        """Return whether a response has the form that the prompt asks for; the prompt is sent again if not."""
+        return True
+
+    def is_usable(self, response: str) -> bool:
+        """Return whether something can be made of an invalid response."""
+        return True
 
 
 @dataclass

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class JudgeRequest(LLMRequest):
+    """The request for a verdict on a question."""
+
+    def is_valid(self, response: str) -> bool:
+        """Return whether a response contains a verdict."""
+        return verdict_in(response) is not None
+
+
 async def judge_questions(
     pairs: Sequence[Pair],
     passages: dict[str, Passage],
@@ -44,15 +52,15 @@ async def judge_questions(
         OutsideError: if the judge fails again and again; its responses so far are in the journal.
     """
     identity = llm_identity(judge)
-    requests: dict[str, LLMRequest] = {}
+    requests: dict[str, JudgeRequest] = {}
     for query, passage in pairs:
         if query.source in sources:
             prompt = JUDGE_PROMPT.format(passage=fenced(passages[passage].text), question=fenced(query.text))
-            requests[query.id] = LLMRequest(request_key(identity, prompt), prompt, _is_verdict)
+            requests[query.id] = JudgeRequest(request_key(identity, prompt), prompt)
     result = await send_with_options(
         judge, list(requests.values()), options, output_tokens=TOKENS_PER_QUESTION, description="judge", threads=threads
     )
-    usable = sum(map(_is_verdict, result.responses.values()))
+    usable = sum(verdict_in(response) is not None for response in result.responses.values())
     if usable < len(requests):
         logger.warning(
             "the judge said nothing usable about %d of %d questions: these stay", len(requests) - usable, len(requests)
@@ -67,7 +75,3 @@ async def judge_questions(
         else:
             dropped.append(dropped_row(query, passage, f"the judge: {reason or 'no'}"))
     return kept, dropped, result.sent
-
-
-def _is_verdict(response: str) -> bool:
-    return verdict_in(response) is not None

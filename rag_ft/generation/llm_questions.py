@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +28,7 @@ from rag_ft.generation.prompts import (
     wants_json,
 )
 from rag_ft.generation.question_options import QuestionOptions
-from rag_ft.generation.responses import (
-    GeneratedQuestion,
-    is_json,
-    questions_in,
-    questions_in_json,
-    questions_leniently,
-)
+from rag_ft.generation.responses import GeneratedQuestion, is_json, questions_in, questions_in_json, questions_leniently
 from rag_ft.remote.event_loop import run_coroutine
 
 if TYPE_CHECKING:
@@ -105,30 +98,40 @@ async def generate_questions(
 ) -> LLMQuestions:
     """Do the work of `questions_from_llm` within a running event loop; `threads` as in `CallOptions`."""
     plan = plan_requests(_sample(passages, llm, options.max_passages, seed), llm, options)
-    requests = [planned.request for planned in plan]
     tokens = options.questions_per_passage * (TOKENS_PER_QUESTION + (TOKENS_PER_ANSWER if options.answers else 0))
-    result = await send_with_options(
-        llm, requests, options, output_tokens=tokens, description="questions", threads=threads
-    )
+    result = await send_with_options(llm, plan, options, output_tokens=tokens, description="questions", threads=threads)
     pairs, dropped = collect_questions(plan, result)
     return LLMQuestions(pairs, dropped, result.sent, {style for planned in plan for style in planned.styles})
 
 
 @dataclass(frozen=True)
-class PassageRequest:
-    """A passage, the styles of its questions, and the request for them."""
+class PassageRequest(LLMRequest):
+    """The request for questions about a passage, in some styles, as JSON or one per line."""
 
     passage: Passage
     styles: tuple[str, ...]
-    request: LLMRequest
     wants_json: bool
+
+    def is_valid(self, response: str) -> bool:
+        """Return whether a response contains questions in the form that the prompt asks for."""
+        return self.is_usable(response) if not self.wants_json else self._in_json(response) is not None
+
+    def is_usable(self, response: str) -> bool:
+        """Return whether a response contains a question in any form."""
+        return bool(self._leniently(response) if self.wants_json else questions_in(response, 1))
 
     def questions(self, response: str) -> list[GeneratedQuestion]:
         """Return the questions in a response."""
         if not self.wants_json and not is_json(response):
             return [GeneratedQuestion(text, self.styles[0]) for text in questions_in(response, len(self.styles))]
-        strict = questions_in_json(response, self.styles, self.passage.text)
-        return strict if strict is not None else questions_leniently(response, self.styles, self.passage.text)
+        strict = self._in_json(response)
+        return strict if strict is not None else self._leniently(response)
+
+    def _in_json(self, response: str) -> list[GeneratedQuestion] | None:
+        return questions_in_json(response, self.styles, self.passage.text)
+
+    def _leniently(self, response: str) -> list[GeneratedQuestion]:
+        return questions_leniently(response, self.styles, self.passage.text)
 
 
 def plan_requests(passages: Sequence[Passage], llm: LLM, options: QuestionOptions) -> list[PassageRequest]:
@@ -164,13 +167,7 @@ def plan_requests(passages: Sequence[Passage], llm: LLM, options: QuestionOption
             code = language_of(passage.text)
             values["language"] = f"the language of the text ({code})" if code else "the language of the text"
         prompt = template.format(**{name: values[name] for name in variables})
-        key = request_key(identity, prompt)
-        if as_json:
-            is_valid = partial(_is_json, styles=styles, passage=passage.text)
-            request = LLMRequest(key, prompt, is_valid, partial(_has_question, styles=styles, passage=passage.text))
-        else:
-            request = LLMRequest(key, prompt, _has_line, _has_line)
-        plan.append(PassageRequest(passage, styles, request, as_json))
+        plan.append(PassageRequest(request_key(identity, prompt), prompt, passage, styles, as_json))
     return plan
 
 
@@ -248,7 +245,7 @@ def collect_questions(plan: Sequence[PassageRequest], result: LLMResponses) -> t
     pairs: list[Pair] = []
     dropped: list[DroppedRow] = []
     for planned in plan:
-        passage, key = planned.passage.id, planned.request.key
+        passage, key = planned.passage.id, planned.key
         questions = planned.questions(result.responses.get(key, ""))
         for number, question in enumerate(questions, start=1):
             query = Query(f"{passage}:llm{number}", question.text, question.style, question.answer, question.evidence)
@@ -257,15 +254,3 @@ def collect_questions(plan: Sequence[PassageRequest], result: LLMResponses) -> t
             reason = result.failures.get(key, "the answer holds no question")
             dropped.append({"query": "", "passage": passage, "reason": reason, "style": ""})
     return pairs, dropped
-
-
-def _is_json(response: str, styles: Sequence[str], passage: str) -> bool:
-    return questions_in_json(response, styles, passage) is not None
-
-
-def _has_line(response: str) -> bool:
-    return bool(questions_in(response, 1))
-
-
-def _has_question(response: str, styles: Sequence[str], passage: str) -> bool:
-    return bool(questions_leniently(response, styles, passage))

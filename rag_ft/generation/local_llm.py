@@ -112,9 +112,7 @@ class LocalLLM(CustomLLM):
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex wants to know about a model."""
         return LLMMetadata(
-            context_window=2048,
-            num_output=self.max_new_tokens,
-            model_name=self.model_name or GGUF.split(".")[0],
+            context_window=2048, num_output=self.max_new_tokens, model_name=self.model_name or GGUF.split(".")[0]
         )
 
     @property

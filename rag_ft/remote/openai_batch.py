@@ -70,26 +70,6 @@ class LineResult:
         return LineResult(str(line.get("custom_id")), body, without_secrets(str(reason))[:120])
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchTask:
-    """What is to be done in batches.
-
-    Attributes:
-        missing: returns the (id, request body) pairs without a stored answer; its argument is the number of the round.
-        store: stores the answers among results; its arguments are the results and the number of the round in which
-            they were sent, 0 for those of an earlier run.
-        max_requests: number of requests in one batch.
-        max_size: total size of the requests in one batch.
-        size_of: the size of a request.
-    """
-
-    missing: Callable[[int], Sequence[tuple[str, dict[str, Any]]]]
-    store: Callable[[list[LineResult], int], None]
-    max_requests: int
-    max_size: int
-    size_of: Callable[[Line], int]
-
-
 class BatchJob:
     """The batches whose answers go into one file.
 
@@ -121,34 +101,48 @@ class BatchJob:
         if known:
             self._find_unnoted()
 
-    def run(self, task: BatchTask) -> int:
+    def run(
+        self,
+        missing: Callable[[int], Sequence[tuple[str, dict[str, Any]]]],
+        store: Callable[[list[LineResult], int], None],
+        *,
+        size_of: Callable[[Line], int],
+        max_requests: int,
+        max_size: int,
+    ) -> int:
         """Send what is missing and store the answers, in at most `ROUNDS` rounds; return the number of requests sent.
 
         Each batch is noted as soon as the server has given it an id. The batches that an earlier run sent are
         collected before anything is sent, so nothing is paid for twice.
 
+        Args:
+            missing: gets the number of the round, and returns (id, request body) pairs without a stored answer.
+            store: stores the answers among results; gets the round in which they were sent too, 0 for an earlier run.
+            size_of: returns the size of a request.
+            max_requests: maximum number of requests in one batch.
+            max_size: maximum total size of the requests in one batch.
+
         Raises:
             OutsideError: if the server refuses a batch or cannot be reached; the same call resumes.
         """
         sent = 0
-        self._collect(task, 0)
-        for round_number in range(1, ROUNDS + 1):
-            missing = task.missing(round_number)
-            if not missing:
-                break
-            if round_number > 1:
-                logger.info("batch: %d lines failed and are sent again", len(missing))
-            lines = ({"custom_id": key, "method": "POST", "url": self.endpoint, "body": body} for key, body in missing)
-            for part in split_by_size(lines, task.size_of, task.max_requests, task.max_size):
-                self._send(part)
-                sent += len(part)
-            self._collect(task, round_number)
+        for round_number in range(ROUNDS + 1):  # round 0 only collects
+            if round_number:
+                bodies = missing(round_number)
+                if not bodies:
+                    break
+                if round_number > 1:
+                    logger.info("batch: %d lines failed and are sent again", len(bodies))
+                lines = [
+                    {"custom_id": key, "method": "POST", "url": self.endpoint, "body": body} for key, body in bodies
+                ]
+                for part in split_by_size(lines, size_of, max_requests, max_size):
+                    self._send(part)
+                sent += len(lines)
+            for identifier in list(self.open):
+                store(self._results(identifier), round_number)
+                self._close(identifier)
         return sent
-
-    def _collect(self, task: BatchTask, round_number: int) -> None:
-        for identifier in list(self.open):
-            task.store(self._results(identifier), round_number)
-            self._close(identifier)
 
     def _results(self, identifier: str) -> list[LineResult]:
         with _clear_failures():

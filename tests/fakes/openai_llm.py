@@ -25,7 +25,7 @@ def expected(count: int) -> list[tuple[str, str]]:
     return [
         (question["question"], planned.passage.id)
         for planned in plan_requests(about_in_winter(count), llm, QuestionOptions())
-        for question in json.loads(answer_to(planned.request.prompt))["questions"]
+        for question in json.loads(answer_to(planned.prompt))["questions"]
     ]
 
 
