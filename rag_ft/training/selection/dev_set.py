@@ -12,8 +12,8 @@ import numpy as np
 from rag_ft.dataset.sources import HUMAN, KEY_PHRASES
 from rag_ft.dataset.splitting import MAX_DEV_QUERIES
 from rag_ft.embedding.encoding import encode
-from rag_ft.evaluation.comparison import resampling_groups
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
+from rag_ft.evaluation.resampling import resampling_groups
 from rag_ft.retrieval.top_k import top_k_rows
 
 if TYPE_CHECKING:
