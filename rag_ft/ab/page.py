@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from rag_ft.ab.variant_calls import VariantCaller, reason_of
 from rag_ft.errors import InputError, RagFtError
 from rag_ft.feedback.variants import Preference, Variant
 from rag_ft.feedback.vote_log import Votes
+from rag_ft.report.rendering import template_environment
 
 MAX_QUESTION_CHARACTERS = 2_000
 """No embedding model reads more of a question."""
@@ -75,19 +76,20 @@ def create_ab_page(
 
     @app.post("/ask")
     async def ask(request: Request) -> Response:
-        question = question_in(await _json(request))
+        question = question_in(await _body(request, "question"))
         return StreamingResponse(_lines(side_by_side.ask(question)), media_type="application/x-ndjson")
 
     @app.post("/vote")
     async def vote(request: Request) -> Response:
-        given = await _json(request)
-        return await _run(page_votes.vote, _text(given, "query"), _text(given, "better"))
+        body = await _body(request, "query", "better")
+        return JSONResponse(await run_in_threadpool(page_votes.vote, body["query"], body["better"]))
 
     @app.post("/pick")
     async def pick(request: Request) -> Response:
-        given = await _json(request)
-        words = (_text(given, "query"), _text(given, "passage"), _text(given, "place"))
-        return await _run(page_votes.pick, *words, given.get("picked") is not False)
+        body = await _body(request, "query", "passage", "place")
+        picked = body.get("picked") is not False
+        done = await run_in_threadpool(page_votes.pick, body["query"], body["passage"], body["place"], picked)
+        return JSONResponse(done)
 
     @app.exception_handler(RagFtError)
     async def refused(request: Request, error: Exception) -> Response:
@@ -152,13 +154,13 @@ def _places(row: dict[str, Any]) -> dict[str, Variant]:
     return dict(zip(PLACES, row["order"], strict=True))
 
 
-def question_in(given: dict[str, Any]) -> str:
+def question_in(body: dict[str, Any]) -> str:
     """Return the question of a request.
 
     Raises:
         InputError: if it is empty or too long.
     """
-    question = _text(given, "question").strip()
+    question = str(body["question"]).strip()
     if not question:
         raise InputError("the question is empty: type one")
     if len(question) > MAX_QUESTION_CHARACTERS:
@@ -177,26 +179,18 @@ def check_same_variants(votes: Votes, a: str, b: str) -> None:
         )
 
 
-async def _json(request: Any) -> dict[str, Any]:
+async def _body(request: Request, *texts: str) -> dict[str, Any]:
+    """Return the JSON object of a request, which must have these texts."""
     try:
-        value = json.loads(await request.body())
+        body = json.loads(await request.body())
     except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+        body = None
+    if not isinstance(body, dict):
         raise InputError("the request is no JSON object")
-    return value
-
-
-def _text(given: dict[str, Any], name: str) -> str:
-    value = given.get(name)
-    if not isinstance(value, str):
-        raise InputError(f"{name!r} is missing: send it as a text")
-    return value
-
-
-async def _run(call: Callable[..., dict[str, Any]], *arguments: Any) -> Response:
-    """Run a call that writes to the disk, without blocking the event loop."""
-    return JSONResponse(await run_in_threadpool(call, *arguments))
+    for name in texts:
+        if not isinstance(body.get(name), str):
+            raise InputError(f"{name!r} is missing: send it as a text")
+    return body
 
 
 async def _lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
@@ -206,15 +200,6 @@ async def _lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
 
 
 def _page(a: PageVariant, b: PageVariant, blind: bool) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("rag_ft", "ab/templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
     names = None if blind else {"left": a.name, "right": b.name}
-    template = environment.get_template("ab.html.j2")
+    template = template_environment("ab", autoescape=True).get_template("ab.html.j2")
     return template.render(names=names, blind=blind, answers=a.synthesizer is not None, nonce="@nonce@")

@@ -55,6 +55,8 @@ def build_page_variants(
     Raises:
         InputError: if both variants are the same, or there is no passage.
     """
+    from llama_index.core.response_synthesizers import get_response_synthesizer
+
     if _identity(candidates["a"]) == _identity(candidates["b"]):
         raise InputError(
             f"--a {names['a']} and --b {names['b']} are the same model with the same prefixes: every ranking would be "
@@ -65,10 +67,10 @@ def build_page_variants(
 
         chroma = chromadb.EphemeralClient()
     a, b = (
-        _page_variant(
+        PageVariant(
             names[variant],
             _retriever(nodes, candidates[variant], names[variant], chroma, top_k, show_progress=show_progress),
-            llm,
+            None if llm is None else get_response_synthesizer(llm=llm),
         )
         for variant in VARIANTS
     )
@@ -105,11 +107,3 @@ def _retriever(
     if isinstance(candidate, Hybrid):
         return HybridRetriever(index, candidate.fusion, top_k)
     return index.as_retriever(similarity_top_k=top_k)
-
-
-def _page_variant(name: str, retriever: BaseRetriever, llm: LLM | None) -> PageVariant:
-    if llm is None:
-        return PageVariant(name, retriever)
-    from llama_index.core.response_synthesizers import get_response_synthesizer
-
-    return PageVariant(name, retriever, get_response_synthesizer(llm=llm))

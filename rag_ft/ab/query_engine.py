@@ -14,7 +14,7 @@ from llama_index.core.query_engine import CustomQueryEngine
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from rag_ft.ab.options import ABOptions
-from rag_ft.ab.recording import QUERY_KEY, VARIANT_KEY, Recorder, mark_nodes, single_list
+from rag_ft.ab.recording import QUERY_KEY, VARIANT_KEY, Recorder, mark_nodes, one_variant
 from rag_ft.ab.sessions import current_session
 from rag_ft.ab.streams import aread_all, astart_stream, read_all, start_stream, watch_stream
 from rag_ft.ab.variant_calls import VariantCaller, both_failed, reason_of, without_vector
@@ -117,8 +117,9 @@ class ABQueryEngine(BaseQueryEngine):
         calls = {variant: partial(self._call, variant, query_bundle) for variant in VARIANTS}
         if self.mode == "split":
             variant, response, failed = self._caller.ask_assigned(session, calls)
-            nodes, results = _only_answer(variant, response, failed)
-            return self._served(response, variant, self._recorder.record("split", session, question, nodes, results))
+            results = one_variant(variant, response.source_nodes, failed)
+            query = self._recorder.record("split", session, question, response.source_nodes, results)
+            return self._served(response, variant, query)
         found, failed = self._caller.ask(calls)
         nodes, results = _both_answers(found, failed)
         query = self._recorder.record("side-by-side", session, question, nodes, results)
@@ -129,8 +130,8 @@ class ABQueryEngine(BaseQueryEngine):
         calls = {variant: partial(self._acall, variant, query_bundle) for variant in VARIANTS}
         if self.mode == "split":
             variant, response, failed = await self._caller.aask_assigned(session, calls)
-            nodes, results = _only_answer(variant, response, failed)
-            query = await self._recorder.arecord("split", session, question, nodes, results)
+            results = one_variant(variant, response.source_nodes, failed)
+            query = await self._recorder.arecord("split", session, question, response.source_nodes, results)
             return self._served(response, variant, query)
         found, failed = await self._caller.aask(calls)
         nodes, results = _both_answers(found, failed)
@@ -160,13 +161,6 @@ class ABQueryEngine(BaseQueryEngine):
 
         response.metadata = {**(response.metadata or {}), VARIANT_KEY: variant, QUERY_KEY: query}
         return watch_stream(response, on_break)
-
-
-def _only_answer(
-    variant: Variant, response: Any, failed: dict[Variant, str]
-) -> tuple[list[NodeWithScore], ShownResults]:
-    nodes = response.source_nodes
-    return nodes, single_list(nodes, [variant] * len(nodes), failed, variant)
 
 
 def _both_answers(found: dict[Variant, Any], failed: dict[Variant, str]) -> tuple[list[NodeWithScore], ShownResults]:

@@ -78,18 +78,16 @@ class Recorder:
         return self.votes
 
 
-def single_list(
-    nodes: Sequence[NodeWithScore], teams: Sequence[Variant], failed: dict[Variant, str], variant: Variant | None = None
-) -> ShownResults:
-    """Return what is recorded of one list of passages.
+def one_variant(variant: Variant, nodes: Sequence[NodeWithScore], failed: dict[Variant, str]) -> ShownResults:
+    """Return what is recorded if one variant answers alone.
 
     Args:
-        nodes: the list.
-        teams: the variant that placed each passage.
+        variant: the variant.
+        nodes: the passages that it found.
         failed: variant -> why it has no results.
-        variant: the only variant that was shown, if there is only one.
     """
-    return ShownResults(passages=[node.node_id for node in nodes], teams=teams, variant=variant, failed=failed)
+    passages = [node.node_id for node in nodes]
+    return ShownResults(passages=passages, teams=[variant] * len(nodes), variant=variant, failed=failed)
 
 
 def mark_nodes(nodes: Sequence[NodeWithScore], teams: Sequence[Variant], query: str) -> list[NodeWithScore]:

@@ -12,7 +12,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from rag_ft.ab.interleaving import team_draft
 from rag_ft.ab.options import ABOptions
-from rag_ft.ab.recording import Recorder, mark_nodes, single_list
+from rag_ft.ab.recording import Recorder, mark_nodes, one_variant
 from rag_ft.ab.sessions import current_session
 from rag_ft.ab.variant_calls import VariantCaller, both_failed, without_vector
 from rag_ft.errors import InputError
@@ -100,7 +100,8 @@ class ABRetriever(BaseRetriever):
         if self.mode == "interleave":
             nodes, results = self._interleave(*self._caller.ask(calls))
         else:
-            nodes, results = _only_list(*self._caller.ask_assigned(session, calls))
+            variant, nodes, failed = self._caller.ask_assigned(session, calls)
+            results = one_variant(variant, nodes, failed)
         query = self._recorder.record(self.mode, session, query_bundle.query_str, nodes, results)
         return mark_nodes(nodes, results.teams or (), query)
 
@@ -110,7 +111,8 @@ class ABRetriever(BaseRetriever):
         if self.mode == "interleave":
             nodes, results = self._interleave(*await self._caller.aask(calls))
         else:
-            nodes, results = _only_list(*await self._caller.aask_assigned(session, calls))
+            variant, nodes, failed = await self._caller.aask_assigned(session, calls)
+            results = one_variant(variant, nodes, failed)
         query = await self._recorder.arecord(self.mode, session, query_bundle.query_str, nodes, results)
         return mark_nodes(nodes, results.teams or (), query)
 
@@ -132,10 +134,4 @@ class ABRetriever(BaseRetriever):
             raise both_failed(failed)
         length = self.top_k or max(map(len, found.values()))
         nodes, teams = team_draft(found.get("a", []), found.get("b", []), length, random.Random())
-        return nodes, single_list(nodes, teams, failed)
-
-
-def _only_list(
-    variant: Variant, nodes: list[NodeWithScore], failed: dict[Variant, str]
-) -> tuple[list[NodeWithScore], ShownResults]:
-    return nodes, single_list(nodes, [variant] * len(nodes), failed, variant)
+        return nodes, ShownResults(passages=[node.node_id for node in nodes], teams=teams, failed=failed)

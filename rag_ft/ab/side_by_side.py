@@ -123,17 +123,11 @@ class SideBySide:
         self, question: str, progress: dict[Variant, SearchProgress]
     ) -> AsyncIterator[tuple[Variant, str]]:
         """Yield (variant, kind of event) until both variants are done or have used up their time."""
-        loop, events = asyncio.get_running_loop(), asyncio.Queue[tuple[Variant, str]]()
+        loop, events = asyncio.get_running_loop(), asyncio.Queue[tuple[Variant, str, dict[str, Any]]]()
 
-        def put(variant: Variant, kind: str, change: dict[str, Any]) -> None:
-            if variant in running:  # what comes after its time is not shown any more
-                for name, value in change.items():
-                    setattr(progress[variant], name, value)
-                events.put_nowait((variant, kind))
-
-        def tell(variant: Variant, kind: str, **change: Any) -> None:
+        def tell(variant: Variant, kind: str, **changes: Any) -> None:
             with suppress(RuntimeError):  # the server has ended meanwhile, and its loop with it
-                loop.call_soon_threadsafe(put, variant, kind, change)
+                loop.call_soon_threadsafe(events.put_nowait, (variant, kind, changes))
 
         running = set(VARIANTS)
         for variant in VARIANTS:
@@ -143,12 +137,14 @@ class SideBySide:
         deadline, answered = time.monotonic() + timeout, False
         while running:
             try:
-                variant, kind = await asyncio.wait_for(events.get(), max(0.0, deadline - time.monotonic()))
+                variant, kind, changes = await asyncio.wait_for(events.get(), max(0.0, deadline - time.monotonic()))
             except TimeoutError:
                 for variant in sorted(running):
                     progress[variant].failed = f"no answer after {timeout:g} s"
                     yield variant, "failed"
                 return
+            for name, value in changes.items():
+                setattr(progress[variant], name, value)
             if kind in ("done", "failed"):
                 running.discard(variant)
             if kind == "done" and not answered and patience < deadline - time.monotonic():

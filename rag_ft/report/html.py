@@ -82,7 +82,7 @@ def write_report(
     contents = ReportContents(
         comparison=comparison, dataset=dataset, training=training, title=title, command=command, answers=answers
     )
-    environment = template_environment(autoescape=True)
+    environment = template_environment("report", autoescape=True)
     style, script = (template_source(environment, name) for name in ("report.css", "report.js"))
     text = environment.get_template("report.html.j2").render(
         **contents.template_values(),

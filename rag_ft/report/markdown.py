@@ -46,6 +46,6 @@ def to_markdown(
         role: {kind: largest(changes, kind, MAX_CHANGES) for kind in ("win", "loss")}
         for role, changes in contents.rank_changes.items()
     }
-    template = template_environment(autoescape=False).get_template("report.md.j2")
+    template = template_environment("report", autoescape=False).get_template("report.md.j2")
     text = template.render(**contents.template_values(), largest_changes=largest_changes, dataset=dataset)
     return f"{text.strip()}\n"

@@ -13,7 +13,7 @@ from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.evaluation.roles import BASELINE
 from rag_ft.evaluation.significance import Difference
 from rag_ft.evaluation.slices import Slice
-from rag_ft.report.svg import COLOURS, DASHES, Plot, colour_of, make_plot, marker_of, new_axes, with_plot_style
+from rag_ft.report.svg import COLOURS, DASHES, Plot, colour_of, figure_svg, marker_of, new_axes, plot_style
 
 if TYPE_CHECKING:
     from rag_ft.dataset.qa_dataset import QADataset
@@ -24,7 +24,7 @@ MAX_K = 20
 MAX_LABEL_CHARACTERS = 40
 
 
-@with_plot_style
+@plot_style()
 def headline_plot(comparison: Comparison) -> Plot:
     """Plot nDCG@10 of each model, with the interval of each candidate's difference drawn from the baseline."""
     roles, base = comparison.roles, comparison.models[BASELINE][HEADLINE]
@@ -45,9 +45,9 @@ def headline_plot(comparison: Comparison) -> Plot:
     axes.set_ylim(len(roles) - 0.5, -0.5)
     axes.margins(x=0.06)
     axes.grid(axis="x")
-    return make_plot(
-        figure,
+    return Plot(
         name="headline",
+        svg=figure_svg(figure, "headline"),
         title="nDCG@10 of each model",
         description="; ".join(f"{role} {value}" for role, value, _ in rows),
         columns=("model", "nDCG@10", "difference to the baseline [95 % interval]"),
@@ -57,7 +57,7 @@ def headline_plot(comparison: Comparison) -> Plot:
     )
 
 
-@with_plot_style
+@plot_style()
 def hit_rate_plot(comparison: Comparison, dataset: QADataset) -> Plot:
     """Plot the fraction of questions that have a relevant passage among the first k, for k from 1 to 20."""
     qrels, roles = dataset.require(comparison.split), comparison.roles
@@ -76,9 +76,9 @@ def hit_rate_plot(comparison: Comparison, dataset: QADataset) -> Plot:
     axes.grid(axis="y")
     axes.legend(loc="lower right", ncols=1 + (len(roles) > 4))
     at_1, at_10 = (", ".join(f"{role} {curves[role][k - 1]:.1%}" for role in roles) for k in (1, 10))
-    return make_plot(
-        figure,
+    return Plot(
         name="hit-rate",
+        svg=figure_svg(figure, "hit-rate"),
         title="Hit rate: answered within the first k passages",
         description=f"At k = 1: {at_1}. At k = 10: {at_10}.".replace("%", " %"),
         columns=("k", *roles),
@@ -86,7 +86,7 @@ def hit_rate_plot(comparison: Comparison, dataset: QADataset) -> Plot:
     )
 
 
-@with_plot_style
+@plot_style()
 def slices_plot(comparison: Comparison, slices: Mapping[str, Slice]) -> Plot:
     """Plot the difference in nDCG@10 on each slice, with its interval.
 
@@ -116,9 +116,9 @@ def slices_plot(comparison: Comparison, slices: Mapping[str, Slice]) -> Plot:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.2f}".replace("-", "−") if abs(value) > 1e-9 else "0")
     if len(candidates) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
-    return make_plot(
-        figure,
+    return Plot(
         name="slices",
+        svg=figure_svg(figure, "slices"),
         title="Difference in nDCG@10 on slices of the questions",
         description="; ".join(f"{row[0]}: {row[-1]}" for row in rows),
         columns=("slice", "questions", "baseline", "candidate", "difference [95 % interval]"),
@@ -128,7 +128,7 @@ def slices_plot(comparison: Comparison, slices: Mapping[str, Slice]) -> Plot:
     )
 
 
-@with_plot_style
+@plot_style()
 def training_plot(scores: Mapping[str, float], metric: str, alpha: float | None) -> Plot:
     """Plot the dev score after each epoch, and of weights interpolated between the base's and the tuned ones.
 
@@ -157,9 +157,9 @@ def training_plot(scores: Mapping[str, float], metric: str, alpha: float | None)
     axes.margins(x=0.08, y=0.25)
     axes.grid(axis="y")
     saved = "" if alpha is None else f" The saved model has alpha {alpha:g} (0 is the base model, 1 the tuned one)."
-    return make_plot(
-        figure,
+    return Plot(
         name="training",
+        svg=figure_svg(figure, "training"),
         title=f"Training: {metric} on the dev questions",
         description="; ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=True)),
         columns=("weights", f"dev {metric}"),
@@ -168,7 +168,7 @@ def training_plot(scores: Mapping[str, float], metric: str, alpha: float | None)
     )
 
 
-@with_plot_style
+@plot_style()
 def drops_plot(dropped: Mapping[str, int]) -> Plot:
     """Plot how many questions each filter dropped when the dataset was made."""
     ordered = sorted(dropped.items(), key=lambda item: -item[1])
@@ -182,9 +182,9 @@ def drops_plot(dropped: Mapping[str, int]) -> Plot:
     axes.set_ylim(len(ordered) - 0.5, -0.5)
     axes.margins(x=0.12)
     axes.set_xticks([])
-    return make_plot(
-        figure,
+    return Plot(
         name="drops",
+        svg=figure_svg(figure, "drops"),
         title="Questions that the filters dropped",
         description="; ".join(f"{reason}: {count:,}" for reason, count in ordered),
         columns=("reason", "questions"),

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rag_ft.report.svg import COLOURS, Plot, make_plot, new_axes, with_plot_style
+from rag_ft.report.svg import COLOURS, Plot, figure_svg, new_axes, plot_style
 from rag_ft.retrieval.top_k import MAX_RANK
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ GAP = 0.04
 """Vertical gap between two ranges, where all questions together have height 1."""
 
 
-@with_plot_style
+@plot_style()
 def rank_plot(changes: Sequence[RankChange], role: str, of_several: bool = False) -> Plot:
     """Plot the ranks under the baseline and under a candidate, as streams of questions between ranges of ranks."""
     names = list(RANGES)
@@ -35,9 +35,9 @@ def rank_plot(changes: Sequence[RankChange], role: str, of_several: bool = False
     axes.set_xlim(-0.28, 1.28)
     axes.set_ylim(1 + GAP * len(names), -0.12)
     kinds = Counter(change.kind for change in changes)
-    return make_plot(
-        figure,
+    return Plot(
         name=f"ranks-{role}",
+        svg=figure_svg(figure, f"ranks-{role}"),
         title="Rank of the relevant passage, before and after" + (f": {role}" if of_several else ""),
         description=f"Of {len(changes):,} questions the relevant passage ranks higher for {kinds['win']:,} and lower "
         f"for {kinds['loss']:,}.",

@@ -1,4 +1,4 @@
-"""Load the templates of this room, with filters that format figures and texts in them."""
+"""Load templates, with filters that format figures and texts in them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 MAX_EXCERPT_CHARACTERS = 300
 
 
-def template_environment(autoescape: bool) -> Environment:
-    """Create the environment of the templates; an undefined name in a template is an error."""
+def template_environment(room: str, autoescape: bool) -> Environment:
+    """Create the environment of a room's templates; an undefined name in a template is an error.
+
+    Args:
+        room: the room, for example `report`.
+        autoescape: whether values are escaped for HTML.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("rag_ft", "report/templates"),
+        loader=PackageLoader("rag_ft", f"{room}/templates"),
         autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,

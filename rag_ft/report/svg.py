@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rag_ft.evaluation.comparison import Comparison
 
@@ -46,7 +46,12 @@ STYLE: Any = {
     "path.simplify": False,
 }
 
-P = ParamSpec("P")
+
+class Svg(NamedTuple):
+    """An SVG: its elements, in which text from documents is escaped, and its `viewBox`."""
+
+    elements: str
+    view_box: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +62,7 @@ class Plot:
         name: unique on the page.
         title: what the plot shows, in a few words.
         description: the main figures, for readers who do not see the plot.
-        svg: the elements of the SVG; text from documents is escaped in it.
-        view_box: the `viewBox` of the SVG.
+        svg: the plot itself.
         columns: columns of the table.
         rows: rows of the table; the first cell names the row.
         caption: how to read the plot.
@@ -67,24 +71,19 @@ class Plot:
     name: str
     title: str
     description: str
-    svg: str
-    view_box: str
+    svg: Svg
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     caption: str = ""
 
 
-def with_plot_style(draw: Callable[P, Plot]) -> Callable[P, Plot]:
-    """Set matplotlib's style while a function draws."""
+@contextmanager
+def plot_style() -> Iterator[None]:
+    """Set matplotlib's style within a block, or while a decorated function draws."""
+    import matplotlib
 
-    @wraps(draw)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> Plot:
-        import matplotlib
-
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return inner
+    with matplotlib.rc_context(STYLE):
+        yield
 
 
 def new_axes(height: float, wide: bool = False) -> tuple[Figure, Axes]:
@@ -102,17 +101,13 @@ def new_axes(height: float, wide: bool = False) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def make_plot(
-    figure: Figure,
-    *,
-    name: str,
-    title: str,
-    description: str,
-    columns: tuple[str, ...],
-    rows: Sequence[tuple[str, ...]],
-    caption: str = "",
-) -> Plot:
-    """Turn a figure into a plot for the page: no address, ids that are unique on the page, its colours and fonts."""
+def figure_svg(figure: Figure, name: str) -> Svg:
+    """Turn a figure into SVG for the page, without addresses, and with the page's colours and fonts.
+
+    Args:
+        figure: the figure.
+        name: precedes each id, so that ids are unique on the page.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     FigureCanvasSVG(figure)
@@ -131,16 +126,7 @@ def make_plot(
     svg = re.sub(r" ?font-family: [^;\"]*;?", "", svg)
     for variable, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    return Plot(
-        name=name,
-        title=title,
-        description=description,
-        svg=svg.strip(),
-        view_box=view_box[1] if view_box else "",
-        columns=columns,
-        rows=rows,
-        caption=caption,
-    )
+    return Svg(svg.strip(), view_box[1] if view_box else "")
 
 
 def colour_of(comparison: Comparison, role: str) -> str:
