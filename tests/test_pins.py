@@ -50,7 +50,7 @@ from rag_ft.ab import ABRetriever, ab_session
 from rag_ft.adapters import AdapterRecipe, train_adapter
 from rag_ft.dataset import ScoredPair, read_beir, write_beir
 from rag_ft.embedding import CachedEmbedding
-from rag_ft.feedback import Votes
+from rag_ft.feedback import ShownResults, Votes
 from rag_ft.generation import QuestionOptions
 
 PINS = Path(__file__).parent / "pins"
@@ -477,7 +477,8 @@ class Work:
         votes = Votes(file)
         votes.unpick(query, found[0].node_id)
         rankings = {"a": ["x", "y"], "b": ["y", "z"]}
-        votes.shown("q", "side-by-side", "user-0", "What is a claim?", order=["b", "a"], rankings=rankings)
+        results = ShownResults(order=["b", "a"], rankings=rankings)
+        votes.shown("q", "side-by-side", "user-0", "What is a claim?", results)
         votes.vote("q", "b")
         votes.pick("q", "y", "a")
         votes.failed("q", "a", "it broke off")
