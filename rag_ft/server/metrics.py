@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -22,28 +24,19 @@ class Metrics:
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        self.requests = Counter(
-            "rag_ft_requests", "Responses, by path and status.", ["path", "status"], registry=self._registry
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        self.requests = counter("rag_ft_requests", "Responses, by path and status.", ["path", "status"])
+        self.seconds = histogram(
+            "rag_ft_request_seconds", "Time from request to response.", ["path"], buckets=SECONDS_BUCKETS
         )
-        self.seconds = Histogram(
-            "rag_ft_request_seconds",
-            "Time from request to response.",
-            ["path"],
-            buckets=SECONDS_BUCKETS,
-            registry=self._registry,
-        )
-        self.texts = Counter("rag_ft_texts", "Embedded texts.", ["role"], registry=self._registry)
-        self.tokens = Counter("rag_ft_tokens", "Tokens that the model read.", ["role"], registry=self._registry)
-        self.batch_texts = Histogram(
-            "rag_ft_turn_texts", "Texts in a batch.", buckets=TEXTS_BUCKETS, registry=self._registry
-        )
-        self.batch_seconds = Histogram(
-            "rag_ft_turn_seconds", "Time to encode a batch.", buckets=SECONDS_BUCKETS, registry=self._registry
-        )
-        self.queued = Gauge("rag_ft_queued_texts", "Texts waiting for the model.", registry=self._registry)
+        self.texts = counter("rag_ft_texts", "Embedded texts.", ["role"])
+        self.tokens = counter("rag_ft_tokens", "Tokens that the model read.", ["role"])
+        self.batch_texts = histogram("rag_ft_turn_texts", "Texts in a batch.", buckets=TEXTS_BUCKETS)
+        self.batch_seconds = histogram("rag_ft_turn_seconds", "Time to encode a batch.", buckets=SECONDS_BUCKETS)
+        self.queued = Gauge("rag_ft_queued_texts", "Texts waiting for the model.", registry=registry)
 
     def observe_batch(self, texts: int, seconds: float) -> None:
         """Record a batch that the model encoded."""

@@ -1,4 +1,4 @@
-"""`rag-ft index`: documents, a dataset, or an app's own collection in; update, rollback and prune."""
+"""`rag-ft index` with documents, a dataset or an existing collection; update, rollback and prune."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def first(chroma: Path, name: str = "ours") -> str:
     return index.as_retriever(similarity_top_k=1).retrieve("How do I get my money back?")[0].text
 
 
-def test_documents_are_indexed_changed_and_taken_back(docs: Path, tmp_path: Path) -> None:
+def test_documents_are_indexed_changed_and_rolled_back(docs: Path, tmp_path: Path) -> None:
     chroma = tmp_path / "chroma"
     place = ("--chroma", chroma, "--collection", "ours")
     assert "3 passages" in run(docs, "--model", "local", *place)
@@ -65,7 +65,7 @@ def test_documents_are_indexed_changed_and_taken_back(docs: Path, tmp_path: Path
         (["chroma:nowhere", "--model", "local"], "PATH_OR_URL:COLLECTION"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_wrong_arguments_are_one_clear_line(arguments: list[str], said: str, tmp_path: Path) -> None:
     place = ["--chroma", str(tmp_path / "chroma"), "--collection", "ours"]
     result = CliRunner().invoke(app, ["index", *arguments, *place])
     assert isinstance(result.exception, InputError), result.output

@@ -1,4 +1,4 @@
-"""`rag-ft serve` as a process: its address, its log, its end; and what it refuses to start with."""
+"""`rag-ft serve` as a process: its address, log and shutdown, and wrong arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "the-text-that-nobody-may-log"
 PROGRAM = "from rag_ft.cli import main; main()"
 
 
-def test_it_serves_logs_and_ends_what_is_under_way() -> None:
+def test_it_serves_logs_and_finishes_requests_in_progress() -> None:
     command = [sys.executable, "-c", PROGRAM, "serve", "local", "--name", "acme", "--port", "0", "--dimension", "128"]
     process = subprocess.Popen(
         command,
@@ -71,7 +71,7 @@ def test_other_machines_need_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     check_host("127.0.0.1", has_key=False)
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_a_taken_port_is_an_error_that_names_it() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -89,7 +89,7 @@ def test_a_port_that_is_taken_is_named() -> None:
         (["serve", "local", "--port", "0", "--host", "no.such.host.invalid"], "RAG_FT_API_KEY is not set"),
     ],
 )
-def test_what_cannot_be_served_is_named(arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_start_is_one_clear_error(arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAG_FT_API_KEY", raising=False)
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, InputError)

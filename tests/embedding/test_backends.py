@@ -1,4 +1,4 @@
-"""ONNX and OpenVINO beside the weights: the same vectors, nearly; never those of other weights."""
+"""ONNX and OpenVINO exports: nearly the same vectors, and never those of other weights."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_export_gives_the_vectors_of_its_model(model: Path, backend: str, int
 
 @INSTALLED["onnx"]
 @pytest.mark.slow
-def test_an_index_takes_the_questions_of_an_export(model: Path, tmp_path: Path) -> None:
+def test_an_index_takes_queries_of_an_export(model: Path, tmp_path: Path) -> None:
     from llama_index.core.schema import TextNode
 
     if not exported_file(model, "onnx", False).exists():
@@ -81,7 +81,7 @@ def test_an_export_of_other_weights_is_refused(model: Path, tmp_path: Path) -> N
         FineTunedEmbedding.load(folder, backend="onnx")
 
 
-def test_what_is_not_there_names_its_command(model: Path, tmp_path: Path) -> None:
+def test_a_missing_export_is_an_error_with_its_command(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--backend onnx --int8"):
         FineTunedEmbedding.load(model, backend="onnx", int8=True)
     with pytest.raises(InputError, match="int8 needs the backend"):
@@ -103,7 +103,7 @@ def test_openvino_in_8_bits_points_to_onnx(model: Path) -> None:
 
 @INSTALLED["onnx"]
 @pytest.mark.slow
-def test_the_command_says_what_int8_costs(model: Path, dataset: QADataset, tmp_path: Path) -> None:
+def test_the_command_shows_the_quality_cost_of_int8(model: Path, dataset: QADataset, tmp_path: Path) -> None:
     data = write_beir(dataset, tmp_path / "data")
     result = CliRunner().invoke(app, ["export", str(model), "--int8", "--dataset", str(data), "--quiet"])
     assert result.exit_code == 0, (result.output, result.exception)

@@ -19,10 +19,10 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 
 from rag_ft import FineTunedEmbedding, InputError
 from rag_ft.embedding import ModelSpec
+from rag_ft.embedding.cards import model_card
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import LOCAL_NAME, load_sentence_transformer, local_model_folder
 from rag_ft.embedding.marked_vector import mark_of
-from rag_ft.embedding.cards import model_card
 from rag_ft.embedding.prefixes import family_prefixes, prefixes_for
 from rag_ft.embedding.saving import save_model
 
@@ -35,7 +35,7 @@ def similarity(first: list[float], second: list[float]) -> float:
 
 @pytest.fixture(scope="module")
 def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with both prefixes in it."""
+    """A model folder with both prefixes."""
     folder = tmp_path_factory.mktemp("models") / "prefixed"
     model = load_sentence_transformer("local", query_prefix="question: ", passage_prefix="passage: ")
     save_model(model, folder, "local")
@@ -97,7 +97,7 @@ def test_it_can_be_pickled(prefixed: Path) -> None:
     assert similarity(again.get_query_embedding(TEXT), embedding.get_query_embedding(TEXT)) > 0.9999
 
 
-def test_llama_index_hears_of_each_embedding(prefixed: Path) -> None:
+def test_llama_index_gets_an_event_for_each_embedding(prefixed: Path) -> None:
     heard: list[str] = []
 
     class Listener(BaseEventHandler):
@@ -131,7 +131,7 @@ def test_a_cache_that_would_mix_roles_is_refused(prefixed: Path) -> None:
         FineTunedEmbedding(model_name=str(prefixed), embeddings_cache=SimpleKVStore())
 
 
-def test_bfloat16_changes_vectors_hardly() -> None:
+def test_bfloat16_hardly_changes_vectors() -> None:
     model = load_sentence_transformer("local")
     texts = [TEXT, TEXT * 20]
     exact, fast = encode(model, texts, "document", precision="fp32"), encode(model, texts, "document", precision="auto")
@@ -206,7 +206,7 @@ def test_the_card_shows_how_to_use_the_model_without_rag_ft(prefixed: Path) -> N
             assert similarity(names["queries"][0], query) > 0.9999  # type: ignore[index]
 
 
-def test_the_card_says_how_the_model_was_trained_and_judged(prefixed: Path) -> None:
+def test_the_card_describes_the_training_and_its_scores(prefixed: Path) -> None:
     training = {
         "pairs": 40, "seconds": 60.0, "question_styles": {}, "dev_questions": 30, "dev_makings": {"other": 30},
         "dev_ndcg@10": {"base": 0.5, "share 0.5": 0.6}, "gain": {"mean": 0.1, "ci95": [0.02, 0.18]}, "share": 0.5,
@@ -246,7 +246,7 @@ def test_vectors_are_cut_and_have_length_one(prefixed: Path) -> None:
         FineTunedEmbedding.load(prefixed, dimension=400)
 
 
-def test_a_vector_says_what_made_it(prefixed: Path) -> None:
+def test_each_vector_carries_its_contract(prefixed: Path) -> None:
     embedding = FineTunedEmbedding.load(prefixed)
     made = [
         embedding.get_query_embedding(TEXT),
@@ -285,7 +285,7 @@ def test_several_processes_share_a_long_list(prefixed: Path) -> None:
         assert similarity(one, other) > 0.999
 
 
-def test_a_memory_that_is_too_small_gets_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_shrink_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_sentence_transformer("local", max_length=32)
     texts = [f"Form {number} " + "is signed " * (number % 5) for number in range(37)]
     expected = encode(model, texts, "document")
@@ -303,7 +303,7 @@ def test_a_memory_that_is_too_small_gets_smaller_batches(monkeypatch: pytest.Mon
     assert sum(size for size in sizes if size <= 5) == len(texts)
 
 
-def test_a_device_that_is_not_there_is_named(prefixed: Path) -> None:
+def test_a_missing_device_is_an_error_that_names_it(prefixed: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(InputError, match=r"--device 'cuda' is not there"):
@@ -312,7 +312,7 @@ def test_a_device_that_is_not_there_is_named(prefixed: Path) -> None:
         load_sentence_transformer("local", device="gpu")
 
 
-def test_weights_of_16_bits_are_read_in_what_the_processor_computes(tmp_path: Path) -> None:
+def test_16_bit_weights_are_converted_to_what_the_processor_computes(tmp_path: Path) -> None:
     model = load_sentence_transformer("local")
     model.half().save(str(tmp_path / "half"))
     loaded = load_sentence_transformer(str(tmp_path / "half"), device="cpu")

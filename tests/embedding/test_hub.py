@@ -1,4 +1,4 @@
-"""A model folder goes to a hub: a small server that speaks its protocol takes it."""
+"""Uploading a model folder to a hub, played by a small server with its protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rag_ft.embedding.saving import save_model
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Makes repositories and takes commits; large files it holds already."""
+    """Creates repositories and accepts commits; it claims to have large files already."""
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -97,7 +97,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_model_goes_with_its_card_and_contract(hub: HubServer, folder: Path) -> None:
+def test_a_model_is_uploaded_with_its_card_and_contract(hub: HubServer, folder: Path) -> None:
     address = push_to_hub(folder, "acme/model", token="hf_right", endpoint=hub.address)
     assert address.endswith("/commit/1")
     assert hub.created is not None
@@ -111,7 +111,7 @@ def test_a_refusal_is_one_line_without_the_key(hub: HubServer, folder: Path) -> 
     assert "\n" not in str(refused.value)
 
 
-def test_what_is_no_model_or_no_name_is_refused(hub: HubServer, folder: Path, tmp_path: Path) -> None:
+def test_a_wrong_folder_or_name_is_refused(hub: HubServer, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no model"):
         push_to_hub(tmp_path, "acme/model", token="hf_right", endpoint=hub.address)
     with pytest.raises(InputError, match="OWNER/NAME"):

@@ -1,4 +1,4 @@
-"""Vectors on the disk: what is put is found, by several processes, within a size, and after any kill."""
+"""The vector cache: stored vectors are found by several processes, within a maximum size, and after a kill."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ vectors_of_any_kind = st.dictionaries(
 
 
 class Counting(BaseEmbedding):
-    """Vectors of words; it counts what it was asked, and has a prefix for queries."""
+    """Embeds by words, records its texts, and has a query prefix."""
 
     query_instruction: str = ""
     _version: int = PrivateAttr(default=0)
@@ -58,7 +58,7 @@ class Counting(BaseEmbedding):
 
 @settings(max_examples=30, deadline=None)
 @given(first=vectors_of_any_kind, second=vectors_of_any_kind)
-def test_what_was_put_last_is_found(first: dict, second: dict, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_last_stored_vectors_are_found(first: dict, second: dict, tmp_path_factory: pytest.TempPathFactory) -> None:
     cache = VectorCache(tmp_path_factory.mktemp("cache") / "vectors.sqlite")
     cache.put(first)
     cache.put(second)
@@ -85,7 +85,7 @@ def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
     assert all(vector[0] == int(key.split()[1]) for key, vector in found.items())
 
 
-def test_what_put_returned_for_is_there_after_a_kill(tmp_path: Path) -> None:
+def test_stored_vectors_survive_a_kill(tmp_path: Path) -> None:
     file = tmp_path / "vectors.sqlite"
     program = (
         "import sys, numpy as np; from rag_ft.embedding import VectorCache; cache = VectorCache(sys.argv[1])\n"
@@ -100,7 +100,7 @@ def test_what_put_returned_for_is_there_after_a_kill(tmp_path: Path) -> None:
     assert set(VectorCache(file).get([str(n).encode() for n in said])) == {str(n).encode() for n in said}
 
 
-def test_the_least_recently_used_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_vectors_are_evicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rag_ft.embedding.vector_cache.USE_RESOLUTION", 0.0)
     cache = VectorCache(tmp_path / "vectors.sqlite", max_bytes=400_000)
     for n in range(100):
@@ -116,7 +116,7 @@ def test_the_least_recently_used_go(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert cache.path.stat().st_size <= 450_000
 
 
-def test_files_that_are_none_are_one_clear_line(tmp_path: Path) -> None:
+def test_a_wrong_file_is_one_clear_line(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("No database. " * 200)
     with pytest.raises(InputError, match=r"notes\.txt is no cache of vectors"):
@@ -130,7 +130,7 @@ def test_files_that_are_none_are_one_clear_line(tmp_path: Path) -> None:
         VectorCache(file, max_bytes=0)
 
 
-def test_rows_that_hold_no_vector_are_passed_over(tmp_path: Path) -> None:
+def test_damaged_rows_are_skipped(tmp_path: Path) -> None:
     cache = VectorCache(tmp_path / "vectors.sqlite")
     cache.put({b"good": np.ones(4), b"short": np.ones(4), b"text": np.ones(4), b"nan": np.ones(4)})
     cache.close()
@@ -194,7 +194,7 @@ def test_estimates_count_only_what_is_missing(tmp_path: Path) -> None:
     assert EmbeddingClient(MockEmbedding(embed_dim=4)).estimate(["a"], ["b"]).dollars == 0.0
 
 
-def test_it_is_pickled_as_the_name_of_its_file(tmp_path: Path) -> None:
+def test_a_pickle_holds_the_path_of_the_cache(tmp_path: Path) -> None:
     cached = CachedEmbedding(Counting(model_name="words"), tmp_path / "vectors.sqlite")
     vector = cached.get_text_embedding("a lantern")
     again = pickle.loads(pickle.dumps(cached))
@@ -203,7 +203,7 @@ def test_it_is_pickled_as_the_name_of_its_file(tmp_path: Path) -> None:
     assert CachedEmbedding.from_dict(cached.to_dict(), embed_model=cached.embed_model).cache_path == cached.cache_path
 
 
-def test_versions_of_a_model_are_told_by_what_it_makes(tmp_path: Path) -> None:
+def test_a_model_whose_vectors_change_gets_a_new_version(tmp_path: Path) -> None:
     cache = VectorCache(tmp_path / "vectors.sqlite")
     draw = np.random.default_rng(0)
     probe = draw.normal(size=64)

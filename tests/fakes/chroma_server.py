@@ -1,4 +1,4 @@
-"""A real Chroma server for tests, and a gate before it that asks for a token."""
+"""A real Chroma server for tests, and a proxy in front of it that requires a token."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PROGRAM = "import sys; from chromadb.cli.cli import app; sys.exit(app())"
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def start_server(folder: Path, port: int) -> subprocess.Popen:
-    """`chroma run` over a folder, once it listens."""
+    """Start `chroma run` over a folder and wait until it listens."""
     server = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "run", "--path", str(folder), "--port", str(port)],
         stdout=subprocess.DEVNULL,
@@ -40,7 +40,7 @@ def start_server(folder: Path, port: int) -> subprocess.Popen:
 
 @contextmanager
 def chroma_server(folder: Path) -> Iterator[str]:
-    """Run `chroma run` over a folder; its address."""
+    """Run `chroma run` over a folder, and yield its address."""
     port = free_port()
     server = start_server(folder, port)
     try:
@@ -51,8 +51,8 @@ def chroma_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def gate(address: str, token: str) -> Iterator[str]:
-    """A reverse proxy that lets pass what carries a bearer token, as people put before a Chroma server."""
+def token_proxy(address: str, token: str) -> Iterator[str]:
+    """Run a reverse proxy in front of a Chroma server that requires a bearer token, and yield its address."""
     host = address.removeprefix("http://")
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Embeddings that cost nothing."""
+"""Cheap embeddings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 
 
 class Hashed(BaseEmbedding):
-    """Vectors that cost nothing but a little time, and depend on the words alone."""
+    """Makes cheap vectors that depend on the text only, and takes a little time."""
 
     @classmethod
     def class_name(cls) -> str:

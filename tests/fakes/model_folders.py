@@ -1,4 +1,4 @@
-"""Model folders as older programs left them."""
+"""Model folders as older programs wrote them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Chroma-backed index: built beside and swapped, of one model alone, and what LlamaIndex does on it."""
+"""The Chroma-backed index: rebuilds and swaps, one model per index, and LlamaIndex on top of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import ClassVar
 import chromadb
 import numpy as np
 import pytest
-from fakes.chroma_server import chroma_server, gate
+from fakes.chroma_server import chroma_server, token_proxy
 from llama_index.core import Document, MockEmbedding, Settings, SimpleDirectoryReader, StorageContext, VectorStoreIndex
 from llama_index.core.indices.query.query_transform import HyDEQueryTransform
 from llama_index.core.ingestion import IngestionPipeline
@@ -42,7 +42,7 @@ QUESTION = "How do I get my money back for a claim?"
 
 
 class CountingEmbedding(FineTunedEmbedding):
-    """Remembers the passages that it was asked for."""
+    """Records the passages that it embeds."""
 
     asked: ClassVar[list[str]] = []
 
@@ -58,7 +58,7 @@ def embedding() -> FineTunedEmbedding:
 
 @pytest.fixture(scope="module")
 def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder whose queries have a prefix."""
+    """A model folder with a query prefix."""
     folder = tmp_path_factory.mktemp("models") / "prefixed"
     save_model(load_sentence_transformer("local", query_prefix="question: "), folder, "local")
     return folder
@@ -66,7 +66,7 @@ def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of the same dimension with other weights."""
+    """A model folder of the same dimension with other weights."""
     folder = tmp_path_factory.mktemp("models") / "other"
     model = load_sentence_transformer("local")
     for name, weight in model.named_parameters():
@@ -84,7 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["embedded", "server"])
 def chroma(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An embedded folder, and a real Chroma server."""
+    """A Chroma folder, and a real Chroma server."""
     return str(tmp_path / "chroma") if request.param == "embedded" else str(request.getfixturevalue("server"))
 
 
@@ -108,7 +108,7 @@ def content(where: str | Path, name: str) -> dict[str, tuple[str, str]]:
     }
 
 
-def test_an_index_is_built_opened_and_asked(chroma: str, embedding: FineTunedEmbedding) -> None:
+def test_an_index_is_built_opened_and_searched(chroma: str, embedding: FineTunedEmbedding) -> None:
     built = rebuild_index(nodes(), embedding, chroma, "asked")
     opened = open_index(embedding, chroma, "asked")
     for index in (built, opened):
@@ -117,9 +117,7 @@ def test_an_index_is_built_opened_and_asked(chroma: str, embedding: FineTunedEmb
         assert found[0].node_id == "claims"
 
 
-def test_a_rebuild_reaches_whoever_has_the_index_open_and_can_be_taken_back(
-    chroma: str, embedding: FineTunedEmbedding
-) -> None:
+def test_open_indexes_follow_a_rebuild_and_it_can_be_rolled_back(chroma: str, embedding: FineTunedEmbedding) -> None:
     reader = rebuild_index(nodes(), embedding, chroma, "swapped")
     before = content(chroma, "swapped")
     rebuild_index(nodes({"claims": "Claims are paid in May.", "new": "A Kittiwake is a bird."}), embedding, chroma,
@@ -139,9 +137,7 @@ def _only_one(chroma: str, embedding: FineTunedEmbedding) -> str:
     return "only-one"
 
 
-def test_prune_removes_what_was_read_before_and_readers_find_the_new_one(
-    chroma: str, embedding: FineTunedEmbedding
-) -> None:
+def test_prune_deletes_old_collections_and_readers_find_the_new_one(chroma: str, embedding: FineTunedEmbedding) -> None:
     reader = rebuild_index(nodes(), embedding, chroma, "pruned")
     rebuild_index(nodes({"new": "A Kittiwake is a bird."}), embedding, chroma, "pruned")
     assert prune_index(chroma, "pruned") == [], "somebody may still read it"
@@ -150,7 +146,7 @@ def test_prune_removes_what_was_read_before_and_readers_find_the_new_one(
     assert first(reader) == "new"
 
 
-def test_only_what_is_new_is_embedded(chroma: str) -> None:
+def test_only_new_texts_are_embedded(chroma: str) -> None:
     counting = CountingEmbedding.load("local")
     rebuild_index(nodes(), counting, chroma, "incremental")
     changed = TEXTS | {"leave": "Leave is booked in a new tool.", "gate": "The gate is shut at night."}
@@ -166,7 +162,7 @@ def test_only_what_is_new_is_embedded(chroma: str) -> None:
     assert content(chroma, "incremental") == content(chroma, "at-once")
 
 
-def test_nodes_of_new_ids_and_old_words_keep_their_vectors(tmp_path: Path) -> None:
+def test_nodes_with_new_ids_and_old_texts_keep_their_vectors(tmp_path: Path) -> None:
     counting = CountingEmbedding.load("local")
     rebuild_index(nodes(), counting, tmp_path, "acme")
     counting.asked.clear()
@@ -191,7 +187,7 @@ def test_an_update_of_some_documents_leaves_the_others_alone(tmp_path: Path, emb
     assert {node.node.ref_doc_id for node in found} == set(TEXTS)
 
 
-def test_the_contract_stands_beside_the_vectors(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
+def test_the_contract_is_stored_beside_the_vectors(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
     index = rebuild_index(nodes(), embedding, tmp_path / "chroma", "acme")
     collection = index.vector_store.client
     assert collection.configuration["hnsw"]["space"] == "cosine"
@@ -215,7 +211,7 @@ def test_a_model_without_its_query_prefix_is_refused(tmp_path: Path, prefixed: P
             index.as_retriever(embed_model=embed_model).retrieve(QUESTION)
 
 
-def test_vectors_of_another_model_are_refused_when_opened_inserted_and_asked(
+def test_another_model_is_refused_at_opening_insert_and_query(
     tmp_path: Path, embedding: FineTunedEmbedding, other_weights: Path
 ) -> None:
     index = rebuild_index(nodes(), embedding, tmp_path, "acme")
@@ -236,7 +232,7 @@ def test_vectors_of_another_model_are_refused_when_opened_inserted_and_asked(
     assert index.vector_store.client.count() == 3
 
 
-def test_an_index_under_another_model_takes_the_name_over(
+def test_a_rebuild_with_another_model_takes_over_the_name(
     tmp_path: Path, embedding: FineTunedEmbedding, other_weights: Path
 ) -> None:
     reader = rebuild_index(nodes(), embedding, tmp_path, "acme")
@@ -254,7 +250,7 @@ def test_an_index_under_another_model_takes_the_name_over(
             first(reader)
 
 
-def test_vectors_kept_from_before_are_not_used(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
+def test_vectors_in_nodes_are_not_used(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
     stale = nodes()
     for node in stale:
         node.embedding = [0.0] * 383 + [1.0]
@@ -269,7 +265,7 @@ def test_vectors_kept_from_before_are_not_used(tmp_path: Path, embedding: FineTu
         index.insert_nodes(stale)
 
 
-def test_llama_index_works_on_it(chroma: str, embedding: FineTunedEmbedding) -> None:
+def test_llama_index_features_work_on_the_index(chroma: str, embedding: FineTunedEmbedding) -> None:
     index = rebuild_index(nodes(), embedding, chroma, "native")
     index.insert_nodes([TextNode(id_="gulls", text="Gulls steal sandwiches.", metadata={"area": "birds"})])
     assert first(index, "What do gulls take?") == "gulls"
@@ -289,7 +285,7 @@ def test_llama_index_works_on_it(chroma: str, embedding: FineTunedEmbedding) -> 
     assert {node.node_id for node in index.vector_store.get_nodes(None)} == {"claims", "badges"}
 
 
-def test_an_ingestion_pipeline_writes_into_it(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
+def test_an_ingestion_pipeline_writes_into_the_index(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
     index = rebuild_index(nodes(), embedding, tmp_path, "acme")
     pipeline = IngestionPipeline(
         transformations=[SentenceSplitter(chunk_size=64, chunk_overlap=0), embedding], vector_store=index.vector_store
@@ -357,7 +353,7 @@ def test_another_vector_store_can_be_given(embedding: FineTunedEmbedding) -> Non
     assert set(store.data.embedding_dict) == set(TEXTS)
 
 
-def test_what_an_app_has_is_a_source(chroma: str, embedding: FineTunedEmbedding, tmp_path: Path) -> None:
+def test_an_existing_collection_is_a_source(chroma: str, embedding: FineTunedEmbedding, tmp_path: Path) -> None:
     client = open_chroma(chroma)
     store = ChromaVectorStore(client.create_collection("legacy", embedding_function=None))
     old = [TextNode(id_=key, text=text, metadata={"area": key}) for key, text in TEXTS.items()]
@@ -383,12 +379,12 @@ def test_what_an_app_has_is_a_source(chroma: str, embedding: FineTunedEmbedding,
 
 
 @pytest.mark.parametrize("source", ["chroma:nowhere", "chroma:http://127.0.0.1", "chroma::x"])
-def test_a_source_that_names_no_collection(source: str) -> None:
+def test_a_source_without_a_collection_is_an_error(source: str) -> None:
     with pytest.raises(InputError, match="PATH_OR_URL:COLLECTION"):
         nodes_from_chroma(source)
 
 
-def test_a_source_that_is_not_there(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
+def test_a_missing_source_is_an_error(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
     rebuild_index(nodes(), embedding, tmp_path, "acme")
     with pytest.raises(InputError, match=r"no collection other \(collections: acme-"):
         nodes_from_chroma(f"chroma:{tmp_path}:other")
@@ -396,9 +392,7 @@ def test_a_source_that_is_not_there(tmp_path: Path, embedding: FineTunedEmbeddin
         nodes_from_chroma(f"chroma:{tmp_path / 'none'}:other")
 
 
-def test_an_index_that_was_never_built_is_named_with_those_that_are(
-    tmp_path: Path, embedding: FineTunedEmbedding
-) -> None:
+def test_a_missing_index_is_an_error_that_lists_the_others(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
     rebuild_index(nodes(), embedding, tmp_path, "acme")
     with pytest.raises(InputError, match=r"no index other \(indexes: acme\)"):
         open_index(embedding, tmp_path, "other")
@@ -410,7 +404,7 @@ def test_an_index_that_was_never_built_is_named_with_those_that_are(
         LiveChromaStore("other", open_chroma(tmp_path))
 
 
-def test_no_node_is_an_error_and_leaves_what_was_there(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
+def test_an_empty_build_is_an_error_and_keeps_the_old_index(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
     with pytest.raises(InputError, match="no node"):
         rebuild_index([], embedding, tmp_path)
     rebuild_index(nodes(), embedding, tmp_path)
@@ -433,7 +427,7 @@ def test_one_builder_at_a_time(chroma: str, embedding: FineTunedEmbedding) -> No
     assert first(rebuild_index(nodes(), embedding, chroma, "locked")) == "claims"
 
 
-def test_an_embedding_that_fails_leaves_what_was_there_and_the_next_build_goes_on(
+def test_a_failed_embedding_keeps_the_old_index_and_the_next_build_continues(
     chroma: str, embedding: FineTunedEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rag_ft.index.fill.WINDOW", 2)
@@ -488,10 +482,10 @@ def test_readers_never_see_an_error_while_it_is_rebuilt(tmp_path: Path, embeddin
     assert set(seen) == {2}
 
 
-def test_a_server_behind_a_gate_takes_the_token_from_the_environment(
+def test_a_server_behind_a_proxy_takes_the_token_from_the_environment(
     server: str, embedding: FineTunedEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with gate(server, "a-secret-token-1234") as address:
+    with token_proxy(server, "a-secret-token-1234") as address:
         with pytest.raises(OutsideError, match="check the key") as refused:
             open_chroma(address)
         assert "a-secret-token-1234" not in str(refused.value)
@@ -499,7 +493,7 @@ def test_a_server_behind_a_gate_takes_the_token_from_the_environment(
         assert first(rebuild_index(nodes(), embedding, address, "gated")) == "claims"
 
 
-def test_tenant_and_database_stand_behind_the_address(server: str, embedding: FineTunedEmbedding) -> None:
+def test_tenant_and_database_follow_the_address(server: str, embedding: FineTunedEmbedding) -> None:
     host, port = server.removeprefix("http://").split(":")
     admin = chromadb.HttpClient(host=host, port=int(port))
     admin._admin_client.create_database("second")
@@ -524,7 +518,7 @@ def test_an_update_with_no_node_deletes_nothing(tmp_path: Path, embedding: FineT
 
 
 class Renamed(MockEmbedding):
-    """An API that serves other weights under one name."""
+    """Stands for an API that serves other weights under the same name."""
 
     turned: float = 0.0
 
@@ -532,7 +526,7 @@ class Renamed(MockEmbedding):
         return [1.0, self.turned * len(text), *([0.5] * 6)]
 
 
-def test_other_weights_under_one_name_are_found_out(tmp_path: Path) -> None:
+def test_other_weights_under_one_name_are_detected(tmp_path: Path) -> None:
     before, after = Renamed(embed_dim=8), Renamed(embed_dim=8, turned=1.0)
     rebuild_index(nodes(), before, tmp_path, "acme")
     for act in (update_index, lambda *given: open_index(*given[1:])):
@@ -543,7 +537,9 @@ def test_other_weights_under_one_name_are_found_out(tmp_path: Path) -> None:
     assert (stored[:, 1] > 1).all(), "no vector of before was taken"
 
 
-def test_a_lock_of_a_process_that_had_this_number_before_is_dead(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
+def test_a_lock_of_an_earlier_process_with_the_same_number_is_dead(
+    tmp_path: Path, embedding: FineTunedEmbedding
+) -> None:
     client = open_chroma(tmp_path)
     lock = BuildLock(client, "acme")
     lock.acquire()
@@ -561,7 +557,7 @@ def test_collections_of_others_are_left_alone(tmp_path: Path, embedding: FineTun
     assert open_chroma(tmp_path).get_collection("acme-1718035200-1").count() == 0
 
 
-def test_metadata_that_is_gone_is_gone(chroma: str, embedding: FineTunedEmbedding) -> None:
+def test_removed_metadata_is_deleted(chroma: str, embedding: FineTunedEmbedding) -> None:
     index = rebuild_index([TextNode(id_="a", text="Public.", metadata={"public": True})], embedding, chroma, "gone")
     index.insert_nodes([TextNode(id_="a", text="Public.", metadata={"secret": True})])
     assert not index.vector_store.client.get(where={"public": True})["ids"]
@@ -569,7 +565,7 @@ def test_metadata_that_is_gone_is_gone(chroma: str, embedding: FineTunedEmbeddin
     assert not index.vector_store.client.get(where={"secret": True})["ids"]
 
 
-def test_nodes_are_deleted_by_their_metadata_and_all_at_once(chroma: str, embedding: FineTunedEmbedding) -> None:
+def test_nodes_are_deleted_by_metadata_and_all_together(chroma: str, embedding: FineTunedEmbedding) -> None:
     store = rebuild_index(nodes(), embedding, chroma, "deleted").vector_store
     store.delete_nodes(filters=MetadataFilters(filters=[MetadataFilter(key="area", value="leave")]))
     store.delete_nodes(filters=MetadataFilters(filters=[MetadataFilter(key="area", value="nothing")]))
@@ -586,9 +582,7 @@ def test_a_collection_that_lost_its_contract_is_refused(tmp_path: Path, embeddin
         open_index(embedding, tmp_path, "acme")
 
 
-def test_a_vector_without_its_words_is_refused_where_nobody_knows_it(
-    tmp_path: Path, embedding: FineTunedEmbedding
-) -> None:
+def test_an_unknown_vector_without_its_text_is_refused(tmp_path: Path, embedding: FineTunedEmbedding) -> None:
     index = rebuild_index(nodes(), embedding, tmp_path, "acme")
     unknown = VectorStoreQuery(query_embedding=[0.1] * 384, similarity_top_k=1)
     with pytest.raises(ContractError, match="without its words"):
@@ -608,7 +602,7 @@ def test_a_stale_vector_is_found_among_many_fresh_ones(tmp_path: Path, embedding
     assert index.vector_store.client.count() == 33
 
 
-def test_a_text_that_stands_there_many_times_is_embedded_once(tmp_path: Path) -> None:
+def test_a_repeated_text_is_embedded_once(tmp_path: Path) -> None:
     counting = CountingEmbedding.load("local")
     repeated = [TextNode(id_=f"r{n}", text="The footer of every page.") for n in range(40)]
     single = [TextNode(id_=f"s{n}", text=f"Page {n}.") for n in range(5)]

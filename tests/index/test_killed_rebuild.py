@@ -1,4 +1,4 @@
-"""A rebuild that is killed at random moments while four readers ask: no error, nothing empty, and the same index."""
+"""Rebuilds killed at random moments under four readers: no error, no empty result, and the same index in the end."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def reading_process(chroma: str, done: multiprocessing.Event, results: multiproc
 
 @contextmanager
 def four_readers(chroma: str) -> Iterator[list[tuple[int, list[str]]]]:
-    """Threads on an embedded folder, processes on a server; (queries, what went wrong) of each afterwards."""
+    """Read in threads on a folder or processes on a server; yield a list that gets (queries, failures) of each reader."""
     found: list[tuple[int, list[str]]] = []
     if chroma.startswith("http"):
         context = multiprocessing.get_context("spawn")
@@ -114,7 +114,7 @@ def four_readers(chroma: str) -> Iterator[list[tuple[int, list[str]]]]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["embedded", "server"])
-def test_a_rebuild_killed_at_twenty_moments_shows_nothing_of_it(kind: str, tmp_path: Path) -> None:
+def test_readers_notice_nothing_of_a_rebuild_killed_twenty_times(kind: str, tmp_path: Path) -> None:
     if kind == "server":
         with chroma_server(tmp_path / "server") as address:
             _kill_twenty_times(address)
@@ -156,7 +156,7 @@ def _kill_twenty_times(chroma: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedded", "server"])
-def test_of_two_builders_at_once_one_wins_and_the_other_says_so(kind: str, tmp_path: Path) -> None:
+def test_of_two_concurrent_builds_one_wins_and_the_other_fails_clearly(kind: str, tmp_path: Path) -> None:
     def race(chroma: str) -> None:
         rebuild_index(passages("old"), Hashed(model_name="hashed"), chroma, "acme")
         builders = [start_build(chroma, version) for version in ("one", "two")]
@@ -177,8 +177,8 @@ def test_of_two_builders_at_once_one_wins_and_the_other_says_so(kind: str, tmp_p
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_in_a_rebuild_loses_nothing(tmp_path: Path) -> None:
-    """The app goes on with the old collection as soon as the server is back, and the same build goes on."""
+def test_a_server_killed_during_a_rebuild_loses_nothing(tmp_path: Path) -> None:
+    """When the server is back, the app reads the old collection, and the same build continues."""
     port = free_port()
     address, model = f"http://127.0.0.1:{port}", Hashed(model_name="hashed")
     server = start_server(tmp_path / "server", port)

@@ -1,4 +1,4 @@
-"""The embeddings protocol without a server: requests, answers, limits."""
+"""The embeddings protocol without a server: requests, responses and limits."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def outcome(asked: dict[str, Any]) -> EmbeddingRequest | ApiError:
         },
     )
 )
-def test_whatever_is_asked_is_taken_within_the_limits_or_refused_with_a_reason(asked: dict[str, Any]) -> None:
+def test_any_request_is_accepted_within_the_limits_or_refused_with_a_reason(asked: dict[str, Any]) -> None:
     found = outcome(asked)
     if isinstance(found, ApiError):
         assert found.status in (400, 404)
@@ -64,13 +64,13 @@ def test_whatever_is_asked_is_taken_within_the_limits_or_refused_with_a_reason(a
 
 
 @given(st.binary(max_size=200))
-def test_bytes_that_are_no_request_are_refused(body: bytes) -> None:
+def test_invalid_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         parse_request(body, NAMES, DIMENSIONS, LIMITS)
     assert caught.value.status == 400
 
 
-def test_nesting_that_no_parser_takes_is_refused() -> None:
+def test_deep_nesting_is_refused() -> None:
     with pytest.raises(ApiError):
         parse_request(b"[" * 200_000, NAMES, DIMENSIONS, LIMITS)
 
@@ -115,7 +115,7 @@ def test_the_role_follows_from_the_name_or_the_input_type(model: str, input_type
     ],
     ids=lambda value: "" if isinstance(value, dict | int) or value is None else None,
 )
-def test_a_refusal_names_the_parameter_and_the_mend(asked: dict[str, Any], status: int, param: str, says: str) -> None:
+def test_an_error_names_the_parameter_and_the_fix(asked: dict[str, Any], status: int, param: str, says: str) -> None:
     with pytest.raises(ApiError, match=says) as caught:
         parse(**asked)
     assert (caught.value.status, caught.value.param) == (status, param)
@@ -130,7 +130,7 @@ def test_a_model_that_was_not_trained_for_it_gives_one_dimension() -> None:
     st.lists(st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3), min_size=1, max_size=150),
     st.integers(0, 10_000),
 )
-def test_base64_and_float_say_the_same(rows: list[list[float]], tokens: int) -> None:
+def test_base64_and_float_encode_the_same_vectors(rows: list[list[float]], tokens: int) -> None:
     vectors = np.asarray(rows, dtype=np.float32)
     answers = {}
     for encoding in ("float", "base64"):
@@ -143,7 +143,7 @@ def test_base64_and_float_say_the_same(rows: list[list[float]], tokens: int) -> 
         assert np.frombuffer(base64.b64decode(packed["embedding"]), "<f4").tolist() == vectors[place].tolist()
 
 
-def test_a_caller_over_the_rate_waits_and_others_do_not() -> None:
+def test_only_a_caller_over_the_rate_waits() -> None:
     now = 0.0
     limit = RateLimit(120, clock=lambda: now)
     assert [limit.seconds_to_wait("one") for _ in range(4)] == [0, 0, 0, 1]

@@ -1,4 +1,4 @@
-"""The embeddings server over real HTTP: the clients that people have, wrong callers, many callers."""
+"""The embeddings server over real HTTP: common clients, wrong requests and many callers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from llama_index.core.schema import TextNode
 from llama_index.embeddings.openai import OpenAIEmbedding
 
 from rag_ft import FineTunedEmbedding
-from rag_ft.embedding import ModelSpec
-from rag_ft.embedding import AdapterEmbedding
+from rag_ft.embedding import AdapterEmbedding, ModelSpec
 from rag_ft.embedding.adapter_maps import make_map
 from rag_ft.embedding.adapter_saving import save_adapter
 from rag_ft.embedding.identity import probe
@@ -39,7 +38,7 @@ LIMITS = Limits(texts=150, queued_texts=150, body_bytes=2**20, body_seconds=1)
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> FineTunedEmbedding:
-    """The model that is served, with both prefixes; it reads little, to be fast."""
+    """The served model, with both prefixes and a short maximum length for speed."""
     folder = prefixed_model(tmp_path_factory.mktemp("models") / "acme")
     return FineTunedEmbedding.load(ModelSpec(name=folder, max_length=64), precision="fp32")
 
@@ -78,7 +77,7 @@ def counted(raw: httpx.Client, name: str) -> float:
 
 
 def until_queued(raw: httpx.Client, some: bool) -> None:
-    """Wait until some texts wait, or none."""
+    """Wait until texts are queued, or until none are."""
     end = time.monotonic() + 30
     while bool(counted(raw, "rag_ft_queued_texts")) != some:
         assert time.monotonic() < end
@@ -106,7 +105,7 @@ def test_floats_and_base64_are_the_same(client: openai.OpenAI, raw: httpx.Client
     assert client.embeddings.create(model="acme", input=PASSAGE).data[0].embedding == plain
 
 
-def test_vectors_are_cut_where_the_model_was_trained_for_it(client: openai.OpenAI, local: FineTunedEmbedding) -> None:
+def test_vectors_are_cut_if_the_model_was_trained_for_it(client: openai.OpenAI, local: FineTunedEmbedding) -> None:
     cut = client.embeddings.create(model="acme", input=PASSAGE, dimensions=64).data[0].embedding
     expected = FineTunedEmbedding.load(local.model_name, precision="fp32", dimension=64).get_text_embedding(PASSAGE)
     assert len(cut) == 64
@@ -214,7 +213,7 @@ def test_an_adapters_folder_is_served(local: FineTunedEmbedding, tmp_path: Path)
     assert query.usage.total_tokens == len(tokenizer("question: " + QUESTION)["input_ids"])
 
 
-def test_many_callers_at_once_share_turns(client: openai.OpenAI, raw: httpx.Client, local: FineTunedEmbedding) -> None:
+def test_many_callers_share_batches(client: openai.OpenAI, raw: httpx.Client, local: FineTunedEmbedding) -> None:
     questions = [f"{QUESTION} Of kind {number}?" for number in range(64)]
     before = counted(raw, "rag_ft_turn_texts_count")
     with ThreadPoolExecutor(64) as pool:
@@ -232,7 +231,9 @@ def test_a_single_question_does_not_wait_for_a_long_list(client: openai.OpenAI, 
         assert len(list_of_many.result().data) == 120
 
 
-def test_a_caller_that_hangs_up_gives_its_place_back(address: str, raw: httpx.Client, client: openai.OpenAI) -> None:
+def test_texts_of_a_caller_that_hangs_up_leave_the_queue(
+    address: str, raw: httpx.Client, client: openai.OpenAI
+) -> None:
     before = counted(raw, "rag_ft_turn_texts_sum")
     host, port = address.removeprefix("http://").removesuffix("/v1").split(":")
     body = json.dumps({"model": "acme", "input": [LONG] * 120}).encode()
@@ -247,7 +248,7 @@ def test_a_caller_that_hangs_up_gives_its_place_back(address: str, raw: httpx.Cl
     assert counted(raw, "rag_ft_turn_texts_sum") - before < 120
 
 
-def test_a_full_queue_says_when_to_come_back(raw: httpx.Client, client: openai.OpenAI) -> None:
+def test_a_full_queue_sets_retry_after(raw: httpx.Client, client: openai.OpenAI) -> None:
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.embeddings.create, model="acme", input=[LONG] * 120)
         until_queued(raw, True)
@@ -298,7 +299,7 @@ def test_wrong_bodies_get_an_error_and_the_server_goes_on(
     assert raw.post("/embeddings", json={"model": "acme", "input": "short"}).status_code == 200
 
 
-def test_a_body_that_never_ends_is_cut_off(address: str) -> None:
+def test_a_body_that_does_not_arrive_times_out(address: str) -> None:
     host, port = address.removeprefix("http://").removesuffix("/v1").split(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=20)
     connection.putrequest("POST", "/v1/embeddings")
@@ -313,7 +314,7 @@ def test_a_body_that_never_ends_is_cut_off(address: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/embeddings", 405), ("POST", "/chat/completions", 404)]
 )
-def test_other_paths_say_what_there_is(raw: httpx.Client, method: str, path: str, status: int) -> None:
+def test_unknown_paths_list_the_known_ones(raw: httpx.Client, method: str, path: str, status: int) -> None:
     refused = raw.request(method, path)
     assert refused.status_code == status
     assert "/v1/embeddings" in error_of(refused)["message"]
@@ -325,7 +326,7 @@ def test_every_answer_has_a_request_id(raw: httpx.Client) -> None:
     assert raw.get("/nothing").headers["x-request-id"]
 
 
-def test_requests_a_minute_are_limited_for_each_caller() -> None:
+def test_requests_per_minute_are_limited_for_each_caller() -> None:
     with embeddings_server("local", name="acme", limits=Limits(requests_per_minute=2)) as address:
         with httpx.Client(base_url=address) as caller:
             statuses = [caller.get("/models").status_code for _ in range(3)]
@@ -339,7 +340,7 @@ def test_requests_a_minute_are_limited_for_each_caller() -> None:
             client.models.list()
 
 
-def test_one_callers_failure_is_no_others(local: FineTunedEmbedding) -> None:
+def test_one_callers_failure_does_not_affect_others(local: FineTunedEmbedding) -> None:
     class Fragile(BaseEmbedding):
         """An embedding that fails on one text."""
 
@@ -377,7 +378,7 @@ def test_the_server_leaves_no_thread_behind(local: FineTunedEmbedding) -> None:
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "encoder"]
 
 
-def test_a_path_of_a_model_is_enough(local: FineTunedEmbedding) -> None:
+def test_a_model_folder_is_served(local: FineTunedEmbedding) -> None:
     with embeddings_server(Path(local.model_name), name="mine") as address, httpx.Client() as caller:
         listed = caller.get(f"{address}/models").json()["data"]
     assert [model["id"] for model in listed] == ["mine", "mine-query", "mine-passage"]
