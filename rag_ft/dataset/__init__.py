@@ -1,7 +1,8 @@
 """The dataset: passages, questions, which passage answers which question, and the splits.
 
 `QADataset` is the value that everything after generation works on. `formats/` reads and writes it (BEIR folders,
-LlamaIndex's JSON, tables of pairs); `text/` holds what is computed from texts alone.
+LlamaIndex's JSON, tables of pairs). It can be split, merged, inspected and reviewed here. `text/` has what is computed
+from texts alone: languages, sentences, words, near-duplicates.
 """
 
 import lazy_loader

@@ -34,8 +34,8 @@ def find_warnings(
     for source, median in median_overlap.items():
         if median > MAX_MEDIAN_OVERLAP:
             yield (
-                f"questions of style {source!r} are easy (median {median:.0%} of their words are in the passage): "
-                "keyword search finds those too; have an LLM or people ask in other words"
+                f"questions from the source {source!r} are easy (median {median:.0%} of their words are in the "
+                "passage): keyword search finds those too; have an LLM or people ask in other words"
             )
     yield from _one_document(dataset)
     yield from _leaks(dataset)

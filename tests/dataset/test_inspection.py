@@ -82,7 +82,7 @@ def test_questions_copied_from_their_passage_are_easy_unless_training_cuts_them_
         found = inspect_dataset(dataclasses.replace(dataset, queries=queries))
         assert found.overlap[source].median == 1
         assert sum(found.histograms[source]) == found.histograms[source][-1] == found.questions[split]
-        said = [warning for warning in found.warnings if f"style {source!r} are easy (median 100%" in warning]
+        said = [warning for warning in found.warnings if f"source {source!r} are easy (median 100%" in warning]
         assert len(said) == easy
 
 

@@ -100,23 +100,23 @@ def test_the_same_text_with_another_id_is_the_same_passage() -> None:
 
 
 def test_the_command_compares_on_earlier_questions_too(tmp_path: Path) -> None:
-    def side(name: str) -> Path:
+    def dataset_about(name: str) -> Path:
         passages = {f"{name}{n}": Passage(f"{name}{n}", f"{name} {n} stands at quay {n}") for n in range(30)}
         queries = {f"q{name}{n}": Query(f"q{name}{n}", f"where is {name} {n}?") for n in range(30)}
         rows = {f"q{name}{n}": {f"{name}{n}": 1} for n in range(30)}
         return write_beir(QADataset(passages, queries, {"test": rows}), tmp_path / name)
 
-    told = [
+    arguments = [
         "compare",
-        str(side("winch")),
+        str(dataset_about("winch")),
         "--earlier",
-        str(side("crane")),
+        str(dataset_about("crane")),
         "--baseline",
         "bm25",
         "--candidate",
         "local",
     ]
-    done = CliRunner().invoke(app, [*told, "--json", str(tmp_path / "figures.json"), "--quiet"])
+    done = CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / "figures.json"), "--quiet"])
     assert done.exit_code == 0, done.output
     slices = json.loads((tmp_path / "figures.json").read_text())["slices"]
     assert (slices["earlier"]["queries"], slices["later"]["queries"]) == (30, 30)
@@ -153,12 +153,12 @@ def test_dev_has_no_question_that_the_model_was_trained_on() -> None:
 
 
 def test_a_comparison_reports_earlier_questions_separately() -> None:
-    def side(name: str) -> QADataset:
+    def dataset_about(name: str) -> QADataset:
         passages = {f"{name}{n}": Passage(f"{name}{n}", f"{name} {n} stands there") for n in range(60)}
         queries = {f"q{name}{n}": Query(f"q{name}{n}", f"where is the {name} of number {n}?") for n in range(60)}
         return QADataset(passages, queries, {"test": {f"q{name}{n}": {f"{name}{n}": 1} for n in range(60)}})
 
-    merged = merge_datasets(side("crane"), side("winch"))
+    merged = merge_datasets(dataset_about("crane"), dataset_about("winch"))
     right = [[next(iter(grades))] for grades in merged.qrels["test"].values()]
     wrong = ["winch0"]
     rankings = {
@@ -180,7 +180,7 @@ def test_a_comparison_reports_earlier_questions_separately() -> None:
 
 @pytest.mark.slow
 def test_each_dataset_brings_its_own_dev_split(tmp_path: Path) -> None:
-    def side(name: str, dev: bool) -> QADataset:
+    def dataset_about(name: str, dev: bool) -> QADataset:
         draw = random.Random(name)
         terms = ["".join(draw.choices(["ka", "lo", "mi", "ten", "ru", "sa", "vo", "pli"], k=5)) for _ in range(120)]
         passages = {
@@ -194,13 +194,13 @@ def test_each_dataset_brings_its_own_dev_split(tmp_path: Path) -> None:
         return QADataset(passages, queries, {"train": train, **({"dev": held_out} if dev else {})})
 
     first = train_model(
-        side("old", True), tmp_path / "first", "local", max_length=32, settings={"epochs": 1, "alphas": (1.0,)}
+        dataset_about("old", True), tmp_path / "first", "local", max_length=32, settings={"epochs": 1, "alphas": (1.0,)}
     )
     trained = train_model(
-        side("new", False),
+        dataset_about("new", False),
         tmp_path / "second",
         continue_from=first.folder,
-        earlier=side("old", True),
+        earlier=dataset_about("old", True),
         max_length=32,
         settings={"epochs": 1, "alphas": (1.0,)},
     )

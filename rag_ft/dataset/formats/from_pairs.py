@@ -80,7 +80,7 @@ def dataset_from_pairs(
     )
     texts, asked = dataset.passage_texts, {query.id: query.text for query in queries.values()}
     scored = [ScoredPair(asked[query], texts[passage], score) for (query, passage), score in scores.items()]
-    return replace(dataset, scored_pairs=scored), dropped
+    return dataset.with_scored_pairs(scored), dropped
 
 
 def _key(pair: LabelledPair, split: str) -> tuple[str, str]:
