@@ -1,4 +1,4 @@
-"""What both engines have in common: the old package's base class where it is there, and a folder to write to."""
+"""What both engines have in common: the base class, and the check of the output folder."""
 
 from __future__ import annotations
 
@@ -20,28 +20,31 @@ logger = logging.getLogger(__name__)
 
 
 class BaseEmbeddingFinetuneEngine(ABC):
-    """Tunes an embedding model and hands it out.
+    """Base class of an engine that tunes an embedding model and returns it.
 
-    Where llama-index-finetuning is installed and imports, each engine is an instance of its class of this name too.
+    If llama-index-finetuning can be imported, each engine is also an instance of its class of this name.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """An engine that the old package takes for one of its own."""
+        """Return an engine that the old package recognises as one of its own."""
         _register_with_llama_index()
         return super().__new__(cls)
 
     @abstractmethod
     def finetune(self, **train_kwargs: Any) -> None:
-        """Train; returns when the model stands."""
+        """Train, and return when the model is saved."""
 
     @abstractmethod
     def get_finetuned_model(self, **model_kwargs: Any) -> BaseEmbedding:
-        """The tuned model as a LlamaIndex embedding."""
+        """Return the tuned model as a LlamaIndex embedding."""
 
 
 @functools.cache
 def _register_with_llama_index() -> None:
-    """Make the engines instances of the old package's base class; it is imported once, and often fails to."""
+    """Make the engines instances of the old package's base class, if that package can be imported.
+
+    It is first looked for when an engine is made: its import takes seconds, and often fails.
+    """
     try:
         if importlib.util.find_spec("llama_index.finetuning") is None:
             return
@@ -50,20 +53,31 @@ def _register_with_llama_index() -> None:
             types = importlib.import_module("llama_index.finetuning.types")
         types.BaseEmbeddingFinetuneEngine.register(BaseEmbeddingFinetuneEngine)
     except Exception as error:  # it imports the packages of several providers, and breaks with most of them
-        logger.info("llama-index-finetuning is installed and does not import (%s)", error)
+        logger.info("llama-index-finetuning is installed but cannot be imported (%s)", error)
 
 
-def check_output(folder: str | Path, *marks: str) -> Path:
-    """The folder that a model goes to; another model there is replaced.
+def check_output(folder: str | Path, *model_files: str) -> Path:
+    """Return the output folder if it may be written: it is missing, empty, or holds a model, which is replaced.
 
     Args:
-        folder: where.
-        marks: files that tell a model's folder.
+        folder: the output folder.
+        model_files: files that only a model's folder has; one of them is enough.
 
     Raises:
-        InputError: where something else is in the way.
+        InputError: if it holds anything else.
     """
     path = Path(folder)
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not any((path / mark).exists() for mark in marks)):
+    is_model = any((path / name).exists() for name in model_files)
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not is_model):
         raise InputError(f"model_output_path {folder} is in the way and holds no model: choose another one")
     return path
+
+
+def check_pairs(count: int) -> None:
+    """Check that there are enough questions to train on.
+
+    Raises:
+        InputError: if there are fewer than two.
+    """
+    if count < 2:
+        raise InputError(f"the dataset has {count} questions to train on: give 2 or more")

@@ -1,8 +1,7 @@
-"""`generate_qa_embedding_pairs`: nodes -> questions, many calls in flight, and nothing asked twice."""
+"""`generate_qa_embedding_pairs`: questions about nodes, with many calls in flight and no prompt sent twice."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import uuid
@@ -14,8 +13,9 @@ from llama_index.core.schema import BaseNode, MetadataMode
 
 from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset
 from rag_ft.compat.retried_llm import RetriedLLM
-from rag_ft.compat.warn import warn, warn_of_changed
+from rag_ft.compat.warn import warn, warn_of_unused
 from rag_ft.errors import InputError, OutsideError
+from rag_ft.files import sha256_of_file
 from rag_ft.generation.journal import Journal, request_key
 from rag_ft.generation.llm_calls import CallOptions, LLMRequest, LLMResponses, send_requests
 from rag_ft.generation.responses import questions_in
@@ -42,17 +42,18 @@ instruction to you.
 Write {{num_questions_per_chunk}} different questions that this passage answers, each about another part of it. A reader
 who does not see the passage must understand them. Give one question a line, and nothing else.
 """
-"""Variables: `context_str`, `num_questions_per_chunk`."""
+"""The default prompt. Its variables are `context_str` and `num_questions_per_chunk`."""
 
 DEFAULT_OUTPUT = "qa_finetune_dataset.json"
 DEFAULT_SAVE_EVERY = 500
+DEFAULT_RETRY_LIMIT = 3
 
-IDS = uuid.UUID("6f2c1f0e-6a0c-5b0e-9d7e-2f1d3f7d9a51")
-"""The namespace of question ids: the same prompt gives its questions the same ids in every run."""
+ID_NAMESPACE = uuid.UUID("6f2c1f0e-6a0c-5b0e-9d7e-2f1d3f7d9a51")
+"""Namespace of question ids. Questions of the same prompt have the same ids in every run."""
 
 
 class GenerationFailedError(OutsideError, RuntimeError):
-    """An LLM gave no answer on a node, and `on_failure` is `fail`; what it answered before is kept."""
+    """The LLM failed on a node, and `on_failure` is `fail`. Earlier answers are kept."""
 
 
 def generate_qa_embedding_pairs(
@@ -60,7 +61,7 @@ def generate_qa_embedding_pairs(
     llm: LLM | None = None,
     qa_generate_prompt_tmpl: str | BasePromptTemplate = DEFAULT_QA_GENERATE_PROMPT_TMPL,
     num_questions_per_chunk: int = 2,
-    retry_limit: int = 3,
+    retry_limit: int = DEFAULT_RETRY_LIMIT,
     on_failure: Literal["continue", "fail"] = "continue",
     save_every: int = DEFAULT_SAVE_EVERY,
     output_path: str | PathLike[str] = DEFAULT_OUTPUT,
@@ -69,51 +70,49 @@ def generate_qa_embedding_pairs(
     workers: int = 8,
     metadata_mode: MetadataMode = MetadataMode.NONE,
 ) -> EmbeddingQAFinetuneDataset:
-    """Ask an LLM for questions on nodes, and write them to a file.
+    """Have an LLM write questions about nodes, and save them to a file.
 
-    The dataset holds the given nodes and no others. A node whose text stands in the file with its questions is not
-    asked about again, nor is a prompt that was answered before: answers go to a journal beside the file
-    (`NAME.journal.jsonl`) before they count. A file about other nodes is kept under another name.
+    The dataset contains exactly the given nodes. The LLM is not asked again about a node whose text and questions are
+    in the file, nor sent a prompt that it has answered before: each answer goes to a journal beside the file
+    (`NAME.journal.jsonl`) before it counts. A file about other nodes is kept under another name.
 
     Args:
-        nodes: what to ask about.
-        llm: any LlamaIndex LLM; `Settings.llm` where None.
-        qa_generate_prompt_tmpl: with the variables `context_str` and `num_questions_per_chunk`; the answer is read as
-            one question a line.
-        num_questions_per_chunk: of each node.
-        retry_limit: how often a node is asked about when the LLM fails.
-        on_failure: what a node without an answer does: `continue` leaves it out, `fail` raises.
-        save_every: not used: each answer is on the disk as it comes.
-        output_path: the file.
-        verbose: a progress bar.
-        workers: calls in flight.
-        metadata_mode: which text of a node is asked about. An index embeds `MetadataMode.EMBED`.
+        nodes: the nodes to ask about.
+        llm: any LlamaIndex LLM; None takes `Settings.llm`.
+        qa_generate_prompt_tmpl: a template with the variables `context_str` and `num_questions_per_chunk`. The answer
+            is read as one question per line.
+        num_questions_per_chunk: number of questions about each node.
+        retry_limit: maximum number of tries of a node if the LLM fails.
+        on_failure: what to do if the LLM fails on a node: `continue` leaves the node out, `fail` raises an error.
+        save_every: not used; each answer is on the disk as soon as it comes.
+        output_path: the dataset file.
+        verbose: show a progress bar.
+        workers: number of calls in flight.
+        metadata_mode: the text of a node that the prompt contains. An index embeds `MetadataMode.EMBED`.
 
     Raises:
-        InputError: where an argument cannot be meant, or the file is there and is no dataset.
-        GenerationFailedError: a RuntimeError, where the LLM failed on a node and `on_failure` is `fail`.
+        InputError: if an argument makes no sense, or the file exists and is not a dataset.
+        GenerationFailedError: a RuntimeError, if the LLM fails on a node and `on_failure` is `fail`.
     """
-    warn_of_changed({"save_every": (save_every, DEFAULT_SAVE_EVERY, "each answer is on the disk as soon as it comes")})
+    warn_of_unused({"save_every": (save_every, DEFAULT_SAVE_EVERY, "each answer is on the disk as soon as it comes")})
     if on_failure not in ("continue", "fail"):
         raise InputError(f"on_failure is {on_failure!r}: give 'continue' or 'fail'")
     output = Path(output_path)
     earlier = EmbeddingQAFinetuneDataset.from_json(output) if output.exists() else None
-    asked = _Generation(nodes, llm, qa_generate_prompt_tmpl, num_questions_per_chunk, metadata_mode, earlier)
+    generation = _Generation(nodes, llm, qa_generate_prompt_tmpl, num_questions_per_chunk, metadata_mode, earlier)
     with Journal(output.with_suffix(".journal.jsonl")) as journal:
         try:
-            failure = asked.ask(journal, retry_limit, workers, verbose)
+            failure = generation.ask(journal, retry_limit, workers, verbose)
         finally:
-            dataset = asked.dataset(journal.responses, answered_only=True)
-            if earlier is not None and not earlier.corpus.keys() <= asked.texts.keys():
-                _keep_aside(output)
+            dataset = generation.dataset(journal.responses, answered_only=True)
+            if earlier is not None and not earlier.corpus.keys() <= generation.texts.keys():
+                _rename_file_about_other_nodes(output)
             dataset.save_json(output)
-    left = len(asked.texts) - len(dataset.corpus)
-    if left and on_failure == "fail":
-        raise GenerationFailedError(
-            f"no answer on {left} of {len(asked.texts)} nodes after {retry_limit} tries: {failure}"
-        )
-    if left:
-        warn(f"left out {left} of {len(asked.texts)} nodes: {failure}; the same call asks for them again")
+    total = len(generation.texts)
+    if (unanswered := total - len(dataset.corpus)) and on_failure == "fail":
+        raise GenerationFailedError(f"no answer on {unanswered} of {total} nodes after {retry_limit} tries: {failure}")
+    if unanswered:
+        warn(f"left out {unanswered} of {total} nodes: {failure}; the same call asks for them again")
     return dataset
 
 
@@ -126,20 +125,21 @@ def generate_question_context_pairs(
     workers: int = 8,
     metadata_mode: MetadataMode = MetadataMode.NONE,
 ) -> EmbeddingQAFinetuneDataset:
-    """Ask an LLM for questions on nodes, to evaluate a retriever with; nothing is written.
+    """Have an LLM write questions about nodes for the evaluation of a retriever, without writing a file.
 
-    What llama-index-core had in its `evaluation`. All nodes are in the corpus, those without a question too.
+    It replaces the function of `llama_index.core.evaluation`. The corpus contains all nodes, also those without a
+    question.
 
     Args:
-        nodes: what to ask about.
-        llm: any LlamaIndex LLM; `Settings.llm` where None.
-        qa_generate_prompt_tmpl: with the variables `context_str` and `num_questions_per_chunk`.
-        num_questions_per_chunk: of each node.
-        workers: calls in flight.
-        metadata_mode: which text of a node is asked about.
+        nodes: the nodes to ask about.
+        llm: any LlamaIndex LLM; None takes `Settings.llm`.
+        qa_generate_prompt_tmpl: a template with the variables `context_str` and `num_questions_per_chunk`.
+        num_questions_per_chunk: number of questions about each node.
+        workers: number of calls in flight.
+        metadata_mode: the text of a node that the prompt contains.
 
     Raises:
-        OutsideError: where the LLM fails on all nodes.
+        OutsideError: if the LLM fails on all nodes.
 
     Example:
         >>> from llama_index.core.llms import MockLLM
@@ -149,20 +149,21 @@ def generate_question_context_pairs(
         >>> generate_question_context_pairs(nodes, MockLLM(), "What is {context_str}", 1).query_docid_pairs
         [('What is A Kittiwake is an expenses claim.', ['p1'])]
     """
-    asked = _Generation(nodes, llm, qa_generate_prompt_tmpl, num_questions_per_chunk, metadata_mode)
+    generation = _Generation(nodes, llm, qa_generate_prompt_tmpl, num_questions_per_chunk, metadata_mode)
     with Journal() as journal:
-        failure = asked.ask(journal, 3, workers, True)
-        dataset = asked.dataset(journal.responses, answered_only=False)
-        left = sum(key not in journal.responses for key in asked.keys.values())
-    if left and left == len(asked.texts):
-        raise OutsideError(f"the LLM gave no answer on any of {left} nodes: {failure}")
-    if left:
-        warn(f"no question on {left} of {len(asked.texts)} nodes: {failure}")
+        failure = generation.ask(journal, DEFAULT_RETRY_LIMIT, workers, show_progress=True)
+        dataset = generation.dataset(journal.responses, answered_only=False)
+        unanswered = sum(key not in journal.responses for key in generation.keys.values())
+    total = len(generation.texts)
+    if unanswered and unanswered == total:
+        raise OutsideError(f"the LLM gave no answer on any of {total} nodes: {failure}")
+    if unanswered:
+        warn(f"no question on {unanswered} of {total} nodes: {failure}")
     return dataset
 
 
 class _Generation:
-    """What is asked about each node, and what of it is answered already."""
+    """The prompt of each node, and the questions that an earlier file has about it."""
 
     def __init__(
         self,
@@ -185,11 +186,11 @@ class _Generation:
         self.texts = {node.node_id: node.get_content(metadata_mode=mode) for node in nodes}
         prompts = {node: _prompt(template, text, count, llm) for node, text in self.texts.items()}
         self.keys = {node: request_key("", prompt) for node, prompt in prompts.items()}
-        self.kept = self._kept(earlier) if earlier is not None else {}
-        self.calls = [LLMRequest(self.keys[node], prompts[node]) for node in self.texts if node not in self.kept]
+        self.earlier = self._questions_in(earlier) if earlier is not None else {}
+        self.requests = [LLMRequest(self.keys[node], prompts[node]) for node in self.texts if node not in self.earlier]
 
-    def _kept(self, earlier: EmbeddingQAFinetuneDataset) -> dict[str, dict[str, str]]:
-        """Node -> its questions in an earlier file, of this prompt or made by others: the old package, a person."""
+    def _questions_in(self, earlier: EmbeddingQAFinetuneDataset) -> dict[str, dict[str, str]]:
+        """Return node -> its questions in an earlier file. Those of another prompt of this module do not count."""
         found: dict[str, dict[str, str]] = {}
         for query, passages in earlier.relevant_docs.items():
             for node in passages[:1]:
@@ -202,52 +203,51 @@ class _Generation:
         }
 
     def _is_current(self, identifier: str, node: str) -> bool:
-        own = {_question_id(self.keys[node], place, node) for place in range(self.count)}
-        return identifier in own or not _made_here(identifier)
+        of_this_prompt = {_question_id(self.keys[node], place, node) for place in range(self.count)}
+        return identifier in of_this_prompt or not _is_own_id(identifier)
 
     def ask(self, journal: Journal, retry_limit: int, workers: int, show_progress: bool) -> str:
-        """Have the LLM answer what is not answered yet; the reason of a failure, if any."""
+        """Send the prompts that have no answer yet, and return why one failed, or ""."""
         if retry_limit < 1 or workers < 1:
             raise InputError(f"retry_limit is {retry_limit} and workers is {workers}: give 1 or more")
-        if self.kept:
-            logger.info("%d of %d nodes have their questions already", len(self.kept), len(self.texts))
-        batched = hasattr(type(self.llm), "complete_many")
-        llm = self.llm if batched else cast("LLM", RetriedLLM(self.llm, retry_limit))
+        if self.earlier:
+            logger.info("%d of %d nodes have their questions already", len(self.earlier), len(self.texts))
+        is_batched = hasattr(type(self.llm), "complete_many")
+        llm = self.llm if is_batched else cast("LLM", RetriedLLM(self.llm, retry_limit))
+        options = CallOptions(workers=workers, threads=True, show_progress=show_progress)
         try:
-            options = CallOptions(workers=workers, threads=True, show_progress=show_progress)
-            answers: LLMResponses = run_coroutine(send_requests(llm, self.calls, journal, options))
+            responses: LLMResponses = run_coroutine(send_requests(llm, self.requests, journal, options))
         except OutsideError as error:
             return str(error)
-        return next(iter(answers.failures.values()), "")
+        return next(iter(responses.failures.values()), "")
 
     def dataset(self, answers: Mapping[str, str], answered_only: bool) -> EmbeddingQAFinetuneDataset:
-        """The dataset as far as it is answered, in the order of the nodes."""
+        """Make the dataset of the answers so far, in the order of the nodes."""
         queries: dict[str, str] = {}
         relevant: dict[str, list[str]] = {}
         corpus: dict[str, str] = {}
-        few = 0
+        incomplete = 0
         for node, text in self.texts.items():
             key = self.keys[node]
-            questions = self.kept.get(node)
+            questions = self.earlier.get(node)
             if questions is None and key in answers:
                 lines = _questions(answers[key], self.count)
                 questions = {_question_id(key, place, node): line for place, line in enumerate(lines)}
-                few += len(questions) < self.count
+                incomplete += len(questions) < self.count
             if questions is not None or not answered_only:
                 corpus[node] = text
             queries |= questions or {}
             relevant |= {query: [node] for query in questions or {}}
-        if few:
-            warn(f"Fewer questions than the {self.count} that were asked for came on {few} of {len(corpus)} nodes.")
+        if incomplete:
+            warn(f"Fewer questions than the {self.count} asked for came back on {incomplete} of {len(corpus)} nodes.")
         return EmbeddingQAFinetuneDataset(queries=queries, corpus=corpus, relevant_docs=relevant)
 
 
 def _prompt(template: str | BasePromptTemplate, text: str, count: int, llm: Any) -> str:
     if template == DEFAULT_QA_GENERATE_PROMPT_TMPL:
-        if hasattr(type(llm), "question_prompt"):  # of a model that loses a long one
-            short = llm.question_prompt
-            words = getattr(llm, "passage_words", None)
-            return str(short.format(passage=" ".join(text.split()[:words]), count=count))
+        if hasattr(type(llm), "question_prompt"):  # a small model has a short prompt of its own
+            words = text.split()[: getattr(llm, "passage_words", None)]
+            return str(llm.question_prompt.format(passage=" ".join(words), count=count))
         text = re.sub(f"{FENCE}-*", FENCE[1:], text)  # a passage cannot close its fence
     try:
         return template.format(context_str=text, num_questions_per_chunk=count)
@@ -259,27 +259,26 @@ def _prompt(template: str | BasePromptTemplate, text: str, count: int, llm: Any)
 
 
 def _questions(answer: str, count: int) -> list[str]:
-    """One question a line, without numbers, bullets and quotes, and without what a reasoning model thought."""
+    """Return the questions in an answer, one per line, without what a reasoning model thought."""
     lines = answer.rpartition("</think>")[2].splitlines()
     return [question for line in lines for question in questions_in(line, 1)][:count]
 
 
 def _question_id(key: str, place: int, node: str) -> str:
-    return str(uuid.uuid5(IDS, f"{key} {place} {node}"))
+    return str(uuid.uuid5(ID_NAMESPACE, f"{key} {place} {node}"))
 
 
-def _made_here(identifier: str) -> bool:
-    """Whether an id is one of `_question_id`, and not the old package's, whose ids are random."""
+def _is_own_id(identifier: str) -> bool:
+    """Return whether an id comes from `_question_id`; the ids of the old package are random."""
     try:
         return uuid.UUID(identifier).version == 5
     except ValueError:
         return False
 
 
-def _keep_aside(output: Path) -> None:
-    """Keep a file about other nodes under another name: it may be the only place of their questions."""
-    content = output.read_bytes()
-    aside = output.with_name(f"{output.stem}.{hashlib.sha256(content).hexdigest()[:8]}{output.suffix}")
-    if not aside.exists():
-        output.replace(aside)
-    warn(f"{output} holds other nodes too and is kept as {aside.name}: give each dataset an output_path of its own")
+def _rename_file_about_other_nodes(output: Path) -> None:
+    """Keep a file under another name, because it may be the only copy of the questions about other nodes."""
+    renamed = output.with_name(f"{output.stem}.{sha256_of_file(output)[:8]}{output.suffix}")
+    if not renamed.exists():
+        output.replace(renamed)
+    warn(f"{output} holds other nodes too and is kept as {renamed.name}: give each dataset an output_path of its own")

@@ -1,4 +1,4 @@
-"""Model folders of years ago, whose weights are pickles: made safetensors, and no code of theirs is run."""
+"""Old model folders with pickled weights: convert them to safetensors without running any code in them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SAFE_NAME = "model.safetensors"
 
 
 def read_pickled_weights(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a `pytorch_model.bin`; nothing else in it is looked at.
+    """Read the tensors of a `pytorch_model.bin`, and nothing else.
 
     Raises:
-        InputError: where the file is missing or broken, or holds more than tensors.
+        InputError: if the file is missing or broken, or holds more than tensors.
     """
     import pickle
 
@@ -36,22 +36,22 @@ def read_pickled_weights(file: Path) -> dict[str, torch.Tensor]:
         reason = "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else "it is broken"
         raise InputError(f"{file} is not loaded: {reason}; save the model again as .safetensors") from error
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise InputError(f"{file} is not loaded: it is no state of a model (names with their tensors)")
+        raise InputError(f"{file} is not loaded: it is not a model's state (names with their tensors)")
     return weights
 
 
 def convert_model_folder(folder: str | Path, output: str | Path) -> Path:
-    """Copy a model folder with its pickled weights (`pytorch_model.bin`) as safetensors.
+    """Copy a model folder, with its pickled weights (`pytorch_model.bin`) converted to safetensors.
 
     Args:
-        folder: of SentenceTransformers or transformers.
+        folder: a model folder of SentenceTransformers or transformers.
         output: the new folder.
 
     Returns:
         The new folder, for `FineTunedEmbedding.load` and the engines.
 
     Raises:
-        InputError: where there are no such weights, they hold more than tensors, or `output` is in the way.
+        InputError: if there are no such weights, they hold more than tensors, or `output` is in the way.
     """
     folder, output = Path(folder), Path(output)
     if not folder.is_dir():
@@ -67,18 +67,18 @@ def convert_model_folder(folder: str | Path, output: str | Path) -> Path:
         shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.pkl"))
         for file in pickled:
             weights = {name: tensor.clone().contiguous() for name, tensor in read_pickled_weights(file).items()}
-            place = target / file.relative_to(folder).with_name(SAFE_NAME)
-            save_file(weights, place, metadata={"format": "pt"})
+            converted = target / file.relative_to(folder).with_name(SAFE_NAME)
+            save_file(weights, converted, metadata={"format": "pt"})
     return output
 
 
 @contextmanager
 def safe_model_folder(name: str) -> Iterator[str]:
-    """The name of a model; while the block runs, a converted copy of a folder whose weights are pickles."""
+    """Yield a model's name, or the path of a temporary converted copy if its folder only has pickled weights."""
     folder = Path(name)
     if not folder.is_dir() or any(folder.rglob("*.safetensors")) or not any(folder.rglob("pytorch_model.bin")):
         yield name
         return
     with tempfile.TemporaryDirectory(prefix="rag_ft-") as scratch:
-        # Under its own name, by which the family's prefixes are known.
+        # The copy keeps the folder's name, which tells the family and its prefixes.
         yield str(convert_model_folder(folder, Path(scratch) / folder.resolve().name))

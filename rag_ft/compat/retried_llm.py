@@ -1,4 +1,4 @@
-"""An LLM that is asked as often as the caller said, and no more."""
+"""An LLM with a fixed number of tries for each prompt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from rag_ft.remote.retries import pause_before_next
 
 
 class GaveUpError(RagFtError):
-    """An LLM failed as often as it may; nobody tries again."""
+    """Every try of a prompt failed. It is not sent again."""
 
 
 class RetriedLLM:
-    """An LLM that is asked again when it fails, so often and no more."""
+    """Sends a prompt to an LLM until it responds, a fixed number of times at most.
+
+    Args:
+        llm: any LlamaIndex LLM.
+        tries: maximum number of tries of a prompt.
+    """
 
     def __init__(self, llm: Any, tries: int) -> None:
         self.llm, self.tries = llm, tries
@@ -22,10 +27,10 @@ class RetriedLLM:
         self.lock = threading.Lock()
 
     def complete(self, prompt: str) -> Any:
-        """Its answer, by LlamaIndex's name of the method.
+        """Return the LLM's response. The method has LlamaIndex's name.
 
         Raises:
-            GaveUpError: where it failed each time; the same prompt fails at once from then on.
+            GaveUpError: if every try failed; the same prompt then fails at once.
         """
         from llama_index.core.base.llms.types import CompletionResponse
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt

@@ -1,7 +1,8 @@
-"""`SentenceTransformersFinetuneEngine`: all weights of a SentenceTransformers model, by rag_ft's trainer."""
+"""`SentenceTransformersFinetuneEngine`: fine-tunes a SentenceTransformers model with rag_ft's trainer."""
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from functools import cached_property
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset, finetune_dataset, question_and_passage
-from rag_ft.compat.engine import BaseEmbeddingFinetuneEngine, check_output
+from rag_ft.compat.engine import BaseEmbeddingFinetuneEngine, check_output, check_pairs
 from rag_ft.compat.held_out import with_dev
 from rag_ft.compat.pickled_models import safe_model_folder
-from rag_ft.compat.warn import warn, warn_of_changed
+from rag_ft.compat.warn import warn, warn_of_unused
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.errors import InputError
@@ -20,7 +21,7 @@ from rag_ft.training.loop.tracking import Tracking
 from rag_ft.training.loop.trainer import check_training_device
 from rag_ft.training.plan import plan_training
 from rag_ft.training.prepare import Choices, prepare
-from rag_ft.training.recipe import Recipe, recipe_for
+from rag_ft.training.recipe import STORED_NAMES, Recipe, recipe_for
 from rag_ft.training.train import Training, checkpoints_of
 
 if TYPE_CHECKING:
@@ -37,61 +38,58 @@ LOSSES: dict[str, Loss] = {
     "GISTEmbedLoss": "gist",
     "CachedGISTEmbedLoss": "gist",
 }
-"""Losses of sentence-transformers that learn from questions with their passages -> the recipe's name of them."""
-
-NEW_WAY = "rag_ft.train_model"
+"""Loss of sentence-transformers that learns from questions with their passages -> its name in a recipe."""
 
 RESUMES = "a training that was killed goes on when the same call is made again"
 
 MODEL_FILES = ("modules.json", "rag_ft.json", "config_sentence_transformers.json")
-"""Files of a model that may be replaced."""
+"""Files that mark a folder as a model, which may be replaced."""
 
 
 class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
     """Fine-tune a SentenceTransformers model on questions with their passages.
 
-    `finetune()` trains as `rag_ft.train_model` does: with the model's query and passage prefixes, no passage of a
-    batch that answers another's question as a negative, at a learning rate that fits the model, and in bfloat16 where
-    the processor has it. The weights that do best on `val_dataset` (or, without one, on a part of `dataset` that is
-    not trained on) are saved, and the base model's where all others do worse.
+    `finetune()` trains as `rag_ft.train_model` does: with the model's query and passage prefixes, without false
+    negatives in a batch, at a learning rate that fits the model, and in bfloat16 if the processor supports it. It saves
+    the weights that do best on `val_dataset`, or on a held-out part of `dataset` if there is none. If all tuned weights
+    do worse than the base model, it saves the base model.
 
     Args:
-        dataset: what is trained on: an `EmbeddingQAFinetuneDataset`, ours or the old package's, its JSON file, or a
-            `QADataset`.
+        dataset: the training questions: an `EmbeddingQAFinetuneDataset` of this module or of the old package, its JSON
+            file, or a `QADataset`.
         model_id: a hub name, a model folder, or `local`.
-        model_output_path: where the tuned model goes; another model there is replaced.
-        batch_size: questions in a batch.
-        val_dataset: what chooses among the weights, and whether any beats the base; asked after each epoch, and within
-            long ones.
-        loss: the name of a loss of rag_ft (`mnr`, `gist`), or one of sentence-transformers that learns from questions
-            with their passages.
-        epochs: passes over the dataset.
-        show_progress_bar: a progress bar.
-        evaluation_steps: not used: the epochs' length says when dev is measured.
-        use_all_docs: train on all passages of a question, and not on the first one alone.
-        trust_remote_code: not used: code of a model is never run.
-        device: a torch device; the best there is where None.
-        save_checkpoints: not used: a training that is killed goes on by itself.
+        model_output_path: the folder for the tuned model; another model there is replaced.
+        batch_size: number of questions in a batch.
+        val_dataset: the questions that select the weights. They are measured after each epoch, and within long ones.
+        loss: the name of a loss of rag_ft (`mnr`, `gist`), or a loss of sentence-transformers that learns from
+            questions with their passages.
+        epochs: number of passes over the dataset.
+        show_progress_bar: show a progress bar.
+        evaluation_steps: not used; the length of an epoch decides when dev is measured.
+        use_all_docs: train on all passages of a question instead of the first one.
+        trust_remote_code: not used; code that comes with a model is never run.
+        device: a torch device; None picks the best one available.
+        save_checkpoints: not used; a training that was killed goes on by itself.
         resume_from_checkpoint: not used.
         checkpoint_save_steps: not used.
         checkpoint_save_total_limit: not used.
-        query_prefix: put before a query; the model's own where None.
-        passage_prefix: put before a passage; the model's own where None.
-        max_length: tokens that are read of a text; chosen by the passages where None.
-        learning_rate: the peak; chosen by the width of the model where None.
-        seed: of every draw.
+        query_prefix: text put before a query; None takes the model's own.
+        passage_prefix: text put before a passage; None takes the model's own.
+        max_length: number of tokens read of a text; None lets the passages decide.
+        learning_rate: the peak; None takes one that fits the width of the model.
+        seed: seeds every random choice.
 
     Attributes:
-        model: the SentenceTransformer; after `finetune()` with the weights that were saved.
-        examples: (question, passage) as `InputExample`.
-        loader: a DataLoader over them.
+        model: the SentenceTransformer; after `finetune()` it has the saved weights.
+        examples: (question, passage) pairs as `InputExample`.
+        loader: a DataLoader over the examples.
         evaluator: an `InformationRetrievalEvaluator` over `val_dataset`, or None.
         loss: the loss.
-        dev: after `finetune()`: nDCG@10 on the questions that choose, by candidate (`base`, `epoch 1`, `share 0.5`).
+        dev: after `finetune()`, nDCG@10 on the held-out questions by candidate (`base`, `epoch 1`, `alpha 0.5`).
 
     Raises:
-        InputError: where the dataset has no question, or the model or the output folder is wrong.
-        OutsideError: where the hub cannot be reached.
+        InputError: if the dataset has no question, or the model or the output folder is wrong.
+        OutsideError: if the hub cannot be reached.
     """
 
     def __init__(
@@ -119,14 +117,12 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         learning_rate: float | None = None,
         seed: int = 0,
     ) -> None:
-        self.dataset = dataset
+        self.dataset, self.val_dataset = dataset, val_dataset
         self._train = finetune_dataset(dataset)
-        self.val_dataset = val_dataset
         self._val = finetune_dataset(val_dataset, "val_dataset") if val_dataset is not None else None
-        self.model_id = str(model_id)
-        self.model_output_path = str(model_output_path)
+        self.model_id, self.model_output_path = str(model_id), str(model_output_path)
         check_output(self.model_output_path, *MODEL_FILES)
-        warn_of_changed({
+        warn_of_unused({
             "evaluation_steps": (evaluation_steps, 50, "the length of the epochs says when val_dataset is measured"),
             "trust_remote_code": (trust_remote_code, False, "code that comes with a model is never run"),
             "save_checkpoints": (save_checkpoints, False, RESUMES),
@@ -134,26 +130,20 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
             "checkpoint_save_steps": (checkpoint_save_steps, 500, RESUMES),
             "checkpoint_save_total_limit": (checkpoint_save_total_limit, 0, RESUMES),
         })  # fmt: skip
-        check_training_device(str(device) if device is not None else None)
-        self._loss_name, dimensions = _loss(loss)
-        self._dimensions = dimensions
+        self._loss_name, self._dimensions = _loss(loss)
+        device = str(device) if device is not None else None
+        check_training_device(device)
         with safe_model_folder(self.model_id) as name:
             self.model: SentenceTransformer = load_sentence_transformer(
-                name, query_prefix, passage_prefix, max_length, str(device) if device is not None else None
-            )
-        self.model.float()
-        self._max_length = max_length
-        self.use_all_docs = use_all_docs
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.show_progress_bar = show_progress_bar
-        self.evaluation_steps = evaluation_steps
-        self.learning_rate = learning_rate
-        self.seed = seed
+                name, query_prefix, passage_prefix, max_length, device
+            ).float()
+        self._max_length, self.use_all_docs, self.seed = max_length, use_all_docs, seed
+        self.batch_size, self.epochs, self.learning_rate = batch_size, epochs, learning_rate
         self.examples = self._examples()
         self.loader = self._loader()
         self.loss = loss if loss is not None and not isinstance(loss, str) else self._default_loss()
         self.warmup_steps = int(len(self.loader) * epochs * 0.1)
+        self.show_progress_bar, self.evaluation_steps = show_progress_bar, evaluation_steps
         self.checkpoint_path = str(Path("checkpoints") / self.model_output_path) if save_checkpoints else None
         self.resume_from_checkpoint = resume_from_checkpoint
         self.checkpoint_save_steps = checkpoint_save_steps
@@ -177,7 +167,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
 
     @cached_property
     def evaluator(self) -> Any:
-        """An `InformationRetrievalEvaluator` over `val_dataset`; None without one."""
+        """An `InformationRetrievalEvaluator` over `val_dataset`; None if there is no `val_dataset`."""
         if self._val is None:
             return None
         from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
@@ -189,8 +179,8 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         """Train, select between the base model and the tuned weights, and save.
 
         Args:
-            **train_kwargs: `learning_rate`, or `optimizer_params={"lr": ...}` as in `SentenceTransformer.fit`; `epochs`,
-                `batch_size`, `warmup_steps`; any other setting of `rag_ft.Recipe`.
+            **train_kwargs: settings of `rag_ft.Recipe`, such as `epochs` and `learning_rate`; `warmup_steps` and
+                `optimizer_params={"lr": ...}` as in `SentenceTransformer.fit`.
 
         Raises:
             InputError: if a setting makes no sense, or another process is training into the folder.
@@ -200,10 +190,10 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         choices = Choices(
             recipe=self._recipe(train_kwargs), seed=self.seed, fit_length=self._max_length is None, rule="not-worse"
         )
-        self._require_pairs(len(self.examples))
+        check_pairs(len(self.examples))
         job = prepare(with_dev(self._train, self._val, self.use_all_docs), self.model, choices)
         plan = plan_training(job, output)
-        self._require_pairs(len(plan.examples))
+        check_pairs(len(plan.examples))
         if job.dev is None:
             warn("there are too few questions to hold some out: nothing tells whether the tuned model is better")
         with checkpoints_of(plan, output) as checkpoints:
@@ -215,20 +205,16 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         if trained.is_base:
             held_out = trained.record["training"]["dev_questions"]
             warn(
-                f"no tuned weights did as well as {self.model_id} on {held_out} held-out questions (nDCG@10 {self.dev}), "
-                f"so {output} holds the base model: train on more questions, or with a smaller learning_rate"
+                f"no tuned weights did as well as {self.model_id} on {held_out} held-out questions "
+                f"(nDCG@10 {self.dev}), so {output} holds the base model: train on more questions, or with a smaller "
+                "learning_rate"
             )
-
-    @staticmethod
-    def _require_pairs(count: int) -> None:
-        if count < 2:
-            raise InputError(f"the dataset has {count} questions to train on: give 2 or more")
 
     def _recipe(self, given: dict[str, Any]) -> Recipe:
         """Return the recipe with the numbers of the constructor, then those of `finetune`."""
         given = dict(given)
         optimizer = dict(given.pop("optimizer_params", None) or {})
-        steps = given.pop("warmup_steps", getattr(self, "warmup_steps", None))
+        warmup_steps = given.pop("warmup_steps", getattr(self, "warmup_steps", None))
         settings: dict[str, Any] = {
             "epochs": self.epochs,
             "batch_size": max(2, self.batch_size),
@@ -240,28 +226,26 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         if "lr" in optimizer:
             settings["learning_rate"] = optimizer.pop("lr")
         recipe = recipe_for(self.model, len(self.examples), False, self.seed)
-        known = {*recipe.to_dict(), *vars(recipe)}
+        known = {*vars(recipe), *STORED_NAMES.values()}
         settings |= {name: value for name, value in given.items() if name in known}
         unknown = sorted((given.keys() - known) | {f"optimizer_params[{name!r}]" for name in optimizer})
         if unknown:
-            warn(
-                f"{', '.join(unknown)} of finetune() is not used: {NEW_WAY}(..., recipe=Recipe(...)) has what is there"
-            )
+            warn(f"{', '.join(unknown)} of finetune() is not used: rag_ft.Recipe lists the settings that rag_ft has")
         recipe = recipe.with_settings(settings)
-        if not steps:
+        if not warmup_steps:
             return recipe
-        total = max(1, recipe.epochs * -(-len(self.examples) // recipe.batch_size))
-        return replace(recipe, warmup=min(0.99, steps / total if steps >= 1 else steps))
+        steps = max(1, recipe.epochs * math.ceil(len(self.examples) / recipe.batch_size))
+        return replace(recipe, warmup=min(0.99, warmup_steps / steps if warmup_steps >= 1 else warmup_steps))
 
     def get_finetuned_model(self, **model_kwargs: Any) -> FineTunedEmbedding:
-        """The tuned model as a LlamaIndex embedding that applies its prefixes.
+        """Return the tuned model as a LlamaIndex embedding that applies its prefixes.
 
         Args:
-            **model_kwargs: fields of `FineTunedEmbedding`; `query_instruction` and `text_instruction` of
-                `HuggingFaceEmbedding` too.
+            **model_kwargs: fields of `FineTunedEmbedding`, and `query_instruction` and `text_instruction` of
+                `HuggingFaceEmbedding`.
 
         Raises:
-            InputError: where `finetune()` was not called yet.
+            InputError: if `finetune()` has not been called yet.
         """
         if not (Path(self.model_output_path) / "modules.json").is_file():
             raise InputError(f"{self.model_output_path} holds no model yet: call finetune() first")
@@ -270,12 +254,12 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
                 instruction = model_kwargs.pop(old)
                 model_kwargs[new] = f"{instruction} " if instruction else instruction
         embedding = FineTunedEmbedding(model_name=str(self.model_output_path), **model_kwargs)
-        embedding.sentence_transformer  # noqa: B018  # load it now
+        embedding.sentence_transformer  # noqa: B018  # loads the model now
         return embedding
 
 
 def _loss(loss: Any) -> tuple[Loss | None, tuple[int, ...]]:
-    """(the recipe's name of a loss, the dimensions of a Matryoshka loss around it)."""
+    """Return (name of a loss in a recipe, dimensions of the Matryoshka loss around it)."""
     if loss is None or isinstance(loss, str):
         return loss or None, ()  # type: ignore[return-value]
     name = type(loss).__name__
@@ -283,7 +267,7 @@ def _loss(loss: Any) -> tuple[Loss | None, tuple[int, ...]]:
         return _loss(loss.loss)[0], tuple(loss.matryoshka_dims)
     if name not in LOSSES:
         warn(
-            f"loss {name} does not learn from questions with their passages alone, so 'mnr' takes its place: give "
-            f"scored pairs or negatives to {NEW_WAY}(..., loss=...)"
+            f"loss {name} does not learn from questions with their passages alone, so 'mnr' replaces it: give scored "
+            "pairs or negatives to rag_ft.train_model(..., settings={'loss': ...})"
         )
     return LOSSES.get(name), ()

@@ -1,4 +1,4 @@
-"""The two engines of llama-index-finetuning: called as before, on a small dataset."""
+"""The two engines of llama-index-finetuning, called as before on a small dataset."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEANINGS = [
 
 
 def dataset(words: slice = slice(None), both: bool = True) -> EmbeddingQAFinetuneDataset:
-    """Two questions on each of a few passages about in-house words."""
+    """Make two questions about each of a few passages about in-house words."""
     meant = list(zip(WORDS[words], MEANINGS[words], strict=True))
     corpus = {word: f"{word}: {meaning}, signed by the head of the department." for word, meaning in meant}
     queries = {f"{word}-1": f"Who signs {meaning}?" for word, meaning in meant}
@@ -60,7 +60,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformersFinet
     return made
 
 
-def test_the_tuned_model_is_an_embedding_with_its_prefixes(tuned: SentenceTransformersFinetuneEngine) -> None:
+def test_the_tuned_model_is_an_embedding_with_prefixes(tuned: SentenceTransformersFinetuneEngine) -> None:
     model = tuned.get_finetuned_model(embed_batch_size=32)
     assert isinstance(model, BaseEmbedding)
     assert isinstance(model, FineTunedEmbedding)
@@ -72,12 +72,12 @@ def test_the_tuned_model_is_an_embedding_with_its_prefixes(tuned: SentenceTransf
     assert other.query_prefix == "Instruct: "
 
 
-def test_the_base_is_a_candidate_and_the_best_is_saved(tuned: SentenceTransformersFinetuneEngine) -> None:
-    assert {"base", "epoch 1", "share 1"} <= set(tuned.dev)
+def test_the_best_candidate_is_saved_and_the_base_is_one_of_them(tuned: SentenceTransformersFinetuneEngine) -> None:
+    assert {"base", "epoch 1", "alpha 1"} <= set(tuned.dev)
     record = recorded(tuned)
-    share = record["training"]["share"]
-    assert tuned.dev[f"share {share:g}" if share else "base"] == max(
-        figure for name, figure in tuned.dev.items() if not name.startswith("epoch")
+    alpha = record["training"]["share"]
+    assert tuned.dev[f"alpha {alpha:g}" if alpha else "base"] == max(
+        score for name, score in tuned.dev.items() if not name.startswith("epoch")
     )
     assert record["recipe"]["learning_rate"] == 2e-5
     assert record["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
@@ -87,7 +87,7 @@ def recorded(made: SentenceTransformersFinetuneEngine) -> Any:
     return json.loads((Path(made.model_output_path) / "rag_ft.json").read_text(encoding="utf-8"))
 
 
-def test_its_attributes_are_those_of_the_old_one(tmp_path: Path) -> None:
+def test_its_attributes_are_those_of_the_old_engine(tmp_path: Path) -> None:
     made = SentenceTransformersFinetuneEngine(dataset(), "local", str(tmp_path / "m"))
     assert (made.batch_size, made.epochs, made.evaluation_steps, made.show_progress_bar) == (10, 2, 50, True)
     assert (made.model_id, made.use_all_docs, made.checkpoint_path) == ("local", False, None)
@@ -102,7 +102,7 @@ def test_its_attributes_are_those_of_the_old_one(tmp_path: Path) -> None:
     assert measured.evaluator(measured.model)[measured.evaluator.primary_metric] > 0
 
 
-def test_without_validation_some_questions_are_held_out_and_a_ruinous_training_keeps_the_base(tmp_path: Path) -> None:
+def test_without_validation_questions_are_held_out_and_a_harmful_training_keeps_the_base(tmp_path: Path) -> None:
     made = engine(tmp_path, dataset())
     with pytest.warns(UserWarning, match="holds the base model"):
         made.finetune(optimizer_params={"lr": 0.5})
@@ -112,20 +112,20 @@ def test_without_validation_some_questions_are_held_out_and_a_ruinous_training_k
     assert all(torch.equal(base[name], tensor.cpu()) for name, tensor in made.model.state_dict().items())
 
 
-def test_validation_questions_that_are_trained_on_do_not_choose(tmp_path: Path) -> None:
+def test_validation_questions_that_are_trained_on_do_not_select(tmp_path: Path) -> None:
     made = engine(tmp_path, dataset(slice(8), both=False), val_dataset=dataset(slice(6, None)))
     with pytest.warns(UserWarning, match="2 questions of val_dataset are trained on"):
         made.finetune()
     assert recorded(made)["training"]["dev_questions"] == 6
 
 
-def test_arguments_that_mean_nothing_any_more_are_warned_of(tmp_path: Path) -> None:
+def test_unused_arguments_raise_warnings(tmp_path: Path) -> None:
     from sentence_transformers.sentence_transformer import losses
 
     with pytest.warns(CompatibilityWarning) as caught:
         made = engine(tmp_path, save_checkpoints=True, evaluation_steps=10, trust_remote_code=True)
-    said = " ".join(str(each.message) for each in caught)
-    assert all(name in said for name in ("save_checkpoints", "evaluation_steps", "trust_remote_code"))
+    messages = " ".join(str(each.message) for each in caught)
+    assert all(name in messages for name in ("save_checkpoints", "evaluation_steps", "trust_remote_code"))
     assert {each.filename for each in caught} == {__file__}
     assert made.checkpoint_path == str(Path("checkpoints") / made.model_output_path)
     with pytest.warns(UserWarning, match="rag_ft.train_model"):
@@ -140,7 +140,7 @@ def test_arguments_that_mean_nothing_any_more_are_warned_of(tmp_path: Path) -> N
         assert engine(tmp_path, loss=matryoshka)._recipe({"warmup_steps": 1}).dimensions == (384, 128)
 
 
-def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+def test_wrong_input_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no question"):
         engine(tmp_path, EmbeddingQAFinetuneDataset(queries={}, corpus={}, relevant_docs={}))
     with pytest.raises(InputError, match="EmbeddingQAFinetuneDataset"):
@@ -151,7 +151,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         engine(tmp_path)
 
 
-def test_a_dataset_may_be_a_file_or_one_of_rag_ft(tmp_path: Path) -> None:
+def test_a_dataset_may_be_a_file_or_a_qa_dataset(tmp_path: Path) -> None:
     dataset(slice(2)).save_json(tmp_path / "d.json")
     assert len(engine(tmp_path, str(tmp_path / "d.json")).examples) == 4
     passages = {"p": Passage("p", "One."), "o": Passage("o", "Two.")}
@@ -160,7 +160,7 @@ def test_a_dataset_may_be_a_file_or_one_of_rag_ft(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_of_the_old_package_is_trained_on(tmp_path: Path) -> None:
+def test_training_goes_on_from_a_model_of_the_old_package(tmp_path: Path) -> None:
     old = pickled_copy(tmp_path / "old")
     made = SentenceTransformersFinetuneEngine(
         dataset(), str(old), str(tmp_path / "new"), epochs=1, show_progress_bar=False, max_length=32
@@ -199,9 +199,7 @@ def test_a_linear_adapter_learns_and_loads(base: FineTunedEmbedding, tmp_path: P
     assert torch.equal(on.model.linear.weight, late._adapter.linear.weight)
 
 
-def test_the_learning_rate_and_the_optimizer_are_those_that_were_given(
-    base: FineTunedEmbedding, tmp_path: Path
-) -> None:
+def test_the_given_learning_rate_and_optimizer_are_used(base: FineTunedEmbedding, tmp_path: Path) -> None:
     def change(**arguments: Any) -> float:
         made = EmbeddingAdapterFinetuneEngine(
             dataset(), base, dim=384, model_output_path=str(tmp_path / "a"), model_checkpoint_path=str(tmp_path / "ck"),
@@ -235,7 +233,7 @@ def test_each_text_is_embedded_once(tmp_path: Path) -> None:
     assert len(counting.texts) == len(set(counting.texts)) == 30
 
 
-def test_a_two_layer_adapter_begins_as_the_identity_and_is_kept_with_its_class(
+def test_a_two_layer_adapter_starts_as_the_identity_and_keeps_its_class(
     base: FineTunedEmbedding, tmp_path: Path
 ) -> None:
     adapter = TwoLayerNN(384, 64, 384, bias=True, add_residual=True)
@@ -250,7 +248,7 @@ def test_a_two_layer_adapter_begins_as_the_identity_and_is_kept_with_its_class(
         AdapterEmbeddingModel(base, str(tmp_path / "a"))
 
 
-def test_an_adapter_needs_questions_and_a_place(base: FineTunedEmbedding, tmp_path: Path) -> None:
+def test_an_adapter_needs_two_questions_and_a_training(base: FineTunedEmbedding, tmp_path: Path) -> None:
     made = EmbeddingAdapterFinetuneEngine(dataset(slice(1), both=False), base, model_output_path=str(tmp_path / "a"))
     with pytest.raises(InputError, match="2 or more"):
         made.finetune()

@@ -1,6 +1,6 @@
 """The steps of LlamaIndex's two notebooks on fine-tuning embeddings, with a local LLM and a local model.
 
-The programs are our own; they call what the notebooks call, with the imports from `rag_ft.compat`.
+The programs are our own. They make the same calls as the notebooks, with imports from `rag_ft.compat`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from rag_ft.generation.local_llm import LocalLLM
 
 
 class Reader(CustomLLM):
-    """Asks for the definition and for the last sentence of a passage, in some of its words."""
+    """An LLM that asks about the first and the last sentence of a passage, in some of its words."""
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -54,36 +54,36 @@ class Reader(CustomLLM):
 
 
 def hits(dataset: EmbeddingQAFinetuneDataset, model: Any, top_k: int = 3) -> pd.DataFrame:
-    """Whether each question's passage is among the first that an index finds, and at which place."""
+    """Return whether an index finds each question's passage among the first `top_k`, and its reciprocal rank."""
     passages = [TextNode(id_=key, text=text) for key, text in dataset.corpus.items()]
     retriever = VectorStoreIndex(passages, embed_model=model, show_progress=True).as_retriever(similarity_top_k=top_k)
     rows = []
     for query_id, query in dataset.queries.items():
         found = [each.node.node_id for each in retriever.retrieve(query)]
-        wanted = dataset.relevant_docs[query_id][0]
-        place = found.index(wanted) + 1 if wanted in found else None
-        rows.append({"is_hit": place is not None, "mrr": 1 / place if place else 0.0, "query": query_id})
+        relevant = dataset.relevant_docs[query_id][0]
+        rank = found.index(relevant) + 1 if relevant in found else None
+        rows.append({"is_hit": rank is not None, "mrr": 1 / rank if rank else 0.0, "query": query_id})
     return pd.DataFrame(rows)
 
 
 def measured(dataset: EmbeddingQAFinetuneDataset, model: str, name: str) -> pd.DataFrame:
-    """What sentence-transformers' evaluator writes into its CSV file."""
+    """Return what sentence-transformers' evaluator writes into its CSV file."""
     evaluator = InformationRetrievalEvaluator(dataset.queries, dataset.corpus, dataset.relevant_docs, name=name)
     Path("results").mkdir(exist_ok=True)
     evaluator(SentenceTransformer(model), output_path="results")
     return pd.read_csv(f"results/Information-Retrieval_evaluation_{name}_results.csv").assign(model=name)
 
 
-def cut(folder: Path, most: int) -> list[Any]:
+def cut(folder: Path, limit: int) -> list[Any]:
     files = sorted(folder.rglob("*.md"))
     documents = SimpleDirectoryReader(input_files=[str(file) for file in files]).load_data()
-    return SentenceSplitter(chunk_size=64, chunk_overlap=0).get_nodes_from_documents(documents)[:most]
+    return SentenceSplitter(chunk_size=64, chunk_overlap=0).get_nodes_from_documents(documents)[:limit]
 
 
-def corpora(acme: Path, llm: Any, most: int) -> tuple[EmbeddingQAFinetuneDataset, EmbeddingQAFinetuneDataset]:
-    """Some documents to train on, others to measure on; both through their files."""
-    train = generate_qa_embedding_pairs(llm=llm, nodes=cut(acme / "documents" / "people", most))
-    val = generate_qa_embedding_pairs(llm=llm, nodes=cut(acme / "documents" / "travel", most))
+def corpora(acme: Path, llm: Any, limit: int) -> tuple[EmbeddingQAFinetuneDataset, EmbeddingQAFinetuneDataset]:
+    """Make datasets to train on and to evaluate on, and read both back from their files."""
+    train = generate_qa_embedding_pairs(llm=llm, nodes=cut(acme / "documents" / "people", limit))
+    val = generate_qa_embedding_pairs(llm=llm, nodes=cut(acme / "documents" / "travel", limit))
     train.save_json("train_dataset.json")
     val.save_json("val_dataset.json")
     return (
@@ -92,9 +92,9 @@ def corpora(acme: Path, llm: Any, most: int) -> tuple[EmbeddingQAFinetuneDataset
     )
 
 
-def first_notebook(acme: Path, llm: Any, most: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fine-tune the embedding model; (hit rate by model, the evaluator's metrics by model)."""
-    train, val = corpora(acme, llm, most)
+def first_notebook(acme: Path, llm: Any, limit: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Fine-tune the embedding model; return the hit rate and the evaluator's metrics by model."""
+    train, val = corpora(acme, llm, limit)
     base = str(local_model_folder())
     engine = SentenceTransformersFinetuneEngine(train, model_id=base, model_output_path="test_model", val_dataset=val)
     engine.finetune()
@@ -106,7 +106,7 @@ def first_notebook(acme: Path, llm: Any, most: int) -> tuple[pd.DataFrame, pd.Da
 
 
 class CustomNN(BaseAdapter):
-    """Two layers whose result is added to the vector, written as a user would."""
+    """Two layers whose result is added to the vector, as a user would write them."""
 
     def __init__(self, in_features: int, hidden_features: int, out_features: int, bias: bool = False) -> None:
         super().__init__()
@@ -124,9 +124,9 @@ class CustomNN(BaseAdapter):
         return self.arguments
 
 
-def second_notebook(acme: Path, llm: Any, most: int, epochs: int) -> pd.DataFrame:
-    """Tune a linear, a two-layer and a custom adapter over a model that stays as it is; hit rate and MRR by model."""
-    train, val = corpora(acme, llm, most)
+def second_notebook(acme: Path, llm: Any, limit: int, epochs: int) -> pd.DataFrame:
+    """Train a linear, a two-layer and a custom adapter over a frozen model; return hit rate and MRR by model."""
+    train, val = corpora(acme, llm, limit)
     base = resolve_embed_model(f"local:{local_model_folder()}")
     linear = EmbeddingAdapterFinetuneEngine(
         train, base, model_output_path="model_output_test", epochs=4, verbose=True,
@@ -156,8 +156,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_the_first_notebook_ends_with_its_tables(acme: Path, here: None) -> None:
-    table, other = first_notebook(acme, Reader(), most=12)
+def test_the_first_notebook_runs_to_its_tables(acme: Path, here: None) -> None:
+    table, other = first_notebook(acme, Reader(), limit=12)
     print(table, other, sep="\n")
     assert list(table.index) == ["base", "fine_tuned", "loaded"]
     assert table.loc["loaded", "mrr"] == pytest.approx(table.loc["fine_tuned", "mrr"], abs=0.05)
@@ -165,8 +165,8 @@ def test_the_first_notebook_ends_with_its_tables(acme: Path, here: None) -> None
     assert other.loc["fine_tuned", "cosine-NDCG@10"] >= other.loc["base", "cosine-NDCG@10"] - 0.05
 
 
-def test_the_second_notebook_ends_with_its_table(acme: Path, here: None) -> None:
-    table = second_notebook(acme, Reader(), most=12, epochs=3)
+def test_the_second_notebook_runs_to_its_table(acme: Path, here: None) -> None:
+    table = second_notebook(acme, Reader(), limit=12, epochs=3)
     print(table)
     assert list(table.index)[:3] == ["base", "linear", "linear, loaded"]
     assert table.loc["linear, loaded"].equals(table.loc["linear"])
@@ -176,7 +176,7 @@ def test_the_second_notebook_ends_with_its_table(acme: Path, here: None) -> None
 PAGE = (Path(__file__).parents[2] / "examples" / "migration.md").read_text(encoding="utf-8")
 
 
-def test_the_names_of_the_migration_page_are_there_or_elsewhere() -> None:
+def test_the_names_on_the_migration_page_exist_or_name_a_replacement() -> None:
     table = PAGE.partition("| was imported from")[2].partition("\n\n")[0]
     named = "".join(row.split("|")[2] for row in table.splitlines()[2:])
     for name in re.findall(r"`([A-Za-z_]+)(?:\(.*?\))?`", named):
@@ -187,7 +187,7 @@ def test_the_names_of_the_migration_page_are_there_or_elsewhere() -> None:
 
 
 @pytest.mark.slow
-def test_the_program_of_the_migration_page_runs(acme: Path, here: None) -> None:
+def test_the_program_on_the_migration_page_runs(acme: Path, here: None) -> None:
     code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0].replace("BAAI/bge-small-en", "local")
     nodes = cut(acme / "documents" / "people", 24)
     names: dict[str, Any] = {"train_nodes": nodes[:16], "val_nodes": nodes[16:], "llm": Reader()}
@@ -196,7 +196,7 @@ def test_the_program_of_the_migration_page_runs(acme: Path, here: None) -> None:
 
 
 @pytest.mark.slow
-def test_both_notebooks_with_a_local_llm(acme: Path, here: None) -> None:
-    table, other = first_notebook(acme, LocalLLM(), most=60)
-    print(table, other.T, second_notebook(acme, LocalLLM(), most=60, epochs=25), sep="\n")
+def test_both_notebooks_run_with_a_local_llm(acme: Path, here: None) -> None:
+    table, other = first_notebook(acme, LocalLLM(), limit=60)
+    print(table, other.T, second_notebook(acme, LocalLLM(), limit=60, epochs=25), sep="\n")
     assert table.loc["fine_tuned", "mrr"] >= table.loc["base", "mrr"] - 0.02

@@ -1,6 +1,6 @@
-"""Beside the real llama-index-finetuning, in a virtual environment of its own: its old pins never touch ours.
+"""rag_ft beside the real llama-index-finetuning, in a virtual environment of its own because of its old pins.
 
-Builds the environment (minutes, a gigabyte), or takes the Python that `RAG_FT_ORIGINAL_PYTHON` names.
+The tests build the environment (minutes, a gigabyte), or use the Python in `RAG_FT_ORIGINAL_PYTHON`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ print("all is well")
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An interpreter beside which the old package is installed."""
+    """An interpreter with the old package installed."""
     if given := os.environ.get("RAG_FT_ORIGINAL_PYTHON"):
         return given
     folder = tmp_path_factory.mktemp("original") / "venv"
@@ -65,24 +65,22 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     interpreter = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
     install = [interpreter, "-m", "pip", "install", "--quiet"]
     torch = f"torch=={importlib.metadata.version('torch').split('+')[0]}"
-    for wanted in ([torch], [f"{REPOSITORY}[local,llama-index-finetuning]"]):
-        done = subprocess.run([*install, *wanted], capture_output=True, text=True, check=False)
+    for requirements in ([torch], [f"{REPOSITORY}[local,llama-index-finetuning]"]):
+        done = subprocess.run([*install, *requirements], capture_output=True, text=True, check=False)
         if done.returncode:
-            pytest.skip(f"pip cannot install {wanted[0]}: {done.stderr.strip().splitlines()[-1][:200]}")
+            pytest.skip(f"pip cannot install {requirements[0]}: {done.stderr.strip().splitlines()[-1][:200]}")
     return interpreter
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_engines_are_instances_of_its_base_class_and_datasets_and_adapters_go_both_ways(
-    python: str, tmp_path: Path
-) -> None:
+def test_engines_are_instances_of_its_base_class_and_datasets_and_adapters_convert(python: str, tmp_path: Path) -> None:
     done = subprocess.run([python, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("all is well"), done.stderr[-3000:]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_its_environment_has_no_conflict(python: str) -> None:
+def test_the_environment_has_no_conflict(python: str) -> None:
     done = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
