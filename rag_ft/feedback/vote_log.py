@@ -74,7 +74,7 @@ class Votes:
 
         Args:
             query: the id to vote on.
-            mode: how the variants were combined: `split`, `interleave`, `side-by-side`, `page` or `judge`.
+            mode: how the variants were combined: `split`, `interleave`, `side-by-side`, `page` or `judged`.
             session: who asked.
             question: the question.
             results: the passages, rankings or answers that were shown.

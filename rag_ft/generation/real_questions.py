@@ -55,7 +55,7 @@ def read_questions(file: str | Path, *, fields: Mapping[str, str] | None = None)
     Args:
         file: JSONL of `{"text": …, "documents": [ids], "evidence": snippet or nothing}`, or any format of
             `read_labelled_pairs`: pairs, triplets, scores, clicks; as CSV, JSON, Parquet, BEIR and others. Scores and
-            shares of clicks under .5 are no answer.
+            fractions of clicks under 0.5 are no answer.
         fields: what each column contains, if the names of the columns do not tell (see `read_labelled_pairs`).
 
     Raises:

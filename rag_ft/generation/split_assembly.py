@@ -16,8 +16,8 @@ from rag_ft.generation.located_questions import LocatedQuestion, near_duplicates
 MAX_REAL_TEST = 500
 """Up to this number, all real questions go to test. Of more, about this number or a third go there."""
 
-TEST_SHARES = (0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 1.0)
-"""Shares of the passages of seen documents whose real questions go to test. The first that gives enough is used."""
+TEST_FRACTIONS = (0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 1.0)
+"""Fractions of the passages of seen documents whose real questions go to test. The first that gives enough is used."""
 
 MIN_REAL_DEV = 50
 """Minimum number of real dev questions for a dev split without generated ones."""
@@ -72,7 +72,7 @@ def assemble(
         real: questions that people asked.
         picked: questions whose passages people picked. They are split like generated ones, but test is without them
             if there are real questions: people can only pick what the compared models showed.
-        plan: the sources of each split, the share of unseen documents, and the seed.
+        plan: the sources of each split, the fraction of unseen documents, and the seed.
 
     Returns:
         The dataset with its splits, and a row for each question that is in none.
@@ -127,8 +127,8 @@ def _split(dataset: QADataset, divided: Qrels, real: Qrels, plan: SplitPlan) -> 
         # If real questions are the test split, no questions about seen documents need to be held out.
         share = 0.0 if real else TEST_PASSAGES
         return split_questions(dataset, divided, plan.unseen_documents, share, seed=plan.seed)
-    # The shares are of passages, and questions cluster: take the smallest share that holds enough of them.
-    for share in TEST_SHARES:
+    # The fractions are of passages, and questions cluster: take the smallest one that holds enough of them.
+    for share in TEST_FRACTIONS:
         splits = split_questions(dataset, divided | real, plan.unseen_documents, share, seed=plan.seed)
         if sum(query in real for query in splits["test"]) >= MAX_REAL_TEST:
             break

@@ -68,7 +68,7 @@ def asked_again(state: State) -> int:
     return sum(count - 1 for text, count in state.texts.items() if text not in PROBES)
 
 
-def test_texts_go_in_requests_side_by_side(server: tuple[State, str], tmp_path: Path) -> None:
+def test_texts_are_sent_in_parallel_requests(server: tuple[State, str], tmp_path: Path) -> None:
     state, _ = server
     state.latency = 0.05
     cache = VectorCache(tmp_path / "vectors.sqlite")
@@ -85,7 +85,7 @@ def test_texts_go_in_requests_side_by_side(server: tuple[State, str], tmp_path: 
     assert state.stats()["requests"] == requests + 1 + 12 + 1
 
 
-def test_with_a_third_of_faults_every_vector_comes(
+def test_every_vector_arrives_although_a_third_of_the_requests_fails(
     server: tuple[State, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("FIRST_ATTEMPTS", "ATTEMPTS", "UNKNOWN_ATTEMPTS", "OVERLOADED_ATTEMPTS"):
@@ -111,7 +111,7 @@ def test_a_budget_of_requests_is_kept(server: tuple[State, str], monkeypatch: py
     assert state.stats()["outcomes"] == {"ok": 12}
 
 
-def test_nothing_is_sent_before_somebody_agrees(server: tuple[State, str], tmp_path: Path) -> None:
+def test_nothing_is_sent_before_approval(server: tuple[State, str], tmp_path: Path) -> None:
     state, _ = server
     seen = []
     model, cache = openai_embedding("openai:text-embedding-3-small", "https://api.openai.com/v1"), tmp_path / "v.sqlite"
@@ -125,7 +125,7 @@ def test_nothing_is_sent_before_somebody_agrees(server: tuple[State, str], tmp_p
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_without_paying_twice(server: tuple[State, str], tmp_path: Path) -> None:
+def test_a_killed_run_resumes_without_paying_twice(server: tuple[State, str], tmp_path: Path) -> None:
     state, _ = server
     state.latency = 0.05
     write_beir(jargon_dataset(), tmp_path / "data")
@@ -151,7 +151,7 @@ def test_a_killed_run_goes_on_without_paying_twice(server: tuple[State, str], tm
     assert sum(state.texts.values()) - before <= 3 * len(PROBES)
 
 
-def test_the_batch_api_brings_the_same_vectors_and_goes_on_after_a_stop(
+def test_the_batch_api_gives_the_same_vectors_and_resumes_after_a_stop(
     server: tuple[State, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, _ = server
@@ -180,7 +180,7 @@ def test_the_batch_api_brings_the_same_vectors_and_goes_on_after_a_stop(
     assert len(state.batches) == 6
 
 
-def test_what_a_batch_never_brings_is_one_clear_line(server: tuple[State, str], tmp_path: Path) -> None:
+def test_texts_that_a_batch_never_embeds_are_reported_in_one_line(server: tuple[State, str], tmp_path: Path) -> None:
     state, _ = server
     state.batch_endings = ["expired"] * 9
     cache = VectorCache(tmp_path / "vectors.sqlite")
@@ -193,7 +193,9 @@ def test_what_a_batch_never_brings_is_one_clear_line(server: tuple[State, str], 
 
 
 @pytest.mark.parametrize("version", ["", "2024-10-21"])
-def test_azure_by_the_environment(server: tuple[State, str], monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+def test_azure_is_configured_by_the_environment(
+    server: tuple[State, str], monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
     state, address = server
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", address.removesuffix("/v1") + "/")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key-of-mine")
@@ -210,7 +212,7 @@ def test_azure_by_the_environment(server: tuple[State, str], monkeypatch: pytest
         openai_embedding("azure:ours")
 
 
-def test_a_missing_key_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(InputError, match="needs a key: set OPENAI_API_KEY in the environment"):
@@ -256,7 +258,7 @@ def test_train_and_compare_over_openai_on_the_command_line(server: tuple[State, 
         ),
     ],
 )
-def test_a_key_is_found_in_no_output_of_a_run_that_fails(
+def test_no_output_of_a_failing_run_contains_the_key(
     server: tuple[State, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -302,7 +304,7 @@ def test_a_key_is_found_in_no_output_of_a_run_that_fails(
             assert "\n" not in str(run.exception)
 
 
-def test_a_model_with_a_key_shows_it_nowhere(server: tuple[State, str], tmp_path: Path) -> None:
+def test_a_model_does_not_reveal_its_key(server: tuple[State, str], tmp_path: Path) -> None:
     cached = CachedEmbedding(small(), tmp_path / "vectors.sqlite")
     train_adapter(jargon_dataset(documents=30), cached, tmp_path / "adapter")
     adapter = AdapterEmbedding.load(tmp_path / "adapter", cached)

@@ -1,4 +1,4 @@
-"""LLMs in this process that answer by a rule, and count what they are asked."""
+"""LLMs in this process whose responses follow from the prompt, and which remember their prompts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rag_ft.files import sha256_of
 from rag_ft.generation.prompts import STYLES
 
 
-class Clerk(CustomLLM):
-    """Answers out of the prompt alone, counts its answers, and is dead after so many of them."""
+class FakeLLM(CustomLLM):
+    """Responds by the prompt alone, remembers its prompts, and fails after a number of responses."""
 
-    lives: int = 10**6
-    model: str = "clerk"
-    _answered: list[str] = PrivateAttr(default_factory=list)
+    max_responses: int = 10**6
+    model: str = "fake"
+    _prompts: list[str] = PrivateAttr(default_factory=list)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
     @property
@@ -28,14 +28,14 @@ class Clerk(CustomLLM):
         return LLMMetadata(model_name=self.model)
 
     @property
-    def answered(self) -> list[str]:
-        return self._answered
+    def prompts(self) -> list[str]:
+        return self._prompts
 
     def answer(self, prompt: str) -> str:
         with self._lock:
-            if len(self._answered) >= self.lives:
-                raise OutsideError("the clerk has left")
-            self._answered.append(prompt)
+            if len(self._prompts) >= self.max_responses:
+                raise OutsideError("the LLM has gone")
+            self._prompts.append(prompt)
         return json.dumps({"questions": [f"Who signs {sha256_of(prompt)[:8]}?"]})
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -45,15 +45,15 @@ class Clerk(CustomLLM):
         yield self.complete(prompt)
 
 
-class Down(Clerk):
-    """A server that refuses every connection."""
+class UnreachableLLM(FakeLLM):
+    """An LLM whose server refuses every connection."""
 
     def answer(self, prompt: str) -> str:
         raise ConnectionError("connection refused\nby 127.0.0.1")
 
 
-class Signer(Clerk):
-    """Asks about the passage that it is shown, in each style that it is asked for."""
+class FormQuestionLLM(FakeLLM):
+    """Writes a question about the form in a passage, in each style of the prompt."""
 
     def answer(self, prompt: str) -> str:
         super().answer(prompt)

@@ -13,15 +13,15 @@ from rag_ft.generation.question_options import QuestionOptions
 from rag_ft.generation.resolve_llm import resolve_llm
 
 
-def clerk(address: str) -> LLM:
-    llm = resolve_llm("openai-like:clerk", address)
+def served_llm(address: str) -> LLM:
+    llm = resolve_llm("openai-like:fake", address)
     assert llm is not None
     return llm
 
 
 def expected(count: int) -> list[tuple[str, str]]:
     """The questions that the server gives if nothing goes wrong."""
-    llm = clerk("http://127.0.0.1:9/v1")  # a plan sends nothing
+    llm = served_llm("http://127.0.0.1:9/v1")  # a plan sends nothing
     return [
         (question["question"], planned.passage.id)
         for planned in plan_requests(about_in_winter(count), llm, QuestionOptions())

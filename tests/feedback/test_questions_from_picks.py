@@ -46,7 +46,9 @@ def show(votes: Votes) -> Callable[..., None]:
     return shown
 
 
-def test_a_pick_is_a_positive_and_what_stood_above_it_a_negative(votes: Votes, show: Callable[..., None]) -> None:
+def test_a_pick_is_a_positive_and_a_skipped_passage_above_it_a_negative(
+    votes: Votes, show: Callable[..., None]
+) -> None:
     show("q", "How do I claim?", rankings={"a": ["visitors#0", "leave#0", "claims#0"], "b": ["claims#1", "claims#0"]})
     votes.pick("q", "claims#0", "a")
     (question,), dropped = questions_from_feedback(votes, PASSAGES)
@@ -55,7 +57,7 @@ def test_a_pick_is_a_positive_and_what_stood_above_it_a_negative(votes: Votes, s
     assert not dropped
 
 
-def test_one_question_of_several_people_is_one(votes: Votes, show: Callable[..., None]) -> None:
+def test_the_same_question_of_several_people_is_one_question(votes: Votes, show: Callable[..., None]) -> None:
     for query, question, picked in (
         ("q1", "How do I claim?", "claims#0"),
         ("q2", " how do  I CLAIM?", "claims#1"),
@@ -68,7 +70,7 @@ def test_one_question_of_several_people_is_one(votes: Votes, show: Callable[...,
     assert question.negatives == (TEXTS["visitors#0"],)  # claims#0 stood above a pick, and was picked by somebody
 
 
-def test_a_passage_that_is_gone_is_dropped_and_said(
+def test_a_pick_of_a_removed_passage_is_dropped_with_a_warning(
     votes: Votes, show: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     for query, picked in (("q1", "claims#0"), ("q2", "leave#0")):
@@ -85,7 +87,7 @@ def test_a_passage_that_is_gone_is_dropped_and_said(
         questions_from_feedback(votes, {"x": Passage("x", "The foghorn sounds when the fog is thick.")})
 
 
-def test_a_passage_under_another_id_and_in_another_cutting_is_found(votes: Votes, show: Callable[..., None]) -> None:
+def test_a_passage_is_found_under_another_id_and_with_other_boundaries(votes: Votes, show: Callable[..., None]) -> None:
     show("q", "How do I claim?", passages=["claims#0"], teams=["a"])
     votes.pick("q", "claims#0")
     cut = {"n7": Passage("n7", TEXTS["claims#0"] + " The bursar pays it."), "n8": Passage("n8", TEXTS["leave#0"])}
@@ -93,9 +95,7 @@ def test_a_passage_under_another_id_and_in_another_cutting_is_found(votes: Votes
     assert question.documents == ("n7",)
 
 
-def test_picks_taken_back_votes_alone_and_strange_questions_train_nothing(
-    votes: Votes, show: Callable[..., None]
-) -> None:
+def test_withdrawn_picks_votes_and_strange_questions_train_nothing(votes: Votes, show: Callable[..., None]) -> None:
     for query, question in (("taken", "How?"), ("voted", "Who?"), ("empty", "\u202e \x07"), ("long", "why " * 600)):
         show(query, question, rankings={"a": ["claims#0"], "b": ["leave#0"]}, order=["a", "b"])
         if query != "voted":
@@ -106,7 +106,7 @@ def test_picks_taken_back_votes_alone_and_strange_questions_train_nothing(
         questions_from_feedback(votes, PASSAGES)
 
 
-def test_control_characters_and_text_direction_tricks_are_taken_out_of_a_question(
+def test_control_characters_and_text_direction_marks_are_removed_from_a_question(
     votes: Votes, show: Callable[..., None]
 ) -> None:
     show("q", "How do\u202e I\x00 claim\x1b[31m?\ud800", passages=["claims#0"], teams=["a"])
@@ -115,7 +115,7 @@ def test_control_characters_and_text_direction_tricks_are_taken_out_of_a_questio
     assert question.text == "How do I claim [31m??"
 
 
-def test_who_picks_everything_is_not_trained_on(votes: Votes) -> None:
+def test_picks_of_somebody_who_picks_everything_are_dropped(votes: Votes) -> None:
     texts = {f"p{n}": f"Form T-{n} is signed by the master of harbour {n}." for n in range(8)}
     votes.shown("q", "page", "me", "Who signs?", ShownResults(passages=list(texts), teams=["a"] * 8), texts=texts)
     for key in list(texts)[:6]:
@@ -124,7 +124,7 @@ def test_who_picks_everything_is_not_trained_on(votes: Votes) -> None:
         questions_from_feedback(votes, {key: Passage(key, text) for key, text in texts.items()})
 
 
-def test_a_text_that_is_not_what_its_digest_says_does_not_count(votes: Votes, show: Callable[..., None]) -> None:
+def test_a_text_that_does_not_match_its_digest_is_ignored(votes: Votes, show: Callable[..., None]) -> None:
     show("q", "How do I claim?", passages=["claims#0"], teams=["a"])
     votes.pick("q", "claims#0")
     forged = votes.file.read_text(encoding="utf-8").replace(TEXTS["claims#0"], TEXTS["leave#0"])
@@ -140,7 +140,7 @@ def test_a_text_that_is_not_what_its_digest_says_does_not_count(votes: Votes, sh
         min_size=1, max_size=6,
     )
 )  # fmt: skip
-def test_no_passage_is_right_and_wrong_for_one_question(asked: list[tuple[str, list[str], str]]) -> None:
+def test_no_passage_is_positive_and_negative_for_one_question(asked: list[tuple[str, list[str], str]]) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -180,7 +180,7 @@ def people_who_ask(acme_people: Path, file: Path) -> list[str]:
     return asked
 
 
-def test_feedback_trains_and_no_question_stands_on_two_sides(acme_people: Path, tmp_path: Path) -> None:
+def test_feedback_trains_and_no_question_is_in_two_splits(acme_people: Path, tmp_path: Path) -> None:
     asked = people_who_ask(acme_people, tmp_path / "votes.jsonl")
     nodes = cut_into_nodes(read_documents(acme_people / "documents"))
     made = generate_qa_dataset(
@@ -200,7 +200,7 @@ def test_feedback_trains_and_no_question_stands_on_two_sides(acme_people: Path, 
 
 
 @pytest.mark.slow
-def test_a_run_takes_new_picks_into_account(acme_people: Path, tmp_path: Path) -> None:
+def test_new_picks_make_a_new_dataset(acme_people: Path, tmp_path: Path) -> None:
     people_who_ask(acme_people, tmp_path / "votes.jsonl")
     nodes = cut_into_nodes(read_documents(acme_people / "documents"))
 
@@ -243,7 +243,7 @@ def test_generate_from_feedback_writes_a_dataset(acme_people: Path, tmp_path: Pa
     assert (tmp_path / "data" / "negatives.jsonl").is_file()
 
 
-def test_a_file_of_votes_is_not_taken_for_a_table(votes: Votes, show: Callable[..., None]) -> None:
+def test_a_vote_log_is_not_read_as_a_table(votes: Votes, show: Callable[..., None]) -> None:
     show("q", "How do I claim?", passages=["claims#0"], teams=["a"])
     with pytest.raises(InputError, match="--from-feedback"):
         read_labelled_pairs(votes.file)
@@ -251,7 +251,7 @@ def test_a_file_of_votes_is_not_taken_for_a_table(votes: Votes, show: Callable[.
         questions_from_feedback(votes.file.parent / "none.jsonl", PASSAGES)
 
 
-def test_what_an_app_shows_can_be_trained_on(acme_people: Path, tmp_path: Path) -> None:
+def test_picks_in_an_app_can_be_trained_on(acme_people: Path, tmp_path: Path) -> None:
     from fakes.ab_variants import A, B, node
 
     both = ABRetriever(A, B, "interleave", votes=tmp_path / "votes.jsonl")

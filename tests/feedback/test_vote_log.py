@@ -29,7 +29,7 @@ def write_votes(file: str, name: str) -> None:
         votes.vote(f"{name}-{number}", "a")
 
 
-def test_several_processes_write_one_file_and_half_a_line_is_left_out(tmp_path: Path) -> None:
+def test_several_processes_write_one_file_and_a_torn_line_is_skipped(tmp_path: Path) -> None:
     file = tmp_path / "votes.jsonl"
     file.write_text('{"event": "shown", "query": "half')
     context = multiprocessing.get_context("fork")
@@ -71,7 +71,7 @@ def test_threads_share_writes_and_each_finds_its_vote_in_the_file(tmp_path: Path
     assert votes.tally().b == 200
 
 
-def test_who_votes_again_has_changed_their_mind_and_a_pick_counts_once(tmp_path: Path) -> None:
+def test_the_last_vote_counts_and_a_pick_counts_once(tmp_path: Path) -> None:
     votes = Votes(tmp_path / "votes.jsonl")
     votes.shown("q1", "side-by-side", "me", "Who?", ShownResults(order=["a", "b"]))
     for better in ("a", "a", "a", "b"):
@@ -87,7 +87,7 @@ def test_who_votes_again_has_changed_their_mind_and_a_pick_counts_once(tmp_path:
     assert votes.tally().a == 0
 
 
-def test_a_pick_of_two_rankings_goes_to_who_ranked_it_higher(tmp_path: Path) -> None:
+def test_a_pick_credits_the_variant_that_ranked_it_higher(tmp_path: Path) -> None:
     votes = Votes(tmp_path / "votes.jsonl")
     for passage in "xyz":
         votes.shown(
@@ -103,7 +103,7 @@ def test_a_pick_of_two_rankings_goes_to_who_ranked_it_higher(tmp_path: Path) -> 
         votes.pick("x", "z", "a")
 
 
-def test_where_one_side_failed_nobody_compared(tmp_path: Path) -> None:
+def test_a_query_with_a_failed_variant_is_no_comparison(tmp_path: Path) -> None:
     votes = Votes(tmp_path / "votes.jsonl")
     votes.shown("q1", "interleave", "me", "Who?", ShownResults(passages=["x"], teams=["a"], failed={"b": "down"}))
     votes.pick("q1", "x")
@@ -113,7 +113,7 @@ def test_where_one_side_failed_nobody_compared(tmp_path: Path) -> None:
     assert (tally.a, tally.credit, tally.failed) == (0, {}, {"a": 0, "b": 2})
 
 
-def test_votes_of_another_process_and_of_long_ago_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_of_other_processes_and_old_queries_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rag_ft.feedback.vote_log.MAX_REMEMBERED", 3)
     first, second = Votes(tmp_path / "votes.jsonl"), Votes(tmp_path / "votes.jsonl")
     for number in range(10):
@@ -126,7 +126,7 @@ def test_votes_of_another_process_and_of_long_ago_are_found(tmp_path: Path, monk
         second.vote("q99", "a")
 
 
-def test_half_a_character_pair_is_kept_as_what_a_file_takes(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
     votes = Votes(tmp_path / "votes.jsonl")
     votes.shown(
         "q", "split", "me\ud800", "Who \udfff\n?", ShownResults(variant="a", passages=["x"]), texts={"x": "half \ud83d"}
@@ -156,7 +156,7 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "Dear diary"
 
 
-def test_another_process_that_holds_the_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_held_by_another_process_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from filelock import FileLock
 
     monkeypatch.setattr("rag_ft.jsonl_log.LOCK_SECONDS", 0.2)
@@ -183,7 +183,7 @@ def test_a_write_that_fails_leaves_the_next_one_whole(tmp_path: Path, monkeypatc
     assert votes.tally().queries == 1
 
 
-def test_a_side_that_is_shown_more_often_wins_nothing_by_it() -> None:
+def test_a_variant_gains_nothing_by_being_shown_more_often() -> None:
     draw = random.Random(0)
     ratings: dict[str, dict[str, list[float]]] = {"a": {}, "b": {}}
     for number in range(400):
@@ -196,7 +196,7 @@ def test_a_side_that_is_shown_more_often_wins_nothing_by_it() -> None:
     assert decide_from_votes(Tally(ratings=better))[0] == "ship"
 
 
-def test_in_a_split_picks_are_ratings_and_a_failed_side_answers_for_its_sessions(tmp_path: Path) -> None:
+def test_in_a_split_picks_are_ratings_also_for_sessions_of_a_failed_variant(tmp_path: Path) -> None:
     votes = Votes(tmp_path / "votes.jsonl")
     for number, (side, failed) in enumerate([("a", {}), ("b", {}), ("a", {"b": "down"})]):
         votes.shown(
@@ -220,14 +220,14 @@ KEYS = ["event", "query", "session", "question", "side", "order", "teams", "pass
 
 
 @given(st.lists(st.dictionaries(st.sampled_from([*KEYS, "passage"]), json_values), max_size=8))
-def test_whatever_stands_in_a_file_is_counted_or_left_out(rows: list[dict[str, Any]]) -> None:
+def test_any_row_is_counted_or_ignored(rows: list[dict[str, Any]]) -> None:
     shown = {"event": "shown", "query": "q", "question": "Who?"}
     tally = tally_of([*({**shown, **row} for row in rows), *({"event": "pick", "query": "q", **row} for row in rows)])
     assert tally.queries <= len(rows) * 2
     assert decide_from_votes(tally)[0] == "inconclusive"
 
 
-def test_lines_that_are_no_votes_are_left_out(tmp_path: Path) -> None:
+def test_lines_that_are_no_votes_are_ignored(tmp_path: Path) -> None:
     file = tmp_path / "votes.jsonl"
     deep = "[" * 100_000
     file.write_text("\n".join(["{}", deep, "[1]", '{"event": 3}', json.dumps({"event": "shown"}), '{"half'] * 2))

@@ -93,12 +93,12 @@ def test_a_dense_round_trip_without_an_embedding_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("setting", "value"), [("round_trip", "foo"), ("depth", 0)])
-def test_a_setting_that_cannot_be_meant_is_named(setting: str, value: object) -> None:
+def test_an_invalid_setting_is_named(setting: str, value: object) -> None:
     with pytest.raises(InputError, match=f"{setting} is "):
         Filters(**{setting: value})  # type: ignore[arg-type]
 
 
-def test_sentences_of_the_passage_are_no_copies() -> None:
+def test_sentences_of_the_passage_do_not_count_as_copies() -> None:
     passages = PASSAGES | {"gate": Passage("gate", "The gate of the yard is shut at dusk. A porter shuts the gate.")}
     pairs = [(Query("q", "The gate of the yard is shut at dusk.", "sentence"), "gate")]
     assert filter_questions(pairs, passages)[0] == pairs
@@ -129,7 +129,7 @@ def test_a_question_that_cannot_tell_its_passage_from_others_is_dropped() -> Non
     assert filter_questions([precise], passages)[0] == [precise]
 
 
-def test_the_only_sentence_of_a_passage_cannot_ask_for_it() -> None:
+def test_the_only_sentence_of_a_passage_cannot_find_it() -> None:
     passages = {
         "a": Passage("a", "Badges are blocked at the gate within three days."),
         "b": Passage("b", "Leave is booked in the portal. It is approved within a week by the lead."),

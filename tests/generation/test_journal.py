@@ -48,7 +48,7 @@ def test_an_answer_with_half_a_character_is_kept_without_it(tmp_path: Path) -> N
     assert Journal(tmp_path / "journal.jsonl").responses == {"a": "Who? ?"}
 
 
-def test_lines_that_are_no_answers_are_passed_over(tmp_path: Path) -> None:
+def test_lines_that_are_no_responses_are_skipped(tmp_path: Path) -> None:
     file = tmp_path / "journal.jsonl"
     file.write_bytes(b'{"key": "a", "answer": null}\n[]\n\xff\xfe\n{"key": ["b"], "answer": "x"}\n{}\n'
                      b'{"key": "c", "answer": "Who?"}\n')  # fmt: skip
@@ -60,12 +60,12 @@ def test_a_journal_that_is_a_folder_is_refused(tmp_path: Path) -> None:
         Journal(tmp_path)
 
 
-def test_the_key_tells_model_and_prompt_apart() -> None:
+def test_the_key_depends_on_the_model_and_the_prompt() -> None:
     assert request_key("ab", "c") != request_key("a", "bc")
     assert request_key("a", "b") == request_key("a", "b")
 
 
-def test_a_disk_that_takes_a_part_is_no_disk(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_whole_lines_and_reports_an_error(tmp_path: Path) -> None:
     """An unbuffered write may take a part and say nothing; a limit on the size of a file stands for a full disk."""
     file = tmp_path / "journal.jsonl"
     program = (

@@ -93,7 +93,7 @@ def test_nothing_leaks_into_training(nodes: list[TextNode], seed: int) -> None:
 
 @given(nodes=drawn, seed=st.integers(0, 20), asked=st.integers(1, 40))
 @settings(max_examples=25, deadline=None)
-def test_real_questions_are_tested_on_and_nothing_of_them_is_trained_on(
+def test_real_questions_are_the_test_split_and_nothing_like_them_is_trained_on(
     nodes: list[TextNode], seed: int, asked: int
 ) -> None:
     draw = random.Random(seed)
@@ -107,7 +107,7 @@ def test_real_questions_are_tested_on_and_nothing_of_them_is_trained_on(
     assert not set(groups[: len(sides[0])]) & set(groups[len(sides[0]) :])
 
 
-def test_a_footer_joins_no_documents_and_is_never_asked_about() -> None:
+def test_a_footer_merges_no_documents_and_gets_no_questions() -> None:
     nodes = drawn_nodes(30, 0, footer=True, seed=1)
     dataset = generate_qa_dataset(nodes, use_llm=False).dataset
     footers = {node.node_id for node in nodes if node.text.startswith("This page")}
@@ -144,7 +144,7 @@ def test_ids_of_real_questions_do_not_collide() -> None:
         generate_qa_dataset(nodes, use_llm=False, questions=twice)
 
 
-def test_a_copy_of_a_real_questions_passage_answers_it_too() -> None:
+def test_a_near_duplicate_of_a_relevant_passage_is_relevant_too() -> None:
     nodes = drawn_nodes(20, 0, footer=False, seed=1)
     nodes.append(TextNode(id_="copy", text=nodes[5].text.upper()))
     questions = [RealQuestion("Who is asked first here?", positives=(nodes[5].text,))]
@@ -154,7 +154,7 @@ def test_a_copy_of_a_real_questions_passage_answers_it_too() -> None:
 
 @given(nodes=drawn, seed=st.integers(0, 20), real=st.booleans())
 @settings(max_examples=8, deadline=None)
-def test_where_all_documents_are_known_all_of_them_train_and_no_held_out_question_does(
+def test_if_all_documents_are_seen_all_of_them_train_but_no_held_out_question_does(
     nodes: list[TextNode], seed: int, real: bool
 ) -> None:
     asked = [RealQuestion(node.text.split(". ")[0] + ".", [node.ref_doc_id or ""]) for node in nodes[::7]]
@@ -181,6 +181,6 @@ def test_where_all_documents_are_known_all_of_them_train_and_no_held_out_questio
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_a_share_that_cannot_be_is_refused(share: float) -> None:
+def test_an_invalid_share_of_unseen_documents_is_refused(share: float) -> None:
     with pytest.raises(InputError, match=f"unseen_documents is {share:g}"):
         generate_qa_dataset(drawn_nodes(16, 0, False, 0), use_llm=False, unseen_documents=share)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.openai_llm import clerk, expected, texts
+from fakes.openai_llm import expected, served_llm, texts
 from fakes.openai_server import State, serve
 from fakes.passages import about_in_winter
 from typer.testing import CliRunner
@@ -40,22 +40,22 @@ def requested(state: State) -> int:
     return sum(batch["request_counts"]["total"] for batch in state.batches.values())
 
 
-def test_a_batch_brings_what_single_calls_bring(server: tuple[State, str], tmp_path: Path) -> None:
+def test_a_batch_gives_the_same_questions_as_single_calls(server: tuple[State, str], tmp_path: Path) -> None:
     state, address = server
     journal = tmp_path / "journal.jsonl"
     found = questions_from_llm(
-        about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+        about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
     )
     assert texts(found) == expected(30)
     assert (found.requests, requested(state), len(state.batches)) == (30, 30, 1)
     lines = [json.loads(line) for line in state.files["file-1"].decode().splitlines()]
     assert {line["url"] for line in lines} == {"/v1/chat/completions"}
-    assert lines[0]["body"]["model"] == "clerk"
+    assert lines[0]["body"]["model"] == "fake"
     assert len({line["custom_id"] for line in lines}) == 30
     # The journal is the same for both ways: single calls find everything there, and so does a second batch.
     for batch in (False, True):
         again = questions_from_llm(
-            about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=batch)
+            about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, batch=batch)
         )
         assert (texts(again), again.requests) == (texts(found), 0)
     assert requested(state) == 30
@@ -67,7 +67,7 @@ def test_failed_and_expired_lines_are_sent_again(server: tuple[State, str], endi
     state.batch_endings = list(endings)
     found = questions_from_llm(
         about_in_winter(30),
-        clerk(address),
+        served_llm(address),
         question_options=QuestionOptions(journal=tmp_path / "journal.jsonl", batch=True),
     )
     assert texts(found) == expected(30)
@@ -80,7 +80,7 @@ def test_what_fails_three_times_is_recorded(server: tuple[State, str], tmp_path:
     state.batch_endings = ["partial"] * 3
     found = questions_from_llm(
         about_in_winter(30),
-        clerk(address),
+        served_llm(address),
         question_options=QuestionOptions(journal=tmp_path / "journal.jsonl", batch=True),
     )
     reasons = {row["reason"] for row in found.dropped}
@@ -88,7 +88,7 @@ def test_what_fails_three_times_is_recorded(server: tuple[State, str], tmp_path:
     assert len(found.dropped) + len({passage for _, passage in found.pairs}) == 30
 
 
-def test_a_restart_goes_on_with_the_batch_that_runs(
+def test_a_restart_resumes_the_running_batch(
     server: tuple[State, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, address = server
@@ -102,13 +102,13 @@ def test_a_restart_goes_on_with_the_batch_that_runs(
         patch.setattr(openai_batch.BatchJob, "_wait", killed)
         with pytest.raises(KeyboardInterrupt):
             questions_from_llm(
-                about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+                about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
             )
     noted = json.loads((tmp_path / "journal.jsonl.batches.json").read_text())
     assert noted["open"] == ["batch_1"]
     state.batches["batch_1"]["_ready"] = 0
     found = questions_from_llm(
-        about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+        about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
     )
     assert texts(found) == expected(30)
     assert requested(state) == 30
@@ -120,17 +120,17 @@ def test_a_batch_whose_start_was_not_noted_is_found_again(server: tuple[State, s
     journal = tmp_path / "journal.jsonl"
     with pytest.raises(OutsideError, match="cannot be reached"):
         questions_from_llm(
-            about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+            about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
         )
     assert requested(state) == 30
     found = questions_from_llm(
-        about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+        about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
     )
     assert texts(found) == expected(30)
     assert requested(state) == 30
 
 
-def test_a_half_collected_job_pays_nothing_twice(
+def test_nothing_is_paid_for_twice_after_a_kill_during_collection(
     server: tuple[State, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, address = server
@@ -149,26 +149,26 @@ def test_a_half_collected_job_pays_nothing_twice(
         patch.setattr(llm_batch, "_read", killed_in_the_second)
         with pytest.raises(KeyboardInterrupt):
             questions_from_llm(
-                about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+                about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
             )
     assert len(state.batches) == 3
     found = questions_from_llm(
-        about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+        about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
     )
     assert texts(found) == expected(30)
     assert (len(state.batches), requested(state)) == (3, 30)
 
 
-def test_a_batch_that_the_server_refuses_is_one_clear_line(server: tuple[State, str], tmp_path: Path) -> None:
+def test_a_refused_batch_is_reported_in_one_line(server: tuple[State, str], tmp_path: Path) -> None:
     state, address = server
     state.batch_endings = ["failed"]
     journal = tmp_path / "journal.jsonl"
     with pytest.raises(OutsideError, match=r"the batch batch_1 failed \(Enqueued tokens\): run again"):
         questions_from_llm(
-            about_in_winter(5), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+            about_in_winter(5), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
         )
     found = questions_from_llm(
-        about_in_winter(5), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+        about_in_winter(5), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
     )
     assert texts(found) == expected(5)
 
@@ -181,7 +181,7 @@ def test_an_interrupt_does_not_wait_for_the_batch(server: tuple[State, str], tmp
     async def interrupted() -> None:
         options = QuestionOptions(journal=journal, batch=True)
         running = asyncio.create_task(
-            generate_questions(about_in_winter(30), clerk(address), options, seed=0, threads=True)
+            generate_questions(about_in_winter(30), served_llm(address), options, seed=0, threads=True)
         )
         while not state.batches:
             await asyncio.sleep(0.05)
@@ -197,7 +197,7 @@ def test_an_interrupt_does_not_wait_for_the_batch(server: tuple[State, str], tmp
     state.batches["batch_1"]["_ready"] = 0
     assert texts(
         questions_from_llm(
-            about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+            about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
         )
     ) == expected(30)
     assert requested(state) == 30
@@ -216,20 +216,20 @@ def test_lines_of_a_plan_that_changed_are_not_paid_for_again(
         patch.setattr(openai_batch.BatchJob, "_wait", killed)
         with pytest.raises(KeyboardInterrupt):
             questions_from_llm(
-                about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+                about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
             )
     questions_from_llm(
-        about_in_winter(5), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+        about_in_winter(5), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
     )
     assert texts(
         questions_from_llm(
-            about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, batch=True)
+            about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, batch=True)
         )
     ) == expected(30)
     assert requested(state) == 30
 
 
-def test_only_openai_has_batches(tmp_path: Path) -> None:
+def test_other_llms_have_no_batch_api(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not with LocalLLM"):
         questions_from_llm(
             about_in_winter(2),
@@ -238,30 +238,30 @@ def test_only_openai_has_batches(tmp_path: Path) -> None:
         )
     with pytest.raises(InputError, match="needs a journal in a file"):
         questions_from_llm(
-            about_in_winter(2), clerk("http://127.0.0.1:9/v1"), question_options=QuestionOptions(batch=True)
+            about_in_winter(2), served_llm("http://127.0.0.1:9/v1"), question_options=QuestionOptions(batch=True)
         )
 
 
-def test_a_server_that_is_down_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *rest: 0.01)
     with pytest.raises(OutsideError, match=r"the Batch API cannot be reached \(APIConnectionError\)") as failure:
         questions_from_llm(
             about_in_winter(2),
-            clerk("http://127.0.0.1:9/v1"),
+            served_llm("http://127.0.0.1:9/v1"),
             question_options=QuestionOptions(journal=tmp_path / "journal.jsonl", batch=True),
         )
     assert "\n" not in str(failure.value)
 
 
-def test_the_command_line_goes_through_the_batch_api(server: tuple[State, str], acme: Path, tmp_path: Path) -> None:
+def test_the_batch_option_uses_the_batch_api(server: tuple[State, str], acme: Path, tmp_path: Path) -> None:
     state, address = server
     state.batch_endings = ["partial"]
     arguments = ["generate", str(acme / "documents" / "people"), "--output", str(tmp_path / "data"), "--batch", "-q"]
-    done = CliRunner().invoke(app, [*arguments, "--llm", "openai-like:clerk", "--llm-url", address])
+    done = CliRunner().invoke(app, [*arguments, "--llm", "openai-like:fake", "--llm-url", address])
     assert done.exit_code == 0, done.output
     assert len(state.batches) == 2
     assert set(load_dataset(tmp_path / "data").info["styles"]) >= {"question", "keywords", "situation", "reworded"}
     before = requested(state)
-    again = CliRunner().invoke(app, [*arguments, "--llm", "openai-like:clerk", "--llm-url", address])
+    again = CliRunner().invoke(app, [*arguments, "--llm", "openai-like:fake", "--llm-url", address])
     assert again.exit_code == 0
     assert requested(state) == before

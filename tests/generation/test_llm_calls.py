@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.llms import Clerk, Down, Signer
-from fakes.openai_llm import clerk, expected, texts
+from fakes.llms import FakeLLM, FormQuestionLLM, UnreachableLLM
+from fakes.openai_llm import expected, served_llm, texts
 from fakes.openai_server import State, answer_to, serve
 from fakes.passages import about_in_winter, forms
 
@@ -34,9 +34,9 @@ def server() -> Iterator[tuple[State, str]]:
     running.server_close()
 
 
-def test_every_passage_gets_its_questions_in_several_styles(server: tuple[State, str]) -> None:
+def test_every_passage_gets_questions_in_several_styles(server: tuple[State, str]) -> None:
     state, address = server
-    found = questions_from_llm(about_in_winter(40), clerk(address), question_options=QuestionOptions(workers=8))
+    found = questions_from_llm(about_in_winter(40), served_llm(address), question_options=QuestionOptions(workers=8))
     assert texts(found) == expected(40)
     assert {query.source for query, _ in found.pairs} == {"question", "keywords", "situation", "reworded"}
     assert state.stats()["outcomes"] == {"ok": 40}
@@ -44,13 +44,13 @@ def test_every_passage_gets_its_questions_in_several_styles(server: tuple[State,
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_with_a_third_of_faults_the_dataset_is_complete(
+def test_the_dataset_is_complete_although_a_third_of_the_requests_fails(
     server: tuple[State, str], asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "FIRST_ATTEMPTS", retries.ATTEMPTS)
     state, address = server
     state.faults = 0.3
-    llm, passages = clerk(address), about_in_winter(120)
+    llm, passages = served_llm(address), about_in_winter(120)
     if asynchronous:
         coroutine = generate_questions(passages, llm, QuestionOptions(workers=16), seed=0, threads=False)
         found = asyncio.run(coroutine)
@@ -72,7 +72,7 @@ def test_retry_after_is_honoured(server: tuple[State, str], monkeypatch: pytest.
     faults = iter(["429", "429", ""])
     monkeypatch.setattr(state, "fault", lambda: next(faults))
     started = time.monotonic()
-    questions_from_llm(about_in_winter(1), clerk(address))
+    questions_from_llm(about_in_winter(1), served_llm(address))
     assert time.monotonic() - started >= 0.4  # the server asks for 0.2 s each time
     assert state.stats()["outcomes"] == {"429": 2, "ok": 1}
 
@@ -92,13 +92,13 @@ def test_a_budget_of_requests_is_kept(server: tuple[State, str], monkeypatch: py
     state, address = server
     started = time.monotonic()
     questions_from_llm(
-        about_in_winter(25), clerk(address), question_options=QuestionOptions(workers=25, requests_per_minute=10)
+        about_in_winter(25), served_llm(address), question_options=QuestionOptions(workers=25, requests_per_minute=10)
     )
     assert time.monotonic() - started >= 2
     assert state.stats()["outcomes"] == {"ok": 25}
 
 
-def test_an_answer_that_stays_rubbish_is_recorded_with_its_reason(
+def test_a_response_that_stays_invalid_is_recorded_with_its_reason(
     server: tuple[State, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fakes import openai_server
@@ -108,7 +108,7 @@ def test_an_answer_that_stays_rubbish_is_recorded_with_its_reason(
 
     monkeypatch.setattr(openai_server, "answer_to", answer)
     state, address = server
-    found = questions_from_llm(about_in_winter(12), clerk(address))
+    found = questions_from_llm(about_in_winter(12), served_llm(address))
     (row,) = found.dropped
     assert row["passage"] == "p3"
     assert row["reason"] == "no usable answer: 'You are a helpful assistant that'"
@@ -130,13 +130,13 @@ def test_a_refused_passage_stops_nothing(server: tuple[State, str], monkeypatch:
 
     monkeypatch.setattr(Handler, "chat", chat)
     state, address = server
-    found = questions_from_llm(about_in_winter(30), clerk(address), question_options=QuestionOptions(workers=1))
+    found = questions_from_llm(about_in_winter(30), served_llm(address), question_options=QuestionOptions(workers=1))
     assert {passage for _, passage in found.pairs} == {f"p{n}" for n in [*range(3), *range(20, 30)]}
     assert all(row["reason"].startswith("the LLM failed: Error code: 400") for row in found.dropped)
     assert state.stats()["outcomes"]["400"] == 2 * 17  # a refusal is not asked again at once
 
 
-def test_a_wrong_key_ends_the_run_soon_and_is_not_told(
+def test_a_wrong_key_ends_the_run_soon_and_is_not_printed(
     server: tuple[State, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from fakes.openai_server import Handler
@@ -152,7 +152,7 @@ def test_a_wrong_key_ends_the_run_soon_and_is_not_told(
     with pytest.raises(OutsideError) as failure:
         questions_from_llm(
             about_in_winter(200),
-            clerk(address),
+            served_llm(address),
             question_options=QuestionOptions(journal=tmp_path / "journal.jsonl", workers=4),
         )
     assert "secret" not in str(failure.value)
@@ -169,48 +169,48 @@ def test_the_estimate_comes_before_the_first_call(server: tuple[State, str], tmp
         return False
 
     journal = tmp_path / "journal.jsonl"
-    questions_from_llm(about_in_winter(10), clerk(address), question_options=QuestionOptions(journal=journal))
-    with pytest.raises(InputError, match=r"nothing was asked: 20 calls to clerk, about .* tokens in"):
+    questions_from_llm(about_in_winter(10), served_llm(address), question_options=QuestionOptions(journal=journal))
+    with pytest.raises(InputError, match=r"nothing was asked: 20 calls to fake, about .* tokens in"):
         questions_from_llm(
-            about_in_winter(30), clerk(address), question_options=QuestionOptions(journal=journal, approve=refuse)
+            about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, approve=refuse)
         )
     assert len(seen) == 1
     assert state.stats()["requests"] == 10
 
 
-def test_it_runs_within_a_running_loop(server: tuple[State, str]) -> None:
+def test_it_runs_within_a_running_event_loop(server: tuple[State, str]) -> None:
     async def notebook() -> LLMQuestions:
-        return questions_from_llm(about_in_winter(3), clerk(server[1]))
+        return questions_from_llm(about_in_winter(3), served_llm(server[1]))
 
     assert texts(asyncio.run(notebook())) == expected(3)
 
 
 @pytest.mark.slow
-def test_an_error_of_an_unknown_kind_ends_no_run() -> None:
-    class Blocked(Clerk):
+def test_an_unknown_error_does_not_end_the_run() -> None:
+    class BlockedLLM(FakeLLM):
         def answer(self, prompt: str) -> str:
             if any(f"number {n} " in prompt for n in range(3, 20)):
-                self.answered.append(prompt)
+                self.prompts.append(prompt)
                 raise ValueError("response blocked by safety")
             return super().answer(prompt)
 
-    blocked = Blocked()
+    blocked = BlockedLLM()
     found = questions_from_llm(about_in_winter(30), blocked, question_options=QuestionOptions(workers=1))
     assert len({passage for _, passage in found.pairs}) == 13
     assert {row["reason"] for row in found.dropped} == {"the LLM failed: response blocked by safety"}
-    assert len(blocked.answered) <= 13 + 17 * 2 * 2
+    assert len(blocked.prompts) <= 13 + 17 * 2 * 2
 
 
-def test_a_server_that_is_down_for_the_rest_is_no_success(server: tuple[State, str], tmp_path: Path) -> None:
-    class Gone(Down):
+def test_an_outage_for_all_remaining_calls_is_an_error(server: tuple[State, str], tmp_path: Path) -> None:
+    class GoneLLM(UnreachableLLM):
         @classmethod
         def class_name(cls) -> str:
-            return Clerk.class_name()
+            return FakeLLM.class_name()
 
     journal = tmp_path / "journal.jsonl"
-    questions_from_llm(about_in_winter(30), Clerk(), question_options=QuestionOptions(journal=journal))
+    questions_from_llm(about_in_winter(30), FakeLLM(), question_options=QuestionOptions(journal=journal))
     with pytest.raises(OutsideError, match="all 9 calls failed"):
-        questions_from_llm(about_in_winter(39), Gone(), question_options=QuestionOptions(journal=journal))
+        questions_from_llm(about_in_winter(39), GoneLLM(), question_options=QuestionOptions(journal=journal))
 
 
 @pytest.mark.timeout(60)
@@ -218,21 +218,21 @@ def test_a_panic_in_a_library_ends_the_run_and_does_not_hang_it() -> None:
     class PanicError(BaseException):
         """As Rust code under Python raises it."""
 
-    class Panicking(Clerk):
+    class PanickingLLM(FakeLLM):
         def answer(self, prompt: str) -> str:
             if "number 3 " in prompt:
                 raise PanicError
             return super().answer(prompt)
 
     with pytest.raises(PanicError):
-        questions_from_llm(about_in_winter(8), Panicking(), question_options=QuestionOptions(workers=2))
+        questions_from_llm(about_in_winter(8), PanickingLLM(), question_options=QuestionOptions(workers=2))
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("styles", ()), ("styles", "question"), ("workers", 0), ("questions_per_passage", 0), ("requests_per_minute", -1)],
 )
-def test_a_setting_that_cannot_be_meant_is_named(setting: str, value: object) -> None:
+def test_an_invalid_setting_is_named(setting: str, value: object) -> None:
     with pytest.raises(InputError, match=f"{setting} is "):
         QuestionOptions(**{setting: value})  # type: ignore[arg-type]
 
@@ -240,7 +240,7 @@ def test_a_setting_that_cannot_be_meant_is_named(setting: str, value: object) ->
 def test_the_judge_is_in_the_estimate_too(server: tuple[State, str]) -> None:
     from rag_ft import generate_qa_dataset
 
-    class Judge(Clerk):
+    class Judge(FakeLLM):
         model: str = "judge"
 
         def answer(self, prompt: str) -> str:
@@ -251,10 +251,10 @@ def test_the_judge_is_in_the_estimate_too(server: tuple[State, str]) -> None:
     with pytest.raises(InputError, match=r"nothing was asked: .* calls to judge"):
         generate_qa_dataset(
             forms(60),
-            Signer(),
+            FormQuestionLLM(),
             question_options=QuestionOptions(judge=judge, approve=lambda expected: expected.model != "judge"),
         )
-    assert judge.answered == []
+    assert judge.prompts == []
 
 
 # Kills
@@ -263,12 +263,12 @@ RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from fakes.openai_llm import clerk
+from fakes.openai_llm import served_llm
 from fakes.passages import about_in_winter
 from rag_ft.generation import QuestionOptions, questions_from_llm
 
 options = QuestionOptions(journal=Path({journal!r}), workers=8)
-found = questions_from_llm(about_in_winter({count}), clerk({address!r}), question_options=options)
+found = questions_from_llm(about_in_winter({count}), served_llm({address!r}), question_options=options)
 Path({output!r}).write_text("".join(f"{{query.text}}\\t{{passage}}\\n" for query, passage in found.pairs))
 """
 

@@ -35,11 +35,11 @@ from rag_ft.generation.responses import (
         ("\n \n-\n1.\n", []),
     ],
 )
-def test_questions_are_read_out_of_an_answer(answer: str, questions: list[str]) -> None:
+def test_questions_are_read_from_lines(answer: str, questions: list[str]) -> None:
     assert questions_in(answer, 5) == questions
 
 
-def test_no_more_questions_are_taken_than_were_asked_for() -> None:
+def test_surplus_questions_are_ignored() -> None:
     assert questions_in("One here?\nTwo here?\nThree here?", 2) == ["One here?", "Two here?"]
 
 
@@ -58,7 +58,7 @@ def test_a_passage_cannot_close_its_fence(parts: list[str]) -> None:
     assert len(re.findall(r"<\s*/\s*passage\b", inside, re.IGNORECASE)) == 1
 
 
-def test_braces_in_a_passage_are_no_variables() -> None:
+def test_braces_in_a_passage_are_not_variables() -> None:
     passage = "Set {count} in {passage}, {0} and {unknown}."
     prompt = QUESTION_PROMPT.format(passage=fenced(passage), count=7, styles="- question", language="English")
     assert passage in prompt
@@ -86,7 +86,7 @@ STYLED = ["question", "keywords"]
         '{"questions": [{"question": ""}, {"question": 7}, null, {"question": "When is leave booked?"}]}',
     ],
 )
-def test_an_answer_in_json_is_read_as_it_is(answer: str) -> None:
+def test_a_response_in_json_is_read(answer: str) -> None:
     assert questions_in_json(answer, STYLED, PASSAGE) == [GeneratedQuestion("When is leave booked?", "question")]
 
 
@@ -99,7 +99,7 @@ def test_an_answer_in_json_is_read_as_it_is(answer: str) -> None:
         "Sure!\n1. When is leave booked?",
     ],
 )
-def test_what_can_be_saved_of_broken_json_is_saved(answer: str) -> None:
+def test_questions_are_found_in_broken_json(answer: str) -> None:
     assert questions_in_json(answer, STYLED, PASSAGE) is None
     found = questions_leniently(answer, STYLED, PASSAGE)
     assert [question.text for question in found] == ["When is leave booked?"]
@@ -108,21 +108,21 @@ def test_what_can_be_saved_of_broken_json_is_saved(answer: str) -> None:
 @pytest.mark.parametrize(
     "answer", ["", "I cannot help with that.", '{"questions": [{"style": "question", "ques', "[[[[{"]
 )
-def test_of_rubbish_nothing_is_saved(answer: str) -> None:
+def test_no_questions_are_found_in_garbage(answer: str) -> None:
     assert questions_in_json(answer, STYLED, PASSAGE) is None
     assert questions_leniently(answer, STYLED, PASSAGE) == []
 
 
 @given(answer=st.text(st.sampled_from('{}[]":,\\ questionstyle?\n1.-`<think/>é')) | st.text(max_size=80))
 @settings(deadline=None)
-def test_any_answer_is_read_in_some_way(answer: str) -> None:
+def test_reading_any_response_raises_nothing(answer: str) -> None:
     strict = questions_in_json(answer, STYLED, PASSAGE)
     for question in [*(strict or []), *questions_leniently(answer, STYLED, PASSAGE)]:
         assert question.text == " ".join(question.text.split()) != ""
         assert question.style in STYLED
 
 
-def test_evidence_must_stand_in_the_passage() -> None:
+def test_evidence_must_be_in_the_passage() -> None:
     rows = [
         {"question": "When is leave booked?", "answer": "by noon", "evidence": "leave are given. It is booked"},
         {"question": "Who books it?", "answer": "the master", "evidence": "The master books it."},
@@ -133,7 +133,7 @@ def test_evidence_must_stand_in_the_passage() -> None:
     assert [question.answer for question in found] == ["by noon", "the master"]
 
 
-def test_styles_come_about_equally_often_and_follow_from_the_passage_alone() -> None:
+def test_styles_are_about_equally_frequent_and_depend_on_the_passage_only() -> None:
     names = list(STYLES)
     drawn = [styles_for(f"Passage number {n}.", names, 1)[0] for n in range(400)]
     assert all(60 <= drawn.count(name) <= 140 for name in names)
@@ -152,11 +152,11 @@ def test_styles_come_about_equally_often_and_follow_from_the_passage_alone() -> 
         ("[1]", None),
     ],
 )
-def test_a_judge_says_yes_no_or_nothing(answer: str, verdict: tuple[bool, str] | None) -> None:
+def test_a_verdict_is_yes_no_or_missing(answer: str, verdict: tuple[bool, str] | None) -> None:
     assert verdict_in(answer) == verdict
 
 
-def test_a_long_broken_answer_is_read_in_no_time() -> None:
+def test_a_long_broken_response_is_read_quickly() -> None:
     started = time.monotonic()
     for answer in ("```json" + "\n" * 50_000 + "{", "[" * 50_000, "{" * 50_000, '"question": "' * 5_000, "\\" * 50_000):
         questions_in_json(answer, STYLED, PASSAGE)
