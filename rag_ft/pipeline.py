@@ -19,6 +19,7 @@ from rag_ft.embedding.model_spec import ModelSpec
 from rag_ft.errors import InputError
 from rag_ft.evaluation.compare import compare
 from rag_ft.evaluation.comparison import Comparison
+from rag_ft.evaluation.options import CompareOptions
 from rag_ft.files import read_json, sha256_of
 from rag_ft.generation.generate import generate_qa_dataset
 from rag_ft.generation.question_options import QuestionOptions
@@ -310,7 +311,9 @@ def _comparison_stage(
     folder = stages.folder
     if not stages.done("comparison", {}, "report.html"):
         stages.start("comparison")
-        comparison = compare(dataset, baseline, candidate, name=folder.name, seed=seed, show_progress=show_progress)
+        comparison = compare(
+            dataset, baseline, candidate, options=CompareOptions(name=folder.name), seed=seed, show_progress=show_progress
+        )
         comparison.save(folder / "comparison.json")
         record = read_json(folder / "model" / "rag_ft.json")
         write_report(comparison, folder / "report.html", dataset, record, title=folder.name)

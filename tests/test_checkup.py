@@ -38,14 +38,14 @@ def test_a_base_model_that_is_lost_is_worth_tuning() -> None:
     assert found.answer == "worth it"
     assert found.figures["base"]["ndcg@10"] < 0.3
     assert found.minutes is not None
-    assert "lost here" in str(found)
+    assert "does badly here" in str(found)
     assert found.questions == 100
 
 
 def test_a_base_model_that_is_at_home_is_not() -> None:
     found = check(jargon(120, hard=False), "local")
     assert found.answer == "not worth it"
-    assert "at home here" in found.reasons[0]
+    assert "does well here" in found.reasons[0]
     assert found.figures["bm25"]["ndcg@10"] > 0.9
 
 

@@ -28,6 +28,7 @@ from quality import RESULTS, machine, without_labels
 from rag_ft import FineTunedEmbedding, QADataset, compare, load_dataset
 from rag_ft.adapters import train_adapter
 from rag_ft.embedding import CachedEmbedding
+from rag_ft.evaluation import CompareOptions
 from rag_ft.evaluation.metrics import HEADLINE
 
 FILE = RESULTS / "adapter.json"
@@ -79,7 +80,7 @@ def run(kind: str, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         theirs, seconds = as_llama_index_does(dataset, model, Path(folder) / "theirs")
         longer, more = as_llama_index_does(dataset, model, Path(folder) / "longer", epochs=4, rate=1e-3)
         candidates = {"rag_ft": ours.embed_model(model), "llama_index": theirs, "llama_index_longer": longer}
-        comparison = compare(test, model, list(candidates.values()), name=name, hybrids=False)
+        comparison = compare(test, model, list(candidates.values()), options=CompareOptions(name=name, hybrids=False))
     roles = list(comparison.differences)
     training = ours.record["training"]
     return {

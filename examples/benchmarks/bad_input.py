@@ -24,7 +24,8 @@ from quality import RESULTS, machine
 from rag_ft import QADataset, load_dataset, train_model
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
-from rag_ft.evaluation.comparison import BASELINE, judge
+from rag_ft.evaluation import Run, score_runs
+from rag_ft.evaluation.roles import BASELINE
 from rag_ft.training.loop import rounds
 from rag_ft.training.selection.select import select
 
@@ -119,7 +120,7 @@ def main() -> None:
             started = time.monotonic()
             with tempfile.TemporaryDirectory() as folder:
                 trained = train_model(
-                    data, Path(folder) / "m", "local", max_length=arguments.max_length, seed=seed, **settings
+                    data, Path(folder) / "m", "local", max_length=arguments.max_length, seed=seed, settings=settings
                 )
                 tuned = load_sentence_transformer(str(trained.folder))
                 rankings["candidate"] = ranking(tuned, dataset)
@@ -127,7 +128,7 @@ def main() -> None:
                 tuned.load_state_dict(unguarded.pop("weights"))
             rankings["candidate-2"] = ranking(tuned, dataset)
             names = {BASELINE: "base", "candidate": "shipped", "candidate-2": "without the guard"}
-            compared = judge(dataset, "test", rankings, names)
+            compared = score_runs(dataset, "test", {role: Run(lists, names[role]) for role, lists in rankings.items()})
             row = {"kind": kind, "seed": seed, "share": trained.share, "seconds": round(time.monotonic() - started, 1)}
             row |= {"findings": trained.findings, "refused": trained.record["training"]["refused"], "dev": trained.dev}
             for role, name in list(names.items())[1:]:

@@ -30,8 +30,8 @@ from quality import RESULTS, machine
 
 from rag_ft import Passage, QADataset, Query
 from rag_ft.dataset.units import MIN_DOCUMENTS
-from rag_ft.evaluation.comparison import resampling_groups
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
+from rag_ft.evaluation.resampling import resampling_groups
 from rag_ft.evaluation.significance import Difference, paired_bootstrap
 from rag_ft.evaluation.verdict import decide
 

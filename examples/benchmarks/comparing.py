@@ -22,6 +22,7 @@ from llama_index.core.schema import TextNode
 from quality import RESULTS, machine
 
 from rag_ft import HybridRetriever, Passage, QADataset, Query, compare, rebuild_index
+from rag_ft.evaluation import CompareOptions
 from rag_ft.retrieval import Fusion
 from rag_ft.retrieval.bm25_retriever import BM25Retriever
 
@@ -102,7 +103,7 @@ def timed(asked: QADataset, before: Given, after: Given, hybrids: bool, embeddin
     memory = Memory()
     memory.start()
     began = time.perf_counter()
-    found = compare(asked, before, after, hybrids=hybrids, show_progress=True)
+    found = compare(asked, before, after, options=CompareOptions(hybrids=hybrids), show_progress=True)
     seconds = time.perf_counter() - began
     print(found)
     return {

@@ -27,9 +27,9 @@ from quality import RESULTS, machine
 
 from rag_ft import FineTunedEmbedding, HybridRetriever, compare, load_dataset, rebuild_index
 from rag_ft.embedding import ModelSpec
-from rag_ft.evaluation import Hybrid, learn_fusion_of
-from rag_ft.evaluation.comparison import resampling_groups
+from rag_ft.evaluation import CompareOptions, Hybrid, learn_fusion_of
 from rag_ft.evaluation.metrics import HEADLINE
+from rag_ft.evaluation.resampling import resampling_groups
 from rag_ft.evaluation.significance import paired_bootstrap
 from rag_ft.retrieval import Fusion
 
@@ -55,7 +55,8 @@ def quality(arguments: argparse.Namespace) -> None:
             if tested:
                 test = load_dataset(arguments.data / tested)
                 mixes = [Hybrid(model, learn_fusion_of(dataset, model, seed=seed).fusion) for model in (base, tuned)]
-                found = compare(test, base, [tuned, ranks, *mixes], hybrids=False, seed=seed, show_progress=True)
+                options = CompareOptions(hybrids=False)
+                found = compare(test, base, [tuned, ranks, *mixes], options=options, seed=seed, show_progress=True)
                 named = {"hybrid-baseline": "candidate-3", "hybrid-candidate": "candidate-4"}
             else:
                 test = dataset
@@ -135,12 +136,12 @@ def latency(arguments: argparse.Namespace) -> None:
         )
         before = process.memory_info().rss
         began = time.perf_counter()
-        retriever = HybridRetriever(index, Fusion("standardised", 0.4), similarity_top_k=10)
+        retriever = HybridRetriever(index, Fusion("zscore", 0.4), similarity_top_k=10)
         words = retriever.keywords.bm25()
         first = time.perf_counter() - began
         memory = (process.memory_info().rss - before) / 1e6
         began = time.perf_counter()
-        again = HybridRetriever(index, Fusion("standardised", 0.4), similarity_top_k=10)
+        again = HybridRetriever(index, Fusion("zscore", 0.4), similarity_top_k=10)
         again.keywords.bm25()
         reopened = time.perf_counter() - began
         taken = []

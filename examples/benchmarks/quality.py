@@ -23,6 +23,7 @@ from pathlib import Path
 
 from rag_ft import FineTunedEmbedding, QADataset, compare, generate_qa_dataset, load_dataset, train_model
 from rag_ft.embedding import ModelSpec
+from rag_ft.evaluation import CompareOptions
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.generation import RealQuestion
 from rag_ft.index.nodes import nodes_from_texts
@@ -92,7 +93,8 @@ def main() -> None:
         seconds = time.monotonic() - started
         candidate = FineTunedEmbedding.load(trained.folder)
         baseline = FineTunedEmbedding.load(ModelSpec(name=arguments.base_model, max_length=candidate.max_length))
-        comparison = compare(test, baseline, candidate, name=arguments.test or arguments.collection)
+        options = CompareOptions(name=arguments.test or arguments.collection)
+        comparison = compare(test, baseline, candidate, options=options)
         forgetting = {}
         if arguments.forgetting:
             other = load_dataset(arguments.data / arguments.forgetting)

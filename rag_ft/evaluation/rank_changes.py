@@ -1,20 +1,22 @@
-"""Wins and losses: for each question the rank before and after, what came instead, and why, where that can be told."""
+"""Wins and losses: the rank of each question's answer before and after, what was ranked above it, and likely causes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.errors import InputError
-from rag_ft.evaluation.comparison import BASELINE, DEPTH, Comparison
+from rag_ft.evaluation.comparison import Comparison
 from rag_ft.evaluation.failure_causes import FailureCauses
-from rag_ft.evaluation.verdict import KINDS
+from rag_ft.evaluation.roles import BASELINE
+from rag_ft.evaluation.slices import SLICE_TITLES
+from rag_ft.retrieval.top_k import MAX_RANK
 
-INSTEAD = 5
-"""Passages that are named as having come instead, at most."""
+MAX_ABOVE = 5
+"""Maximum number of passages that are named as ranked above the answer."""
 
 Kind = Literal["win", "loss", "same"]
 
@@ -25,66 +27,59 @@ class RankChange:
 
     Attributes:
         query: its id.
-        before: the rank under the baseline of the first passage that answers it, from 1; None: not among the first
-            100.
-        after: the rank under the candidate.
-        wanted: the passage that answers it, the one that the better of both found first.
-        instead: what stood before it in the worse of both rankings, at most 5 passages.
-        causes: what may have made it hard -> what shows that; empty where it cannot be told, and where both put the
-            answer first.
-        slices: the kinds of questions that it belongs to.
+        before: rank of the first relevant passage under the baseline, from 1; None if it is not among the first 100.
+        after: the same under the candidate.
+        relevant: that passage, in the better of the two rankings.
+        ranked_above: the passages above it in the worse of the two rankings, at most 5.
+        failure_causes: likely cause of a low rank -> what shows it. Empty if nothing can be told, or if both rank the
+            passage first.
+        slices: titles of the slices that the question belongs to.
 
     Example:
         >>> from rag_ft.evaluation import RankChange
-        >>> move = RankChange("q1", before=3, after=1, wanted="leave#0", instead=("badge#0", "desk#0"))
-        >>> move.kind, move.change
+        >>> change = RankChange("q1", before=3, after=1, relevant="leave#0", ranked_above=("badge#0", "desk#0"))
+        >>> change.kind, change.gain
         ('win', 0.5)
     """
 
     query: str
     before: int | None
     after: int | None
-    wanted: str
-    instead: tuple[str, ...] = ()
-    causes: dict[str, str] = field(default_factory=dict)
+    relevant: str
+    ranked_above: tuple[str, ...] = ()
+    failure_causes: dict[str, str] = field(default_factory=dict)
     slices: tuple[str, ...] = ()
 
     @property
-    def change(self) -> float:
-        """In 1 / log2(rank + 1), what nDCG gives for a rank, so that a move near the top counts most: -1 to 1."""
-        return _worth(self.after) - _worth(self.before)
-
-    @property
-    def easy(self) -> bool:
-        """Whether both put the answer first."""
-        return self.before == self.after == 1
+    def gain(self) -> float:
+        """The difference in 1 / log2(rank + 1), nDCG's discount, so that changes near the top count most: -1 to 1."""
+        return _discount(self.after) - _discount(self.before)
 
     @property
     def kind(self) -> Kind:
-        """Whether the answer stands higher (`win`), lower (`loss`), or where it stood (`same`)."""
-        return "same" if self.before == self.after else "win" if self.change > 0 else "loss"
+        """Whether the answer is ranked higher (`win`), lower (`loss`), or where it was (`same`)."""
+        return "same" if self.before == self.after else "win" if self.gain > 0 else "loss"
 
 
 def compute_rank_changes(comparison: Comparison, dataset: QADataset, role: str | None = None) -> list[RankChange]:
-    """What became of every question under a candidate, in the order of the questions.
+    """Compute what became of every question under a candidate, in the order of the questions.
 
     Args:
-        comparison: one that still has its rankings; one that was read from a file has none.
-        dataset: that was compared on.
-        role: `candidate-2` or another one; the first candidate where None.
+        comparison: a comparison that still has its rankings. One that was read from a file has none.
+        dataset: the dataset of the comparison.
+        role: `candidate-2` or another one; the first candidate if None.
 
     Raises:
-        InputError: where there are no rankings, no such candidate, or the dataset is another one.
+        InputError: if there are no rankings or no such candidate, or the dataset is another one.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
-        >>> from rag_ft.evaluation.comparison import judge
-        >>> from rag_ft.evaluation.rank_changes import compute_rank_changes
+        >>> from rag_ft.evaluation import Run, compute_rank_changes, score_runs
         >>> passages = {"a": Passage("a", "Leave is booked in HELM."), "b": Passage("b", "Badges open doors.")}
         >>> dataset = QADataset(passages, {"q": Query("q", "How do I get holidays?")}, {"test": {"q": {"a": 1}}})
-        >>> rankings = {"baseline": [["b", "a"]], "candidate": [["a", "b"]]}
-        >>> move = compute_rank_changes(judge(dataset, "test", rankings, {}), dataset)[0]
-        >>> move.kind, move.before, move.after, move.instead
+        >>> comparison = score_runs(dataset, "test", {"baseline": Run([["b", "a"]]), "candidate": Run([["a", "b"]])})
+        >>> change = compute_rank_changes(comparison, dataset)[0]
+        >>> change.kind, change.before, change.after, change.ranked_above
         ('win', 2, 1, ('b',))
     """
     role = role or comparison.candidates[0]
@@ -92,68 +87,69 @@ def compute_rank_changes(comparison: Comparison, dataset: QADataset, role: str |
     if role not in comparison.candidates:
         raise InputError(f"there is no {role!r} in the comparison: give one of {', '.join(comparison.candidates)}")
     qrels = dataset.require(comparison.split)
-    slices = _slices_of(comparison)
-    moves = []
+    masks = [(SLICE_TITLES.get(name, name), mask) for name, mask in comparison.members.items()]
+    changes = []
     rows = zip(qrels.items(), comparison.rankings[BASELINE], comparison.rankings[role], strict=True)
-    for place, ((query, relevant), baseline, candidate) in enumerate(rows):
+    for position, ((query, relevant), baseline, candidate) in enumerate(rows):
         before, after = rank_of(baseline, relevant), rank_of(candidate, relevant)
-        better, worse = (candidate, baseline) if _worth(after) > _worth(before) else (baseline, candidate)
-        wanted = next((passage for passage in better if passage in relevant), next(iter(relevant)))
-        lowest = rank_of(worse, relevant)
-        ahead = [passage for passage in worse[: lowest - 1 if lowest else INSTEAD] if passage in dataset.passages]
-        moves.append(RankChange(query, before, after, wanted, tuple(ahead[:INSTEAD]), {}, slices(place)))
-    return _with_causes(moves, comparison, dataset)
+        better, worse = (candidate, baseline) if _discount(after) > _discount(before) else (baseline, candidate)
+        first = next((passage for passage in better if passage in relevant), next(iter(relevant)))
+        lower = rank_of(worse, relevant)
+        above = [passage for passage in worse[: lower - 1 if lower else MAX_ABOVE] if passage in dataset.passages]
+        slices = tuple(title for title, mask in masks if mask[position])
+        changes.append(
+            RankChange(query, before, after, relevant=first, ranked_above=tuple(above[:MAX_ABOVE]), slices=slices)
+        )
+    return _with_causes(changes, comparison, dataset)
 
 
 def rank_of(ranking: Sequence[str], relevant: Mapping[str, int]) -> int | None:
-    """The rank of the first relevant passage, from 1; None where it is not among the first 100."""
-    return next((rank for rank, passage in enumerate(ranking[:DEPTH], 1) if passage in relevant), None)
+    """Return the rank of the first relevant passage, from 1, or None if it is not among the first 100."""
+    return next((rank for rank, passage in enumerate(ranking[:MAX_RANK], 1) if passage in relevant), None)
 
 
-def largest(moves: Iterable[RankChange], kind: Kind, most: int | None = None) -> list[RankChange]:
-    """The wins or losses, the largest first.
+def largest(changes: Iterable[RankChange], kind: Kind, count: int | None = None) -> list[RankChange]:
+    """Return the wins or losses, the largest first.
 
     Example:
         >>> from rag_ft.evaluation.rank_changes import RankChange, largest
-        >>> [move.query for move in largest([RankChange("a", 3, 1, "p"), RankChange("b", 1, 2, "p"), RankChange("c", 2, 1, "p")], "win")]
+        >>> changes = [RankChange("a", 3, 1, "p"), RankChange("b", 1, 2, "p"), RankChange("c", 2, 1, "p")]
+        >>> [change.query for change in largest(changes, "win")]
         ['a', 'c']
     """
-    chosen = [move for move in moves if move.kind == kind]
-    return sorted(chosen, key=lambda move: -abs(move.change))[:most]
+    chosen = [change for change in changes if change.kind == kind]
+    return sorted(chosen, key=lambda change: -abs(change.gain))[:count]
 
 
 def check_same_questions(comparison: Comparison, dataset: QADataset) -> None:
-    """Refuse a comparison without rankings, and a dataset that they do not belong to.
+    """Refuse a comparison without rankings, and a dataset that it was not made on.
 
     Raises:
-        InputError: since texts would stand beside wrong ranks.
+        InputError: if texts would stand beside wrong ranks.
     """
     if not comparison.rankings:
         raise InputError("this comparison has no rankings (one from a file has none): compare again")
-    asked = len(dataset.require(comparison.split))
-    if asked != comparison.queries or len(dataset.passages) != comparison.passages:
+    questions = len(dataset.require(comparison.split))
+    if questions != comparison.queries or len(dataset.passages) != comparison.passages:
         raise InputError(
-            f"the dataset has {asked} questions in split {comparison.split!r} and {len(dataset.passages)} passages, "
-            f"but {comparison.queries} and {comparison.passages} were compared: give the dataset of the comparison"
+            f"the dataset has {questions} questions in split {comparison.split!r} and {len(dataset.passages)} "
+            f"passages, but {comparison.queries} and {comparison.passages} were compared: give the dataset of the "
+            "comparison"
         )
 
 
-def _slices_of(comparison: Comparison) -> Callable[[int], tuple[str, ...]]:
-    """What gives the slices of the question at a place."""
-    named = [(KINDS.get(name, name), mask) for name, mask in comparison.members.items()]
-    return lambda place: tuple(name for name, mask in named if mask[place])
-
-
-def _with_causes(moves: Sequence[RankChange], comparison: Comparison, dataset: QADataset) -> list[RankChange]:
-    """Causes are looked for where one of both does not put the answer first."""
+def _with_causes(changes: Sequence[RankChange], comparison: Comparison, dataset: QADataset) -> list[RankChange]:
+    """Add causes to the questions whose answer is not first under both."""
     texts = dataset.passage_texts
-    involved = dict.fromkeys(passage for move in moves if not move.easy for passage in (move.wanted, *move.instead))
-    causes = FailureCauses({passage: texts[passage] for passage in involved}, comparison.cut)
-    return [
-        move if move.easy else replace(move, causes=causes.of(dataset.queries[move.query], move.wanted, move.instead))
-        for move in moves
-    ]
+    hard = [change for change in changes if not change.before == change.after == 1]
+    involved = dict.fromkeys(passage for change in hard for passage in (change.relevant, *change.ranked_above))
+    causes = FailureCauses({passage: texts[passage] for passage in involved}, comparison.characters_read)
+    explained = {
+        change.query: causes.explain(dataset.queries[change.query], change.relevant, change.ranked_above)
+        for change in hard
+    }
+    return [replace(change, failure_causes=explained.get(change.query, {})) for change in changes]
 
 
-def _worth(rank: int | None) -> float:
+def _discount(rank: int | None) -> float:
     return 0.0 if rank is None else 1 / math.log2(rank + 1)

@@ -1,6 +1,10 @@
-"""Retrievers over an index: BM25, exact search, hybrid fusion of both, and rerankers."""
+"""Search over passages: BM25, exact search by vectors, the fusion of both, and rerankers.
+
+Passages and questions go in as texts, ranked passages come out. `HybridRetriever`, `BM25Retriever` and
+`RerankedRetriever` are LlamaIndex retrievers. BM25, exact search and `Fusion` serve mining, filters and evaluation too.
+"""
 
 import lazy_loader
 
-# The public names stand in the stub beside this file, once; each module is loaded when one of them is first used.
+# The stub beside this file lists the public names, once. A module is loaded when one of its names is first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_RANK = 100
-"""Ranks that are kept of a ranking."""
+"""Maximum length of a ranking that is kept."""
 
 BLOCK = 64
-"""Scores in a block whose maximum is looked at first."""
+"""Number of scores in a block. Blocks whose maximum is too low are skipped."""
 
 
 def top_k(scores: NDArray[Any], k: int, above: float = float("-inf")) -> NDArray[np.intp]:

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 from rag_ft import FineTunedEmbedding, InputError, OutsideError, Passage, QADataset, Query, compare
 from rag_ft.cli import app
 from rag_ft.dataset.text.sketch import QUESTION_SKETCH_SIZE, sketch_of
-from rag_ft.evaluation import Hybrid
-from rag_ft.evaluation.comparison import Comparison
+from rag_ft.evaluation import CompareOptions, Comparison, Hybrid
 from rag_ft.evaluation.runs.dev_fusion import learn_fusion_of, question_hash
 from rag_ft.retrieval import Fusion, RerankedRetriever, exact
 from rag_ft.retrieval.exact import passage_vectors
 
 MODEL = Hashed(model_name="hashed")
+ALONE = CompareOptions(hybrids=False)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_bm25_and_hybrids_stand_in_every_comparison(harbour: QADataset, tmp_path
 def test_any_retriever_is_a_candidate(harbour: QADataset) -> None:
     nodes = [TextNode(id_=key, text=text) for key, text in harbour.passage_texts.items()]
     retriever = VectorStoreIndex(nodes, embed_model=MODEL).as_retriever(similarity_top_k=10)
-    found = compare(harbour, "bm25", [retriever, Hybrid(MODEL, Fusion("zscore", 0.0))], hybrids=False)
+    found = compare(harbour, "bm25", [retriever, Hybrid(MODEL, Fusion("zscore", 0.0))], options=ALONE)
     assert list(found.models) == ["baseline", "candidate", "candidate-2"]
     assert found.models["candidate-2"]["ndcg@10"] == pytest.approx(found.models["baseline"]["ndcg@10"])
     assert found.names["candidate-2"] == "hybrid:hashed"
@@ -81,7 +81,7 @@ class ByName(BaseNodePostprocessor):
 def test_a_reranker_is_a_candidate_with_its_latency(harbour: QADataset) -> None:
     nodes = [TextNode(id_=key, text=text) for key, text in harbour.passage_texts.items()]
     plain = VectorStoreIndex(nodes, embed_model=MODEL).as_retriever(similarity_top_k=60)
-    found = compare(harbour, plain, RerankedRetriever(plain, [ByName()]), hybrids=False)
+    found = compare(harbour, plain, RerankedRetriever(plain, [ByName()]), options=ALONE)
     assert found.names["candidate"] == "VectorIndexRetriever > ByName"
     assert found.models["candidate"]["hit_rate@1"] > found.models["baseline"]["hit_rate@1"] + 0.5
     assert found.details["candidate"]["query_milliseconds"] > 0
@@ -158,7 +158,7 @@ def test_the_mix_of_a_model_folder_is_used(harbour: QADataset, tmp_path: Path) -
 def test_many_passages_are_embedded_in_parts_and_come_out_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"Form T-{n} is signed by master {n}." for n in range(10)]
     whole = passage_vectors(MODEL, texts)
-    monkeypatch.setattr(exact, "PASSAGES_AT_ONCE", 3)
+    monkeypatch.setattr(exact, "PASSAGE_BATCH_SIZE", 3)
     assert (passage_vectors(MODEL, texts, show_progress=True) == whole).all()
     assert passage_vectors(MODEL, []).shape == (0, 0)
 
@@ -182,12 +182,12 @@ class Tuned(Hashed):
 def test_a_model_is_not_tested_on_what_it_was_trained_on(harbour: QADataset) -> None:
     asked = [harbour.queries[query].text for query in harbour.qrels["test"]]
     with pytest.raises(InputError, match=r"tuned was trained on 20% of the test questions"):
-        compare(harbour, MODEL, Tuned(model_name="tuned", questions=asked[:12]), hybrids=False)
+        compare(harbour, MODEL, Tuned(model_name="tuned", questions=asked[:12]), options=ALONE)
     with pytest.raises(InputError, match=r"tuned was trained on 100% of the test questions"):
-        compare(harbour, MODEL, Hybrid(Tuned(model_name="tuned", questions=asked), Fusion()), hybrids=False)
-    few = compare(harbour, MODEL, Tuned(model_name="tuned", questions=[*asked[:3], "another"]), hybrids=False)
+        compare(harbour, MODEL, Hybrid(Tuned(model_name="tuned", questions=asked), Fusion()), options=ALONE)
+    few = compare(harbour, MODEL, Tuned(model_name="tuned", questions=[*asked[:3], "another"]), options=ALONE)
     assert "The candidate (tuned) was trained on 5.0% of these questions." in few.notes
-    base = compare(harbour, MODEL, Tuned(model_name="tuned", questions=asked, share=0.0), hybrids=False)
+    base = compare(harbour, MODEL, Tuned(model_name="tuned", questions=asked, share=0.0), options=ALONE)
     assert not any("trained on" in note for note in base.notes)
 
 
@@ -195,23 +195,23 @@ def test_a_gain_on_dev_that_does_not_show_is_told(harbour: QADataset) -> None:
     name = "sentence-transformers/all-MiniLM-L6-v2"
     baseline = FineTunedEmbedding.load("local")
     gained = Tuned(model_name="tuned", questions=[], gain=0.08, base_model=name)
-    found = compare(harbour, baseline, gained, hybrids=False)
+    found = compare(harbour, baseline, gained, options=ALONE)
     lost = found.differences["candidate"]["ndcg@10"].mean
     assert lost < 0
     told = f"The candidate (tuned) gained +0.080 on its dev questions (70 key phrases) and {lost:+.3f} on these"
     assert any(note.startswith(told) for note in found.notes)
     hardly = gained.model_copy(update={"gain": 0.01})
     for before, after in ((baseline, hardly), (MODEL, gained), (gained, gained)):  # of another start nothing is said
-        notes = compare(harbour, before, after, hybrids=False).notes
+        notes = compare(harbour, before, after, options=ALONE).notes
         assert not any("on its dev questions" in note for note in notes)
 
 
 def test_a_change_of_the_base_model_is_not_taken_for_tuning(harbour: QADataset) -> None:
     baseline = FineTunedEmbedding.load("local")
     other = Tuned(model_name="tuned", questions=[], base_model="BAAI/bge-small-en-v1.5")
-    notes = compare(harbour, baseline, other, hybrids=False).notes
+    notes = compare(harbour, baseline, other, options=ALONE).notes
     said = "was tuned from BAAI/bge-small-en-v1.5, and the baseline is sentence-transformers/all-MiniLM-L6-v2"
     assert sum(said in note for note in notes) == 1
     for name in ("sentence-transformers/all-MiniLM-L6-v2", "models/all-MiniLM-L6-v2"):
         same = Tuned(model_name="tuned", questions=[], base_model=name)
-        assert not any("tuned from" in note for note in compare(harbour, baseline, same, hybrids=False).notes)
+        assert not any("tuned from" in note for note in compare(harbour, baseline, same, options=ALONE).notes)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes.comparisons import compared, dataset_of, ranking
+from fakes.comparisons import compared, dataset_of, ranking, runs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -16,11 +16,11 @@ from rag_ft.cli import app
 from rag_ft.dataset import merge_datasets, read_labelled_pairs, write_beir
 from rag_ft.dataset.splitting import split_questions
 from rag_ft.errors import InputError
-from rag_ft.evaluation.aspects import characters_read
-from rag_ft.evaluation.comparison import Comparison, judge
+from rag_ft.evaluation import CompareOptions, Comparison, score_runs
 from rag_ft.evaluation.failure_causes import COPY, CUT_OFF, JARGON, NEAR_DUPLICATE, FailureCauses
 from rag_ft.evaluation.next_round import prepare_next_round, write_regressions
 from rag_ft.evaluation.rank_changes import RankChange, compute_rank_changes, largest
+from rag_ft.evaluation.truncation import characters_read
 from rag_ft.report.query_table import write_questions
 
 LONG = "Leave is booked in HELM by noon of the day before. " * 3
@@ -45,14 +45,10 @@ def harbour(documents: int = 60) -> QADataset:
 
 
 def lost(dataset: QADataset, baseline: int | None = 1, candidate: int | None = 3) -> Comparison:
-    wanted = [next(iter(relevant)) for relevant in dataset.qrels["test"].values()]
+    relevant = [next(iter(grades)) for grades in dataset.qrels["test"].values()]
     ranks = {"baseline": baseline, "candidate": candidate}
-    return judge(
-        dataset,
-        "test",
-        {role: [ranking(dataset, passage, rank) for passage in wanted] for role, rank in ranks.items()},
-        {"baseline": "base", "candidate": "tuned"},
-    )
+    rankings = {role: [ranking(dataset, passage, rank) for passage in relevant] for role, rank in ranks.items()}
+    return score_runs(dataset, "test", runs_of(rankings, {"baseline": "base", "candidate": "tuned"}))
 
 
 @settings(deadline=None, max_examples=50)
@@ -65,14 +61,15 @@ def test_every_question_has_its_ranks_and_what_came_before_its_passage(before: i
         "baseline": [ranking(single, next(iter(relevant)), before)],
         "candidate": [ranking(single, next(iter(relevant)), after)],
     }
-    (move,) = compute_rank_changes(judge(single, "test", rankings, {}, metrics=["ndcg@10"]), single)
+    comparison = score_runs(single, "test", runs_of(rankings), CompareOptions(metrics=["ndcg@10"]))
+    (change,) = compute_rank_changes(comparison, single)
     seen = [rank if rank is not None and rank <= 100 else None for rank in (before, after)]
-    assert [move.before, move.after] == seen
+    assert [change.before, change.after] == seen
     low, high = (rank or 101 for rank in seen)
-    assert move.kind == ("win" if high < low else "loss" if high > low else "same")
-    assert (move.change > 0, move.change < 0) == (move.kind == "win", move.kind == "loss")
-    assert len(move.instead) == min(5, max(low, high) - 1)
-    assert not set(move.instead) & set(relevant)
+    assert change.kind == ("win" if high < low else "loss" if high > low else "same")
+    assert (change.gain > 0, change.gain < 0) == (change.kind == "win", change.kind == "loss")
+    assert len(change.ranked_above) == min(5, max(low, high) - 1)
+    assert not set(change.ranked_above) & set(relevant)
 
 
 def test_ranks_that_a_candidate_never_had_are_refused() -> None:
@@ -87,14 +84,14 @@ def test_ranks_that_a_candidate_never_had_are_refused() -> None:
 
 
 def test_the_largest_losses_come_first() -> None:
-    moves = [
+    changes = [
         RankChange("a", 1, 2, "p"),
         RankChange("b", 1, None, "p"),
         RankChange("c", 3, 1, "p"),
         RankChange("d", 90, None, "p"),
     ]
-    assert [move.query for move in largest(moves, "loss")] == ["b", "a", "d"]
-    assert [move.query for move in largest(moves, "loss", 1)] == ["b"]
+    assert [change.query for change in largest(changes, "loss")] == ["b", "a", "d"]
+    assert [change.query for change in largest(changes, "loss", 1)] == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -110,51 +107,51 @@ def test_the_largest_losses_come_first() -> None:
 )
 def test_jargon_is_told_by_its_letters_and_by_how_passages_write_it(question: str, expected: str | None) -> None:
     texts = {"a": "You file a Kittiwake with the form. Then the Kittiwake is paid.", "b": "Badges open all doors."}
-    assert FailureCauses(texts).of(Query("q", question), "b", []).get(JARGON) == expected
+    assert FailureCauses(texts).explain(Query("q", question), "b", []).get(JARGON) == expected
 
 
 def test_german_nouns_are_no_jargon() -> None:
     texts = {"a": "Danach wird der Urlaub gebucht, und der Urlaub ist frei.", "b": "Der Ausweis öffnet alle Türen."}
-    assert JARGON not in FailureCauses(texts).of(Query("q", "Wann ist mein Urlaub gebucht?"), "b", [])
+    assert JARGON not in FailureCauses(texts).explain(Query("q", "Wann ist mein Urlaub gebucht?"), "b", [])
 
 
 def test_a_near_duplicate_that_came_instead_is_named() -> None:
     causes = FailureCauses({"a": LONG, "b": LONG + "!", "c": "Badges open the doors of the harbour."})
-    assert causes.of(Query("q", "Holidays?"), "a", ["c", "b"])[NEAR_DUPLICATE] == "b"
-    assert NEAR_DUPLICATE not in causes.of(Query("q", "Holidays?"), "a", ["c"])
+    assert causes.explain(Query("q", "Holidays?"), "a", ["c", "b"])[NEAR_DUPLICATE] == "b"
+    assert NEAR_DUPLICATE not in causes.explain(Query("q", "Holidays?"), "a", ["c"])
 
 
 def test_a_passage_is_cut_off_where_the_question_needs_what_is_not_read() -> None:
     text = "Leave is booked by noon. Refunds of the crossing are paid in spring."
     causes = FailureCauses({"a": text}, {"a": 25})
-    assert (
-        causes.of(Query("q", "When are refunds of a crossing paid?"), "a", [])[CUT_OFF] == "3 of its words are not read"
-    )
-    assert CUT_OFF not in causes.of(Query("q", "When is leave booked?"), "a", [])
-    assert CUT_OFF in causes.of(Query("q", "When?", evidence="paid in spring"), "a", [])
+    refunds = causes.explain(Query("q", "When are refunds of a crossing paid?"), "a", [])
+    assert refunds[CUT_OFF] == "3 of its words are not read"
+    assert CUT_OFF not in causes.explain(Query("q", "When is leave booked?"), "a", [])
+    assert CUT_OFF in causes.explain(Query("q", "When?", evidence="paid in spring"), "a", [])
 
 
 def test_a_copy_is_told_by_the_words_that_both_share() -> None:
     causes = FailureCauses({"a": "Leave is booked in the portal by noon."})
-    assert causes.of(Query("q", "Is leave booked in the portal?"), "a", [])[COPY] == "100 % of its words"
-    assert COPY not in causes.of(Query("q", "How do I get holidays in the portal?"), "a", [])
+    assert causes.explain(Query("q", "Is leave booked in the portal?"), "a", [])[COPY] == "100 % of its words"
+    assert COPY not in causes.explain(Query("q", "How do I get holidays in the portal?"), "a", [])
 
 
 def test_what_both_put_first_has_no_cause() -> None:
     dataset = harbour()
-    assert not any(move.causes for move in compute_rank_changes(lost(dataset, 1, 1), dataset))
-    assert all(move.causes for move in compute_rank_changes(lost(dataset, 2, 2), dataset))
+    assert not any(change.failure_causes for change in compute_rank_changes(lost(dataset, 1, 1), dataset))
+    assert all(change.failure_causes for change in compute_rank_changes(lost(dataset, 2, 2), dataset))
 
 
 def test_how_far_a_model_reads_follows_from_its_own_tokenizer() -> None:
     from rag_ft import FineTunedEmbedding
+    from rag_ft.embedding import ModelSpec
 
     texts = {"short": "Leave.", "long": LONG, "exact": " ".join(["leave"] * 14), "empty": ""}
-    plain = FineTunedEmbedding.load("local", max_length=16)
+    plain = FineTunedEmbedding.load(ModelSpec(name="local", max_length=16))
     read = characters_read(plain, texts)
     assert list(read) == ["long"]
     assert LONG[: read["long"]] == "Leave is booked in HELM by noon of the day before. Leave is"
-    prefixed = FineTunedEmbedding.load("local", max_length=16, passage_prefix="passage: ")
+    prefixed = FineTunedEmbedding.load(ModelSpec(name="local", max_length=16, passage_prefix="passage: "))
     assert characters_read(prefixed, texts)["long"] < read["long"]
     assert characters_read(object(), texts) == {}
 
@@ -195,7 +192,7 @@ def test_losses_become_training_pairs_that_are_read_again(tmp_path: Path) -> Non
     found = prepare_next_round(lost(dataset), dataset)
     file = write_regressions(found, tmp_path / "losses.jsonl")
     pairs = read_labelled_pairs(file)
-    assert len(pairs) == len(found.losses) == 30
+    assert len(pairs) == len(found.regressions) == 30
     assert all(pair.positives and len(pair.negatives) == 2 and pair.documents for pair in pairs)
     assert {pair.query for pair in pairs} <= {query.text for query in dataset.queries.values()}
     trained = load_dataset(file)
@@ -210,11 +207,11 @@ def test_the_next_test_asks_nothing_that_was_exported_and_is_drawn_without_a_loo
     found = prepare_next_round(lost(dataset), dataset)
     folder = write_regressions(found, tmp_path / "next")
     after = load_dataset(folder)
-    exported = {move.query for move in found.losses}
+    exported = {change.query for change in found.regressions}
     assert exported <= set(after.qrels["train"])
     assert set(dataset.qrels["train"]) <= set(after.qrels["train"])
     assert not exported & set(after.qrels["test"])
-    looked_at = {dataset.passages[move.wanted].document for move in found.losses}
+    looked_at = {dataset.passages[change.relevant].document for change in found.regressions}
     assert not looked_at & after.documents_of(after.qrels["test"], "test")
     assert all(query in after.negatives for query in exported)
     # Another candidate with other results leaves the same test.
@@ -243,8 +240,8 @@ def test_a_repeat_of_what_came_instead_is_no_negative() -> None:
     copies = {f"c{n}": replace(dataset.passages[f"p{n}"], id=f"c{n}") for n in range(40)}
     doubled = replace(dataset, passages={**copies, **dataset.passages})
     rankings = {"baseline": [[f"p{n}"] for n in range(40)], "candidate": [[f"c{n}", "p0", f"p{n}"] for n in range(40)]}
-    found = prepare_next_round(judge(doubled, "test", rankings, {}), doubled)
-    assert found.losses
+    found = prepare_next_round(score_runs(doubled, "test", runs_of(rankings)), doubled)
+    assert found.regressions
     assert not any(passage.startswith("c") for negatives in found.dataset.negatives.values() for passage in negatives)
 
 

@@ -4,10 +4,12 @@ import random
 
 import numpy as np
 import pytest
+from fakes.comparisons import runs_of
 from numpy.typing import NDArray
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.evaluation.comparison import judge, resampling_groups
+from rag_ft.evaluation import CompareOptions, score_runs
+from rag_ft.evaluation.resampling import resampling_groups
 from rag_ft.evaluation.significance import Difference, paired_bootstrap, paired_randomisation
 from rag_ft.evaluation.verdict import Costs, VerdictRules, decide
 
@@ -49,7 +51,7 @@ def test_a_copy_of_itself_is_never_shipped(documents: int, passages: int, hits: 
     dataset = corpus(documents, passages)
     found = rankings(dataset, hits, seed=1)
     names = {"baseline": "a", "candidate": "a", "bm25": "bm25"}
-    result = judge(dataset, "test", {"baseline": found, "candidate": found, "bm25": found}, names)
+    result = score_runs(dataset, "test", runs_of({"baseline": found, "candidate": found, "bm25": found}, names))
     assert result.verdict == "keep-baseline"
     assert result.differences["candidate"]["ndcg@10"] == Difference(0.0, (0.0, 0.0), 1.0)
 
@@ -125,7 +127,7 @@ def test_shared_documents_widen_the_interval() -> None:
 def test_under_50_questions_nothing_is_concluded(hits: float) -> None:
     dataset = corpus(49, 1)
     before, after = rankings(dataset, 0.0, 1), rankings(dataset, hits, 1)
-    result = judge(dataset, "test", {"baseline": before, "candidate": after}, {"baseline": "a", "candidate": "b"})
+    result = score_runs(dataset, "test", runs_of({"baseline": before, "candidate": after}))
     assert result.verdict == "inconclusive"
     assert "49" in result.reasons["candidate"]
 
@@ -196,11 +198,11 @@ def test_a_loss_on_one_kind_of_question_is_not_hidden_by_a_gain_on_the_other() -
     gain, loss = Difference(0.1, (0.05, 0.15), 0.001), Difference(-0.1, (-0.2, -0.01), 0.01)
     verdict, reason = decide(gain, 200, {"known": gain, "new": loss})
     assert verdict == "inconclusive"
-    assert "fell on new documents" in reason
+    assert "fell on unseen documents" in reason
     verdict, reason = decide(gain, 200, {"known": gain, "new": Difference(-0.02, (-0.1, 0.06), 0.5)})
     assert verdict == "ship"
-    assert "known documents: +0.100" in reason
-    assert "new documents: -0.020" in reason
+    assert "on seen documents: +0.100" in reason
+    assert "unseen documents: -0.020" in reason
 
 
 @pytest.mark.parametrize("documents", [12, 60])
@@ -226,7 +228,8 @@ def test_many_candidates_get_no_more_tries_than_one() -> None:
     names = {"baseline": "base", "bm25": "bm25"} | {f"candidate-{n}": f"c{n}" for n in range(2, 10)}
     for seed in range(40):
         found = {role: rankings(dataset, 0.5, seed=1 + seed * 10 + n) for n, role in enumerate(names)}
-        result = judge(dataset, "test", found | {"baseline": base, "bm25": base}, names, metrics=["ndcg@10"])
+        runs = runs_of(found | {"baseline": base, "bm25": base}, names)
+        result = score_runs(dataset, "test", runs, CompareOptions(metrics=["ndcg@10"]))
         shipped += "ship" in result.verdicts.values()
     assert shipped <= 6  # of 40, at most 5 % of which are expected
 
@@ -238,9 +241,9 @@ def test_what_a_gain_costs_is_weighed() -> None:
     assert (slow, "8.0 times as long" in why) == ("inconclusive", True)
     large, why = decide(gain, 200, costs=Costs(size=4.0))
     assert (large, "4.0 times as large" in why) == ("inconclusive", True)
-    assert decide(gain, 200, costs=Costs(8.0, 8.0), rules=VerdictRules(slower=10, larger=10))[0] == "ship"
-    assert decide(gain, 200, rules=VerdictRules(enough_questions=300))[0] == "inconclusive"
-    assert decide(gain, 200, adjusted=0.08)[0] == "inconclusive"
+    assert decide(gain, 200, costs=Costs(8.0, 8.0), rules=VerdictRules(max_slowdown=10, max_growth=10))[0] == "ship"
+    assert decide(gain, 200, rules=VerdictRules(min_questions=300))[0] == "inconclusive"
+    assert decide(gain, 200, adjusted_p=0.08)[0] == "inconclusive"
 
 
 def test_documents_beyond_a_thousand_are_joined_and_the_interval_stays() -> None:

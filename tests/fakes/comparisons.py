@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.evaluation.comparison import Comparison, judge
+from rag_ft.evaluation import CompareOptions, Comparison, Run, score_runs
 
 ATTACK = "<script>alert('x')</script> & \"quotes\" </td></table>"
-
-
 ARABIC = "يحق لكل موظف عشرون يوما من الإجازة."
-
-
 TRAINING = {
     "base_model": "a/base",
     "recipe": {"epochs": 3, "shares": [0.5, 0.25]},
@@ -55,4 +54,15 @@ def compared(
     rankings = {role: [ranking(dataset, passage, rank) for passage in wanted] for role, rank in ranks.items()}
     names = {"baseline": "a/base", "candidate": candidate_name, "bm25": "bm25"}
     details = {"baseline": {"exact_agreement": 0.998}, "candidate": {"exact_agreement": 1.0}}
-    return judge(dataset, "test", rankings, names, "policies", details=details)
+    return score_runs(dataset, "test", runs_of(rankings, names, details), CompareOptions(name="policies"))
+
+
+def runs_of(
+    rankings: Mapping[str, list[list[str]]],
+    names: Mapping[str, str] | None = None,
+    details: Mapping[str, dict[str, Any]] | None = None,
+) -> dict[str, Run]:
+    """Runs with these rankings, by role."""
+    return {
+        role: Run(lists, (names or {}).get(role, ""), (details or {}).get(role, {})) for role, lists in rankings.items()
+    }

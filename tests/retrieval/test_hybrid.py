@@ -80,8 +80,8 @@ def test_filters_that_let_few_through_find_them(tmp_path: Path, monkeypatch: pyt
     index = rebuild_index(nodes(60), MODEL, tmp_path, "acme")
     few = MetadataFilters(filters=[MetadataFilter(key="file_id", value="n17")])
     index.insert_nodes([TextNode(id_="n17", text="Form T-17 is signed at desk 2.", metadata={"file_id": "n17"})])
-    monkeypatch.setattr(hybrid, "FILTERED", asked)
-    monkeypatch.setattr(live_store, "step_of", lambda client: 7)
+    monkeypatch.setattr(hybrid, "MAX_FILTERED", asked)
+    monkeypatch.setattr(live_store, "batch_size_of", lambda client: 7)
     retriever = HybridRetriever(index, Fusion("zscore", 0.0, depth=1), 1, filters=few)
     assert found(retriever, "Which form is signed at which desk?") == ["n17"]
     nobody = MetadataFilters(filters=[MetadataFilter(key="file_id", value="nobody")])
@@ -95,8 +95,8 @@ def test_what_is_gone_makes_room_while_the_words_follow(tmp_path: Path, monkeypa
     index = rebuild_index(same, MODEL, tmp_path, "acme")
     retriever = HybridRetriever(index, WORDS, 3)
     first = found(retriever, "heliograph")
-    monkeypatch.setattr(keyword_index, "WAIT_FOR", 0)
-    monkeypatch.setattr(KeywordIndex, "follow", lambda self: None)  # it takes long
+    monkeypatch.setattr(keyword_index, "MAX_BLOCKING_PASSAGES", 0)
+    monkeypatch.setattr(KeywordIndex, "refresh", lambda self: None)  # it takes long
     index.delete_nodes(first)
     assert sorted([*first, *found(retriever, "heliograph")]) == [f"n{place}" for place in range(6)]
 
@@ -173,14 +173,14 @@ def test_a_killed_writer_is_followed_until_its_lease_is_over(tmp_path: Path, mon
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
     retriever = HybridRetriever(index, WORDS, 1)
     store = retriever.store
-    revision.Writing(store._client, "acme").mark()
+    revision.WriteNotice(store._client, "acme").mark()
     assert found(retriever, "heliograph") == []
     with monkeypatch.context() as silent:
-        silent.setattr(revision.Writing, "mark", lambda self: None)
+        silent.setattr(revision.WriteNotice, "mark", lambda self: None)
         index.insert_nodes([TextNode(id_="n3", text="The heliograph stands on the roof.")])
-    monkeypatch.setattr(revision, "LEASE", -1.0)  # later
+    monkeypatch.setattr(revision, "LEASE_SECONDS", -1.0)  # later
     assert found(retriever, "heliograph") == ["n3"]
-    assert retriever.keywords._made_of is not None
+    assert retriever.keywords._revision is not None
 
 
 def test_a_killed_writer_that_nobody_saw_is_followed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,9 +191,9 @@ def test_a_killed_writer_that_nobody_saw_is_followed_too(tmp_path: Path, monkeyp
     retriever = HybridRetriever(index, WORDS, 1)
     assert found(retriever, "heliograph") == []
     with monkeypatch.context() as killed:
-        killed.setattr(revision.Writing, "end", lambda self: None)
+        killed.setattr(revision.WriteNotice, "end", lambda self: None)
         index.insert_nodes([TextNode(id_="n3", text="The heliograph stands on the roof.")])
-    monkeypatch.setattr(revision, "LEASE", -1.0)  # later
+    monkeypatch.setattr(revision, "LEASE_SECONDS", -1.0)  # later
     assert found(retriever, "heliograph") == ["n3"]
 
 
@@ -278,7 +278,7 @@ def in_step(retriever: HybridRetriever) -> bool:
     collection = retriever.store.collection
     rows = collection.get(include=["documents"])
     truth = dict(zip(rows["ids"], rows["documents"], strict=True))
-    bm25 = retriever.keywords.follow()
+    bm25 = retriever.keywords.refresh()
     if set(bm25.ids) != set(truth):
         return False
     return all(key in bm25.rank([text], 3)[0] for key, text in truth.items())

@@ -1,4 +1,4 @@
-"""What can be compared: an embedding, BM25, both mixed, or any retriever of LlamaIndex."""
+"""What can be compared: an embedding, BM25, the hybrid of both, or any LlamaIndex retriever."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hybrid:
-    """A candidate of `compare`: an embedding and BM25, their lists mixed.
+    """A candidate of `compare`: an embedding and BM25, fused.
 
     Attributes:
         embed_model: any LlamaIndex embedding.
-        fusion: how; None: as the model's folder says, else as it is learned on dev questions, else reciprocal ranks.
+        fusion: how their rankings are fused. If None, as the model's folder says, else as it is learned on dev
+            questions, else reciprocal rank fusion.
 
     Example:
         >>> from llama_index.core import MockEmbedding
@@ -30,8 +31,8 @@ class Hybrid:
         >>> from rag_ft.retrieval import Fusion
         >>> passages = {"a": Passage("a", "Leave is booked in HELM."), "b": Passage("b", "Badges open doors.")}
         >>> dataset = QADataset(passages, {"q": Query("q", "Where is leave booked?")}, {"test": {"q": {"a": 1}}})
-        >>> mixed = Hybrid(MockEmbedding(embed_dim=8), Fusion("zscore", weight=0.3))
-        >>> compare(dataset, "bm25", mixed).models["candidate"]["mrr@10"]
+        >>> hybrid = Hybrid(MockEmbedding(embed_dim=8), Fusion("zscore", weight=0.3))
+        >>> compare(dataset, "bm25", hybrid).models["candidate"]["mrr@10"]
         1.0
     """
 
@@ -40,7 +41,7 @@ class Hybrid:
 
 
 def kind_of(candidate: Candidate) -> str:
-    """`bm25`, `embedding`, `hybrid` or `retriever`."""
+    """Return `bm25`, `embedding`, `hybrid` or `retriever`."""
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     if isinstance(candidate, str):
@@ -51,16 +52,17 @@ def kind_of(candidate: Candidate) -> str:
 
 
 def model_of(candidate: Candidate) -> Any:
+    """Return the embedding of a hybrid, and any other candidate as it is."""
     return candidate.embed_model if isinstance(candidate, Hybrid) else candidate
 
 
-def reach_of(candidate: Candidate) -> int:
-    """Tokens that a candidate reads of a passage; 0 where it has no such bound, or none is known."""
+def max_length_of(candidate: Candidate) -> int:
+    """Return the number of tokens that a candidate reads of a passage; 0 if it is unlimited or unknown."""
     return int(getattr(model_of(candidate), "max_length", None) or 0)
 
 
 def display_name(candidate: Candidate) -> str:
-    """A name for people: the last part of a folder, a hub name as it is."""
+    """Return a name for people: the last part of a folder, a hub name as it is."""
     if isinstance(candidate, str):
         return candidate
     if isinstance(candidate, Hybrid):

@@ -1,4 +1,4 @@
-"""How an embedding and BM25 are mixed best for a dataset: learned on its dev questions."""
+"""The fusion of an embedding and BM25 that suits a dataset, learned on its dev questions."""
 
 from __future__ import annotations
 
@@ -8,62 +8,59 @@ from typing import TYPE_CHECKING
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.splitting import hold_out_dev
 from rag_ft.errors import InputError
-from rag_ft.evaluation.comparison import resampling_groups
 from rag_ft.evaluation.runs.embedded_corpus import EmbeddedCorpus
 from rag_ft.evaluation.runs.fusion_learning import LearnedFusion, learn_fusion
 from rag_ft.files import sha256_of
 from rag_ft.retrieval.bm25 import BM25
-from rag_ft.retrieval.pooling import pools_of
+from rag_ft.retrieval.pooling import make_pools
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-FEWEST_DEV = 20
-"""Dev questions under which a mix is not learned."""
+MIN_DEV_QUESTIONS = 20
+"""Minimum number of dev questions for a fusion to be learned."""
 
 
-def fusion_on_dev(
-    dataset: QADataset, split: str, corpus: EmbeddedCorpus, words: BM25, seed: int
+def learn_fusion_on_dev(
+    dataset: QADataset, split: str, corpus: EmbeddedCorpus, bm25: BM25, seed: int
 ) -> LearnedFusion | None:
-    """The mix that is best on dev; None where there are too few dev questions besides those that are asked."""
+    """Learn a fusion on dev questions that are not in a split, or return None if there are too few."""
     if not dataset.qrels.get("dev") and dataset.qrels.get("train") and split != "train":
-        # The questions that chose the model's weights, and that it was not trained on: drawn by its own seed.
-        own = getattr(corpus.model, "record", {}).get("recipe", {}).get("seed")
-        dataset = hold_out_dev(dataset, seed=seed if own is None else int(own))
-    asked = {question_hash(dataset.queries[query].text) for query in dataset.qrels.get(split, {})}
-    dev = {
-        query: grades
+        # Hold out the questions that selected the model's weights, by the seed of its training.
+        training_seed = getattr(corpus.model, "record", {}).get("recipe", {}).get("seed")
+        dataset = hold_out_dev(dataset, seed=seed if training_seed is None else int(training_seed))
+    compared = {question_hash(dataset.queries[query].text) for query in dataset.qrels.get(split, {})}
+    dev = [
+        (text, grades)
         for query, grades in dataset.qrels.get("dev", {}).items()
-        if question_hash(dataset.queries[query].text) not in asked
-    }
-    if split == "dev" or len(dev) < FEWEST_DEV:
+        if question_hash(text := dataset.queries[query].text) not in compared
+    ]
+    if split == "dev" or len(dev) < MIN_DEV_QUESTIONS:
         return None
-    dataset = dataset.with_qrels(dataset.qrels | {"dev": dev})
-    queries = [dataset.queries[query].text for query in dev]
-    pools = list(pools_of(corpus, words, queries))
-    learned = learn_fusion(pools, list(dev.values()), resampling_groups(dataset, "dev")[0], seed)
-    return replace(learned, asked=tuple(question_hash(query) for query in queries))
+    texts, relevant = zip(*dev, strict=True)
+    learned = learn_fusion(list(make_pools(corpus, bm25, texts)), relevant)
+    return replace(learned, question_hashes=tuple(map(question_hash, texts)))
 
 
 def question_hash(question: str) -> str:
-    """A question as a model folder remembers it."""
+    """Return the hash by which a model folder remembers a question."""
     return sha256_of(question)[:12]
 
 
 def learn_fusion_of(
     dataset: QADataset, embed_model: BaseEmbedding, *, seed: int = 0, show_progress: bool = False
 ) -> LearnedFusion:
-    """Learn how an embedding and BM25 are mixed best, on the dev questions of a dataset.
+    """Learn how to fuse an embedding with BM25, on the dev questions of a dataset.
 
     Args:
-        dataset: the one that the model was trained on, with its dev split; where it has none, the same questions are
-            taken out of train as in training with this seed.
+        dataset: the dataset that the model was trained on, with its dev split. If it has none, the same questions are
+            held out of train as in training with this seed.
         embed_model: any LlamaIndex embedding.
-        seed: of the training, where the model's folder does not say.
-        show_progress: a progress bar while passages are embedded.
+        seed: the seed of the training, if the model's folder does not say.
+        show_progress: shows a progress bar while passages are embedded.
 
     Raises:
-        InputError: where there are under 20 dev questions.
+        InputError: if there are under 20 dev questions.
 
     Example:
         >>> from llama_index.core import MockEmbedding
@@ -78,10 +75,10 @@ def learn_fusion_of(
     """
     texts = dataset.passage_texts
     corpus = EmbeddedCorpus(embed_model, texts, [], show_progress)
-    learned = fusion_on_dev(dataset, "", corpus, BM25(texts), seed)
+    learned = learn_fusion_on_dev(dataset, "", corpus, BM25(texts), seed)
     if learned is None:
         raise InputError(
-            f"the dataset has {len(dataset.qrels.get('dev', {}))} dev questions: at least {FEWEST_DEV} are needed to "
-            "learn how lists are mixed"
+            f"the dataset has {len(dataset.qrels.get('dev', {}))} dev questions: at least {MIN_DEV_QUESTIONS} are "
+            "needed to learn a fusion"
         )
     return learned

@@ -1,0 +1,41 @@
+"""Notes on the test questions that limit what the figures can claim."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rag_ft.dataset.sources import HEADING, HUMAN, KEY_PHRASES, SENTENCE
+
+if TYPE_CHECKING:
+    from rag_ft.dataset.qa_dataset import QADataset
+
+SOURCE_NAMES = {KEY_PHRASES: "of key phrases", SENTENCE: "sentences", HEADING: "headings"}
+"""Source of questions that need no LLM -> its name in a note."""
+
+
+def notes_on_questions(dataset: QADataset, split: str) -> list[str]:
+    """Say how many questions of a split are also in train, and how many were generated."""
+    qrels = dataset.require(split)
+    notes = []
+    trained = {_plain(dataset.queries[query].text) for query in dataset.qrels.get("train", {}) if split != "train"}
+    leaked = sum(_plain(dataset.queries[query].text) in trained for query in qrels)
+    if leaked:
+        notes.append(
+            f"{leaked} of {len(qrels)} questions are also in train, which flatters a model that was trained on them. "
+            "Remove them from one of the two."
+        )
+    sources = [dataset.queries[query].source for query in qrels]
+    generated = Counter(SOURCE_NAMES.get(source, "by an LLM") for source in sources if source not in ("", HUMAN))
+    if generated:
+        counts = ", ".join(f"{count} {source}" for source, count in sorted(generated.items()))
+        notes.append(
+            f"{generated.total()} of {len(qrels)} questions were generated ({counts}): they share "
+            "words with their passages more than real ones do, which flatters BM25. Real questions would tell more."
+        )
+    return notes
+
+
+def _plain(text: str) -> str:
+    """Return a text in lower case, on one line."""
+    return " ".join(text.lower().split())
