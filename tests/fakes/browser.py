@@ -1,7 +1,7 @@
 """A real headless Chromium for tests of pages: the system's own, through Playwright.
 
-The fixtures `chromium` and `browser` are known to every test (conftest.py). While the browser is open, the main thread
-has a running event loop: a test beside it in the same file does without `asyncio.run`.
+Every test can use the fixtures `chromium` and `browser` (conftest.py). While the browser is open, the main thread has a
+running event loop, so tests in the same file cannot call `asyncio.run`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 @dataclass
 class Heard:
-    """What a page said and asked for.
+    """The errors and requests of a page.
 
     Attributes:
-        errors: of its console and its scripts.
-        requests: addresses, the page's own among them.
+        errors: errors on its console and in its scripts.
+        requests: addresses that it requested, its own included.
     """
 
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
     def foreign(self, *hosts: str) -> list[str]:
-        """The requests that went anywhere but to a file or to these hosts (with their ports)."""
+        """Return the requests that went neither to a file nor to these hosts (with their ports)."""
         return [
             url
             for url in self.requests
@@ -42,7 +42,7 @@ class Heard:
 
 
 def listen(page: Page) -> Heard:
-    """Keep what a page says and asks for, from now on."""
+    """Record the errors and requests of a page from now on."""
     heard = Heard()
     page.on("console", lambda message: heard.errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: heard.errors.append(str(error)))
@@ -52,7 +52,7 @@ def listen(page: Page) -> Heard:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One headless Chromium for the tests of a file."""
+    """Start one headless Chromium for the tests of a file."""
     from playwright.sync_api import sync_playwright
 
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -66,7 +66,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(chromium: Browser) -> Iterator[BrowserContext]:
-    """A fresh window, without cookies or anything kept."""
+    """Open a fresh browser context without cookies or storage."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     yield context
     context.close()

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -267,6 +268,13 @@ def test_given_another_dataset_when_reported_then_it_is_refused(comparison: Comp
     with pytest.raises(InputError, match="give the dataset of the comparison"):
         write_report(comparison, tmp_path / "report.html", dataset_of(20))
     assert not (tmp_path / "report.html").exists()
+    with pytest.raises(InputError, match="give the dataset of the comparison"):
+        to_markdown(comparison, dataset_of(20))
+
+
+def test_given_no_candidate_when_reported_then_it_is_refused(comparison: Comparison, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the comparison has no candidate"):
+        write_report(replace(comparison, verdicts={}), tmp_path / "report.html")
 
 
 def test_given_questions_of_several_kinds_then_each_kind_is_a_slice(tmp_path: Path) -> None:
