@@ -35,8 +35,9 @@ def vector_examples(
 ) -> list[TrainingExample]:
     """Make examples of queries and passages with the teacher's vectors as labels.
 
-    Passages that no question is about teach too: the label needs no question. Longer vectors than the student's are projected onto their first principal axes, which keeps most
-    of the cosines (model distillation in sentence-transformers' examples, Reimers).
+    Passages that no question is about teach too: the label needs no question. Vectors that are longer than the
+    student's are projected onto their first principal axes, which keeps most of the cosines (model distillation in
+    sentence-transformers' examples, Reimers).
 
     Args:
         queries: training questions.

@@ -1,4 +1,4 @@
-"""Fit a model as planned, in one or more rounds; each later round mines its negatives with the model of the one before."""
+"""Fit a model as planned, in one or more rounds. A later round mines its negatives with the model of the one before."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def fit(plan: Plan, checkpoints: Checkpoints, tracking: Tracking | None = None) 
 
 
 def _add_rotation(plan: Plan) -> Dense | None:
-    """Turn the model's vectors onto their principal axes if they may be cut; a teacher's vectors have axes of their own."""
+    """Turn vectors that may be cut onto their principal axes; a teacher's vectors have axes of their own."""
     if not plan.recipe.dimensions or plan.job.shape == "vectors":
         return None
     anchors = [example.anchor for example in plan.examples]
