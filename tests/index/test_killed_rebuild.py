@@ -80,7 +80,7 @@ def reading_process(chroma: str, done: multiprocessing.Event, results: multiproc
 
 @contextmanager
 def four_readers(chroma: str) -> Iterator[list[tuple[int, list[str]]]]:
-    """Read in threads on a folder or processes on a server; yield a list that gets (queries, failures) of each reader."""
+    """Read in threads on a folder, in processes on a server; yield a list of (queries, failures) for each."""
     found: list[tuple[int, list[str]]] = []
     if chroma.startswith("http"):
         context = multiprocessing.get_context("spawn")
