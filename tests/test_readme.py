@@ -45,19 +45,13 @@ def test_the_snippet_for_an_app_that_exists_runs(tmp_path: Path, capsys: pytest.
 
 
 def test_every_command_and_option_of_the_readme_exists() -> None:
-    commands = sorted(
-        set(
-            re.findall(
-                r"rag-ft (ab|check|demo|run|generate|inspect|review|mine|train|export|index|compare|serve|fuse)\b",
-                README,
-            )
-        )
-    )
+    names = r"ab|check|compare|demo|export|fuse|generate|index|inspect|mine|review|run|serve|train-adapter|train"
+    commands = sorted(set(re.findall(rf"rag-ft ({names})(?![\w-])", README)))
     runner = CliRunner(env={"COLUMNS": "200"})
     helps = {command: runner.invoke(app, [command, "--help"]).output for command in commands}
     assert commands == [
         *("ab", "check", "compare", "demo", "export", "fuse", "generate", "index", "inspect", "mine", "review", "run"),
-        *("serve", "train"),
+        *("serve", "train", "train-adapter"),
     ]
     for option in set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README)) - {"--index-url"}:
         assert any(option in text for text in helps.values()), option

@@ -17,4 +17,4 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command line; an error that a user can fix is one line on stderr."""
-    sys.exit(exit_code(lambda: app(standalone_mode=False)))
+    sys.exit(exit_code(lambda: app(standalone_mode=False, prog_name="rag-ft")))

@@ -1,4 +1,4 @@
-"""The class of all commands: they take the old spellings of their options too, and their help is short."""
+"""The classes of the commands: their help is short, and options have old spellings that still work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 OLD_SPELLINGS = {
     "--unseen-documents": "--new-documents",
@@ -17,23 +17,33 @@ OLD_SPELLINGS = {
 """Option -> its old spelling, which still works and which the help does not show."""
 
 
-class Command(TyperCommand):
-    """A command whose options may have an old spelling, and whose help shows a flag without a type and its negation."""
+class PlainFlags:
+    """Shows flags without a type and without their negation, so that the help of the long ones fits into 80 columns."""
+
+    params: list[Any]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Show the help of a copy whose flags are plain."""
+        shown = copy.copy(self)
+        shown.params = [_plain_flag(option) for option in self.params]
+        super(PlainFlags, shown).format_help(ctx, formatter)  # type: ignore[misc]
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return `--help` as a plain flag."""
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        return option and _plain_flag(option)
+
+
+class Group(PlainFlags, TyperGroup):
+    """The command `rag-ft` with all others below it."""
+
+
+class Command(PlainFlags, TyperCommand):
+    """A command that takes the old spellings of its options too."""
 
     def __init__(self, *args: Any, params: Sequence[Any] | None = None, **kwargs: Any) -> None:
         params = list(params or ())
         super().__init__(*args, params=[*params, *_old_spellings(params)], **kwargs)
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Show the help of a copy of this command, which has plain flags. The long ones fit into 80 columns then."""
-        shown = copy.copy(self)
-        shown.params = [_plain_flag(option) for option in self.params]
-        super(Command, shown).format_help(ctx, formatter)
-
-    def get_help_option(self, ctx: Any) -> Any:
-        """Return `--help` as a plain flag."""
-        option = super().get_help_option(ctx)
-        return option and _plain_flag(option)
 
 
 def _plain_flag(option: Any) -> Any:

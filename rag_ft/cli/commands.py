@@ -8,7 +8,7 @@ import typer
 
 from rag_ft.cli.ab import ab
 from rag_ft.cli.check import check
-from rag_ft.cli.command import Command
+from rag_ft.cli.command import Command, Group
 from rag_ft.cli.compare import compare
 from rag_ft.cli.console import say
 from rag_ft.cli.export import export
@@ -31,6 +31,7 @@ PANELS = {
 
 app = typer.Typer(
     name="rag-ft",
+    cls=Group,
     help="Fine-tune the embedding model of a LlamaIndex application, and prove that retrieval got better.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

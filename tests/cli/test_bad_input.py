@@ -176,7 +176,7 @@ def test_a_chroma_folder_that_is_none(refused: Callable[..., str], beir_folder: 
 
 def test_a_folder_of_notes_does_not_become_a_chroma_folder(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("my notes")
-    with pytest.raises(InputError, match="is not empty and no Chroma folder"):
+    with pytest.raises(InputError, match="is not empty and is no Chroma folder"):
         open_chroma(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -189,7 +189,7 @@ def test_a_chroma_server_that_is_down(refused: Callable[..., str], beir_folder: 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:port", "https://127.0.0.1:99999"])
 def test_an_address_with_a_wrong_port(address: str) -> None:
-    with pytest.raises(InputError, match=f"{address} is no address"):
+    with pytest.raises(InputError, match=f"{address} is not an address"):
         open_chroma(address)
 
 
