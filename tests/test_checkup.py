@@ -1,4 +1,4 @@
-"""Should I fine-tune at all: worth it, not worth it, perhaps, cannot tell, each with its reason."""
+"""Whether fine-tuning is worth it: each answer with its reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SYLLABLES = ["ka", "lo", "mi", "ten", "ru", "sa", "vo", "pli", "gar", "nu"]
 
 
 def jargon(pairs: int, hard: bool, train: int = 0) -> QADataset:
-    """Passages about invented things; hard questions call them by another invented name."""
+    """Passages about invented things; hard questions use other invented names."""
     draw = random.Random(0)
     passages, queries = {}, {}
     for n in range(pairs):
@@ -33,7 +33,7 @@ def jargon(pairs: int, hard: bool, train: int = 0) -> QADataset:
     return QADataset(passages, queries, {"train": dict(items[:train]), "test": dict(items[train:])})
 
 
-def test_a_base_model_that_is_lost_is_worth_tuning() -> None:
+def test_tuning_is_worth_it_if_the_base_model_does_badly() -> None:
     found = check(jargon(700, hard=True, train=600), "local")
     assert found.answer == "worth it"
     assert found.figures["base"]["ndcg@10"] < 0.3
@@ -42,7 +42,7 @@ def test_a_base_model_that_is_lost_is_worth_tuning() -> None:
     assert found.questions == 100
 
 
-def test_a_base_model_that_is_at_home_is_not() -> None:
+def test_tuning_is_not_worth_it_if_the_base_model_does_well() -> None:
     found = check(jargon(120, hard=False), "local")
     assert found.answer == "not worth it"
     assert "does well here" in found.reasons[0]
@@ -55,7 +55,7 @@ def test_thirty_questions_cannot_tell() -> None:
     assert "30 questions are too few" in found.reasons[0]
 
 
-def test_a_model_that_was_tuned_for_the_corpus_is_known(tmp_path: Path) -> None:
+def test_a_model_that_was_tuned_on_the_corpus_is_recognised(tmp_path: Path) -> None:
     dataset = jargon(700, hard=True, train=600)
     training = {"share": 1.0, "pairs": 600, "seconds": 1.0, "corpus": sketch_of(dataset.passage_texts.values())}
     save_model(load_sentence_transformer("local"), tmp_path / "m", "local", {"training": training})
@@ -66,14 +66,14 @@ def test_a_model_that_was_tuned_for_the_corpus_is_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "questions", "pairs", "answer"),
+    ("base_ndcg", "questions", "pairs", "answer"),
     [(0.4, 100, 600, "worth it"), (0.4, 100, 90, "perhaps"), (0.4, 100, 0, "worth it"), (0.8, 100, 600, "perhaps"),
      (0.9, 100, 600, "not worth it"), (0.4, 49, 600, "cannot tell")],
 )  # fmt: skip
-def test_the_rules(level: float, questions: int, pairs: int, answer: str) -> None:
-    figures = {"base": {"ndcg@10": level, "recall@10": level + 0.05}}
-    said, reasons = _decide(figures, questions, pairs, 0.0)
-    assert said == answer
+def test_the_rules(base_ndcg: float, questions: int, pairs: int, answer: str) -> None:
+    figures = {"base": {"ndcg@10": base_ndcg, "recall@10": base_ndcg + 0.05}}
+    decided, reasons = _decide(figures, questions, pairs, 0.0)
+    assert decided == answer
     assert reasons
 
 

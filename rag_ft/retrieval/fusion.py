@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -102,8 +102,13 @@ class Fusion:
         return [(pool.ids[position], float(scores[position])) for position in order]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fusion as JSON values. `by_question` is always empty and keeps the format as it was."""
-        return asdict(self) | {"method": STORED_NAMES[self.method], "by_question": []}
+        """Return the fusion as JSON values. `by_question` is always empty, and only keeps the format as it was."""
+        return {
+            "method": STORED_NAMES[self.method],
+            "weight": self.weight,
+            "by_question": [],
+            "depth": self.depth,
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Fusion:

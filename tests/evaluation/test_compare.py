@@ -28,7 +28,7 @@ ALONE = CompareOptions(hybrids=False)
 
 @pytest.fixture(scope="module")
 def harbour() -> QADataset:
-    """60 documents of a passage each; a question on each names its form: dev 30, test 60 in all but words."""
+    """60 documents of one passage each; questions name its form: 30 in dev, and 60 in other words in test."""
     passages = {f"p{n}": Passage(f"p{n}", f"Form T-{n} is signed by master {n}.", "", f"d{n}") for n in range(60)}
     queries = {f"q{n}": Query(f"q{n}", f"Where is T-{n} signed?") for n in range(60)}
     queries |= {f"v{n}": Query(f"v{n}", f"Which desk signs T-{n}?") for n in range(60)}
@@ -37,8 +37,8 @@ def harbour() -> QADataset:
     })  # fmt: skip
 
 
-def test_bm25_and_hybrids_stand_in_every_comparison(harbour: QADataset, tmp_path: Path) -> None:
-    """Vectors that mean nothing: the mix that is learned on dev leaves the words to speak."""
+def test_every_comparison_has_bm25_and_hybrids(harbour: QADataset, tmp_path: Path) -> None:
+    """Vectors without meaning: the fusion that is learned on dev prefers BM25."""
     found = compare(harbour, MODEL, Hashed(model_name="other"))
     assert list(found.models) == ["baseline", "candidate", "hybrid-baseline", "hybrid-candidate", "bm25"]
     assert found.models["bm25"]["ndcg@10"] > 0.9
@@ -48,7 +48,7 @@ def test_bm25_and_hybrids_stand_in_every_comparison(harbour: QADataset, tmp_path
     assert found.models["hybrid-candidate"]["ndcg@10"] > found.models["candidate"]["ndcg@10"] + 0.3
     assert found.recommendation is not None
     assert found.recommendation.role == "bm25"
-    assert found.candidates == ["candidate"]  # a verdict is given on what was asked for
+    assert found.candidates == ["candidate"]  # only the given candidates get a verdict
     file = found.save(tmp_path / "comparison.json")
     assert Comparison.load(file).recommendation == found.recommendation
     assert json.loads(file.read_text())["models"]["bm25"]["index_megabytes"] >= 0
@@ -65,7 +65,7 @@ def test_any_retriever_is_a_candidate(harbour: QADataset) -> None:
 
 
 class ByName(BaseNodePostprocessor):
-    """Puts the passage first that names the question's form."""
+    """Ranks the passage first that names the question's form."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -89,7 +89,7 @@ def test_a_reranker_is_a_candidate_with_its_latency(harbour: QADataset) -> None:
 
 
 class Wrong(BaseRetriever):
-    """Finds what is in no dataset, or fails."""
+    """Finds a node that is in no dataset, or fails."""
 
     def __init__(self, fails: bool) -> None:
         self.fails = fails
@@ -108,7 +108,7 @@ def test_a_retriever_over_other_nodes_is_refused(harbour: QADataset) -> None:
         compare(harbour, MODEL, Wrong(fails=True))
 
 
-def test_a_mix_is_never_learned_on_what_is_asked(harbour: QADataset) -> None:
+def test_a_fusion_is_never_learned_on_the_compared_questions(harbour: QADataset) -> None:
     only_test = harbour.with_qrels({"test": harbour.qrels["test"]})
     assert compare(only_test, MODEL, MODEL).details["hybrid-candidate"]["fusion"] == Fusion().to_dict()
     assert compare(harbour, MODEL, MODEL, split="dev").details["hybrid-candidate"]["fusion"] == Fusion().to_dict()
@@ -116,7 +116,7 @@ def test_a_mix_is_never_learned_on_what_is_asked(harbour: QADataset) -> None:
         learn_fusion_of(only_test, MODEL)
 
 
-def test_a_mix_that_was_chosen_on_the_asked_questions_is_not_used(harbour: QADataset) -> None:
+def test_a_stored_fusion_that_was_chosen_on_the_compared_questions_is_not_used(harbour: QADataset) -> None:
     class Remembering(Hashed):
         @property
         def fusion(self) -> dict:
@@ -127,7 +127,7 @@ def test_a_mix_that_was_chosen_on_the_asked_questions_is_not_used(harbour: QADat
     assert found.details["hybrid-candidate"]["fusion_learned_on"] == 30
 
 
-def test_the_mix_of_a_model_folder_is_used(harbour: QADataset, tmp_path: Path) -> None:
+def test_the_fusion_of_a_model_folder_is_used(harbour: QADataset, tmp_path: Path) -> None:
     """`rag-ft fuse` writes it, `compare --candidate hybrid:MODEL` reads it; the contract is the same as before."""
     from rag_ft import FineTunedEmbedding
     from rag_ft.dataset import write_beir
@@ -155,7 +155,7 @@ def test_the_mix_of_a_model_folder_is_used(harbour: QADataset, tmp_path: Path) -
     )
 
 
-def test_many_passages_are_embedded_in_parts_and_come_out_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passages_embedded_in_batches_have_the_same_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"Form T-{n} is signed by master {n}." for n in range(10)]
     whole = passage_vectors(MODEL, texts)
     monkeypatch.setattr(exact, "PASSAGE_BATCH_SIZE", 3)
@@ -164,7 +164,7 @@ def test_many_passages_are_embedded_in_parts_and_come_out_the_same(monkeypatch: 
 
 
 class Tuned(Hashed):
-    """An embedding that says what it was trained on, as a model folder does."""
+    """An embedding that tells what it was trained on, as a model folder does."""
 
     questions: list[str]
     share: float = 1.0
@@ -180,38 +180,44 @@ class Tuned(Hashed):
 
 
 def test_a_model_is_not_tested_on_what_it_was_trained_on(harbour: QADataset) -> None:
-    asked = [harbour.queries[query].text for query in harbour.qrels["test"]]
+    texts = [harbour.queries[query].text for query in harbour.qrels["test"]]
     with pytest.raises(InputError, match=r"tuned was trained on 20% of the test questions"):
-        compare(harbour, MODEL, Tuned(model_name="tuned", questions=asked[:12]), options=ALONE)
+        compare(harbour, MODEL, Tuned(model_name="tuned", questions=texts[:12]), options=ALONE)
     with pytest.raises(InputError, match=r"tuned was trained on 100% of the test questions"):
-        compare(harbour, MODEL, Hybrid(Tuned(model_name="tuned", questions=asked), Fusion()), options=ALONE)
-    few = compare(harbour, MODEL, Tuned(model_name="tuned", questions=[*asked[:3], "another"]), options=ALONE)
+        compare(harbour, MODEL, Hybrid(Tuned(model_name="tuned", questions=texts), Fusion()), options=ALONE)
+    few = compare(harbour, MODEL, Tuned(model_name="tuned", questions=[*texts[:3], "another"]), options=ALONE)
     assert "The candidate (tuned) was trained on 5.0% of these questions." in few.notes
-    base = compare(harbour, MODEL, Tuned(model_name="tuned", questions=asked, share=0.0), options=ALONE)
+    base = compare(harbour, MODEL, Tuned(model_name="tuned", questions=texts, share=0.0), options=ALONE)
     assert not any("trained on" in note for note in base.notes)
 
 
-def test_a_gain_on_dev_that_does_not_show_is_told(harbour: QADataset) -> None:
+def test_a_gain_on_dev_that_does_not_show_is_noted(harbour: QADataset) -> None:
     name = "sentence-transformers/all-MiniLM-L6-v2"
     baseline = FineTunedEmbedding.load("local")
     gained = Tuned(model_name="tuned", questions=[], gain=0.08, base_model=name)
     found = compare(harbour, baseline, gained, options=ALONE)
-    lost = found.differences["candidate"]["ndcg@10"].mean
-    assert lost < 0
-    told = f"The candidate (tuned) gained +0.080 on its dev questions (70 key phrases) and {lost:+.3f} on these"
-    assert any(note.startswith(told) for note in found.notes)
+    difference = found.differences["candidate"]["ndcg@10"].mean
+    assert difference < 0
+    note_start = (
+        f"The candidate (tuned) gained +0.080 on its dev questions (70 key phrases) and {difference:+.3f} on these"
+    )
+    assert any(note.startswith(note_start) for note in found.notes)
     hardly = gained.model_copy(update={"gain": 0.01})
-    for before, after in ((baseline, hardly), (MODEL, gained), (gained, gained)):  # of another start nothing is said
+    for before, after in (
+        (baseline, hardly),
+        (MODEL, gained),
+        (gained, gained),
+    ):  # a small gain, or another starting point: no note
         notes = compare(harbour, before, after, options=ALONE).notes
         assert not any("on its dev questions" in note for note in notes)
 
 
-def test_a_change_of_the_base_model_is_not_taken_for_tuning(harbour: QADataset) -> None:
+def test_a_change_of_the_base_model_is_noted(harbour: QADataset) -> None:
     baseline = FineTunedEmbedding.load("local")
     other = Tuned(model_name="tuned", questions=[], base_model="BAAI/bge-small-en-v1.5")
     notes = compare(harbour, baseline, other, options=ALONE).notes
-    said = "was tuned from BAAI/bge-small-en-v1.5, and the baseline is sentence-transformers/all-MiniLM-L6-v2"
-    assert sum(said in note for note in notes) == 1
+    note_part = "was tuned from BAAI/bge-small-en-v1.5, and the baseline is sentence-transformers/all-MiniLM-L6-v2"
+    assert sum(note_part in note for note in notes) == 1
     for name in ("sentence-transformers/all-MiniLM-L6-v2", "models/all-MiniLM-L6-v2"):
         same = Tuned(model_name="tuned", questions=[], base_model=name)
         assert not any("tuned from" in note for note in compare(harbour, baseline, same, options=ALONE).notes)

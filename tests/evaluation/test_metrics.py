@@ -1,4 +1,4 @@
-"""Metrics are those of trec_eval: judged against ir_measures."""
+"""Metrics are those of trec_eval: compared with ir_measures."""
 
 import ir_measures
 import numpy as np
@@ -23,7 +23,7 @@ PASSAGES = [f"p{number}" for number in range(30)]
 
 
 @st.composite
-def judged_rankings(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, dict[str, int]]]:
+def rankings_with_qrels(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, dict[str, int]]]:
     qrels, rankings = {}, {}
     for number in range(draw(st.integers(1, 4))):
         grades = st.dictionaries(st.sampled_from(PASSAGES), st.integers(1, 4), min_size=1, max_size=15)
@@ -32,9 +32,9 @@ def judged_rankings(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, di
     return rankings, qrels
 
 
-@given(drawn=judged_rankings())
+@given(drawn=rankings_with_qrels())
 @settings(max_examples=100, deadline=None)
-def test_every_metric_is_that_of_trec_eval(drawn: tuple[dict[str, list[str]], dict[str, dict[str, int]]]) -> None:
+def test_every_metric_equals_trec_eval(drawn: tuple[dict[str, list[str]], dict[str, dict[str, int]]]) -> None:
     rankings, qrels = drawn
     found = metrics_per_query(rankings, qrels, list(SAME))
     run = {
@@ -49,7 +49,7 @@ def test_every_metric_is_that_of_trec_eval(drawn: tuple[dict[str, list[str]], di
         np.testing.assert_allclose(found[name], list(expected[name].values()), atol=1e-9, err_msg=name)
 
 
-@given(drawn=judged_rankings(), depth=st.integers(1, 40))
+@given(drawn=rankings_with_qrels(), depth=st.integers(1, 40))
 @settings(max_examples=50, deadline=None)
 def test_every_metric_is_between_0_and_1_and_the_ideal_ranking_is_best(drawn: tuple, depth: int) -> None:
     rankings, qrels = drawn
@@ -69,6 +69,6 @@ def test_a_question_without_a_ranking_scores_0() -> None:
 
 
 @pytest.mark.parametrize("name", ["ndcg", "ndcg@0", "ndcg@-1", "nDCG@10", "f1@3", "mrr@ten", ""])
-def test_an_unknown_metric_is_named_with_those_that_are_known(name: str) -> None:
+def test_an_unknown_metric_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(InputError, match=r"unknown metric .*: use one of hit_rate, mrr, ndcg"):
         metrics_per_query({"q": ["p"]}, {"q": {"p": 1}}, [name])

@@ -1,4 +1,4 @@
-"""Wins and losses: ranks, what came instead, causes; the same as a file; losses for the next round."""
+"""Wins and losses: ranks, passages ranked above, causes; as a file; regressions for the next round."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def harbour(documents: int = 60) -> QADataset:
     )
 
 
-def lost(dataset: QADataset, baseline: int | None = 1, candidate: int | None = 3) -> Comparison:
+def compared_ranks(dataset: QADataset, baseline: int | None = 1, candidate: int | None = 3) -> Comparison:
     relevant = [next(iter(grades)) for grades in dataset.qrels["test"].values()]
     ranks = {"baseline": baseline, "candidate": candidate}
     rankings = {role: [ranking(dataset, passage, rank) for passage in relevant] for role, rank in ranks.items()}
@@ -53,7 +53,7 @@ def lost(dataset: QADataset, baseline: int | None = 1, candidate: int | None = 3
 
 @settings(deadline=None, max_examples=50)
 @given(st.one_of(st.none(), st.integers(1, 130)), st.one_of(st.none(), st.integers(1, 130)))
-def test_every_question_has_its_ranks_and_what_came_before_its_passage(before: int | None, after: int | None) -> None:
+def test_every_question_has_its_ranks_and_the_passages_above_its_answer(before: int | None, after: int | None) -> None:
     dataset = dataset_of(70)
     query, relevant = next(iter(dataset.qrels["test"].items()))
     single = dataset.with_qrels({"test": {query: relevant}})
@@ -72,7 +72,7 @@ def test_every_question_has_its_ranks_and_what_came_before_its_passage(before: i
     assert not set(change.ranked_above) & set(relevant)
 
 
-def test_ranks_that_a_candidate_never_had_are_refused() -> None:
+def test_a_comparison_without_these_ranks_is_refused() -> None:
     dataset = dataset_of(30)
     comparison = compared(dataset)
     with pytest.raises(InputError, match="'candidate-2'"):
@@ -105,23 +105,23 @@ def test_the_largest_losses_come_first() -> None:
         ("Where do I book holidays?", None),
     ],
 )
-def test_jargon_is_told_by_its_letters_and_by_how_passages_write_it(question: str, expected: str | None) -> None:
+def test_jargon_is_found_by_its_letters_and_by_how_passages_write_it(question: str, expected: str | None) -> None:
     texts = {"a": "You file a Kittiwake with the form. Then the Kittiwake is paid.", "b": "Badges open all doors."}
     assert FailureCauses(texts).explain(Query("q", question), "b", []).get(JARGON) == expected
 
 
-def test_german_nouns_are_no_jargon() -> None:
+def test_german_nouns_are_not_jargon() -> None:
     texts = {"a": "Danach wird der Urlaub gebucht, und der Urlaub ist frei.", "b": "Der Ausweis öffnet alle Türen."}
     assert JARGON not in FailureCauses(texts).explain(Query("q", "Wann ist mein Urlaub gebucht?"), "b", [])
 
 
-def test_a_near_duplicate_that_came_instead_is_named() -> None:
+def test_a_near_duplicate_that_was_ranked_above_is_named() -> None:
     causes = FailureCauses({"a": LONG, "b": LONG + "!", "c": "Badges open the doors of the harbour."})
     assert causes.explain(Query("q", "Holidays?"), "a", ["c", "b"])[NEAR_DUPLICATE] == "b"
     assert NEAR_DUPLICATE not in causes.explain(Query("q", "Holidays?"), "a", ["c"])
 
 
-def test_a_passage_is_cut_off_where_the_question_needs_what_is_not_read() -> None:
+def test_a_passage_is_cut_off_if_the_question_needs_its_unread_part() -> None:
     text = "Leave is booked by noon. Refunds of the crossing are paid in spring."
     causes = FailureCauses({"a": text}, {"a": 25})
     refunds = causes.explain(Query("q", "When are refunds of a crossing paid?"), "a", [])
@@ -130,19 +130,19 @@ def test_a_passage_is_cut_off_where_the_question_needs_what_is_not_read() -> Non
     assert CUT_OFF in causes.explain(Query("q", "When?", evidence="paid in spring"), "a", [])
 
 
-def test_a_copy_is_told_by_the_words_that_both_share() -> None:
+def test_a_copy_is_found_by_the_shared_words() -> None:
     causes = FailureCauses({"a": "Leave is booked in the portal by noon."})
     assert causes.explain(Query("q", "Is leave booked in the portal?"), "a", [])[COPY] == "100 % of its words"
     assert COPY not in causes.explain(Query("q", "How do I get holidays in the portal?"), "a", [])
 
 
-def test_what_both_put_first_has_no_cause() -> None:
+def test_a_question_that_both_answer_first_has_no_cause() -> None:
     dataset = harbour()
-    assert not any(change.failure_causes for change in compute_rank_changes(lost(dataset, 1, 1), dataset))
-    assert all(change.failure_causes for change in compute_rank_changes(lost(dataset, 2, 2), dataset))
+    assert not any(change.failure_causes for change in compute_rank_changes(compared_ranks(dataset, 1, 1), dataset))
+    assert all(change.failure_causes for change in compute_rank_changes(compared_ranks(dataset, 2, 2), dataset))
 
 
-def test_how_far_a_model_reads_follows_from_its_own_tokenizer() -> None:
+def test_how_far_a_model_reads_follows_from_its_tokenizer() -> None:
     from rag_ft import FineTunedEmbedding
     from rag_ft.embedding import ModelSpec
 
@@ -187,9 +187,9 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:
         write_questions(compared(dataset := dataset_of(30)), dataset, tmp_path / "questions.xlsx")
 
 
-def test_losses_become_training_pairs_that_are_read_again(tmp_path: Path) -> None:
+def test_regressions_become_training_pairs_that_can_be_read(tmp_path: Path) -> None:
     dataset = harbour()
-    found = prepare_next_round(lost(dataset), dataset)
+    found = prepare_next_round(compared_ranks(dataset), dataset)
     file = write_regressions(found, tmp_path / "losses.jsonl")
     pairs = read_labelled_pairs(file)
     assert len(pairs) == len(found.regressions) == 30
@@ -200,42 +200,46 @@ def test_losses_become_training_pairs_that_are_read_again(tmp_path: Path) -> Non
     assert len(trained.negatives) == 30
 
 
-def test_the_next_test_asks_nothing_that_was_exported_and_is_drawn_without_a_look_at_the_results(
+def test_the_next_test_excludes_exported_questions_and_does_not_depend_on_the_results(
     tmp_path: Path,
 ) -> None:
     dataset = harbour()
-    found = prepare_next_round(lost(dataset), dataset)
+    found = prepare_next_round(compared_ranks(dataset), dataset)
     folder = write_regressions(found, tmp_path / "next")
     after = load_dataset(folder)
     exported = {change.query for change in found.regressions}
     assert exported <= set(after.qrels["train"])
     assert set(dataset.qrels["train"]) <= set(after.qrels["train"])
     assert not exported & set(after.qrels["test"])
-    looked_at = {dataset.passages[change.relevant].document for change in found.regressions}
-    assert not looked_at & after.documents_of(after.qrels["test"], "test")
+    exported_documents = {dataset.passages[change.relevant].document for change in found.regressions}
+    assert not exported_documents & after.documents_of(after.qrels["test"], "test")
     assert all(query in after.negatives for query in exported)
     # Another candidate with other results leaves the same test.
-    assert set(prepare_next_round(lost(dataset, 2, None), dataset).dataset.qrels["test"]) == set(after.qrels["test"])
+    assert set(prepare_next_round(compared_ranks(dataset, 2, None), dataset).dataset.qrels["test"]) == set(
+        after.qrels["test"]
+    )
     assert after.info["losses"]["questions"] == 30
 
 
-def test_new_documents_are_in_both_halves() -> None:
-    """The draw of the halves is not the one by which documents were held out."""
+def test_unseen_documents_are_in_both_halves() -> None:
+    """The halves are not drawn as the held-out documents were."""
     dataset = harbour(100)
     drawn = split_questions(dataset, dataset.qrels["test"], unseen_documents=0.4, seed=0)
     dataset = dataset.with_qrels({"train": drawn["train"], "dev": drawn["dev"], "test": drawn["test"]})
-    left = prepare_next_round(lost(dataset), dataset, seed=0).dataset
-    new = len(left.qrels["test"]) - len(left.seen_queries("test"))
-    assert 10 <= new <= 30
+    left = prepare_next_round(compared_ranks(dataset), dataset, seed=0).dataset
+    unseen = len(left.qrels["test"]) - len(left.seen_queries("test"))
+    assert 10 <= unseen <= 30
 
 
-def test_a_test_that_still_asks_them_makes_the_guard_drop_them(tmp_path: Path) -> None:
+def test_merging_drops_exported_pairs_that_a_test_still_asks(tmp_path: Path) -> None:
     dataset = harbour()
-    pairs = load_dataset(write_regressions(prepare_next_round(lost(dataset), dataset), tmp_path / "losses.jsonl"))
+    pairs = load_dataset(
+        write_regressions(prepare_next_round(compared_ranks(dataset), dataset), tmp_path / "losses.jsonl")
+    )
     assert not set(merge_datasets(dataset, pairs).qrels["train"]) & set(pairs.queries)
 
 
-def test_a_repeat_of_what_came_instead_is_no_negative() -> None:
+def test_a_near_duplicate_of_the_answer_is_not_a_negative() -> None:
     dataset = harbour(40)
     copies = {f"c{n}": replace(dataset.passages[f"p{n}"], id=f"c{n}") for n in range(40)}
     doubled = replace(dataset, passages={**copies, **dataset.passages})
@@ -245,16 +249,16 @@ def test_a_repeat_of_what_came_instead_is_no_negative() -> None:
     assert not any(passage.startswith("c") for negatives in found.dataset.negatives.values() for passage in negatives)
 
 
-def test_losses_are_written_neither_over_the_test_nor_from_train(tmp_path: Path) -> None:
+def test_regressions_are_neither_written_over_the_dataset_nor_taken_from_train(tmp_path: Path) -> None:
     dataset = harbour()
-    found = prepare_next_round(lost(dataset), dataset)
+    found = prepare_next_round(compared_ranks(dataset), dataset)
     write_beir(dataset, tmp_path / "data")
     with pytest.raises(InputError, match="its test stays as it is"):
         write_regressions(found, tmp_path / "data", tmp_path / "data")
     with pytest.raises(InputError, match="losses are written as"):
         write_regressions(found, tmp_path / "losses.csv")
     with pytest.raises(InputError, match="trained on already"):
-        prepare_next_round(replace(lost(dataset), split="train"), dataset)
+        prepare_next_round(replace(compared_ranks(dataset), split="train"), dataset)
 
 
 def test_compare_writes_all_forms(tmp_path: Path) -> None:

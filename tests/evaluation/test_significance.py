@@ -1,4 +1,4 @@
-"""A verdict is right as often as it says: simulated comparisons whose truth is known."""
+"""A verdict is right as often as it claims: simulated comparisons with a known truth."""
 
 import random
 
@@ -17,7 +17,7 @@ from rag_ft.evaluation.verdict import Costs, VerdictRules, decide
 def simulated(
     gain: float, deviation: float, questions: int, documents: int, correlation: float, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Differences of questions whose documents share a part of the noise: the intraclass correlation."""
+    """Differences of questions that share part of their noise with their document (the intraclass correlation)."""
     draw = np.random.default_rng(seed)
     groups = np.arange(questions) % documents
     shared = draw.normal(0, deviation * correlation**0.5, documents)[groups]
@@ -25,7 +25,7 @@ def simulated(
 
 
 def corpus(documents: int, passages: int, tested: int | None = None) -> QADataset:
-    """A corpus with a test question on each passage of the first documents."""
+    """A corpus with a test question about each passage of the first documents."""
     draw = random.Random(0)
     found = {
         f"d{document}#{place}": Passage(
@@ -40,7 +40,7 @@ def corpus(documents: int, passages: int, tested: int | None = None) -> QADatase
 
 
 def rankings(dataset: QADataset, hits: float, seed: int) -> list[list[str]]:
-    """A retriever that puts the right passage first for a share of the questions, and else nowhere."""
+    """A retriever that ranks the right passage first for a share of the questions, and else finds nothing."""
     draw = random.Random(seed)
     return [[passage] if draw.random() < hits else [] for _, passage in dataset.pairs("test")]
 
@@ -67,7 +67,7 @@ def test_chance_is_shipped_in_few_of_200_comparisons(documents: int, questions: 
     assert shipped <= 13
 
 
-def test_chance_is_shipped_rarely_where_most_questions_do_not_change() -> None:
+def test_chance_is_rarely_shipped_if_most_questions_do_not_change() -> None:
     """nDCG differences are mostly 0, and the others are large and of few values; documents differ in size."""
     shipped = 0
     for seed in range(200):
@@ -124,7 +124,7 @@ def test_shared_documents_widen_the_interval() -> None:
 
 
 @pytest.mark.parametrize("hits", [0.2, 1.0])
-def test_under_50_questions_nothing_is_concluded(hits: float) -> None:
+def test_under_50_questions_the_verdict_is_inconclusive(hits: float) -> None:
     dataset = corpus(49, 1)
     before, after = rankings(dataset, 0.0, 1), rankings(dataset, hits, 1)
     result = score_runs(dataset, "test", runs_of({"baseline": before, "candidate": after}))
@@ -132,7 +132,7 @@ def test_under_50_questions_nothing_is_concluded(hits: float) -> None:
     assert "49" in result.reasons["candidate"]
 
 
-def test_one_question_less_or_more_makes_the_limit() -> None:
+def test_50_questions_are_enough() -> None:
     sure = Difference(0.2, (0.1, 0.3), 0.0)
     assert decide(sure, 49)[0] == "inconclusive"
     assert decide(sure, 50)[0] == "ship"
@@ -174,13 +174,13 @@ def test_questions_on_few_of_many_documents_are_resampled_by_neighbours_too() ->
 
 
 @pytest.mark.parametrize("differences", [[], [0.5], [0.5] * 60])
-def test_one_group_promises_nothing(differences: list[float]) -> None:
+def test_one_group_proves_nothing(differences: list[float]) -> None:
     found = paired_bootstrap(np.array(differences), ["only"] * len(differences))
     assert found.p_value == 1.0
     assert decide(found, 60)[0] != "ship"
 
 
-def test_two_groups_that_happen_to_agree_are_no_proof() -> None:
+def test_two_groups_that_agree_by_accident_prove_nothing() -> None:
     gains = np.array([1.0] + [0.0] * 29 + [1.0] + [0.0] * 29)
     difference = paired_bootstrap(gains, [0] * 30 + [1] * 30)
     assert difference.ci95[0] < 0 < difference.mean < difference.ci95[1]
@@ -188,13 +188,13 @@ def test_two_groups_that_happen_to_agree_are_no_proof() -> None:
 
 
 @pytest.mark.parametrize(("groups", "sure"), [(2, False), (5, False), (6, True), (60, True)])
-def test_equal_gains_on_few_documents_are_no_proof(groups: int, sure: bool) -> None:
+def test_equal_gains_on_few_documents_prove_nothing(groups: int, sure: bool) -> None:
     found = paired_bootstrap(np.full(60, 0.37), [number % groups for number in range(60)])
     assert found.p_value == 2.0 ** (1 - groups)  # of the sign test
     assert (decide(found, 60)[0] == "ship") is sure
 
 
-def test_a_loss_on_one_kind_of_question_is_not_hidden_by_a_gain_on_the_other() -> None:
+def test_a_loss_on_one_slice_is_not_hidden_by_a_gain_on_another() -> None:
     gain, loss = Difference(0.1, (0.05, 0.15), 0.001), Difference(-0.1, (-0.2, -0.01), 0.01)
     verdict, reason = decide(gain, 200, {"known": gain, "new": loss})
     assert verdict == "inconclusive"
@@ -214,14 +214,14 @@ def test_randomisation_agrees_with_the_bootstrap_about_chance(documents: int) ->
     assert below <= 19  # 5 % of 200, and what chance adds to it once in 1,000 times
 
 
-def test_randomisation_sees_a_gain() -> None:
+def test_randomisation_detects_a_gain() -> None:
     differences, groups = simulated(0.05, 0.25, 400, 60, 0.1, seed=3)
     assert paired_randomisation(differences, groups) < 0.01
     assert paired_randomisation(np.zeros(60), range(60)) == 1.0
     assert paired_randomisation(np.zeros(0), []) == 1.0
 
 
-def test_many_candidates_get_no_more_tries_than_one() -> None:
+def test_many_candidates_are_not_shipped_more_often_by_chance() -> None:
     shipped = 0
     dataset = corpus(40, 4)
     base = rankings(dataset, 0.5, seed=0)
@@ -234,7 +234,7 @@ def test_many_candidates_get_no_more_tries_than_one() -> None:
     assert shipped <= 6  # of 40, at most 5 % of which are expected
 
 
-def test_what_a_gain_costs_is_weighed() -> None:
+def test_the_costs_of_a_candidate_count() -> None:
     gain = Difference(0.1, (0.05, 0.15), 0.001)
     assert decide(gain, 200, costs=Costs(time=2.0, size=2.0))[0] == "ship"
     slow, why = decide(gain, 200, costs=Costs(time=8.0))
@@ -246,7 +246,7 @@ def test_what_a_gain_costs_is_weighed() -> None:
     assert decide(gain, 200, adjusted_p=0.08)[0] == "inconclusive"
 
 
-def test_documents_beyond_a_thousand_are_joined_and_the_interval_stays() -> None:
+def test_merging_more_than_a_thousand_documents_keeps_the_interval() -> None:
     differences, groups = simulated(0.02, 0.25, 6_000, 3_000, 0.1, seed=0)
     found = paired_bootstrap(differences, groups)
     means = np.bincount(groups, differences) / np.bincount(groups)

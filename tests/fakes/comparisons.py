@@ -1,4 +1,4 @@
-"""Comparisons without a model: each answer stands at the rank that a test wants."""
+"""Comparisons without a model: each answer has the rank that a test needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRAINING = {
 
 
 def dataset_of(documents: int = 30) -> QADataset:
-    """Two passages a document and a question on each; training asks about the even documents."""
+    """Two passages for each document and a question about each; training asks about the even documents."""
     passages = {
         f"p{d}{side}": Passage(f"p{d}{side}", f"Rule {side} of section {d}.", doc_id=f"section-{d}")
         for d in range(documents)
@@ -40,7 +40,7 @@ def dataset_of(documents: int = 30) -> QADataset:
 
 
 def ranking(dataset: QADataset, relevant: str, rank: int | None) -> list[str]:
-    """All passages, the relevant one at a rank, or not at all."""
+    """All passages, the relevant one at a given rank, or missing."""
     others = [passage for passage in dataset.passages if passage != relevant]
     return others if rank is None else [*others[: rank - 1], relevant, *others[rank - 1 :]]
 
@@ -48,7 +48,7 @@ def ranking(dataset: QADataset, relevant: str, rank: int | None) -> list[str]:
 def compared(
     dataset: QADataset, baseline: int | None = 4, candidate: int | None = 1, candidate_name: str = "tuned"
 ) -> Comparison:
-    """A comparison in which each model finds every answer at one rank; BM25 never finds it."""
+    """A comparison in which each model ranks every answer alike; BM25 never finds it."""
     ranks = {"baseline": baseline, "candidate": candidate, "bm25": None}
     wanted = [next(iter(relevant)) for relevant in dataset.qrels["test"].values()]
     rankings = {role: [ranking(dataset, passage, rank) for passage in wanted] for role, rank in ranks.items()}

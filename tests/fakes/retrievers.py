@@ -1,4 +1,4 @@
-"""Retrievers that always rank alike, fail, or hang."""
+"""Retrievers that always return the same ranking, fail, or hang."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ranked(ids: str) -> list[NodeWithScore]:
 
 
 class Fixed(BaseRetriever):
-    """Always the same ranking; or an error, or a long wait."""
+    """Always returns the same ranking, or fails, or waits."""
 
     def __init__(self, ids: str, fails: float = 0.0, waits: float = 0.0) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Fixed(BaseRetriever):
 
 
 class Waiting(BaseRetriever):
-    """A retriever without an asynchronous form of its own that hangs until it is let go."""
+    """Hangs until `go` is set, and has no asynchronous method of its own."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The embedding and BM25 together over a real Chroma: what is found, and that both sides stay in step."""
+"""The hybrid of an embedding and BM25 over a real Chroma: what it finds, and that both stay in step."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_embedding_alone_is_the_vector_retriever(tmp_path: Path) -> None:
     assert found(HybridRetriever(index, Fusion("zscore", 1.0), 5), question) == dense
 
 
-def test_filters_hold_on_both_sides(tmp_path: Path) -> None:
+def test_filters_apply_to_both_rankings(tmp_path: Path) -> None:
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
     at_desk_3 = MetadataFilters(filters=[MetadataFilter(key="desk", value=3)])
     answer = HybridRetriever(index, similarity_top_k=20, filters=at_desk_3).retrieve("Who signs form T-17?")
@@ -72,8 +72,8 @@ def test_filters_hold_on_both_sides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asked", [1, 3, 1000])
-def test_filters_that_let_few_through_find_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int) -> None:
-    """All passages have the words of the question, and one in twenty passes; Chroma is asked about few at once."""
+def test_filters_that_few_passages_pass_find_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int) -> None:
+    """All passages have the words of the question, and one passes; Chroma is queried in small batches."""
     from rag_ft.index import live_store
     from rag_ft.retrieval import hybrid
 
@@ -88,7 +88,9 @@ def test_filters_that_let_few_through_find_them(tmp_path: Path, monkeypatch: pyt
     assert found(HybridRetriever(index, WORDS, 1, filters=nobody), "Which form is signed?") == []
 
 
-def test_what_is_gone_makes_room_while_the_words_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleted_passages_are_replaced_by_the_next_while_the_words_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rag_ft.retrieval import keyword_index
 
     same = [TextNode(id_=f"n{place}", text="The heliograph blinks.") for place in range(6)]
@@ -101,7 +103,7 @@ def test_what_is_gone_makes_room_while_the_words_follow(tmp_path: Path, monkeypa
     assert sorted([*first, *found(retriever, "heliograph")]) == [f"n{place}" for place in range(6)]
 
 
-def test_a_query_engine_takes_it(tmp_path: Path) -> None:
+def test_a_query_engine_accepts_it(tmp_path: Path) -> None:
     from llama_index.core.llms import MockLLM
 
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
@@ -109,7 +111,7 @@ def test_a_query_engine_takes_it(tmp_path: Path) -> None:
     assert engine.query("Who signs T-17?").source_nodes[0].node.node_id == "n17"
 
 
-def test_it_follows_inserts_changes_and_deletions(tmp_path: Path) -> None:
+def test_the_words_follow_inserts_changes_and_deletions(tmp_path: Path) -> None:
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
     retriever = HybridRetriever(index, WORDS, 1)
     assert found(retriever, "heliograph") == []
@@ -122,8 +124,8 @@ def test_it_follows_inserts_changes_and_deletions(tmp_path: Path) -> None:
     assert found(retriever, "semaphore") == []
 
 
-def test_it_follows_other_processes_and_rebuilds(tmp_path: Path) -> None:
-    """Another client changes the index, as another process would: this one sees it within a second."""
+def test_the_words_follow_other_processes_and_rebuilds(tmp_path: Path) -> None:
+    """Another client changes the index, as another process would, and this one sees it within a second."""
     with chroma_server(tmp_path / "server") as url:
         retriever = HybridRetriever(rebuild_index(nodes(), MODEL, url, "acme"), WORDS, 1)
         assert found(retriever, "T-17") == ["n17"]
@@ -149,8 +151,8 @@ def test_the_next_start_reads_only_what_changed(tmp_path: Path, caplog: pytest.L
     assert "1 passages read, 0 gone" in caplog.text
 
 
-def test_the_next_start_finds_what_this_one_finds(tmp_path: Path) -> None:
-    """Nothing changed: the kept word index answers as the one it was made of."""
+def test_the_next_start_finds_the_same(tmp_path: Path) -> None:
+    """Nothing changed: the saved word index answers as before."""
     first = HybridRetriever(rebuild_index(nodes(), MODEL, tmp_path, "acme"), similarity_top_k=5)
     question = "Who signs T-17 at desk 3?"
     answer = [(node.node.node_id, node.score) for node in first.retrieve(question)]
@@ -158,7 +160,7 @@ def test_the_next_start_finds_what_this_one_finds(tmp_path: Path) -> None:
     assert [(node.node.node_id, node.score) for node in again.retrieve(question)] == answer
 
 
-def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_written_does_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
     (tmp_path / "file").write_text("in the way")
     keywords = KeywordIndex(LiveChromaStore("acme", index.vector_store._client, MODEL), folder=tmp_path / "file" / "x")
@@ -167,7 +169,7 @@ def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path, caplog: p
 
 
 def test_a_killed_writer_is_followed_until_its_lease_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It said that it writes, changed a passage after others had looked, and never said that it ended."""
+    """It announced its writing, changed a passage after others had checked, and never announced its end."""
     from rag_ft.index import revision
 
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
@@ -183,8 +185,8 @@ def test_a_killed_writer_is_followed_until_its_lease_is_over(tmp_path: Path, mon
     assert retriever.keywords._revision is not None
 
 
-def test_a_killed_writer_that_nobody_saw_is_followed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It changed a passage in place and was killed, and the next question comes when its lease is over."""
+def test_a_killed_writer_that_nobody_noticed_is_followed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changed a passage in place and was killed, and the next query comes after its lease."""
     from rag_ft.index import revision
 
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
@@ -197,7 +199,7 @@ def test_a_killed_writer_that_nobody_saw_is_followed_too(tmp_path: Path, monkeyp
     assert found(retriever, "heliograph") == ["n3"]
 
 
-def test_another_language_is_told_again(tmp_path: Path) -> None:
+def test_another_language_is_detected_after_a_rebuild(tmp_path: Path) -> None:
     german = ["Der Ausweis öffnet alle Türen des Hauses.", "Der Urlaub wird beim Vorgesetzten beantragt."]
     english = ["The badge opens all of the doors of the house.", "Holidays are asked for at the desk of the master."]
     index = rebuild_index([TextNode(id_=text, text=text) for text in english], MODEL, tmp_path, "acme")
@@ -209,12 +211,12 @@ def test_another_language_is_told_again(tmp_path: Path) -> None:
     assert found(retriever, "offene Tür") == [german[0]]
 
 
-def test_more_passages_than_the_depth(tmp_path: Path) -> None:
+def test_more_passages_than_the_depth_can_be_returned(tmp_path: Path) -> None:
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
     assert len(HybridRetriever(index, Fusion(depth=5), similarity_top_k=30).retrieve("Who signs form T-3?")) == 30
 
 
-def test_a_broken_word_index_is_made_again(tmp_path: Path) -> None:
+def test_a_damaged_word_index_is_built_again(tmp_path: Path) -> None:
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
     found(HybridRetriever(index, WORDS, 1), "T-17")
     for file in sorted((tmp_path / "rag_ft_bm25" / "acme").iterdir()):
@@ -222,7 +224,7 @@ def test_a_broken_word_index_is_made_again(tmp_path: Path) -> None:
         assert found(HybridRetriever(open_index(MODEL, tmp_path, "acme"), WORDS, 1), "T-17") == ["n17"]
 
 
-def test_what_was_learned_stays_with_the_model(tmp_path: Path) -> None:
+def test_a_learned_fusion_stays_with_its_model(tmp_path: Path) -> None:
     index = rebuild_index(nodes(), MODEL, tmp_path, "acme")
     assert HybridRetriever(index).fusion == Fusion()
     keep_fusion(index, Fusion("min_max", 0.3))
@@ -285,7 +287,7 @@ def in_step(retriever: HybridRetriever) -> bool:
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(15, marks=pytest.mark.slow)])
-def test_both_sides_are_in_step_after_kills(tmp_path: Path, kills: int) -> None:
+def test_words_and_vectors_are_in_step_after_kills(tmp_path: Path, kills: int) -> None:
     draw = Random(kills)
     with chroma_server(tmp_path / "server") as url:
         index = rebuild_index(nodes(), MODEL, url, "acme")
@@ -297,10 +299,10 @@ def test_both_sides_are_in_step_after_kills(tmp_path: Path, kills: int) -> None:
             assert writer.stdout.readline() == "writing\n"
             until = time.monotonic() + draw.uniform(0.1, 1.5)
             while time.monotonic() < until:
-                reader.retrieve("Who signs T-17 at desk 3?")  # no error while somebody writes
+                reader.retrieve("Who signs T-17 at desk 3?")  # no error during writes
             writer.send_signal(signal.SIGKILL)
             writer.wait()
-            assert in_step(reader)  # the one that was open all the time
+            assert in_step(reader)  # the retriever that was open all the time
             fresh = HybridRetriever(open_index(MODEL, url, "acme"), WORDS, 3)
             fresh.keywords = KeywordIndex(fresh.store, folder=tmp_path / f"fresh-{turn}")
-            assert in_step(fresh)  # and one of a new process
+            assert in_step(fresh)  # and one of a new start
