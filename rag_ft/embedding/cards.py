@@ -18,7 +18,7 @@ def model_card(record: dict[str, Any]) -> str:
     dev_key = next((key for key in DEV_METRICS if key in training), "dev_ndcg@10")
     teacher_scores = (score for name, score in training.get("teacher", {}).items() if name.startswith("dev_"))
     return _render(
-        "model_card.md",
+        "model_card.md.jinja",
         {"recipe": {}, "generations": []}
         | record
         | {
@@ -37,7 +37,7 @@ def adapter_card(record: dict[str, Any]) -> str:
     Args:
         record: the content of the adapter's `rag_ft.json`.
     """
-    return _render("adapter_card.md", record)
+    return _render("adapter_card.md.jinja", record)
 
 
 def _render(template: str, values: dict[str, Any]) -> str:
