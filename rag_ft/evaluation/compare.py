@@ -59,8 +59,7 @@ def compare(
     """
     dataset.require(split)
     options = options or CompareOptions()
-    several = isinstance(candidates, Sequence) and not isinstance(candidates, str)
-    given: list[Candidate] = list(candidates) if several else [candidates]  # type: ignore[list-item, arg-type]
+    given = list(candidates) if isinstance(candidates, Sequence) and not isinstance(candidates, str) else [candidates]
     if not given:
         raise InputError("there is no candidate to compare with the baseline: give at least one")
     roles = _roles(baseline, given, options.hybrids)

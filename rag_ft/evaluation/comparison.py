@@ -25,6 +25,9 @@ from rag_ft.evaluation.slices import Figures, Slice
 from rag_ft.evaluation.verdict import Verdict
 from rag_ft.files import read_json, write_json
 
+HEADER = ("dataset", "split", "queries", "passages", "documents")
+"""Attributes that come first in `comparison.json`, as they are."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -126,11 +129,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of `comparison.json`."""
         return {
-            "dataset": self.dataset,
-            "split": self.split,
-            "queries": self.queries,
-            "passages": self.passages,
-            "documents": self.documents,
+            **{name: getattr(self, name) for name in HEADER},
             "models": {
                 role: {"name": self.names[role], "metrics": figures, **self.details.get(role, {})}
                 for role, figures in self.models.items()
@@ -154,7 +153,7 @@ class Comparison:
         """Read the contents of `comparison.json`, which has no values of single questions."""
         models = values["models"]
         return cls(
-            **{key: values[key] for key in ("dataset", "split", "queries", "passages", "documents")},
+            **{name: values[name] for name in HEADER},
             names={role: entry["name"] for role, entry in models.items()},
             models={role: entry["metrics"] for role, entry in models.items()},
             details={

@@ -117,11 +117,4 @@ def _ndcg(gains: Matrix, ideal: Matrix, relevant: Matrix, k: int) -> Matrix:
     return np.divide(gains[:, :k] @ discount, best, out=np.zeros(len(best)), where=best > 0)
 
 
-_FORMULAS = {
-    "hit_rate": _hit_rate,
-    "mrr": _mrr,
-    "ndcg": _ndcg,
-    "recall": _recall,
-    "precision": _precision,
-    "map": _map,
-}
+_FORMULAS = {"hit_rate": _hit_rate, "mrr": _mrr, "ndcg": _ndcg, "recall": _recall, "precision": _precision, "map": _map}

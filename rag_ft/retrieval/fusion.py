@@ -103,12 +103,7 @@ class Fusion:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fusion as JSON values. `by_question` is always empty, and only keeps the format as it was."""
-        return {
-            "method": STORED_NAMES[self.method],
-            "weight": self.weight,
-            "by_question": [],
-            "depth": self.depth,
-        }
+        return {"method": STORED_NAMES[self.method], "weight": self.weight, "by_question": [], "depth": self.depth}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Fusion:

@@ -132,10 +132,7 @@ class HybridRetriever(BaseRetriever):
             vector = self.embed_model.get_agg_embedding_from_queries(query_bundle.embedding_strs)
         ids, similarities = self.store.nearest(
             VectorStoreQuery(
-                query_embedding=vector,
-                query_str=query_bundle.query_str,
-                similarity_top_k=depth,
-                filters=self.filters,
+                query_embedding=vector, query_str=query_bundle.query_str, similarity_top_k=depth, filters=self.filters
             )
         )
         nearest = dict(zip(ids, similarities, strict=True))

@@ -20,7 +20,7 @@ from rag_ft.files import cache_folder, read_json, sha256_of, write_json, written
 from rag_ft.index.nodes import node_of
 from rag_ft.index.records import NODE_HASH
 from rag_ft.index.revision import Revision
-from rag_ft.index.writing import CLOUD_BATCH_SIZE, batched
+from rag_ft.index.writing import batch_size_of, batched
 from rag_ft.retrieval.bm25 import BM25
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ SAVE_SECONDS = 60.0
 
 MAX_BLOCKING_PASSAGES = 20_000
 """Passages up to which a query waits until the word index has followed a change. Above, it follows in a thread."""
-
-PAGE_SIZE = 5_000
-"""Passages that are read from Chroma at once."""
 
 
 class KeywordIndex:
@@ -104,7 +101,7 @@ class KeywordIndex:
             now = self._store.revision()
             if self._bm25 is None:
                 self._load()
-            if self._bm25 is None or not self._matches(now):
+            if self._bm25 is None or not now.settled or self._revision != now:
                 self._read(now)
             self._checked_at, self._changes = checked_at, changes
             assert self._bm25 is not None
@@ -112,12 +109,6 @@ class KeywordIndex:
 
     def _is_fresh(self) -> bool:
         return self._changes == self._store.changes and time.monotonic() - self._checked_at < CHECK_SECONDS
-
-    def _matches(self, now: Revision) -> bool:
-        known = self._revision
-        return known is not None and now.settled and (known.collection, known.name, known.count) == (
-            now.collection, now.name, now.count
-        )  # fmt: skip
 
     def _try_refresh(self) -> None:
         try:
@@ -129,8 +120,8 @@ class KeywordIndex:
 
     def _read(self, now: Revision) -> None:
         """Read passages that are new or changed, and drop those that are gone."""
-        collection = self._store.collection
-        hashes = dict(_read_hashes(collection))
+        collection, batch_size = self._store.collection, batch_size_of(self._store._client)
+        hashes = dict(_read_hashes(collection, batch_size))
         before = self._bm25
         known = self._hashes if before is not None else {}
         fresh = [key for key, value in hashes.items() if known.get(key) != value]
@@ -138,7 +129,7 @@ class KeywordIndex:
             # Most passages are new, and may be in another language: start over.
             fresh, known, before = list(hashes), {}, None
         started = time.monotonic()
-        texts = dict(_read_texts(collection, fresh))
+        texts = dict(_read_texts(collection, fresh, batch_size))
         # Passages that were removed between the two reads are gone too.
         hashes = {key: value for key, value in hashes.items() if key in texts or known.get(key) == value}
         gone = [key for key in before.ids if key not in hashes] if before is not None else []
@@ -201,28 +192,20 @@ def _default_folder(store: LiveChromaStore) -> Path | None:
     return cache_folder() / FOLDER / name
 
 
-def _read_hashes(collection: Collection) -> Iterator[tuple[str, str]]:
+def _read_hashes(collection: Collection, batch_size: int) -> Iterator[tuple[str, str]]:
     """Yield the id of each passage and the hash of its content."""
     offset = 0
-    while True:
-        rows = collection.get(limit=_page_size(collection), offset=offset, include=["metadatas"])
-        if not rows["ids"]:
-            return
+    while (rows := collection.get(limit=batch_size, offset=offset, include=["metadatas"]))["ids"]:
         for key, metadata in zip(rows["ids"], rows["metadatas"] or [], strict=True):
             yield key, str((metadata or {}).get(NODE_HASH, ""))
         offset += len(rows["ids"])
 
 
-def _read_texts(collection: Collection, ids: list[str]) -> Iterator[tuple[str, str]]:
+def _read_texts(collection: Collection, ids: list[str], batch_size: int) -> Iterator[tuple[str, str]]:
     """Yield the id of each passage and its text as it is embedded."""
     from llama_index.core.schema import MetadataMode
 
-    for part in batched(ids, _page_size(collection)):
+    for part in batched(ids, batch_size):
         rows = collection.get(ids=part, include=["documents", "metadatas"])
         for key, text, metadata in zip(rows["ids"], rows["documents"] or [], rows["metadatas"] or [], strict=True):
             yield key, node_of(key, text or "", dict(metadata or {})).get_content(metadata_mode=MetadataMode.EMBED)
-
-
-def _page_size(collection: Collection) -> int:
-    host = str(getattr(collection._client.get_settings(), "chroma_server_host", None) or "")  # type: ignore[attr-defined]
-    return CLOUD_BATCH_SIZE if host.endswith("trychroma.com") else PAGE_SIZE
