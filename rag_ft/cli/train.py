@@ -73,11 +73,7 @@ def train(
 
     refuse_removed(adapter, focus)
     if adapter is not None or is_openai_name(base_model):
-        refuse_tuning_options(context.params)
-        training = AdapterTraining(base_model=base_model, both_sides=both_sides, max_pairs=max_pairs, url=embed_url,
-                                   device=device, seed=seed)  # fmt: skip
-        policy = request_policy(max_cost, requests_per_minute, batch)
-        training.run(load_dataset(dataset, fields=named_fields(field)), output, policy, show_progress)
+        train_adapter_instead(context.params, show_progress)
         return
     if both_sides or batch or embed_url:
         raise InputError("--both-sides, --batch and --embed-url are for an adapter: use rag-ft train-adapter")
@@ -93,9 +89,7 @@ def train(
         show_progress=show_progress, report_to=report_to or (),
     )  # fmt: skip
     show_trained(trained)
-    say(f"model   {output}")
-    if push_to_hub is not None:
-        upload(output, push_to_hub)
+    publish(output, push_to_hub)
 
 
 def refuse_removed(adapter: str | None, focus: str | None) -> None:
@@ -111,12 +105,29 @@ def refuse_removed(adapter: str | None, focus: str | None) -> None:
         )
 
 
-def refuse_tuning_options(given: dict[str, Any]) -> None:
-    """Refuse the first option that was given and that an adapter does not have."""
+def train_adapter_instead(given: dict[str, Any], show_progress: bool) -> None:
+    """Train an adapter with the options of `train`, as before there was `train-adapter`.
+
+    Raises:
+        InputError: if an option was given that an adapter does not have.
+    """
+    from rag_ft.dataset.formats.load import load_dataset
+
     for name in TUNING_OPTIONS:
         if given[name]:
             option = name.rstrip("_").replace("_", "-")
             raise InputError(f"--{option} is for tuning a model's weights, and an adapter is trained: leave it out")
+    training = AdapterTraining(
+        base_model=given["base_model"],
+        both_sides=given["both_sides"],
+        max_pairs=given["max_pairs"],
+        url=given["embed_url"],
+        device=given["device"],
+        seed=given["seed"],
+    )
+    policy = request_policy(given["max_cost"], given["requests_per_minute"], given["batch"])
+    dataset = load_dataset(given["dataset"], fields=named_fields(given["field"]))
+    training.run(dataset, given["output"], policy, show_progress)
 
 
 def settings_of(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -146,8 +157,10 @@ def show_trained(trained: TrainedModel) -> None:
         say(f"dev triplets told apart: {accuracy['base']:.3f} -> {accuracy['shipped']:.3f}")
 
 
-def upload(folder: Path, repository: str) -> None:
-    """Upload a model folder to the hub."""
-    from rag_ft.embedding import hub
+def publish(folder: Path, repository: str | None) -> None:
+    """Print where the model is, and upload it if a repository is given."""
+    say(f"model   {folder}")
+    if repository is not None:
+        from rag_ft.embedding import hub
 
-    say(f"hub     {hub.push_to_hub(folder, repository)}")
+        say(f"hub     {hub.push_to_hub(folder, repository)}")
