@@ -42,7 +42,7 @@ STORED = {
 FILES = sorted(
     file.relative_to(REPOSITORY).as_posix()
     for pattern in ("rag_ft/**/*.py", "rag_ft/**/*.pyi", "rag_ft/**/*.j2", "examples/*.py", "examples/*.md",
-                    "examples/benchmarks/*.py", "examples/benchmarks/README.md", "README.md")
+                    "examples/benchmarks/*.py", "examples/benchmarks/README.md", "README.md", "docs/*.md")
     for file in REPOSITORY.glob(pattern)
 )  # fmt: skip
 
