@@ -188,7 +188,7 @@ def paired_randomisation(
 
     Args:
         differences: candidate minus baseline of each question, shape (questions,).
-        groups: whose sign each question shares, for example its document.
+        groups: what the sign of each question is flipped with, for example its document.
         seed: seeds the signs.
         resamples: the number of resamples.
 

@@ -128,12 +128,12 @@ def _shared_words(dataset: QADataset, split: str) -> NDArray[np.float64]:
     texts = dataset.passage_texts
     words_of = content_words(corpus_language(list(texts.values())[:500]) or "en")
     passage_words = lru_cache(maxsize=10_000)(lambda passage: words_of(texts[passage]))
-    shares = []
+    fractions = []
     for query, relevant in dataset.qrels[split].items():
         words = words_of(dataset.queries[query].text)
         shared = [len(words & passage_words(passage)) / len(words) for passage in list(relevant)[:3] if words]
-        shares.append(max(shared, default=0.0))
-    return np.array(shares)
+        fractions.append(max(shared, default=0.0))
+    return np.array(fractions)
 
 
 def _by_value(values: Sequence[str], titles: dict[str, str]) -> dict[str, NDArray[np.bool_]]:

@@ -29,6 +29,11 @@ class VerdictRules:
         min_gain: gain in nDCG@10 that is worth a change. The baseline stays if the interval lies below it.
         max_slowdown: maximum time of a query, as a multiple of the baseline's.
         max_growth: maximum size of a vector, as a multiple of the baseline's.
+
+    Example:
+        >>> from rag_ft.evaluation import CompareOptions, VerdictRules
+        >>> CompareOptions(rules=VerdictRules(min_questions=200)).rules.min_gain
+        0.01
     """
 
     min_questions: int = MIN_QUESTIONS

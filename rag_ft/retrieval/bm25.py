@@ -169,7 +169,7 @@ class BM25:
     def scores(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
         """Yield the score of every passage for each query, shape (passages,) in the order of `ids`.
 
-        The score is 0 if a passage shares no word with the query.
+        The score is 0 if a passage has no word of the query.
         """
         for start in range(0, len(queries), BATCH_SIZE):
             tokenized = self._tokenize(queries[start : start + BATCH_SIZE])

@@ -1,4 +1,4 @@
-"""Searches all questions with every candidate, as an app would."""
+"""The runner: it searches all questions with every candidate, as an app would."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Scored:
 
 
 class CandidateRunner:
-    """Searches all questions of a split with every candidate. What several candidates need is computed once.
+    """Runs every candidate on all questions of a split. What several candidates need is computed once.
 
     Args:
         dataset: the dataset; the whole corpus is searched.
