@@ -29,7 +29,7 @@ from rag_ft.retrieval.fusion import Fusion
 from rag_ft.retrieval.hybrid import HybridRetriever, keep_fusion
 from rag_ft.stages import Stages, fingerprint_of_nodes, fingerprint_of_questions, plain_options, plain_value
 from rag_ft.training.loop.trainer import check_training_device
-from rag_ft.training.recipe import check_settings
+from rag_ft.training.recipe import STORED_NAMES, check_settings
 from rag_ft.training.train import train_model
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import BaseNode
 
+    from rag_ft.dataset.formats.real_questions import RealQuestion
     from rag_ft.dataset.qa_dataset import QADataset
     from rag_ft.generation.generate import GeneratedDataset
-    from rag_ft.generation.real_questions import RealQuestion
 
 logger = logging.getLogger(__name__)
 
@@ -161,8 +161,8 @@ def fine_tune(
         llm: the LLM that writes the questions; None takes `Settings.llm`.
         use_llm: False makes the questions without any model.
         questions: questions that people asked; the comparison is made on them.
-        unseen_documents: fraction of the documents that training does not see, for a score on documents yet to come. Use
-            0 if all documents are known and all of them should be trained on.
+        unseen_documents: fraction of the documents that training does not see, for a score on documents yet to come.
+            Use 0 if all documents are known and all of them should be trained on.
         base_model: a hub name, a folder, or `local`.
         output_dir: the run folder.
         query_prefix: text put before a query; None takes the base model's own.
@@ -292,7 +292,9 @@ def _model_stage(
     }
     depends_on = {"questions": fingerprint_of_questions(stages.folder / "dataset")} | arguments
     if settings:
-        depends_on["settings"] = json.loads(json.dumps(settings))
+        depends_on["settings"] = {
+            STORED_NAMES.get(name, name): value for name, value in json.loads(json.dumps(settings)).items()
+        }
     if not stages.done("model", depends_on, "model/rag_ft.json"):
         stages.start("model")
         train_model(dataset, folder, settings=settings, device=spec.device, show_progress=show_progress, **arguments)
@@ -312,7 +314,12 @@ def _comparison_stage(
     if not stages.done("comparison", {}, "report.html"):
         stages.start("comparison")
         comparison = compare(
-            dataset, baseline, candidate, options=CompareOptions(name=folder.name), seed=seed, show_progress=show_progress
+            dataset,
+            baseline,
+            candidate,
+            options=CompareOptions(name=folder.name),
+            seed=seed,
+            show_progress=show_progress,
         )
         comparison.save(folder / "comparison.json")
         record = read_json(folder / "model" / "rag_ft.json")

@@ -19,7 +19,7 @@ SCALE = 20.0
 """Scale of the cosine in the loss (1 / temperature)."""
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 100, 512, 1e-3
-"""Steps of Adam for the strongest pull (half of them for each other one), pairs in a step, and the peak learning rate."""
+"""Steps of Adam for the strongest pull (half of them for each other one), pairs in a step, the peak learning rate."""
 
 MAX_NEGATIVES = 8_192
 """Maximum number of passages that a step compares with; of more, each step draws others."""

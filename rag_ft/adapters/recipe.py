@@ -26,6 +26,11 @@ class AdapterRecipe:
 
     Raises:
         InputError: if `pulls` is empty or has a negative number.
+
+    Example:
+        >>> from rag_ft.adapters import AdapterRecipe
+        >>> AdapterRecipe(map_passages=True).kind
+        'linear'
     """
 
     module: torch.nn.Module | None = None
@@ -41,5 +46,5 @@ class AdapterRecipe:
 
     @property
     def kind(self) -> str:
-        """The kind of map, as `rag_ft.json` has it. Linear maps did best: others learned no more about new documents."""
+        """The kind of map, as `rag_ft.json` has it. Linear maps did best: others learned no more of new documents."""
         return "linear" if self.module is None else "custom"

@@ -10,6 +10,8 @@ from .formats.llama_index_json import (
     write_llama_index_json as write_llama_index_json,
 )
 from .formats.load import load_dataset as load_dataset
+from .formats.real_questions import RealQuestion as RealQuestion
+from .formats.real_questions import read_questions as read_questions
 from .inspection import Inspection as Inspection
 from .inspection import inspect_dataset as inspect_dataset
 from .merging import merge_datasets as merge_datasets

@@ -73,8 +73,8 @@ def hold_out_dev(dataset: QADataset, share: float = 0.15, seen: float = 0.1, see
 
     Dev has questions on unseen documents, which show how a model does on new documents, and single questions on seen
     documents, which show what it learns about these. A selection on only one of them would be bad for the other. Dev
-    has about 1,000 questions at most; the shares shrink for larger datasets. A training question may resemble a dev
-    question in words, as those of a template do ("Who signs form 3?"), because it has another answer: passages that
+    has about 1,000 questions at most; these fractions shrink for larger datasets. A training question may resemble a
+    dev question in words, as those of a template do ("Who signs form 3?"), because it has another answer: passages that
     nearly repeat each other are in one unit.
 
     Args:

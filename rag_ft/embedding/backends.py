@@ -57,6 +57,11 @@ def export_model(model: str | Path, backend: Backend = "onnx", int8: bool = Fals
     Raises:
         InputError: if the folder is not your own, the extra is not installed, or int8 is asked of OpenVINO.
         OutsideError: if the model cannot be exported.
+
+    Example:
+        >>> from rag_ft.embedding import export_model
+        >>> export_model("models/acme", int8=True)  # doctest: +SKIP
+        PosixPath('models/acme/onnx/model_int8.onnx')
     """
     folder = Path(model)
     if not folder.is_dir():

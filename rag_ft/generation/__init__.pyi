@@ -5,5 +5,3 @@ from .generate import generate_qa_dataset as generate_qa_dataset
 from .llm_questions import questions_from_llm as questions_from_llm
 from .local_llm import LocalLLM as LocalLLM
 from .question_options import QuestionOptions as QuestionOptions
-from .real_questions import RealQuestion as RealQuestion
-from .real_questions import read_questions as read_questions

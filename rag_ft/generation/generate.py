@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_ft.dataset.dropped import DroppedRow, dropped_row
+from rag_ft.dataset.formats.real_questions import RealQuestion
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.sources import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.dataset.units import MAX_DOCUMENTS_OF_REPEAT
@@ -21,7 +22,6 @@ from rag_ft.generation.llm_judge import judge_questions
 from rag_ft.generation.llm_questions import LLMQuestions, generate_questions
 from rag_ft.generation.located_questions import LocatedQuestion, locate_questions, warn_if_few
 from rag_ft.generation.question_options import QuestionOptions
-from rag_ft.generation.real_questions import RealQuestion
 from rag_ft.generation.split_assembly import UNSEEN_DOCUMENTS, SplitPlan, assemble
 from rag_ft.generation.without_llm import questions_without_llm
 from rag_ft.remote.event_loop import run_coroutine

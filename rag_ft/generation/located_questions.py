@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import count
 
 from rag_ft.dataset.dropped import DroppedRow, dropped_row
+from rag_ft.dataset.formats.real_questions import RealQuestion
 from rag_ft.dataset.qa_dataset import QADataset, Query
 from rag_ft.dataset.sources import HUMAN
 from rag_ft.dataset.text.locating import Locator
 from rag_ft.errors import InputError
-from rag_ft.generation.real_questions import RealQuestion
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from rag_ft.training.examples.train_questions import is_generated
 from rag_ft.training.loop.lora import LEARNING_RATE_FACTOR
 from rag_ft.training.loop.losses import SHAPE, DataFacts, check_dimensions, check_shape, default_loss
 from rag_ft.training.max_length import fitting_max_length
-from rag_ft.training.recipe import Recipe, recipe_for
+from rag_ft.training.recipe import STORED_NAMES, Recipe, recipe_for
 from rag_ft.training.selection.dev_pairs import DevPairs
 from rag_ft.training.selection.dev_set import Dev, DevQuestions
 from rag_ft.training.selection.select import Rule
@@ -64,7 +64,7 @@ class Choices:
 
     def sets(self, name: str) -> bool:
         """Return whether the caller chose a value."""
-        return self.recipe is not None or name in self.settings
+        return self.recipe is not None or bool({name, STORED_NAMES.get(name)} & set(self.settings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def prepare(
         dev=dev,
         uncovered=uncovered_documents(dataset, choices.seed) if looks_beyond_dev else None,
         recipe=recipe,
-        generated=facts.generated and teacher is None and not choices.sets("alphas") and not choices.sets("shares"),
+        generated=facts.generated and teacher is None and not choices.sets("alphas"),
         budget=budget,
         rule=choices.rule,
     )

@@ -177,7 +177,7 @@ GENERATED_ALPHAS = (0.75, 0.5, 0.25)
 """Alphas of a model tuned on generated questions, before `headroom` lowers them."""
 
 MANY_PAIRS, LARGE_BATCH = 50_000, 256
-"""Number of pairs from which a GPU takes batches of this size: more negatives (Qu et al. 2021), and hundreds of steps."""
+"""Pairs from which a GPU takes batches of this size: more negatives (Qu et al. 2021), and hundreds of steps."""
 
 
 def recipe_for(model: SentenceTransformer, pairs: int, generated: bool, seed: int = 0) -> Recipe:

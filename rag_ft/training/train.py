@@ -103,8 +103,8 @@ def train_model(
     base's and the tuned ones. The base model is a candidate too, and stays unless another one is significantly better
     (`rag_ft.training.selection.select`). The test split is not used.
 
-    If the process is killed, the same call goes on from the last checkpoint. Ctrl-C ends the training and keeps the best
-    weights so far.
+    If the process is killed, the same call goes on from the last checkpoint. Ctrl-C ends the training and keeps the
+    best weights so far.
 
     Args:
         dataset: a dataset with a train split, or with scored pairs. If it has no dev split, one is held out: 15 % of

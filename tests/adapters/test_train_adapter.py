@@ -297,8 +297,8 @@ def test_a_module_of_the_users_own(tmp_path: Path) -> None:
         AdapterEmbedding.load(tmp_path / "a", words())
     with pytest.raises(InputError, match="does not fit the adapter"):
         AdapterEmbedding.load(tmp_path / "a", words(), module=torch.nn.Linear(3, 3))
+    recipe = AdapterRecipe(module=torch.nn.Linear(DIMENSION, 3))
     with pytest.raises(InputError, match="makes 3 numbers of 64: both must be the same"):
-        recipe = AdapterRecipe(module=torch.nn.Linear(DIMENSION, 3))
         train_adapter(jargon_dataset(), words(), tmp_path / "b", recipe=recipe, cache=False)
     assert not (tmp_path / "b").exists()
 

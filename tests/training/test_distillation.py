@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from rag_ft import InputError, QADataset, cut_into_nodes, generate_qa_dataset, read_documents, train_model
+from rag_ft.dataset import read_questions
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer, local_model_folder
-from rag_ft.generation import read_questions
 from rag_ft.training.examples.distillation import RANDOM_NEGATIVES, ranking_examples
 from rag_ft.training.examples.training_example import TrainingExample
 from rag_ft.training.loop.principal_axes import onto_principal_axes

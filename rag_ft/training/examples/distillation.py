@@ -44,7 +44,7 @@ def vector_examples(
         passages: all passages of the documents that training sees.
         teacher: with its prompts set.
         dimension: of the student's vectors, at most the teacher's.
-        seed: seeds the sample, and which passage shares a row with which query.
+        seed: seeds the sample, and which passage comes into a row with which query.
         max_texts: number of queries, and of passages, to sample.
     """
     queries, passages = ([text for text in texts if text.strip()] for texts in (queries, passages))

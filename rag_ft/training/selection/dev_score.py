@@ -21,7 +21,7 @@ MIN_PART = 20
 
 
 def dev_parts(dev: Dev) -> list[str]:
-    """Return the part of dev that each unit belongs to: its source, split into seen and unseen documents if both are many.
+    """Return the part of dev that each unit is in: its source, split into seen and unseen documents if both are many.
 
     A model that memorises documents gains on the seen ones and loses on the unseen ones.
     """

@@ -51,7 +51,7 @@ def check_questions(texts: Sequence[str]) -> list[str]:
 
 
 def check_base_score(base_ndcg: float, chance: float) -> list[str]:
-    """Return a finding if the base model retrieves next to nothing, which is a sign of wrong pairs, not of hard questions.
+    """Return a finding if the base model retrieves next to nothing: a sign of wrong pairs, not of hard questions.
 
     Args:
         base_ndcg: nDCG@10 of the base model on dev.

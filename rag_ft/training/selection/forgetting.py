@@ -54,7 +54,7 @@ class ForgettingProbe:
 
     @staticmethod
     def score_of(queries: NDArray[np.float32], passages: NDArray[np.float32]) -> float:
-        """Return the score of unit vectors in the order of `queries` and `passages`, both of shape (questions, dimension)."""
+        """Return the score of unit vectors, in the order of the questions, both of shape (questions, dimension)."""
         similarity = SCALE * queries @ passages.T
         similarity -= similarity.max(axis=1, keepdims=True)
         probabilities = np.exp(similarity)

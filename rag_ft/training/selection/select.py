@@ -1,4 +1,4 @@
-"""The model that is shipped: the base is a candidate, and another one replaces it only with the proof a policy asks for."""
+"""Select the model that is shipped: the base is a candidate, and another needs the proof that a policy asks for."""
 
 from __future__ import annotations
 

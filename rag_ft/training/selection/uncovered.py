@@ -34,8 +34,8 @@ RARE = 0.05
 """A passage is out of domain if fewer than this fraction of the covered passages are as unlike the others."""
 
 MAX_OUT_OF_DOMAIN = 1 / 3
-"""Fraction of out-of-domain passages from which dev questions cannot speak for the uncovered documents. Measured: .05 to
-.25 if the questions are about the corpus, .47 to .81 if they are about another domain (covidqa, scifact)."""
+"""Fraction of out-of-domain passages from which dev questions cannot speak for the uncovered documents. Measured: .05
+to .25 if the questions are about the corpus, .47 to .81 if they are about another domain (covidqa, scifact)."""
 
 FOLDS = 5
 
@@ -167,7 +167,7 @@ def _shuffled_sentences(text: str, rng: random.Random) -> list[str]:
 
 
 def _out_of_domain(covered: Sequence[Passage], uncovered: Sequence[Passage]) -> float:
-    """Return the fraction of uncovered passages that a classifier puts further from the covered ones than nearly all these.
+    """Return the fraction of uncovered passages that a classifier puts outside nearly all covered ones.
 
     A classifier between two samples tests whether they have one distribution (Lopez-Paz & Oquab 2017). It judges
     documents that it was not trained on, and needs two documents of each kind.

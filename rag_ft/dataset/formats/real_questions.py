@@ -31,7 +31,7 @@ class RealQuestion:
     Example:
         >>> from llama_index.core.schema import TextNode
         >>> from rag_ft import generate_qa_dataset
-        >>> from rag_ft.generation import RealQuestion
+        >>> from rag_ft.dataset import RealQuestion
         >>> text = "The {0} is greased by its keeper. Whoever breaks the {0} tells the warden."
         >>> machines = ["crane", "winch", "pump", "gauge", "hoist", "lamp", "ladder", "rope", "anchor", "buoy"]
         >>> nodes = [TextNode(text=text.format(machine), id_=machine) for machine in machines]
@@ -64,7 +64,7 @@ def read_questions(file: str | Path, *, fields: Mapping[str, str] | None = None)
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft.generation import read_questions
+        >>> from rag_ft.dataset import read_questions
         >>> file = Path(tempfile.mkdtemp()) / "asked.csv"
         >>> _ = file.write_text("question,passage\\nHow is leave booked?,Leave is booked in HELM.\\n")
         >>> [(question.text, question.positives) for question in read_questions(file)]
