@@ -31,7 +31,7 @@ def ab(
     chunk_size: options.ChunkSize = 256,
     chunk_overlap: options.ChunkOverlap = 0,
     llm_url: options.LlmUrl = None,
-    port: options.PagePort = 8765,
+    port: options.Port = 8765,
     host: options.PageHost = "127.0.0.1",
 ) -> None:
     """Open a local web page: ask a question, see both rankings side by side, say which is better or what is right.

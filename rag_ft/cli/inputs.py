@@ -49,7 +49,7 @@ def source_nodes(source: str, chunk_size: int, chunk_overlap: int) -> Iterable[B
 
 def real_questions(file: Path | None, field: list[str] | None) -> list[Any]:
     """Read the questions of `--questions`."""
-    from rag_ft.generation.real_questions import read_questions
+    from rag_ft.dataset.formats.real_questions import read_questions
 
     return read_questions(file, fields=named_fields(field)) if file is not None else []
 

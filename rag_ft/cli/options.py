@@ -147,9 +147,6 @@ RoundTripModel = Annotated[str, _filter(metavar="MODEL", help="The embedding of 
 
 # --- Training
 
-TrainedModel = Annotated[
-    str, typer.Option(metavar="MODEL", help="A hub name, a model folder, or 'local' (all-MiniLM-L6-v2, from pip).")
-]
 AdaptedModel = Annotated[
     str, typer.Option(metavar="MODEL", help="openai:NAME, azure:NAME, a hub name, a model folder, or 'local'.")
 ]
@@ -335,7 +332,7 @@ ImportFile = Annotated[
 
 # --- Serving, and the A/B page
 
-ServePort = Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="The port; 0 takes a free one.")]
+Port = Annotated[int, _network(metavar="N", min=0, max=65535, help="The port; 0 takes a free one.")]
 ServeHost = Annotated[
     str,
     _network("--host", metavar="ADDRESS", help="0.0.0.0 opens the server to other machines; it needs RAG_FT_API_KEY."),
@@ -359,12 +356,13 @@ VariantA = Annotated[
     typer.Option("--a", metavar="MODEL", help="A model folder, a hub name, 'local', openai:NAME, bm25, hybrid:MODEL."),
 ]
 VariantB = Annotated[str, typer.Option("--b", metavar="MODEL", help="Another one.")]
-Blind = Annotated[bool, typer.Option("--blind", help="Shuffle the sides, and name them only after the vote.")]
+Blind = Annotated[bool, typer.Option("--blind", help="Shuffle the variants, and name them only after the vote.")]
 VoteFile = Annotated[Path, typer.Option("--votes", metavar="FILE", help="The file of votes and picks.")]
 TopK = Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Number of passages in a ranking.")]
 AnswerLlm = Annotated[
     str,
-    typer.Option("--llm", metavar="NAME", help="The LLM that answers on each side: 'none', 'local', PROVIDER:MODEL."),
+    typer.Option(
+        "--llm", metavar="NAME", help="The LLM that answers for each variant: 'none', 'local', PROVIDER:MODEL."
+    ),
 ]
 PageHost = Annotated[str, _network("--host", metavar="ADDRESS", help="0.0.0.0 opens the page to other machines.")]
-PagePort = Annotated[int, _network("--port", metavar="N", min=0, max=65535, help="The port; 0 takes a free one.")]

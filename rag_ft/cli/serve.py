@@ -12,13 +12,13 @@ from rag_ft.errors import require_package
 
 def serve(
     model: options.ServedModel,
-    port: options.ServePort = 8000,
     device: options.Device = None,
     quiet: options.Quiet = False,
     name: options.ServedName = None,
     backend: options.ServeBackend = "torch",
     int8: options.ServeInt8 = False,
     dimension: options.ServeDimension = None,
+    port: options.Port = 8000,
     host: options.ServeHost = "127.0.0.1",
     rate_limit: options.RateLimit = None,
 ) -> None:

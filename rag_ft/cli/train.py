@@ -29,7 +29,7 @@ def train(
     context: typer.Context,
     dataset: options.Dataset,
     output: options.OutputModel,
-    base_model: options.TrainedModel = DEFAULT_BASE_MODEL,
+    base_model: options.BaseModel = DEFAULT_BASE_MODEL,
     max_minutes: options.MaxMinutes = None,
     teacher: options.Teacher = None,
     continue_from: options.ContinueFrom = None,
