@@ -14,8 +14,8 @@ import argparse
 from pathlib import Path
 
 from rag_ft import cut_into_nodes, generate_qa_dataset, inspect_dataset, read_documents
-from rag_ft.dataset import Review, export_questions, review_folder, write_beir
-from rag_ft.generation import Filters, QuestionOptions, read_questions
+from rag_ft.dataset import Review, export_questions, read_questions, review_folder, write_beir
+from rag_ft.generation import Filters, QuestionOptions
 from rag_ft.generation.resolve_llm import resolve_llm
 
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from strict_skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents
-from rag_ft.generation import read_questions
+from rag_ft.dataset import read_questions
 
 # A busy machine draws its examples slowly; that is no fault of what is tested. Whoever runs the suite to see whether a
 # change broke something gets the same examples each time; `--hypothesis-profile explore` draws new ones.

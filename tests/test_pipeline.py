@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rag_ft import FineTunedEmbedding, cut_into_nodes, fine_tune, open_index, read_documents
-from rag_ft.generation import read_questions
+from rag_ft.dataset import read_questions
 from rag_ft.pipeline import STAGES, Stages
 
 OPTIONS = {"use_llm": False, "base_model": "local", "max_length": 64, "max_pairs": 48}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_ft.dataset.dropped import DroppedRow, dropped_row
+from rag_ft.dataset.formats.real_questions import RealQuestion
 from rag_ft.dataset.qa_dataset import Passage, Query
 from rag_ft.dataset.sources import HUMAN
 from rag_ft.dataset.text.locating import Locator
@@ -17,7 +18,6 @@ from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.errors import InputError
 from rag_ft.feedback.shown_query import ShownQuery, shown_queries
 from rag_ft.feedback.vote_log import Votes, digest_of
-from rag_ft.generation.real_questions import RealQuestion
 
 logger = logging.getLogger(__name__)
 

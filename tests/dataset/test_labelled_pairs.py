@@ -16,9 +16,9 @@ from rag_ft.dataset.formats.from_pairs import dataset_from_pairs
 from rag_ft.dataset.formats.labelled_pairs import LabelledPair, read_labelled_pairs
 from rag_ft.dataset.formats.llama_index_json import write_llama_index_json
 from rag_ft.dataset.formats.load import is_dataset, load_dataset
+from rag_ft.dataset.formats.real_questions import RealQuestion, read_questions
 from rag_ft.dataset.qa_dataset import Passage, ScoredPair
 from rag_ft.errors import InputError
-from rag_ft.generation.real_questions import RealQuestion, read_questions
 
 Rows = list[dict]
 

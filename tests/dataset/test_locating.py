@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rag_ft.dataset.formats.real_questions import RealQuestion, read_questions
 from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.dataset.text.locating import MAX_SCANNED, Locator
 from rag_ft.errors import InputError, UnknownIdError
-from rag_ft.generation.real_questions import RealQuestion, read_questions
 
 WORDS = [f"w{number}" for number in range(60)]
 LONG = {f"d#{place}": Passage(f"d#{place}", " ".join(WORDS[start : start + 20]), "", "d") for place, start in

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rag_ft.dataset.formats.real_questions import RealQuestion, read_questions
 from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.dataset.text.cloze import sentences
 from rag_ft.dataset.text.locating import Locator
@@ -14,7 +15,6 @@ from rag_ft.documents.front_matter import split_front_matter, without_template_t
 from rag_ft.documents.nodes import DocumentNodes, cut_into_nodes, passages_from_nodes
 from rag_ft.documents.reader import read_documents
 from rag_ft.errors import InputError, UnknownIdError
-from rag_ft.generation.real_questions import RealQuestion, read_questions
 from rag_ft.generation.without_llm import questions_without_llm
 
 
@@ -153,7 +153,7 @@ def test_a_generated_question_that_nearly_repeats_a_real_one_is_not_in_training(
     from llama_index.core.schema import TextNode
 
     from rag_ft import generate_qa_dataset
-    from rag_ft.generation import RealQuestion
+    from rag_ft.dataset import RealQuestion
 
     kinds = ["alder", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "willow"]
     nodes = [

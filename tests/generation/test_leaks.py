@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 
 from rag_ft import QADataset, generate_qa_dataset
+from rag_ft.dataset import RealQuestion
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
-from rag_ft.generation import RealQuestion
 from rag_ft.generation.generate import GeneratedDataset
 from rag_ft.generation.split_assembly import TOO_SIMILAR
 from rag_ft.training.examples.pairs import pair_examples

@@ -11,8 +11,8 @@ from fakes.browser import listen
 from fakes.comparisons import ARABIC, ATTACK, TRAINING, runs_of
 
 from rag_ft import Passage, QADataset, Query, cut_into_nodes, generate_qa_dataset, load_dataset, read_documents
+from rag_ft.dataset import read_questions
 from rag_ft.evaluation import CompareOptions, score_runs
-from rag_ft.generation import read_questions
 from rag_ft.report.html import write_report
 from rag_ft.retrieval.bm25 import BM25
 
