@@ -56,7 +56,14 @@ from rag_ft.generation import QuestionOptions
 PINS = Path(__file__).parent / "pins"
 ACME = Path(__file__).parent.parent / "examples" / "acme_policies"
 
-REMOVED: frozenset[str] = frozenset()
+REMOVED: frozenset[str] = frozenset(
+    {
+        # Both are accepted, and refused with what to use.
+        "commands / train / options / --focus",
+        "commands / train / options / --adapter / choices / low-rank",
+        "commands / train / options / --adapter / choices / residual",
+    }
+)
 """What was removed or changed on purpose, as the differences name it; all that begins with such a name is passed over.
 
 Examples: `commands / train / options / --focus`, `commands / train / options / --adapter / choices / low-rank`,
@@ -118,7 +125,7 @@ def must_run(*arguments: object) -> None:
 
 
 def pinned_commands(work: Work) -> dict[str, Any]:
-    """Each command with its arguments and options; help texts, panels and hidden options are left out."""
+    """Each command with its arguments and options; help texts and panels are left out. Old spellings are hidden options, which count too."""
     import typer
 
     root = typer.main.get_command(command_line())
@@ -133,8 +140,6 @@ def parameters_of(command: Any) -> dict[str, Any]:
     arguments = []
     options = {}
     for parameter in command.params:
-        if getattr(parameter, "hidden", False):
-            continue
         told = {
             **type_of(parameter),
             "default": plain(parameter.default),
