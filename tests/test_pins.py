@@ -125,7 +125,7 @@ def must_run(*arguments: object) -> None:
 
 
 def pinned_commands(work: Work) -> dict[str, Any]:
-    """Each command with its arguments and options; help texts and panels are left out. Old spellings are hidden options, which count too."""
+    """Each command with its arguments and options. Help texts and panels are left out; hidden old spellings count."""
     import typer
 
     root = typer.main.get_command(command_line())

@@ -16,7 +16,7 @@ import pytest
 
 from rag_ft import FineTunedEmbedding, cut_into_nodes, fine_tune, open_index, read_documents
 from rag_ft.dataset import read_questions
-from rag_ft.pipeline import STAGES, Stages
+from rag_ft.stages import STAGES, Stages
 
 OPTIONS = {"use_llm": False, "base_model": "local", "max_length": 64, "max_pairs": 48}
 

@@ -60,14 +60,12 @@ Device = Annotated[str | None, typer.Option(metavar="NAME", help="A torch device
 Seed = Annotated[int, typer.Option(metavar="N", help="Seeds every random choice.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only results and errors.")]
 Fields = Annotated[
-    list[str] | None,
-    _input("--field", metavar="X=NAME", help="Which column holds what, like query=frage; repeatable."),
+    list[str] | None, _input("--field", metavar="X=NAME", help="Which column holds what, like query=frage; repeatable.")
 ]
 ChunkSize = Annotated[int, _input(metavar="N", min=16, help="Maximum number of tokens in a passage.")]
 ChunkOverlap = Annotated[int, _input(metavar="N", min=0, help="Number of tokens that adjacent passages share.")]
 BaseModel = Annotated[
-    str,
-    typer.Option(metavar="MODEL", help="A hub name, a model folder, or 'local' (all-MiniLM-L6-v2, from pip)."),
+    str, typer.Option(metavar="MODEL", help="A hub name, a model folder, or 'local' (all-MiniLM-L6-v2, from pip).")
 ]
 
 # --- Output
@@ -76,12 +74,10 @@ RunFolder = Annotated[
     Path, typer.Option("--output", "-o", metavar="FOLDER", help="The run folder; a stopped run goes on there.")
 ]
 OutputDataset = Annotated[
-    Path,
-    typer.Option("--output", "-o", metavar="FOLDER", help="The dataset folder; a file with --format llama-index."),
+    Path, typer.Option("--output", "-o", metavar="FOLDER", help="The dataset folder; a file with --format llama-index.")
 ]
 MinedDataset = Annotated[
-    Path,
-    typer.Option("--output", "-o", metavar="FOLDER", help="The dataset with negatives; may be the same folder."),
+    Path, typer.Option("--output", "-o", metavar="FOLDER", help="The dataset with negatives; may be the same folder.")
 ]
 OutputModel = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The model folder.")]
 OutputAdapter = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The adapter's folder.")]
@@ -279,8 +275,7 @@ Prune = Annotated[bool, _update("--prune", help="Remove the index from before th
 # --- Comparison and inspection
 
 Baseline = Annotated[
-    str,
-    typer.Option(metavar="MODEL", help="A model folder, a hub name, 'local', openai:NAME, bm25, or hybrid:MODEL."),
+    str, typer.Option(metavar="MODEL", help="A model folder, a hub name, 'local', openai:NAME, bm25, or hybrid:MODEL.")
 ]
 Candidates = Annotated[
     list[str], typer.Option("--candidate", metavar="MODEL", help="Named like the baseline; repeatable.")

@@ -255,10 +255,7 @@ class QADataset:
         return self._like(qrels=dict(qrels))
 
     def with_questions(
-        self,
-        queries: Mapping[str, Query],
-        qrels: Mapping[str, Qrels],
-        negatives: Mapping[str, list[str]] | None = None,
+        self, queries: Mapping[str, Query], qrels: Mapping[str, Qrels], negatives: Mapping[str, list[str]] | None = None
     ) -> QADataset:
         """Return the same passages with other questions."""
         return self._like(queries=dict(queries), qrels=dict(qrels), negatives=dict(negatives or {}))

@@ -81,10 +81,7 @@ def recorded_names(folder: Path) -> list[str]:
 
 
 def prefixes_for(
-    name: str,
-    saved: dict[str, str] | None = None,
-    query_prefix: str | None = None,
-    passage_prefix: str | None = None,
+    name: str, saved: dict[str, str] | None = None, query_prefix: str | None = None, passage_prefix: str | None = None
 ) -> Prefixes:
     """Choose the prefixes: those given, else those saved in the model, else those of its family, else none.
 
@@ -98,8 +95,7 @@ def prefixes_for(
     folder = Path(name)
     family = family_prefixes(name, *(recorded_names(folder) if folder.is_dir() else ())) or Prefixes()
     in_model = Prefixes(
-        saved.get("query") or "",
-        next((saved[key] for key in ("document", "passage", "corpus") if saved.get(key)), ""),
+        saved.get("query") or "", next((saved[key] for key in ("document", "passage", "corpus") if saved.get(key)), "")
     )
     known = in_model if any(in_model) else family
     return Prefixes(

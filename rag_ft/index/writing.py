@@ -65,10 +65,7 @@ class CollectionWriter:
         return stored
 
     def write(
-        self,
-        records: Sequence[Record],
-        vectors: Sequence[NDArray[np.float32]],
-        stored: dict[str, dict[str, Any]],
+        self, records: Sequence[Record], vectors: Sequence[NDArray[np.float32]], stored: dict[str, dict[str, Any]]
     ) -> None:
         """Insert records, or replace those of the same ids completely.
 

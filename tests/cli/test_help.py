@@ -20,7 +20,7 @@ COMMANDS: dict[str, Any] = ROOT.commands
 PANELS = {
     "Start here": ["demo", "check", "run"],
     "The steps": [
-        *("generate", "inspect", "review", "mine", "train", "train-adapter", "export", "fuse", "index", "compare"),
+        *("generate", "inspect", "review", "mine", "train", "train-adapter", "export", "fuse", "index", "compare")
     ],
     "Serving and watching": ["serve", "ab"],
 }
@@ -68,7 +68,7 @@ def test_the_help_of_train_opens_with_what_most_people_need() -> None:
     assert list(panels) == ["Arguments", "Options", *TRAIN_PANELS]
     assert "DATASET" in panels["Arguments"]
     assert re.findall(r"^│[ *]+(--\S+)", panels["Options"], re.MULTILINE) == [
-        *("--output", "--base-model", "--max-minutes", "--teacher", "--continue-from", "--device", "--quiet", "--help"),
+        *("--output", "--base-model", "--max-minutes", "--teacher", "--continue-from", "--device", "--quiet", "--help")
     ]
     for title, names in TRAIN_PANELS.items():
         assert set(re.findall(r"^│ (--\S+)", panels[title], re.MULTILINE)) == names
@@ -93,7 +93,7 @@ def test_every_output_has_its_short_form() -> None:
     outputs = {name: next((each.opts for each in options_of(command) if "--output" in each.opts), None)
                for name, command in COMMANDS.items()}  # fmt: skip
     assert {name for name, opts in outputs.items() if opts} == {
-        *("demo", "run", "generate", "mine", "train", "train-adapter"),
+        *("demo", "run", "generate", "mine", "train", "train-adapter")
     }
     assert all(opts == ["--output", "-o"] for opts in outputs.values() if opts)
 

@@ -27,11 +27,7 @@ PROGRAM = "from rag_ft.cli import main; main()"
 def test_it_serves_logs_and_finishes_requests_in_progress() -> None:
     command = [sys.executable, "-c", PROGRAM, "serve", "local", "--name", "acme", "--port", "0", "--dimension", "128"]
     process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"RAG_FT_API_KEY": KEY},
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"RAG_FT_API_KEY": KEY}
     )
     try:
         assert process.stdout is not None

@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 
 from rag_ft.dataset.formats.beir import read_beir
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
-from rag_ft.dataset.review import (
-    COLUMNS,
-    Review,
-    as_cell,
-    export_questions,
-    from_cell,
-    import_review,
-    review_folder,
-)
+from rag_ft.dataset.review import COLUMNS, Review, as_cell, export_questions, from_cell, import_review, review_folder
 from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.files import read_jsonl
 

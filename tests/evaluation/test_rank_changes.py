@@ -200,9 +200,7 @@ def test_regressions_become_training_pairs_that_can_be_read(tmp_path: Path) -> N
     assert len(trained.negatives) == 30
 
 
-def test_the_next_test_excludes_exported_questions_and_does_not_depend_on_the_results(
-    tmp_path: Path,
-) -> None:
+def test_the_next_test_excludes_exported_questions_and_does_not_depend_on_the_results(tmp_path: Path) -> None:
     dataset = harbour()
     found = prepare_next_round(compared_ranks(dataset), dataset)
     folder = write_regressions(found, tmp_path / "next")

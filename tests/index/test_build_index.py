@@ -358,9 +358,7 @@ def test_an_existing_collection_is_a_source(chroma: str, embedding: FineTunedEmb
     store = ChromaVectorStore(client.create_collection("legacy", embedding_function=None))
     old = [TextNode(id_=key, text=text, metadata={"area": key}) for key, text in TEXTS.items()]
     VectorStoreIndex(
-        old,
-        storage_context=StorageContext.from_defaults(vector_store=store),
-        embed_model=MockEmbedding(embed_dim=8),
+        old, storage_context=StorageContext.from_defaults(vector_store=store), embed_model=MockEmbedding(embed_dim=8)
     )
     plain = client.create_collection("plain", embedding_function=None)
     plain.add(ids=["a"], documents=["Gulls steal sandwiches."], metadatas=[{"bird": True}], embeddings=[[0.0, 1.0]])

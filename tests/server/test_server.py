@@ -201,10 +201,7 @@ def test_an_adapters_folder_is_served(local: FineTunedEmbedding, tmp_path: Path)
     )
     adapter = AdapterEmbedding.load(tmp_path / "mapped", local)
     assert not same(adapter.get_query_embedding(QUESTION), local.get_query_embedding(QUESTION))
-    with (
-        embeddings_server(tmp_path / "mapped") as address,
-        openai.OpenAI(base_url=address, api_key="none") as client,
-    ):
+    with embeddings_server(tmp_path / "mapped") as address, openai.OpenAI(base_url=address, api_key="none") as client:
         query = client.embeddings.create(model="mapped-query", input=QUESTION)
         passage = client.embeddings.create(model="mapped-passage", input=PASSAGE)
     assert np.dot(query.data[0].embedding, adapter.get_query_embedding(QUESTION)) > 0.999

@@ -34,10 +34,7 @@ def leave_dataset() -> QADataset:
         "b": Query("b", "What opens doors?"),
     }
     queries |= {"s": Query("s", "What if I am ill?"), "h": Query("h", "What happens to leave that was not taken?")}
-    qrels = {
-        "train": {"q": {"leave": 1}, "b": {"badge": 1}, "s": {"sick": 1}},
-        "test": {"h": {"held-out": 1}},
-    }
+    qrels = {"train": {"q": {"leave": 1}, "b": {"badge": 1}, "s": {"sick": 1}}, "test": {"h": {"held-out": 1}}}
     return QADataset({key: Passage(key, text) for key, text in texts.items()}, queries, qrels)
 
 

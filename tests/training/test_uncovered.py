@@ -132,10 +132,7 @@ def test_no_test_question_and_no_document_asked_about_is_in_it(acme_passages: di
     assert questions_of(uncovered_documents(dataset.with_qrels(rest), seed)) == found
 
 
-@given(
-    sizes=st.lists(st.tuples(st.integers(1, 30), st.booleans()), min_size=1, max_size=14),
-    alike=st.booleans(),
-)
+@given(sizes=st.lists(st.tuples(st.integers(1, 30), st.booleans()), min_size=1, max_size=14), alike=st.booleans())
 @settings(max_examples=30)
 def test_documents_of_any_number_and_size_are_read(sizes: list[tuple[int, bool]], alike: bool) -> None:
     passages = {}

@@ -20,11 +20,7 @@ from rag_ft.training.loop.fit_result import FitResult
 from rag_ft.training.loop.losses import has_in_batch_negatives, loss_for, shares_passages
 from rag_ft.training.loop.memory_use import MemoryUse, enable_gradient_checkpointing
 from rag_ft.training.loop.tracking import Tracking, tensorboard_folder
-from rag_ft.training.loop.trainer_contexts import (
-    preserved_random_state,
-    stop_on_interrupt,
-    without_dropout,
-)
+from rag_ft.training.loop.trainer_contexts import preserved_random_state, stop_on_interrupt, without_dropout
 from rag_ft.training.recipe import Recipe
 from rag_ft.training.selection.weights import copy_weights
 
