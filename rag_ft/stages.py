@@ -21,36 +21,38 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CALL_OPTIONS = {"journal", "workers", "requests_per_minute", "batch", "approve", "show_progress"}
-"""Fields of `QuestionOptions` that change no question, but how an LLM is called."""
+"""Fields of `QuestionOptions` that change how an LLM is called, but no question."""
 
 STAGES = ("dataset", "model", "comparison", "index")
-"""The stages in their order: each depends on those before it."""
+"""The stages in order: each depends on those before it."""
 
 
 class Stages:
-    """The stages of a run that are done, kept in `run.json`.
+    """The finished stages of a run, stored in `run.json`.
 
-    A stage is done if it ended with the same arguments, and no stage before it was repeated.
+    A stage is done if it finished with the same arguments and no stage before it was repeated.
 
     Args:
         folder: the run folder.
 
     Raises:
-        InputError: if the folder holds something else.
+        InputError: if the folder contains something other than a run.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = folder, folder / "run.json"
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not self.file.exists()):
             raise InputError(
-                f"{folder} is in the way and no run of rag_ft: choose another --output, nothing is overwritten"
+                f"{folder} exists and is not a run of rag_ft: choose another --output (nothing is overwritten)"
             )
         self._stages: dict[str, dict[str, Any]] = read_json(self.file)["stages"] if self.file.exists() else {}
-        self._fresh = False
+        self._any_repeated = False
 
     def done(self, name: str, arguments: dict[str, Any], product: str) -> bool:
         """Return whether a stage ended with these arguments and its product exists."""
-        unchanged = not self._fresh and self._stages.get(name) == arguments
+        # An option that is not given is missing, or null in folders of version 0.1.0.
+        before, now = _given(self._stages.get(name)), _given(arguments)
+        unchanged = not self._fresh and before is not None and before == now
         done = unchanged and (self.file.parent / product).is_file()
         if done:
             logger.info("%s: done before", name)
@@ -64,7 +66,7 @@ class Stages:
         write_json(self.file, {"stages": self._stages})
 
     def withdraw(self) -> None:
-        """Leave nothing behind if a run could not begin."""
+        """Delete the run folder if the run failed before anything was stored in it."""
         if not self._stages and list(self.file.parent.iterdir()) == [self.file]:
             self.file.unlink()
             self.file.parent.rmdir()
@@ -73,6 +75,12 @@ class Stages:
         """Mark a stage as done."""
         self._stages[name] = arguments
         write_json(self.file, {"stages": self._stages})
+
+
+def _given(arguments: dict[str, Any] | None) -> dict[str, Any] | None:
+    if arguments is None:
+        return None
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def fingerprint_of_nodes(nodes: Sequence[BaseNode]) -> str:
@@ -85,13 +93,13 @@ def fingerprint_of_nodes(nodes: Sequence[BaseNode]) -> str:
 
 
 def fingerprint_of_questions(dataset: Path) -> str:
-    """Return a hash of a dataset folder's questions, which a person may have changed (`rag-ft review`)."""
+    """Return a hash of a dataset folder's questions, which `rag-ft review` may have changed."""
     files = [dataset / "queries.jsonl", *sorted(dataset.glob("qrels/*.tsv"))]
     return sha256_of(*(sha256_of_file(file) for file in files))
 
 
 def plain_value(value: Any) -> Any:
-    """Return a setting as `run.json` keeps it; of a model only its name, never its key."""
+    """Return a setting as stored in `run.json`; of a model only its name, never its key."""
     if hasattr(value, "metadata") and hasattr(value, "class_name"):
         return llm_identity(value)
     if hasattr(value, "template_vars"):
@@ -106,20 +114,20 @@ def plain_value(value: Any) -> Any:
 
 
 def plain_options(options: QuestionOptions) -> dict[str, Any]:
-    """Return the options that change a question, as `run.json` keeps them: those that differ from the default."""
+    """Return the options that change a question and differ from the default, as stored in `run.json`."""
     default = type(options)()
     changed = [
         each.name
         for each in fields(options)
         if each.name not in {*CALL_OPTIONS, "feedback"} and getattr(options, each.name) != getattr(default, each.name)
     ]
-    # `max_passages` is there in any case: the command `rag-ft run` has always stored it.
+    # `max_passages` is always included, because `rag-ft run` has always stored it.
     names = sorted({*changed, "max_passages"})
     return {name: plain_value(getattr(options, name)) for name in names} | _votes_in(options.feedback)
 
 
 def _votes_in(feedback: str | Path | Votes | None) -> dict[str, str]:
-    """Return a hash of the picks: more of them make another dataset."""
+    """Return a hash of the users' picks, because new picks change the dataset."""
     if feedback is None:
         return {}
     file = Path(feedback) if isinstance(feedback, str | Path) else feedback.file

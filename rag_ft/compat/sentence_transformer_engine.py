@@ -14,11 +14,13 @@ from rag_ft.compat.engine import BaseEmbeddingFinetuneEngine, check_output, chec
 from rag_ft.compat.held_out import with_dev
 from rag_ft.compat.pickled_models import safe_model_folder
 from rag_ft.compat.warn import warn, warn_of_unused
+from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.errors import InputError
 from rag_ft.training.loop.tracking import Tracking
 from rag_ft.training.loop.trainer import check_training_device
+from rag_ft.training.max_length import fitting_max_length
 from rag_ft.training.plan import plan_training
 from rag_ft.training.prepare import Choices, prepare
 from rag_ft.training.recipe import STORED_NAMES, Recipe, recipe_for
@@ -187,10 +189,10 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         """
         started = time.monotonic()
         output = check_output(self.model_output_path, *MODEL_FILES)
-        choices = Choices(
-            recipe=self._recipe(train_kwargs), seed=self.seed, fit_length=self._max_length is None, rule="not-worse"
-        )
+        choices = Choices(recipe=self._recipe(train_kwargs), seed=self.seed, fit_length=False, rule="not-worse")
         check_pairs(len(self.examples))
+        if self._max_length is None and token_limit(self.model):
+            self.model.max_seq_length = fitting_max_length(self.model, [example.texts[1] for example in self.examples])
         job = prepare(with_dev(self._train, self._val, self.use_all_docs), self.model, choices)
         plan = plan_training(job, output)
         check_pairs(len(plan.examples))

@@ -18,7 +18,7 @@ def top_k(scores: NDArray[Any], k: int, above: float = float("-inf")) -> NDArray
     """Return the places of the k highest scores, best first; equal scores keep their order.
 
     Args:
-        scores: one score for each passage, shape (passages,).
+        scores: one score for each passage, shape (passages,); NaN comes last.
         k: maximum number of places.
         above: only scores above this count.
 
@@ -31,13 +31,16 @@ def top_k(scores: NDArray[Any], k: int, above: float = float("-inf")) -> NDArray
         >>> top_k(np.array([0.2, 0.9, 0.9, 0.1]), 2).tolist(), top_k(np.array([0.0, 1.0]), 2, above=0.0).tolist()
         ([1, 2], [1])
     """
+    if np.isnan(scores).any():
+        scores = np.where(np.isnan(scores), -np.inf, scores)
     if len(scores) > BLOCK * k:
         # The k-th highest block maximum is at most the k-th highest score, so anything below it is left out.
         maxima = np.maximum.reduceat(scores, np.arange(0, len(scores), BLOCK))
         places = np.flatnonzero(scores >= np.partition(maxima, len(maxima) - k)[len(maxima) - k])
     else:
         places = np.arange(len(scores))
-    places = places[scores[places] > above]
+    if above > float("-inf"):
+        places = places[scores[places] > above]
     return places[np.argsort(-scores[places], kind="stable")][:k]
 
 

@@ -100,14 +100,13 @@ def plan_training(job: Job, output: Path) -> Plan:
     Raises:
         InputError: if there is nothing that the loss can learn from.
     """
-    started = time.monotonic()
     recipe, examples = job.recipe, examples_for(job)
     fingerprint = fingerprint_of(job, examples)
     if job.budget.minutes is not None:
         if (kept := Checkpoints.read_plan(output, fingerprint)) is not None:
             recipe, examples = apply_limits(kept, recipe, examples)
         else:
-            spent = (time.monotonic() - started) / 60  # on mining, and on the teacher
+            spent = (time.monotonic() - job.started) / 60  # on the dev set, on mining, and on the teacher
             minutes = max(job.budget.minutes / 10, job.budget.minutes - spent)
             recipe, examples = fit_to_minutes(minutes, job.model, recipe, examples)
     base = _base_on_dev(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,7 @@ class Job:
             limits them: dev questions generated like the training questions approve of too much.
         budget: limits of the training.
         rule: the proof that a tuned model needs.
+        started: when the preparation began, by `time.monotonic`; it counts towards the budget.
     """
 
     model: SentenceTransformer
@@ -93,6 +95,7 @@ class Job:
     generated: bool
     budget: Budget
     rule: Rule
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def shape(self) -> str:
@@ -122,7 +125,7 @@ def prepare(
     Raises:
         InputError: if the recipe does not fit the data.
     """
-    budget = budget or Budget()
+    started, budget = time.monotonic(), budget or Budget()
     model.float()  # in 16 bits most of what a small step adds is rounded away
     facts = _facts(dataset, model, teacher)
     recipe = _choose_recipe(facts, model, choices, budget)
@@ -142,6 +145,7 @@ def prepare(
         generated=facts.generated and teacher is None and not choices.sets("alphas"),
         budget=budget,
         rule=choices.rule,
+        started=started,
     )
 
 

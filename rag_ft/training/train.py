@@ -25,7 +25,7 @@ from rag_ft.training.loop.tracking import Tracking, check_trackers
 from rag_ft.training.loop.trainer import check_training_device
 from rag_ft.training.plan import Plan, plan_training
 from rag_ft.training.prepare import Budget, Choices, prepare
-from rag_ft.training.recipe import Recipe
+from rag_ft.training.recipe import Recipe, check_settings
 from rag_ft.training.record import dataset_record, parts_record, selection_record
 from rag_ft.training.selection.dev_set import MIN_UNITS
 from rag_ft.training.selection.select import Policy, Selection
@@ -179,6 +179,7 @@ def train_model(
 
 
 def _choices(recipe: Recipe | None, settings: Mapping[str, Any] | None, seed: int | None, fit_length: bool) -> Choices:
+    check_settings(settings or {})
     if seed is None:
         seed = recipe.seed if recipe is not None else 0
     elif recipe is not None:
@@ -259,10 +260,12 @@ class Training:
         if job.dev is None or base is None:
             job.model.load_state_dict(fitted.rounds[-1].weights)
             return Selection(name="alpha 1", alpha=1.0)
-        several = self.recipe.rounds > 1
+        several, alphas = self.recipe.rounds > 1, self.recipe.alphas
+        if self.policy.rule == "not-worse":
+            alphas = tuple(sorted(alphas, reverse=True))  # of two that do equally well the larger one is taken
         tuned = [
             Tuned(
-                weights=each.weights, values=each.values, alphas=self.recipe.alphas,
+                weights=each.weights, values=each.values, alphas=alphas,
                 prefix=f"round {number} " if several else "",
             )
             for number, each in enumerate(fitted.rounds, 1)

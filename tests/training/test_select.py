@@ -285,6 +285,16 @@ def test_several_tries_are_corrected_for_chance() -> None:
     assert "20 candidates were tried" in corrected.refused["pull 0"]
 
 
+def test_the_reason_for_a_refusal_is_the_strongest_one() -> None:
+    """A candidate that loses on one source is refused for that, also if its gain may be chance."""
+    base = Candidate(name="base", alpha=0.0, values=np.full(80, 0.4))
+    gain = np.concatenate([np.full(40, 0.2), np.full(40, -0.1)]) + np.tile([0.02, -0.02], 40)
+    tries = [Candidate(name=f"pull {n}", alpha=1.0, values=base.values + gain) for n in range(2)]
+    found = select(base, tries, dev_of(["real"] * 40 + ["other"] * 40, []), Policy(several_tries=True))
+    assert found.name == "base"
+    assert all("loses on the dev questions from source 'other'" in reason for reason in found.refused.values())
+
+
 def test_an_unknown_bound_is_null() -> None:
     assert gain_to_dict(None) is None
     assert gain_to_dict(Difference(0.12341, (0.01, 0.2), 0.01)) == {"mean": 0.1234, "ci95": [0.01, 0.2]}

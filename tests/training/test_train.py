@@ -279,3 +279,9 @@ def test_dev_and_test_passages_are_neither_negatives_nor_scored_pairs() -> None:
     assert pair.negatives == ("Cranes are greased.",)
     kept = without_held_out(scored, [*dataset.texts("dev"), *dataset.texts("test")])
     assert [pair.query for pair in kept] == ["What is the rule of a?"]
+
+
+def test_a_seed_among_the_settings_is_refused(dataset: QADataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="have a seed: give it beside them"):
+        train_model(dataset, tmp_path / "m", "local", settings={"seed": 1})
+    assert not (tmp_path / "m").exists()

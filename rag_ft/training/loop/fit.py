@@ -90,7 +90,7 @@ def fit(plan: Plan, checkpoints: Checkpoints, tracking: Tracking | None = None) 
             mined = examples_for(plan.job)
             _, examples = apply_limits({"epochs": recipe.epochs, "pairs": len(plan.examples)}, recipe, mined)
             model.load_state_dict(done.base)
-        last = _fit_round(plan, examples, checkpoints.stage(f"round-{number}"), tracking)
+        last = _fit_round(plan, done.base, examples, checkpoints.stage(f"round-{number}"), tracking)
         done.rounds.append(last)
         done.findings += check_losses(last.result.losses)
         if base_vectors is not None:
@@ -112,7 +112,9 @@ def _add_rotation(plan: Plan) -> Dense | None:
     return add_rotation(plan.job.model, anchors, list(plan.job.dataset.passage_texts.values()))
 
 
-def _fit_round(plan: Plan, examples: Sequence[TrainingExample], folder: Path, tracking: Tracking | None) -> Round:
+def _fit_round(
+    plan: Plan, base: Weights, examples: Sequence[TrainingExample], folder: Path, tracking: Tracking | None
+) -> Round:
     model, recipe, dev = plan.job.model, plan.recipe, plan.job.dev
     best = _BestOnDev(dev, model) if dev is not None else None
     if recipe.lora:
@@ -129,7 +131,8 @@ def _fit_round(plan: Plan, examples: Sequence[TrainingExample], folder: Path, tr
     finally:
         if recipe.lora:
             remove_lora(model)
-    weights = result.weights or copy_weights(model)
+    # Without a finite dev score no weights are better than the base's.
+    weights = result.weights or (base if dev is not None else copy_weights(model))
     if dev is None or best is None:
         return Round(result=result, weights=weights, values=None)
     if best.values is None or best.score != max(result.scores.values(), default=None):

@@ -73,7 +73,7 @@ class Selection:
         name: the selected candidate.
         alpha: its weight of the tuned model; 0 is the base.
         scores: dev score by candidate.
-        gain: of the selected candidate over the base, on dev; None for the base.
+        gain: of the selected candidate over the base, on dev; None for the base, and if the policy asks for no proof.
         refused: candidates that beat the base on dev -> why they were not taken.
         general: score on general questions by candidate.
         values: the selected candidate's dev values, shape (units,); None for the base.
@@ -123,7 +123,7 @@ def select(
         refused: dict[str, str] = {}
     else:
         better = [each for each in candidates if scores[each.name] > scores[base.name]]
-        refused = _objections(base, better, dev, policy) | _chance_findings(base, candidates, dev, policy)
+        refused = _chance_findings(base, candidates, dev, policy) | _objections(base, better, dev, policy)
         accepted = [each for each in better if each.name not in refused]
     chosen = base
     for candidate in sorted(accepted, key=lambda each: -scores[each.name]):
@@ -134,12 +134,12 @@ def select(
         break
     for name, reason in refused.items():
         logger.info("%s is not taken: %s", name, reason)
-    is_base = chosen is base
+    is_base, is_proven = chosen is base, policy.rule == "significant"
     return Selection(
         name=chosen.name,
         alpha=chosen.alpha,
         scores=scores,
-        gain=None if is_base else dev_gain(chosen.values - base.values, dev, policy.seed),
+        gain=None if is_base or not is_proven else dev_gain(chosen.values - base.values, dev, policy.seed),
         refused=refused,
         general={name: each.general for name, each in everyone.items() if each.general is not None},
         values=None if is_base else chosen.values,
