@@ -52,7 +52,7 @@ class Stages:
         """Return whether a stage ended with these arguments and its product exists."""
         # An option that is not given is missing, or null in folders of version 0.1.0.
         before, now = _given(self._stages.get(name)), _given(arguments)
-        unchanged = not self._fresh and before is not None and before == now
+        unchanged = not self._any_repeated and before is not None and before == now
         done = unchanged and (self.file.parent / product).is_file()
         if done:
             logger.info("%s: done before", name)
@@ -60,7 +60,7 @@ class Stages:
 
     def start(self, name: str) -> None:
         """Begin a stage: it and those after it are no longer done."""
-        self._fresh = True
+        self._any_repeated = True
         for stale in STAGES[STAGES.index(name) :]:
             self._stages.pop(stale, None)
         write_json(self.file, {"stages": self._stages})
