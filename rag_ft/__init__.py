@@ -1,10 +1,10 @@
-"""Fine-tune the embedding model of a LlamaIndex application, and prove that retrieval got better.
+"""Fine-tune the embedding model of a LlamaIndex application, and test whether retrieval got better.
 
-The names here are the pipeline: documents, a dataset, a tuned model, an index, a comparison. Everything else is
-imported from its room: `rag_ft.generation`, `rag_ft.adapters`, `rag_ft.ab`, ...
+The names here cover the pipeline: documents, a dataset, a tuned model, an index, a comparison. Import everything else
+from its subpackage: `rag_ft.generation`, `rag_ft.adapters`, `rag_ft.ab`, ...
 """
 
 import lazy_loader
 
-# The public names stand in the stub beside this file, once; each module is loaded when one of them is first used.
+# The stub beside this file lists the public names. A module is loaded when one of its names is first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Whether fine-tuning is worth it: what a base model, BM25 and both together find on a corpus, before any training."""
+"""Check whether fine-tuning is worth it: measure a base model, BM25 and both together on a corpus, without training."""
 
 from __future__ import annotations
 
@@ -43,43 +43,44 @@ Answer = Literal["worth it", "not worth it", "perhaps", "cannot tell"]
 RECALL, HIT_RATE = "recall@10", "hit_rate@5"
 
 MIN_PAIRS = 500
-"""Number of training pairs below which tuning seldom helps. The guides that `headroom` cites see overfitting below."""
+"""Number of training pairs below which tuning seldom helps. The guides that `headroom` cites report overfitting below
+it."""
 
 SMALL_GAIN = 0.02
-"""Gain in nDCG@10 below which the questions are the problem, not the model."""
+"""Gain in nDCG@10 below which better questions help more than another recipe."""
 
 MAX_PASSAGES, MAX_QUESTIONS = 5_000, 500
 """Maximum numbers of passages and questions of a check-up."""
 
 PASSAGES_PER_PAIR = 3.5
-"""What a training pair costs, in encoded passages: forward, backward, and its question."""
+"""Cost of a training pair in encoded passages: forward, backward, and its question."""
 
 EPOCHS = 3
 """Number of epochs of the estimated training."""
 
 SAME_CORPUS = 0.5
-"""Share of common passages from which two corpora count as the same."""
+"""Minimum fraction of common passages for two corpora to count as the same."""
 
 MAX_TRUNCATED = 0.25
-"""Share of truncated passages above which smaller chunks are advised."""
+"""Fraction of truncated passages above which smaller chunks are advised."""
 
 
 @dataclass(frozen=True)
 class CheckUp:
-    """What was measured before any training, and whether tuning is worth it.
+    """The result of a check-up: the measurements without training, and whether tuning is worth it.
 
     Attributes:
         answer: `worth it`, `not worth it`, `perhaps`, or `cannot tell`.
         reasons: the reasons, the most important first.
-        advice: what else to try, or to do first.
+        advice: what else to try, or what to do first.
         questions: number of questions.
         generated: number of questions that were generated from the passages.
         passages: number of passages that were searched.
         pairs: number of training pairs.
         figures: `base`, `bm25` and `hybrid` (reciprocal rank fusion) -> metric -> mean.
         hybrid_gain: gain of the hybrid over the base model in nDCG@10.
-        smallest_effect: gain in nDCG@10 that would show in 4 of 5 comparisons with so many questions.
-        minutes: estimated time of a training on this machine.
+        smallest_effect: gain in nDCG@10 that 4 of 5 comparisons with this many questions would detect.
+        minutes: estimated training time on this machine.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query, check
@@ -118,11 +119,11 @@ class CheckUp:
         counts = f"{self.questions} questions{generated}; {self.passages:,} passages; {self.pairs:,} training pairs"
         lines += ["", counts]
         if self.smallest_effect is not None:
-            lines.append(f"a gain under {self.smallest_effect:.3f} would go unseen with so many questions")
+            lines.append(f"gains under {self.smallest_effect:.3f} are too small to detect with this many questions")
         if self.minutes is not None:
             lines.append(f"training takes about {max(1, round(self.minutes))} min on this machine")
         if self.advice:
-            lines += ["", "what else:", *(f"  - {advice}" for advice in self.advice)]
+            lines += ["", "advice:", *(f"  - {advice}" for advice in self.advice)]
         return "\n".join(lines)
 
 
@@ -135,18 +136,18 @@ def check(
     seed: int = 0,
     show_progress: bool = False,
 ) -> CheckUp:
-    """Tell whether tuning a model for a corpus is worth it, before any training.
+    """Check whether tuning a model for a corpus is worth it, without any training.
 
     Args:
-        source: a dataset, or LlamaIndex nodes, from whose text questions are then made without an LLM.
+        source: a dataset, or LlamaIndex nodes. For nodes, questions are generated without an LLM.
         base_model: a hub name, a folder, or `local`.
         split: the split of the questions; `test` if it has any, else dev or train.
-        device: a torch device; the best available one if None.
+        device: a torch device; None picks the best one available.
         seed: seeds every random choice.
-        show_progress: shows a progress bar.
+        show_progress: show a progress bar.
 
     Raises:
-        InputError: if there is no text, or no question.
+        InputError: if there are no passages or no questions.
         OutsideError: if the hub cannot be reached.
 
     Example:
@@ -167,15 +168,18 @@ def check(
     pairs = len(hold_out_dev(dataset, seed=seed).pairs("train")) if dataset.qrels.get("train") else 0
     texts = _sample_passages(dataset, split, seed)
     model = FineTunedEmbedding.load(ModelSpec(name=base_model, device=device))
-    model.get_text_embedding("what loads at first use does not count")
+    model.get_text_embedding("a warm-up that is not timed")
     started = time.monotonic()
     search = ExactSearch(model, texts, show_progress)
     seconds_per_passage = (time.monotonic() - started) / len(texts)
     values = _measure(search, dataset, split, texts)
     groups, _ = resampling_groups(dataset, split)
     gains = values["hybrid"][HEADLINE] - values["base"][HEADLINE]
-    figures = {name: {metric: float(found.mean()) for metric, found in each.items()} for name, each in values.items()}
-    answer, reasons = _decide(figures, len(queries), pairs, _share_tuned(base_model, dataset))
+    figures = {
+        name: {metric: float(of_queries.mean()) for metric, of_queries in of_metrics.items()}
+        for name, of_metrics in values.items()
+    }
+    answer, reasons = _decide(figures, len(queries), pairs, _fraction_tuned(base_model, dataset))
     checkup = CheckUp(
         answer,
         reasons,
@@ -196,7 +200,7 @@ def _generate(nodes: Sequence[BaseNode], seed: int) -> QADataset:
     from rag_ft.generation.generate import generate_qa_dataset
 
     if not nodes:
-        raise InputError("there is no passage to ask about: give a folder with documents")
+        raise InputError("there are no passages to ask about: choose a folder with documents")
     return generate_qa_dataset(nodes, use_llm=False, seed=seed).dataset
 
 
@@ -208,7 +212,7 @@ def _sample_passages(dataset: QADataset, split: str, seed: int) -> dict[str, str
     sample = random.Random(seed).sample(others, max(0, min(len(others), MAX_PASSAGES - len(relevant))))
     if len(sample) < len(others):
         searched = len(relevant) + len(sample)
-        logger.info("%d of %d passages are searched: figures on all of them are lower", searched, len(texts))
+        logger.info("searching %d of %d passages: scores on all passages would be lower", searched, len(texts))
     return {passage: texts[passage] for passage in [*relevant, *sample]}
 
 
@@ -220,7 +224,7 @@ def _measure(
     queries = [dataset.queries[query].text for query in qrels]
     dense = search.rank(queries, MAX_RANK)
     sparse = BM25(texts).rank(queries, MAX_RANK)
-    hybrid = [_fuse_ranks(one, other) for one, other in zip(dense, sparse, strict=True)]
+    hybrid = [_fuse_ranks(*rankings) for rankings in zip(dense, sparse, strict=True)]
     return {
         name: metrics_per_query(dict(zip(qrels, rankings, strict=True)), qrels, [HEADLINE, RECALL, HIT_RATE])
         for name, rankings in (("base", dense), ("bm25", sparse), ("hybrid", hybrid))
@@ -236,8 +240,8 @@ def _fuse_ranks(*rankings: Sequence[str]) -> list[str]:
     return sorted(scores, key=lambda passage: -scores[passage])
 
 
-def _share_tuned(base_model: str, dataset: QADataset) -> float:
-    """Return the share of the corpus that a model was tuned on already."""
+def _fraction_tuned(base_model: str, dataset: QADataset) -> float:
+    """Return the fraction of the corpus that a model was already tuned on."""
     folder = model_folder(base_model)
     training = (read_model_record(Path(folder)) if folder is not None else {}).get("training", {})
     if not training.get("corpus") or not training.get("share"):
@@ -246,7 +250,7 @@ def _share_tuned(base_model: str, dataset: QADataset) -> float:
 
 
 def _decide(
-    figures: Mapping[str, Mapping[str, float]], questions: int, pairs: int, share_tuned: float
+    figures: Mapping[str, Mapping[str, float]], questions: int, pairs: int, fraction_tuned: float
 ) -> tuple[Answer, list[str]]:
     """Decide whether tuning is worth it, with reasons."""
     base_ndcg, recall = figures["base"][HEADLINE], figures["base"][RECALL]
@@ -255,38 +259,38 @@ def _decide(
         return "cannot tell", [
             f"{questions} questions are too few: at least {MIN_QUESTIONS} are needed, and 200 for a gain of .05"
         ]
-    if share_tuned >= SAME_CORPUS:
+    if fraction_tuned >= SAME_CORPUS:
         return "not worth it", [
-            f"the model was tuned on this corpus already ({share_tuned:.0%} of the passages are the same): give it new "
-            "questions with --continue-from, or the base model that it was tuned from"
+            f"the model was already tuned on this corpus ({fraction_tuned:.0%} of the passages are the same): continue "
+            "training on new questions (--continue-from), or choose the base model that it was tuned from"
         ]
     if base_ndcg >= HIGH_BASE_NDCG:
         return "not worth it", [
-            f"the base model does well here already: nDCG@10 {base_ndcg:.3f} is not below {HIGH_BASE_NDCG}"
+            f"the base model already does well here: nDCG@10 {base_ndcg:.3f} is not below {HIGH_BASE_NDCG}"
         ]
     if pairs and pairs < MIN_PAIRS:
-        few = f"{pairs} training pairs are few: tuning seldom helps with under {MIN_PAIRS}"
-        return "perhaps", [few, f"the base model has {measured}"]
+        too_few = f"{pairs} training pairs are few: tuning seldom helps with fewer than {MIN_PAIRS}"
+        return "perhaps", [too_few, f"the base model has {measured}"]
     if base_ndcg < LOW_BASE_NDCG or recall < LOW_BASE_NDCG:
         return "worth it", [f"the base model does badly here: {measured} (at least one is below {LOW_BASE_NDCG})"]
     return "perhaps", [
-        f"the base model does neither badly nor well here: {measured}. If tuning gains less than {SMALL_GAIN}, better "
-        "questions would help more than another recipe"
+        f"the base model does neither badly nor well here: {measured}. If tuning gains less than {SMALL_GAIN}, improve "
+        "the questions before you try another recipe"
     ]
 
 
 def _advise(checkup: CheckUp, model: FineTunedEmbedding, texts: Sequence[str]) -> list[str]:
-    """Say what else to try, or to do first."""
+    """Return what else to try, or what to do first."""
     advice = []
     base, bm25, hybrid = (checkup.figures[name][HEADLINE] for name in ("base", "bm25", "hybrid"))
     if bm25 > base:
-        advice.append(f"BM25 alone finds more than the base model (nDCG@10 {bm25:.3f} against {base:.3f})")
+        advice.append(f"BM25 alone beats the base model (nDCG@10 {bm25:.3f} against {base:.3f})")
     if checkup.hybrid_gain is not None and checkup.hybrid_gain.ci95[0] > 0:
-        advice.append(f"a hybrid of both, without any training, gains {checkup.hybrid_gain} (nDCG@10 {hybrid:.3f})")
+        advice.append(f"a hybrid of both gains {checkup.hybrid_gain} without any training (nDCG@10 {hybrid:.3f})")
     if checkup.generated:
         advice.append(
             f"{checkup.generated} of {checkup.questions} questions were generated from the passages and share their "
-            "words, which flatters BM25: fifty real questions tell more (--questions)"
+            "words, which favours BM25: add about fifty real questions (--questions)"
         )
     lengths = [
         len(ids) for ids in model.sentence_transformer.tokenizer([text[:20_000] for text in texts[:200]])["input_ids"]
@@ -298,7 +302,7 @@ def _advise(checkup: CheckUp, model: FineTunedEmbedding, texts: Sequence[str]) -
             "chunks"
         )
     if checkup.pairs == 0:
-        advice.append("there are no training pairs yet: rag-ft generate makes some, with an LLM or without")
+        advice.append("there are no training pairs yet: create some with rag-ft generate, with or without an LLM")
     if checkup.figures["base"][HIT_RATE] < 0.5:
         advice.append("questions and passages may use different words: try query expansion (HyDE), without training")
     return advice

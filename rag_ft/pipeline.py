@@ -1,4 +1,4 @@
-"""The whole job: nodes to a dataset, a model, a comparison and an index. Stages that are done are not repeated."""
+"""The whole pipeline: nodes to a dataset, a model, a comparison and an index. Finished stages are skipped."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FineTuneRun:
-    """The result of a run: the embedding and the index to use from now on, and the proof.
+    """The result of a run: the embedding and the index to use, and the comparison behind this choice.
 
     Attributes:
         folder: the run folder: `dataset/`, `model/`, `chroma/`, `comparison.json`, `report.html`, `run.json`.
-        comparison: before and after on the held-out questions.
+        comparison: the base and the tuned model on the held-out questions.
         embed_model: the embedding to use: the tuned one if the verdict is `ship`, else the baseline's.
-        index: the index that belongs to it.
-        candidate: the tuned embedding, whatever the verdict.
+        index: the index built with it.
+        candidate: the tuned embedding, whatever the verdict is.
 
     Example:
         >>> from pathlib import Path
@@ -85,7 +85,8 @@ class FineTuneRun:
     def retriever(self, similarity_top_k: int = 10) -> BaseRetriever:
         """Return the kind of retriever that the comparison recommends, over `index`: BM25, the embedding, or both.
 
-        The verdict decides whose vectors the index holds, not the recommendation. If they disagree, the log says so.
+        The verdict, not the recommendation, decides which model's vectors the index holds. If they disagree, a warning
+        is logged.
 
         Args:
             similarity_top_k: number of passages to return.
@@ -94,7 +95,7 @@ class FineTuneRun:
         tuned = self.comparison.verdict == "ship"
         if recommended.endswith("baseline" if tuned else "candidate"):
             logger.warning(
-                "the comparison recommends %s, but the index holds the vectors of the %s model, as the verdict says",
+                "the comparison recommends %s, but following the verdict the index holds the vectors of the %s model",
                 recommended, "tuned" if tuned else "base",
             )  # fmt: skip
         if recommended == "bm25":
@@ -115,9 +116,9 @@ class FineTuneRun:
         """Return a LlamaIndex query engine over `retriever`.
 
         Args:
-            llm: the LLM that answers; None takes `Settings.llm`.
-            similarity_top_k: number of passages that it reads.
-            response_mode: how LlamaIndex makes one answer of them.
+            llm: the LLM that answers; None uses `Settings.llm`.
+            similarity_top_k: number of passages that the LLM reads.
+            response_mode: how LlamaIndex combines them into one answer.
             node_postprocessors: rerankers and filters for the passages.
             streaming: stream the answer.
         """
@@ -151,36 +152,36 @@ def fine_tune(
     show_progress: bool = False,
     question_options: QuestionOptions | None = None,
 ) -> FineTuneRun:
-    """Fine-tune an embedding model on nodes, and prove on held-out questions whether retrieval got better.
+    """Fine-tune an embedding model on nodes, and test on held-out questions whether retrieval got better.
 
-    Stages that are done are not repeated: the same call on the same folder goes on where a killed one was. A change of
-    the nodes or of an argument repeats the stages that depend on it.
+    Finished stages are skipped, so the same call on the same folder resumes a killed run. If the nodes or an argument
+    change, the stages that depend on them are repeated.
 
     Args:
         nodes: the nodes of the application.
-        llm: the LLM that writes the questions; None takes `Settings.llm`.
-        use_llm: False makes the questions without any model.
-        questions: questions that people asked; the comparison is made on them.
-        unseen_documents: fraction of the documents that training does not see, for a score on documents yet to come.
-            Use 0 if all documents are known and all of them should be trained on.
+        llm: the LLM that writes the questions; None uses `Settings.llm`.
+        use_llm: False generates the questions without any model.
+        questions: questions that people asked. The comparison uses them.
+        unseen_documents: fraction of the documents that training does not see, to measure retrieval on new
+            documents. Use 0 to train on all documents.
         base_model: a hub name, a folder, or `local`.
         output_dir: the run folder.
-        query_prefix: text put before a query; None takes the base model's own.
-        passage_prefix: text put before a passage; None takes the base model's own.
-        max_length: number of tokens read of a passage; None lets the passages decide.
-        max_pairs: maximum number of pairs to train on.
-        max_minutes: maximum time of the training.
-        settings: values of the training recipe that replace its own: `epochs`, `learning_rate`, ... (`Recipe`).
-        chroma: a folder or `http://host:port` for the index; None takes the run folder's `chroma/`.
+        query_prefix: text put before a query; None uses the base model's own prefix.
+        passage_prefix: text put before a passage; None uses the base model's own prefix.
+        max_length: maximum number of tokens read per passage; None derives it from the passage lengths.
+        max_pairs: maximum number of training pairs.
+        max_minutes: maximum training time in minutes.
+        settings: values that replace those of the training recipe: `epochs`, `learning_rate`, ... (`Recipe`).
+        chroma: a folder or `http://host:port` for the index; None uses the run folder's `chroma/`.
         collection: the readable part of the collection's name.
         seed: seeds every random choice.
         device: a torch device; None picks the best one available.
         show_progress: show progress bars with the time left.
-        question_options: what the LLM is asked for and how it is called, the filters, and people's picks.
+        question_options: what the LLM is asked for, how it is called, the filters, and users' picks.
 
     Raises:
-        InputError: if the input is wrong.
-        OutsideError: if an LLM, a server, the hub or the disk fails; what was done is kept.
+        InputError: if the input is invalid.
+        OutsideError: if an LLM, a server, the hub or the disk fails. Progress is saved; repeat the call to resume.
 
     Example:
         >>> import tempfile
@@ -191,14 +192,14 @@ def fine_tune(
         >>> machines = ["crane", "winch", "pump", "gauge", "hoist", "lamp", "ladder", "rope", "anchor", "buoy"]
         >>> nodes = [TextNode(text=text.format(machine), id_=machine) for machine in machines]
         >>> run = fine_tune(nodes, use_llm=False, base_model="local", output_dir=tempfile.mkdtemp() + "/run")
-        >>> run.comparison.verdict, run.embed_model.model_name  # so few questions prove nothing: the base model stays
+        >>> run.comparison.verdict, run.embed_model.model_name  # too few questions for a verdict: the base model stays
         ('inconclusive', 'local')
         >>> Settings.embed_model = run.embed_model  # doctest: +SKIP
         >>> run.retriever(similarity_top_k=1).retrieve("Who looks after the crane?")[0].node_id
         'crane'
     """
     check_training_device(device)
-    check_settings(settings or {})  # before questions are paid for
+    check_settings(settings or {})  # before any LLM call costs money
     stages = Stages(Path(output_dir))
     source = _QuestionSource(
         llm=llm, use_llm=use_llm, questions=questions, unseen_documents=unseen_documents, options=question_options,
@@ -211,7 +212,7 @@ def fine_tune(
 
     dataset = _dataset_stage(stages, nodes, source)
     candidate = _model_stage(stages, dataset, spec, limits, settings, show_progress)
-    # Both models read the same number of tokens: reading further is not a merit of the tuning.
+    # Both models read the same number of tokens, because a larger maximum length is not an effect of tuning.
     baseline = FineTunedEmbedding.load(replace(spec, max_length=candidate.max_length))
     comparison = _comparison_stage(stages, dataset, baseline, candidate, seed, show_progress)
     chosen = candidate if comparison.verdict == "ship" else baseline
@@ -236,7 +237,7 @@ class _QuestionSource:
     show_progress: bool
 
     def stored(self, nodes: Sequence[BaseNode]) -> dict[str, Any]:
-        """Return what the dataset depends on, as `run.json` keeps it."""
+        """Return what the dataset depends on, as stored in `run.json`."""
         from llama_index.core import Settings
 
         return {
@@ -329,7 +330,7 @@ def _comparison_stage(
 
 
 def _keep_learned_fusion(index: VectorStoreIndex, comparison: Comparison, role: str) -> None:
-    """Keep the fusion with BM25 that the comparison learned for a model with its index."""
+    """Store with the index the fusion with BM25 that the comparison learned for its model."""
     hybrid = comparison.details.get(f"hybrid-{role}", {})
     if "fusion" in hybrid:
         keep_fusion(index, Fusion.from_dict(hybrid["fusion"]))

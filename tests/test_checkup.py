@@ -45,7 +45,7 @@ def test_tuning_is_worth_it_if_the_base_model_does_badly() -> None:
 def test_tuning_is_not_worth_it_if_the_base_model_does_well() -> None:
     found = check(jargon(120, hard=False), "local")
     assert found.answer == "not worth it"
-    assert "does well here" in found.reasons[0]
+    assert "already does well here" in found.reasons[0]
     assert found.figures["bm25"]["ndcg@10"] > 0.9
 
 
@@ -61,7 +61,7 @@ def test_a_model_that_was_tuned_on_the_corpus_is_recognised(tmp_path: Path) -> N
     save_model(load_sentence_transformer("local"), tmp_path / "m", "local", {"training": training})
     found = check(dataset, str(tmp_path / "m"))
     assert found.answer == "not worth it"
-    assert "tuned on this corpus already (100%" in found.reasons[0]
+    assert "already tuned on this corpus (100%" in found.reasons[0]
     assert check(jargon(120, hard=True), str(tmp_path / "m")).answer != "not worth it"
 
 

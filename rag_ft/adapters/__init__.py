@@ -2,5 +2,5 @@
 
 import lazy_loader
 
-# The public names stand in the stub beside this file, once; each module is loaded when one of them is first used.
+# The stub beside this file lists the public names. A module is loaded when one of its names is first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
