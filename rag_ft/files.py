@@ -1,4 +1,4 @@
-"""Files that are never half-written, and readers whose errors name the file and the line."""
+"""Write files completely or not at all, and read them with errors that name the file and the line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from rag_ft.errors import InputError, OutsideError
 
 MAX_LINE_BYTES = 10_000_000
-"""Maximum length of a line. A longer one is refused before it fills the memory: it is no passage or document."""
+"""Maximum length of a line. A longer line is rejected before it fills the memory."""
 
 
 def cache_folder() -> Path:
@@ -35,28 +35,30 @@ def outside_failures(path: Path) -> Iterator[None]:
     except Exception as error:
         number = _error_number(error)
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutsideError(f"no space left on the disk while writing {path}: free some and run again") from error
+            raise OutsideError(
+                f"no space left on the disk while writing {path}: free some space and run again"
+            ) from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
-            raise OutsideError(f"{path} cannot be written ({os.strerror(number)}): choose another place") from error
+            raise OutsideError(f"{path} cannot be written ({os.strerror(number)}): choose another path") from error
         if number in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            raise InputError(f"{path} is in the way ({os.strerror(number)}): choose another place") from error
+            raise InputError(f"{path} is in the way ({os.strerror(number)}): choose another path") from error
         raise
 
 
 def _error_number(error: Exception) -> int | None:
-    """Return the system's number of an error. Safetensors, which is written in Rust, has it only in the message."""
+    """Return the errno of an error. Safetensors, which is written in Rust, only has it in the message."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
-    return int(found[1]) if found else None
+    match = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(match[1]) if match else None
 
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. It replaces `path` if the block succeeds and is removed if it fails.
 
-    The block may create a file or a folder there. A folder that was at `path` before is removed only after the new one
-    is complete.
+    The block may create a file or a folder there. An older folder at `path` is only removed after the new one is
+    complete.
     """
     path = Path(path)
     with outside_failures(path):
@@ -65,14 +67,14 @@ def written_beside(path: Path) -> Iterator[Path]:
         target = beside / path.name
         try:
             yield target
-            before = beside / f"{path.name}-before"
+            previous = beside / f"{path.name}-before"
             if target.is_dir() and path.is_dir():
-                path.rename(before)
+                path.rename(previous)
             try:
                 target.replace(path)
             except BaseException:
-                if before.exists() and not path.exists():
-                    before.rename(path)
+                if previous.exists() and not path.exists():
+                    previous.rename(path)
                 raise
         finally:
             with suppress(OSError):
@@ -110,7 +112,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text) for each line of a UTF-8 file. Errors are those of `read_text`."""
+    """Yield (line number, text) for each line of a UTF-8 file. It raises the errors of `read_text`."""
     try:
         with path.open("rb") as file:
             number = 0
@@ -138,7 +140,7 @@ def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. The `InputError` for a broken one names the line."""
+    """Read a JSON file. If it is not valid JSON, the `InputError` names the line."""
     try:
         return _parsed(read_text(path))
     except json.JSONDecodeError as error:
@@ -163,7 +165,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _parsed(text: str) -> Any:
     value = json.loads(text)
-    # JSON can spell half of a surrogate pair (\ud800), which no tokenizer and no file accepts.
+    # JSON can contain half of a surrogate pair (\ud800), which tokenizers and files reject.
     if re.search(r"\\ud[89a-f]", text, re.IGNORECASE):
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -174,7 +176,7 @@ def _parsed(text: str) -> Any:
 
 
 def sha256_of(*parts: str | bytes) -> str:
-    """Return the hexadecimal SHA-256 of parts. Each is preceded by its length, so that none runs into the next."""
+    """Return the hexadecimal SHA-256 of parts. Each is preceded by its length, so "ab", "c" differs from "a", "bc"."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part

@@ -1,4 +1,4 @@
-"""A durable log of JSON lines, which several threads and processes can append to."""
+"""A durable log of JSON lines that several threads and processes can append to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rag_ft.errors import OutsideError
 from rag_ft.files import outside_failures
 
 LOCK_SECONDS = 10.0
-"""Seconds that a write waits for another process."""
+"""Maximum number of seconds that a write waits for another process."""
 
 
 class JsonlLog:
@@ -29,7 +29,7 @@ class JsonlLog:
     Args:
         file: the log, created by the first write.
         lock_file: the lock file beside it.
-        keep_whole_lines: if a write fails midway, keep the lines that are complete. By default none of them is kept.
+        keep_whole_lines: if a write fails midway, keep the complete lines. By default none is kept.
 
     Example:
         >>> import tempfile
@@ -52,12 +52,12 @@ class JsonlLog:
         self._state, self._writing = threading.Lock(), threading.Lock()
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write rows; they are on the disk when this returns.
+        """Write rows. They are on the disk when this method returns.
 
         Raises:
             OutsideError: if the file cannot be written or another process holds it.
         """
-        # No file takes half of a surrogate pair, which a browser or an LLM may send.
+        # A browser or an LLM may send half of a surrogate pair, which cannot be written to a file.
         lines = b"".join(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in rows)
         if not lines:
             return
@@ -66,21 +66,21 @@ class JsonlLog:
             number = self._queued
             self._queue.append((number, lines))
         with self._writing:
-            if self._written >= number:  # another thread wrote these lines with its own
+            if self._written >= number:  # another thread has written these lines together with its own
                 return
             with self._state:
                 batch, self._queue = self._queue, []
             try:
                 self._write(b"".join(lines for _, lines in batch))
             except BaseException:
-                # The other threads try again with their lines.
+                # The other threads write their own lines again.
                 with self._state:
                     self._queue = [entry for entry in batch if entry[0] != number] + self._queue
                 raise
             self._written = batch[-1][0]
 
     def rows(self, containing: bytes = b"") -> Iterator[dict[str, Any]]:
-        """Yield all rows in order, or only those whose line contains some bytes; damaged lines are skipped."""
+        """Yield all rows in order, or only those whose line contains the given bytes. Damaged lines are skipped."""
         with outside_failures(self.file), self.file.open("rb") as stream:
             for line in stream:
                 if containing in line:
@@ -89,7 +89,7 @@ class JsonlLog:
                             yield row
 
     def starts_with(self, prefix: bytes) -> bool:
-        """Return whether the file begins with some bytes; a missing or empty file begins with anything."""
+        """Return whether the file begins with a prefix. True for a missing or empty file."""
         if not self.file.exists():
             return True
         with outside_failures(self.file), self.file.open("rb") as stream:
@@ -103,7 +103,7 @@ class JsonlLog:
                     self._write_locked(data)
         except Timeout:
             raise OutsideError(
-                f"another process holds {self._lock.lock_file} for more than {LOCK_SECONDS:g} s"
+                f"{self._lock.lock_file} has been locked by another process for more than {LOCK_SECONDS:g} s"
             ) from None
 
     def _write_locked(self, data: bytes) -> None:
@@ -113,7 +113,7 @@ class JsonlLog:
                 data = b"\n" + data
             written = 0
             try:
-                while written < len(data):  # a disk that fills up takes a part without an error
+                while written < len(data):  # a disk that fills up accepts a part without an error
                     written += stream.write(memoryview(data)[written:])
                 os.fsync(stream.fileno())
             except OSError:
@@ -122,7 +122,7 @@ class JsonlLog:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep all other processes out for the block, and cut off a torn last line.
+        """Lock the log for this process while the block runs, and cut off a torn last line.
 
         Raises:
             filelock.Timeout: if another process holds the log.
@@ -139,7 +139,7 @@ class JsonlLog:
         try:
             yield
         finally:
-            if not self.file.exists():  # nothing was written: leave nothing behind
+            if not self.file.exists():  # nothing was written, so remove the lock file too
                 with suppress(OSError):
                     Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()

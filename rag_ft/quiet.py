@@ -11,12 +11,12 @@ NOISY = ("transformers", "accelerate", "datasets", "sentence_transformers", "hug
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Hide the progress bars of transformers, and log lines below errors, while the block runs."""
+    """Hide the progress bars of transformers and all log lines below ERROR while the block runs."""
     from transformers.utils import logging as transformers_logging
 
     loggers = [logging.getLogger(name) for name in NOISY]
     levels = [logger.level for logger in loggers]
-    bars = transformers_logging.is_progress_bar_enabled()
+    had_progress_bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -25,5 +25,5 @@ def quiet_libraries() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if bars:
+        if had_progress_bars:
             transformers_logging.enable_progress_bar()

@@ -1,6 +1,6 @@
-"""What people preferred and picked: the vote log, its tally, and the training questions made from picks.
+"""User feedback: the log of votes and picks, its tally, and training questions from picks.
 
-`Votes` stores what was shown for each query and how people reacted. `tally_of` counts votes and picks for the verdict
+`Votes` stores what was shown for each query, and the votes and picks that followed. `tally_of` counts them for the verdict
 of an A/B test, and `questions_from_feedback` turns picks into questions with their passages.
 """
 

@@ -1,4 +1,4 @@
-"""Questions that people asked, with the passages that they picked in the app or on the A/B page."""
+"""Turn the passages that people picked in an app or on the A/B page into training questions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from rag_ft.feedback.vote_log import Votes, digest_of
 logger = logging.getLogger(__name__)
 
 MAX_QUESTION_CHARACTERS = 2_000
-"""A longer question is a text that somebody pasted."""
+"""Maximum length of a question. A longer one is probably a pasted text."""
 
 MAX_PICKS = 5
-"""Passages that one person can pick for one question; whoever picks more did not read them."""
+"""Maximum number of picks for a query: more picks suggest that the passages were not read."""
 
 MAX_NEGATIVES = 5
 
@@ -34,7 +34,7 @@ MISSING_PASSAGE = "its picked passage is not in the corpus any more"
 
 @dataclass
 class _Picks:
-    """The picks of everybody who asked a question: text -> ids of the passages that contain it."""
+    """The picks of all people who asked a question: text -> ids of the passages that contain it."""
 
     question: str
     positives: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -47,18 +47,18 @@ def questions_from_feedback(
     """Turn the picks of a vote log into questions with positive and negative passages.
 
     A picked passage is a positive. A passage above it in the same list that was not picked is a hard negative
-    (Joachims 2002), unless somebody picked it for the same question. Votes on a variant are left out: they do not
-    judge a passage. The file may come from anywhere: a passage only counts if the corpus contains its text.
+    (Joachims 2002), unless anyone picked it for the same question. Votes on a variant are ignored, because they do not
+    judge a passage. The file is not trusted: a passage only counts if the corpus contains its text.
 
     Args:
         file: the vote log of `ABRetriever`, `ABQueryEngine` or `rag-ft ab`.
-        passages: the corpus as it is now.
+        passages: the current corpus.
 
     Returns:
-        (each question once, a row of `dropped.jsonl` for each pick that cannot be used).
+        (distinct questions, one row of `dropped.jsonl` for each pick that cannot be used).
 
     Raises:
-        InputError: if there is no such file, or if it has no usable pick.
+        InputError: if the file does not exist or has no usable pick.
 
     Example:
         >>> import tempfile
@@ -83,25 +83,25 @@ def questions_from_feedback(
         if not shown.picks:
             continue
         question = plain_question(str(shown.row["question"]))
-        if reason := _fault(question, shown):
+        if reason := _reason_to_drop(question, shown):
             dropped.append(dropped_row(Query("", question[:MAX_QUESTION_CHARACTERS], HUMAN), "", reason))
             continue
-        about = picks.setdefault(one_line(question).casefold(), _Picks(question))
+        question_picks = picks.setdefault(one_line(question).casefold(), _Picks(question))
         for passage in shown.picks:
             ids = corpus.find(shown, passage)
             if not ids:
                 dropped.append(dropped_row(Query("", question, HUMAN), passage[:200], MISSING_PASSAGE))
                 continue
-            about.positives[corpus.text(ids)] = ids
+            question_picks.positives[corpus.text(ids)] = ids
             for skipped in skipped_above(shown, passage):
                 if skipped_ids := corpus.find(shown, skipped):
-                    about.negatives[corpus.text(skipped_ids)] = skipped_ids
-    questions = [_real_question(about) for about in picks.values() if about.positives]
+                    question_picks.negatives[corpus.text(skipped_ids)] = skipped_ids
+    questions = [_real_question(question_picks) for question_picks in picks.values() if question_picks.positives]
     if not questions:
-        first = f" (the first of {len(dropped)} that cannot be used: {dropped[0]['reason']})" if dropped else ""
+        first = f" ({len(dropped)} cannot be used, the first because: {dropped[0]['reason']})" if dropped else ""
         raise InputError(
-            f"{votes.file} holds no pick that can be trained on{first}: a vote says which variant is better, a pick "
-            "which passage is right"
+            f"{votes.file} contains no picks to train on{first}: votes only compare variants, so collect picks of "
+            "passages"
         )
     if dropped:
         logger.warning("%s: %d picks cannot be used (the first: %s)", votes.file, len(dropped), dropped[0]["reason"])
@@ -109,7 +109,7 @@ def questions_from_feedback(
 
 
 def skipped_above(shown: ShownQuery, passage: str) -> list[str]:
-    """Return the passages above a picked one that were not picked, in the list where it was picked."""
+    """Return the unpicked passages above a picked one, in the list where it was picked."""
     variant = shown.picks.get(passage)
     lists = [shown.rankings[variant]] if variant is not None else [shown.passages, *shown.rankings.values()]
     above = (key for ranking in lists if passage in ranking for key in ranking[: ranking.index(passage)])
@@ -122,15 +122,18 @@ def plain_question(text: str) -> str:
     return " ".join(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", " ", text).split())
 
 
-def _real_question(about: _Picks) -> RealQuestion:
-    ids = dict.fromkeys(passage for found in about.positives.values() for passage in found)
-    negatives = [text for text, found in about.negatives.items() if ids.keys().isdisjoint(found)]
+def _real_question(picks: _Picks) -> RealQuestion:
+    positive_ids = dict.fromkeys(passage for ids in picks.positives.values() for passage in ids)
+    negatives = [text for text, ids in picks.negatives.items() if positive_ids.keys().isdisjoint(ids)]
     return RealQuestion(
-        about.question, tuple(ids), positives=tuple(about.positives), negatives=tuple(negatives[:MAX_NEGATIVES])
+        picks.question,
+        tuple(positive_ids),
+        positives=tuple(picks.positives),
+        negatives=tuple(negatives[:MAX_NEGATIVES]),
     )
 
 
-def _fault(question: str, shown: ShownQuery) -> str:
+def _reason_to_drop(question: str, shown: ShownQuery) -> str:
     """Return why the picks for a question cannot be used; empty if they can."""
     if not re.search(r"\w", question):
         return "its question is empty"
@@ -147,22 +150,22 @@ class _Corpus:
     def __init__(self, passages: Mapping[str, Passage], texts: Mapping[str, str]) -> None:
         self._passages, self._texts = passages, texts
         self._locator = Locator(passages)
-        self._found: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._ids_of: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def find(self, shown: ShownQuery, passage: str) -> tuple[str, ...]:
-        """Return the ids of the passages that contain the text of a shown one; none if the corpus lost it."""
+        """Return the ids of the passages that contain the text of a shown passage; none if it is not in the corpus."""
         digests = shown.row.get("digests")
         digest = digests.get(passage) if isinstance(digests, Mapping) else None
         text = self._texts.get(digest, "") if isinstance(digest, str) else ""
-        # The id alone is not enough: another way to cut the documents gives it to another text.
+        # The id alone is not enough: if the documents were cut differently, it belongs to another text.
         if not text:
             return ()
-        if (passage, text) not in self._found:
-            self._found[passage, text] = tuple(self._locator.find(text, [passage]))
-        return self._found[passage, text]
+        if (passage, text) not in self._ids_of:
+            self._ids_of[passage, text] = tuple(self._locator.find(text, [passage]))
+        return self._ids_of[passage, text]
 
     def text(self, ids: Iterable[str]) -> str:
-        """Return the text of passages as the corpus has it now."""
+        """Return the current text of passages."""
         return "\n".join(self._passages[key].text or self._passages[key].title for key in ids)
 
 
@@ -173,5 +176,5 @@ def _is_passage(row: Mapping[str, Any]) -> bool:
 
 def _open_votes(file: Path) -> Votes:
     if not file.is_file():
-        raise InputError(f"{file} is no file: give the votes of rag-ft ab, of ABRetriever or of ABQueryEngine")
+        raise InputError(f"{file} is not a file: pass the vote log of rag-ft ab, ABRetriever or ABQueryEngine")
     return Votes(file)

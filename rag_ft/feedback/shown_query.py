@@ -18,14 +18,14 @@ class ShownResults:
 
     Attributes:
         order: the variants in the order in which they were shown.
-        passages: ids of the passages of a single list.
+        passages: ids of the passages, if a single list was shown.
         teams: for each of these passages the variant that placed it.
         variant: the only variant that was shown.
         rankings: variant -> ids of its passages.
         names: variant -> the name of its model.
-        milliseconds: variant -> how long it took.
+        milliseconds: variant -> its response time.
         answers: variant -> its answer.
-        judge_preferences: what the LLM that judges two answers prefers, in each order of the answers.
+        judge_preferences: the preference of the LLM judge for each order of the two answers.
         failed: variant -> why it has no results.
 
     Example:
@@ -47,20 +47,20 @@ class ShownResults:
 
     def row(self) -> dict[str, Any]:
         """Return the results under the keys that they have in the vote log."""
-        keys = {"variant": "side", "judge_preferences": "said"}
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {keys.get(name, name): value for name, value in values.items() if value is not None}
+        stored_keys = {"variant": "side", "judge_preferences": "said"}
+        values = {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
+        return {stored_keys.get(name, name): value for name, value in values.items() if value is not None}
 
 
 @dataclass
 class ShownQuery:
-    """A query whose results were shown, and how people reacted.
+    """A query whose results were shown, with its votes and picks.
 
     Attributes:
-        row: the line of the vote log. It may come from anywhere, so each value is checked when it is read.
+        row: the line of the vote log. It is not trusted: each value is checked when it is read.
         vote: the last vote.
         picks: passage id -> the variant in whose ranking it was picked, if known.
-        broken_off: variants whose answer broke off after it was shown.
+        broken_off: variants whose answer was interrupted by an error while it was shown.
     """
 
     row: Mapping[str, Any]
@@ -70,7 +70,7 @@ class ShownQuery:
 
     @property
     def rankings(self) -> dict[Variant, list[str]]:
-        """Variant -> the passages that it showed, if both variants were shown."""
+        """Variant -> its passages, if both variants were shown."""
         rankings = _mapping(self.row.get("rankings"))
         return {variant: _strings(rankings.get(variant)) for variant in VARIANTS}
 
@@ -95,7 +95,7 @@ class ShownQuery:
 
     @property
     def assigned(self) -> Variant | None:
-        """The variant that a split chose, even if the other one had to answer for it."""
+        """The variant that a split assigned, even if it failed and the other one answered."""
         variant = _variant(self.row.get("side"))
         if variant is None:
             return None
@@ -103,13 +103,13 @@ class ShownQuery:
 
     @property
     def seen(self) -> set[str]:
-        """The variants that a person saw."""
+        """The variants that were shown."""
         if variant := _variant(self.row.get("side")):
             return {variant}
         return set(_strings(self.row.get("order")) or _strings(self.row.get("teams"))) & set(VARIANTS)
 
     def credit(self) -> float | None:
-        """Return -1 (a), 0 or 1 (b) if both variants were seen and somebody decided; a vote overrides picks."""
+        """Return -1 (a), 0 or 1 (b), or None if undecided or only one variant was seen. A vote overrides picks."""
         if _mapping(self.row.get("failed")):
             return None  # only one variant was seen
         if self.vote is not None:
@@ -140,7 +140,7 @@ class ShownQuery:
         return float(bool(self.picks)) if picks_count and self.passages else None
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take a later event about this query into account; ignore one that makes no sense."""
+        """Apply a later event of this query. Invalid events are ignored."""
         event, variant = row.get("event"), _variant(row.get("side"))
         if event == "vote" and row.get("better") in PREFERENCES:
             self.vote = row["better"]
@@ -155,7 +155,7 @@ class ShownQuery:
 
 
 def shown_queries(rows: Iterable[Mapping[str, Any]]) -> dict[str, ShownQuery]:
-    """Return query id -> `ShownQuery` for the rows of a vote log; rows that make no sense are ignored."""
+    """Return query id -> `ShownQuery` for the rows of a vote log. Invalid rows are ignored."""
     queries: dict[str, ShownQuery] = {}
     for row in rows:
         key = row.get("query")

@@ -1,4 +1,4 @@
-"""The tally of an A/B test: how people's votes and picks add up for each variant."""
+"""The tally of an A/B test: the votes and picks for each variant."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rag_ft.feedback.variants import VARIANTS
 
 @dataclass(frozen=True)
 class Tally:
-    """How many queries each variant won.
+    """The number of queries that each variant won.
 
     Attributes:
         queries: number of queries whose results were shown.
-        a, b: queries that each variant won, by a vote or by picks.
-        ties: queries that neither variant won, `neither` included.
-        neither: votes that neither variant was any good.
+        a, b: number of queries that each variant won, by a vote or by picks.
+        ties: number of queries that neither variant won, including `neither`.
+        neither: number of votes that neither variant was good.
         shown: how often each variant was shown, alone or beside the other.
         failed: how often each variant failed.
-        credit: session -> -1 (a), 0 or 1 (b) for each query that was decided after both variants were seen.
-        ratings: variant -> session -> 1 (good), 0 or -1 for each query of a session that saw only this variant.
+        credit: session -> -1 (a), 0 or 1 (b) for each query with a vote or pick that showed both variants.
+        ratings: variant -> session -> 1 (good), 0 or -1 for each query that only showed this variant.
 
     Example:
         >>> from rag_ft.feedback import Tally

@@ -1,4 +1,4 @@
-"""The two variants of an A/B test, and what a person can prefer."""
+"""The two variants of an A/B test, and the possible preferences between them."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ PREFERENCES: tuple[Preference, ...] = get_args(Preference)
 
 
 def other(variant: Variant) -> Variant:
-    """Return the variant that a variant is compared with."""
+    """Return the other variant."""
     return "b" if variant == "a" else "a"

@@ -1,4 +1,4 @@
-"""The vote log: what was shown to people, and what they picked and preferred."""
+"""The vote log: what was shown to people, with their votes and picks."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from rag_ft.files import outside_failures, sha256_of
 from rag_ft.jsonl_log import JsonlLog
 
 MAX_REMEMBERED = 10_000
-"""Queries kept in memory. Older ones, and those of other processes, are looked up in the file."""
+"""Maximum number of queries in memory. Older ones, and those of other processes, are looked up in the file."""
 
 DIGEST_DIGITS = 16
 
 
 class Votes:
-    """A JSONL file of votes that several threads and processes can write.
+    """A JSONL file of votes and picks that several threads and processes can write to.
 
     Each line is an `event`: `shown` (a question, and what was shown for it), `passage` (the text of a passage, once),
     `vote`, `pick`, `unpick`, `failed` or `score`; the methods have the names of the events. Each line is on the disk
-    when its method returns. The file contains questions and passages: protect it as you protect the documents.
+    when its method returns. The file contains questions and passages: protect it like the documents.
 
     Args:
         file: created if it does not exist.
 
     Raises:
-        InputError: if the file contains something else.
+        InputError: if the file is not a vote log.
 
     Example:
         >>> import tempfile
@@ -53,9 +53,9 @@ class Votes:
         self.log = JsonlLog(self.file, Path(f"{self.file}.lock"))
         with outside_failures(self.file):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.open("a").close()  # find out now, not with the first vote, if nothing can be written
+            self.file.open("a").close()  # fail early if the file is not writable
         if not self.log.starts_with(b"{"):
-            raise InputError(f"{self.file} is no file of votes: choose another one, nothing is overwritten")
+            raise InputError(f"{self.file} is not a vote log and is not overwritten: choose another file")
         self._recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._recent_lock = threading.Lock()
         self._digests: set[str] = set()
@@ -73,13 +73,12 @@ class Votes:
         """Record what was shown for a question.
 
         Args:
-            query: the id to vote on.
+            query: the id for later votes and picks.
             mode: how the variants were combined: `split`, `interleave`, `side-by-side`, `page` or `judged`.
-            session: who asked.
+            session: the id of the user or session.
             question: the question.
             results: the passages, rankings or answers that were shown.
-            texts: passage id -> its text as it is embedded, so that a pick can become training data. Each text is
-                stored once.
+            texts: passage id -> its embedded text, so that a pick can become training data. Each text is stored once.
 
         Raises:
             OutsideError: if the file cannot be written.
@@ -99,19 +98,19 @@ class Votes:
         self._digests |= set(new)
 
     def vote(self, query: str, better: Preference) -> None:
-        """Record which variant somebody prefers; the last vote on a query counts.
+        """Record which variant a person prefers. The last vote on a query counts.
 
         Raises:
-            InputError: if nothing was shown under this id.
+            InputError: if the id is unknown.
             OutsideError: if the file cannot be written.
         """
         if better not in PREFERENCES:
-            raise InputError(f"the vote is {better!r}: give 'a', 'b', 'tie' or 'neither'")
+            raise InputError(f"the vote is {better!r}: pass 'a', 'b', 'tie' or 'neither'")
         self.find(query)
         self._append({"event": "vote", "query": query, "better": better})
 
     def pick(self, query: str, passage: str, variant: Variant | None = None) -> Variant | None:
-        """Record that somebody used a passage, and return the variant that gets the credit, if only one found it.
+        """Record that a person picked a passage, and return the variant that gets the credit, if there is one.
 
         Args:
             query: the id under which the passage was shown.
@@ -119,7 +118,7 @@ class Votes:
             variant: the variant in whose ranking it was picked, if both rankings were shown.
 
         Raises:
-            InputError: if nothing was shown under this id, or not this passage.
+            InputError: if the id is unknown, or the passage was not shown for it.
             OutsideError: if the file cannot be written.
         """
         shown = self._require_shown(query, passage, variant)
@@ -131,14 +130,14 @@ class Votes:
         """Record that a pick was a mistake.
 
         Raises:
-            InputError: if nothing was shown under this id, or not this passage.
+            InputError: if the id is unknown, or the passage was not shown for it.
             OutsideError: if the file cannot be written.
         """
         self._require_shown(query, passage, None)
         self._append({"event": "unpick", "query": query, "passage": passage})
 
     def failed(self, query: str, variant: Variant, reason: str) -> None:
-        """Record that a variant's answer broke off after it was shown."""
+        """Record that a variant failed while its answer was shown."""
         self._append({"event": "failed", "query": query, "side": variant, "reason": reason})
 
     def score(self, query: str, variant: Variant, metric: str, value: float) -> None:
@@ -146,26 +145,26 @@ class Votes:
         self._append({"event": "score", "query": query, "side": variant, "metric": metric, "value": value})
 
     def tally(self) -> Tally:
-        """Count the votes and picks so far."""
+        """Return the tally of all votes and picks so far."""
         return tally_of(self.rows())
 
     def rows(self, containing: bytes = b"") -> Iterator[dict[str, Any]]:
-        """Yield all events in order, or only those whose line contains some bytes; damaged lines are skipped."""
+        """Yield all events in order, or only those whose line contains the given bytes. Damaged lines are skipped."""
         return (row for row in self.log.rows(containing) if isinstance(row.get("event"), str))
 
     def find(self, query: str) -> dict[str, Any]:
         """Return what was shown under an id.
 
         Raises:
-            InputError: if nothing was shown under it.
+            InputError: if the id is unknown.
         """
         with self._recent_lock:
-            if (known := self._recent.get(query)) is not None:
-                return known
+            if (recent := self._recent.get(query)) is not None:
+                return recent
         for row in self.rows(json.dumps(query, ensure_ascii=False).encode("utf-8", "replace")):
             if row["event"] == "shown" and row.get("query") == query:
                 return row
-        raise InputError(f"nothing was shown under {query!r}: give the 'ab_query' of what was")
+        raise InputError(f"nothing was shown under {query!r}: pass the 'ab_query' of a shown result")
 
     def _require_shown(self, query: str, passage: str, variant: Variant | None) -> ShownQuery:
         shown = ShownQuery(self.find(query))
@@ -180,5 +179,5 @@ class Votes:
 
 
 def digest_of(text: str) -> str:
-    """Return the digest that stands for a passage's text in a vote log."""
+    """Return the digest that identifies the text of a passage in a vote log."""
     return sha256_of(text.encode("utf-8", "replace"))[:DIGEST_DIGITS]

@@ -1,8 +1,8 @@
-"""Generates questions about passages: with an LLM, from the passages themselves, or from what people asked.
+"""Generate questions about passages: with an LLM, from the passages themselves, or from questions that people asked.
 
 `generate_qa_dataset` takes LlamaIndex nodes and returns a `QADataset`. It collects questions from all sources, filters
-them with a reason for each dropped one, and assembles the splits. The responses of an LLM are in a journal, so a run
-that was killed resumes without paying twice.
+them with a reason for each dropped one, and assembles the splits. LLM responses are stored in a journal, so a killed
+run resumes without paying twice.
 """
 
 import lazy_loader

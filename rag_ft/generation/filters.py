@@ -1,4 +1,4 @@
-"""Filters that drop questions which would teach or measure nothing, each with its reason."""
+"""Drop questions that are useless for training and evaluation, each with a reason."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ REFERS_TO_TEXT = re.compile(
 )
 
 MIN_COPIED_WORDS = 8
-"""Minimum length of a question that counts as a copy if its passage contains it word for word."""
+"""Minimum number of words of a question that counts as a copy if its passage contains it word for word."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which questions stay.
+    """The settings that decide which questions are kept.
 
     Attributes:
         shortest: minimum number of words; two characters of a script without spaces count as one.
         longest: maximum number of words.
-        round_trip: what must find a question's passage: `bm25`, `dense`, `both`, `either`, or `none`.
-        depth: number of top passages among which it must be.
+        round_trip: the retriever that must find a question's passage: `bm25`, `dense`, `both`, `either`, or `none`.
+        depth: number of top results that must contain the passage.
         embed_model: the embedding of the dense round trip; any LlamaIndex embedding.
 
     Raises:
-        InputError: if a value makes no sense.
+        InputError: if a value is invalid.
 
     Example:
         >>> from rag_ft import Passage, Query
@@ -86,11 +86,11 @@ class Filters:
 
     def __post_init__(self) -> None:
         if self.round_trip not in get_args(RoundTrip):
-            raise InputError(f"round_trip is {self.round_trip!r}: give one of {', '.join(get_args(RoundTrip))}")
+            raise InputError(f"round_trip is {self.round_trip!r}: choose one of {', '.join(get_args(RoundTrip))}")
         if self.depth < 1:
-            raise InputError(f"depth is {self.depth}: give 1 or more")
+            raise InputError(f"depth is {self.depth}: pass 1 or more")
         if self.round_trip in ("dense", "both", "either") and self.embed_model is None:
-            raise InputError(f"the round trip {self.round_trip!r} needs an embedding: give Filters(embed_model=…)")
+            raise InputError(f"the round trip {self.round_trip!r} needs an embedding: pass Filters(embed_model=…)")
 
 
 def filter_questions(
@@ -103,20 +103,20 @@ def filter_questions(
 ) -> tuple[list[Pair], list[DroppedRow]]:
     """Keep the questions that make sense on their own and find their passage.
 
-    The filters in order: length; a reference to "the text"; another language than the passage; a copy of the passage's
-    words (only for an LLM's questions; training takes a sentence out of its passage); a repeat or near-repeat of an
-    earlier question; and the round trip. In the round trip a question stays if a retriever finds its passage, or a
+    The filters are, in this order: length; a reference to "the text"; a copy of the passage's words or another language
+    than the passage (both only for an LLM's questions); a repeat or near-repeat of an earlier question; and the round
+    trip. In the round trip a question is kept if a retriever finds its passage, or a
     near-duplicate of it, among the top passages (Dai et al. 2022, Promptagator).
 
     Args:
         pairs: questions with the ids of their passages.
         passages: all passages of the corpus.
-        filters: the settings; the defaults if None.
+        filters: the settings; defaults if None.
         groups: passage id -> its group of near-duplicates (`QADataset.near_duplicates`).
         show_progress: show a progress bar for a dense round trip.
 
     Returns:
-        The pairs that stay, and a row of `dropped.jsonl` for each other one.
+        The kept pairs, and a row of `dropped.jsonl` for each dropped one.
 
     Example:
         >>> from rag_ft import Passage, Query
@@ -128,16 +128,17 @@ def filter_questions(
         (['Where is leave booked?'], ['refers to the text'])
     """
     filters = filters or Filters()
-    faults = [fault_of(query, passages[passage], filters) for query, passage in pairs]
-    kept, dropped = _keep_without_reason(pairs, faults)
-    kept, repeated = _keep_without_reason(kept, _repeats(kept))
+    reasons = [reason_to_drop(query, passages[passage], filters) for query, passage in pairs]
+    kept, dropped = _keep_without_reason(pairs, reasons)
+    kept, repeated = _keep_without_reason(kept, _reasons_of_repeats(kept))
     dropped += repeated
     if kept and filters.round_trip != "none":
         texts = QADataset(passages, {}, {}).passage_texts
-        numbers: dict[int | str, int] = {}
-        group_of = {key: numbers.setdefault((groups or {}).get(key, key), len(numbers)) for key in texts}
-        kept, lost = _keep_without_reason(kept, _lost(kept, texts, group_of, filters, show_progress))
-        dropped += lost
+        group_numbers: dict[int | str, int] = {}
+        group_of = {key: group_numbers.setdefault((groups or {}).get(key, key), len(group_numbers)) for key in texts}
+        reasons = _reasons_of_round_trip(kept, texts, group_of, filters, show_progress)
+        kept, not_found = _keep_without_reason(kept, reasons)
+        dropped += not_found
     return kept, dropped
 
 
@@ -153,8 +154,8 @@ def _keep_without_reason(pairs: Sequence[Pair], reasons: Sequence[str]) -> tuple
     return kept, dropped
 
 
-def fault_of(query: Query, passage: Passage, filters: Filters) -> str:
-    """Return why a question is useless by itself; empty if it is not."""
+def reason_to_drop(query: Query, passage: Passage, filters: Filters) -> str:
+    """Return why a question must be dropped, regardless of the others; empty if it is kept."""
     words = word_count(re.sub(r"[\W_]+", " ", query.text))
     if words < filters.shortest and not (query.source == "keywords" and words == 2):
         return "too short"
@@ -174,8 +175,8 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def _repeats(pairs: Sequence[Pair]) -> list[str]:
-    """Return for each pair whether it repeats an earlier one, as a reason."""
+def _reasons_of_repeats(pairs: Sequence[Pair]) -> list[str]:
+    """Return for each pair a reason to drop it if it repeats an earlier one, or else an empty text."""
     reasons: list[str] = []
     first_of: dict[int, str] = {}
     groups = near_duplicate_groups([query.text for query, _ in pairs])
@@ -189,15 +190,20 @@ def _repeats(pairs: Sequence[Pair]) -> list[str]:
     return reasons
 
 
-def _lost(
+def _reasons_of_round_trip(
     pairs: Sequence[Pair], texts: dict[str, str], group_of: dict[str, int], filters: Filters, show_progress: bool
 ) -> list[str]:
-    """Return for each pair whether its passage is not found in the round trip, as a reason."""
-    names = [filters.round_trip] if filters.round_trip in ("bm25", "dense") else ["bm25", "dense"]
-    found_by = [_finds_passage(name, pairs, dict(texts), group_of, filters, show_progress) for name in names]
+    """Return for each pair a reason to drop it if its passage is not found, or else an empty text."""
+    retrievers = [filters.round_trip] if filters.round_trip in ("bm25", "dense") else ["bm25", "dense"]
+    found_by = [_finds_passage(name, pairs, dict(texts), group_of, filters, show_progress) for name in retrievers]
     combine = any if filters.round_trip == "either" else all
-    by = {"bm25": "BM25", "dense": "the embedding", "both": "BM25 and the embedding", "either": "BM25 or the embedding"}
-    reason = f"does not find its passage among the first {filters.depth} of {by[filters.round_trip]}"
+    names = {
+        "bm25": "BM25",
+        "dense": "the embedding",
+        "both": "BM25 and the embedding",
+        "either": "BM25 or the embedding",
+    }
+    reason = f"does not find its passage among the first {filters.depth} of {names[filters.round_trip]}"
     return ["" if combine(found) else reason for found in zip(*found_by, strict=True)]
 
 
@@ -211,22 +217,22 @@ def _finds_passage(
 ) -> list[bool]:
     """Return for each question whether a retriever finds its passage, or a near-duplicate of it.
 
-    A search for a sentence finds the passage that it was taken from, which tells nothing. Therefore the passage is
-    added to the corpus a second time without the sentence, and that copy must be found.
+    A search for a sentence of a passage always finds that passage. Therefore a copy of the passage without the sentence
+    is added to the corpus, and the copy must be found.
     """
     groups = list(group_of.values())
     members: dict[int, list[int]] = defaultdict(list)
     for position, group in enumerate(groups):
         members[group].append(position)
     copy_of: dict[int, int] = {}
-    without_rest: set[int] = set()
+    whole_passages: set[int] = set()  # questions that are the whole text of their passage
     for number, (query, passage) in enumerate(pairs):
-        rest = without_copy(query.text, texts[passage]) if query.source in WITHOUT_LLM else None
-        if rest == "":
-            without_rest.add(number)
-        elif rest is not None:
+        remaining_text = without_copy(query.text, texts[passage]) if query.source in WITHOUT_LLM else None
+        if remaining_text == "":
+            whole_passages.add(number)
+        elif remaining_text is not None:
             copy_of[number] = len(groups)
-            texts[f"{passage}\0{number}"] = rest
+            texts[f"{passage}\0{number}"] = remaining_text
             groups.append(group_of[passage])
     all_groups = np.array(groups)
     queries = [query.text for query, _ in pairs]
@@ -239,14 +245,14 @@ def _finds_passage(
     for number, ((_, passage), scores) in enumerate(zip(pairs, all_scores, strict=True)):
         own_group = group_of[passage]
         own_score = float(np.max(scores[copy_of.get(number, members[own_group])]))
-        possible = number not in without_rest and (retriever != "bm25" or own_score > 0)
+        possible = number not in whole_passages and (retriever != "bm25" or own_score > 0)
         found.append(possible and _is_in_top(all_groups[scores >= own_score], own_group, filters.depth))
     return found
 
 
 def _is_in_top(groups_as_high: NDArray[np.int64], own_group: int, depth: int) -> bool:
-    """Return whether fewer than `depth` other groups score as high as a question's own group."""
-    # A part of them is mostly enough to find too many.
+    """Return whether fewer than `depth` other groups score at least as high as a question's own group."""
+    # The first few are usually enough to find too many.
     parts = (groups_as_high[: 20 * depth], groups_as_high)
     return len(groups_as_high) < depth or all(len(set(part.tolist()) - {own_group}) < depth for part in parts)
 

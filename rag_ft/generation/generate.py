@@ -1,4 +1,4 @@
-"""Nodes -> QADataset: questions from several sources, filtered and split."""
+"""Generate a dataset from nodes: questions from several sources, filtered and split."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
 
 TARGET_PAIRS = 7000
-"""A small corpus gets more sentences per passage, to come near this number."""
+"""Approximate number of sentence questions: a small corpus gets more sentences per passage."""
 
 MAX_SENTENCES = 4
 """Maximum number of sentences taken from a passage."""
@@ -39,12 +39,12 @@ MAX_SENTENCES = 4
 
 @dataclass(frozen=True)
 class GeneratedDataset:
-    """A dataset, and what was dropped on the way to it.
+    """A generated dataset and the dropped questions.
 
     Attributes:
         dataset: the dataset with the splits train, dev and test.
         dropped: one row for each dropped pair: query, passage, reason, style.
-        requests: number of requests sent to LLMs, including retries but not what the journal answered.
+        requests: number of requests sent to LLMs, including retries. Responses from the journal do not count.
     """
 
     dataset: QADataset
@@ -65,22 +65,22 @@ def generate_qa_dataset(
     """Generate questions about nodes, filter them, and split them into train, dev and test.
 
     Training questions are sentences taken out of their passages, headings, and an LLM's questions. Dev questions come
-    from another source: key phrases, and the LLM's if there is one. Test questions are the LLM's, or else key phrases.
-    Real questions go to test first: up to 500 of them all go there, and they are not trained on.
+    from another source: key phrases, and the LLM's if there is one. Test questions are the LLM's; without an LLM they
+    are key phrases. Real questions go to test first: up to 500 are all used for test and not for training.
 
     Args:
         nodes: LlamaIndex nodes. The questions are about their `MetadataMode.EMBED` text, which the index embeds.
         llm: any LlamaIndex LLM; `Settings.llm` if None.
-        use_llm: False generates questions without any model.
+        use_llm: if False, questions are generated without an LLM.
         questions: questions that people asked, with their documents or passages.
-        unseen_documents: share of the documents that training does not see. What the comparison says about them holds
-            for future documents. If 0, training sees all documents.
+        unseen_documents: fraction of the documents that training does not see. Results on them predict the quality on
+            future documents. If 0, training sees all documents.
         seed: seeds every random choice.
-        question_options: what the LLM is asked for and how it is called, the filters, and people's picks.
+        question_options: what the LLM is asked for and how it is called, the filters, and the vote log.
 
     Raises:
-        InputError: if there is no text, or no question can be made of it.
-        OutsideError: if the LLM fails again and again; the responses so far are in the journal.
+        InputError: if there is no text, or no question can be generated from it.
+        OutsideError: if the LLM fails repeatedly. The responses so far are in the journal.
 
     Example:
         >>> from llama_index.core.schema import TextNode
@@ -116,8 +116,8 @@ async def agenerate_qa_dataset(
         >>> text = "The {0} is greased by its keeper. Whoever breaks the {0} tells the warden."
         >>> machines = ["crane", "winch", "pump", "gauge", "hoist", "lamp", "ladder", "rope", "anchor", "buoy"]
         >>> nodes = [TextNode(text=text.format(machine), id_=machine) for machine in machines]
-        >>> made = asyncio.run(agenerate_qa_dataset(nodes, use_llm=False))  # in a notebook: await it
-        >>> made.dataset.splits
+        >>> generated = asyncio.run(agenerate_qa_dataset(nodes, use_llm=False))  # in a notebook: await it
+        >>> generated.dataset.splits
         ['train', 'dev', 'test']
     """
     options = question_options or QuestionOptions()
@@ -138,9 +138,9 @@ class _Generation:
 
     def __post_init__(self) -> None:
         if isinstance(self.llm, str):
-            raise InputError(f"llm is {self.llm!r}: give a LlamaIndex LLM, or resolve_llm({self.llm!r})")
+            raise InputError(f"llm is {self.llm!r}: pass a LlamaIndex LLM, or resolve_llm({self.llm!r})")
         if not 0 <= self.unseen_documents < 1:
-            raise InputError(f"unseen_documents is {self.unseen_documents:g}: give a share from 0 to less than 1")
+            raise InputError(f"unseen_documents is {self.unseen_documents:g}: pass a fraction from 0 to less than 1")
 
     async def run(self, nodes: Sequence[BaseNode]) -> GeneratedDataset:
         corpus = QADataset(passages_from_nodes(nodes), {}, {})
@@ -149,25 +149,25 @@ class _Generation:
         picked, unusable = self._located_picks(corpus)
         pairs = await asyncio.to_thread(self._pairs_without_llm, corpus)
         llm = self._resolve_llm()
-        found = await self._ask_llm(corpus, llm)
-        pairs += found.pairs
+        llm_questions = await self._ask_llm(corpus, llm)
+        pairs += llm_questions.pairs
         if not pairs:
             raise InputError(
-                "no question could be made: the passages are too short (sentences of 6 words or more are needed)"
+                "no questions were generated: the passages are too short (sentences of 6 words or more are needed)"
             )
         kept, filtered = await asyncio.to_thread(self._filter, pairs, corpus)
-        kept, rejected, judge_requests = await self._judge(kept, corpus, found.styles)
+        kept, rejected, judge_requests = await self._judge(kept, corpus, llm_questions.styles)
         plan = SplitPlan(
-            training={SENTENCE, HEADING} | (found.styles if self.use_llm else set()), evaluation=found.styles,
-            unseen_documents=self.unseen_documents, seed=self.seed,
+            training={SENTENCE, HEADING} | (llm_questions.styles if self.use_llm else set()),
+            evaluation=llm_questions.styles, unseen_documents=self.unseen_documents, seed=self.seed,
         )  # fmt: skip
         dataset, left_out = await asyncio.to_thread(assemble, corpus, kept, real, picked, plan)
-        dropped += [*unusable, *found.dropped, *filtered, *rejected, *left_out]
+        dropped += [*unusable, *llm_questions.dropped, *filtered, *rejected, *left_out]
         if not dataset.qrels.get("train"):
             reasons = ", ".join(f"{count} {reason}" for reason, count in count_by_reason(dropped).most_common(3))
             raise InputError(
-                f"no training question is left of {len(pairs)} ({reasons or 'none was dropped'}): more or longer "
-                "documents are needed"
+                f"none of {len(pairs)} generated questions is left for training ({reasons or 'none was dropped'}): "
+                "add more or longer documents"
             )
         info = {
             "made_by": "rag_ft",
@@ -176,7 +176,7 @@ class _Generation:
             "styles": dict(Counter(query.source for query in dataset.queries.values())),
             "dropped": dict(count_by_reason(dropped)),
         }
-        return GeneratedDataset(dataset.with_info(info), dropped, found.requests + judge_requests)
+        return GeneratedDataset(dataset.with_info(info), dropped, llm_questions.requests + judge_requests)
 
     def _located_picks(self, corpus: QADataset) -> tuple[list[LocatedQuestion], list[DroppedRow]]:
         if self.options.feedback is None:

@@ -1,4 +1,4 @@
-"""The journal of an LLM's responses: each one is on the disk before it counts, so no prompt is sent twice."""
+"""The journal of LLM responses. Each response is on the disk before it is used, so no prompt is sent twice."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from rag_ft.jsonl_log import JsonlLog
 
 
 def request_key(llm: str, prompt: str) -> str:
-    """Return the key of a response: another model or another prompt is a new request."""
+    """Return the key of a response. It depends on the model and the prompt."""
     return sha256_of(llm, prompt)
 
 
 class Journal:
     """An append-only JSONL file of responses, one `{"key": …, "answer": …}` per line.
 
-    In a `with` block the journal belongs to one process alone, and a torn last line is cut off.
+    A `with` block locks the journal for this process and cuts off a torn last line.
 
     Args:
         file: the journal, created by the first response. None keeps the responses in memory only.
 
     Raises:
-        InputError: if the file is something else.
-        OutsideError: by the `with` block, if another process writes into the same journal.
+        InputError: if the file is not a journal.
+        OutsideError: in the `with` statement, if another process is using the journal.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
         self.responses: dict[str, str] = {}
         self._exit = ExitStack()
-        # A disk that fills up keeps the responses that fit: they are paid for.
+        # If the disk fills up, the responses that fit are kept, because they are paid for.
         self._log = (
             JsonlLog(file, file.with_name(f".{file.name}.lock"), keep_whole_lines=True) if file is not None else None
         )
@@ -48,11 +48,11 @@ class Journal:
         found = ((row.get("key"), row.get("answer")) for row in rows)
         self.responses = {key: text for key, text in found if isinstance(key, str) and isinstance(text, str)}
         if not self.responses and not self._log.starts_with(b'{"key": '):
-            raise InputError(f"{self.file} is no journal of answers: choose another file, nothing is overwritten")
+            raise InputError(f"{self.file} is not a journal of responses and is not overwritten: choose another file")
 
     def record(self, responses: Sequence[tuple[str, str]]) -> None:
-        """Store (key, response) pairs; they are on the disk when this returns."""
-        # An LLM may break off within a surrogate pair, half of which no file takes.
+        """Store (key, response) pairs. They are on the disk when this method returns."""
+        # An LLM may stop within a surrogate pair, half of which cannot be written to a file.
         responses = [(key, text.encode("utf-8", "replace").decode()) for key, text in responses]
         if self._log is not None:
             self._log.append({"key": key, "answer": text} for key, text in responses)
@@ -64,10 +64,9 @@ class Journal:
                 self._exit.enter_context(self._log.exclusive())
             except Timeout:
                 raise OutsideError(
-                    f"another process is writing its answers into {self.file}: wait until it ends, or choose another "
-                    "--output"
+                    f"another process is writing to {self.file}: wait until it ends, or choose another --output"
                 ) from None
-            self._read()  # another process may have written before the lock was ours
+            self._read()  # another process may have written before this one got the lock
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -1,4 +1,4 @@
-"""Responses of an LLM from the OpenAI Batch API: half the price, within a day, and a restart resumes what was sent.
+"""LLM responses from the OpenAI Batch API: half the price, within a day. A stopped run resumes its batches.
 
 Source: the Batch API reference, platform.openai.com/docs/api-reference/batch.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 MAX_REQUESTS, MAX_BYTES = 50_000, 190_000_000
-"""Limits of one batch; the API takes 50,000 requests and 200 MB."""
+"""Limits of one batch; the API accepts 50,000 requests and 200 MB."""
 
 
 def send_in_batches(
@@ -35,50 +35,49 @@ def send_in_batches(
 ) -> LLMResponses:
     """Send requests through the Batch API, except those whose response is in the journal.
 
-    The ids of the batches are noted beside the journal: a run that was stopped waits for its batches again and pays
-    for nothing twice. Lines that failed, expired or have no usable response go into a further batch, up to three
-    times in all.
+    The ids of the batches are stored beside the journal. A stopped run waits for the same batches again, so nothing is
+    paid twice. Requests that failed, expired or have no usable response go into another batch, up to three in total.
 
     Args:
         llm: LlamaIndex's `OpenAI` or `OpenAILike`, whose model, key, address and settings are used.
         requests: the requests; those with the same key are sent once.
         journal: an open journal in a file.
-        stop: another thread sets it to end the waiting; the batches run on, and the next call resumes them.
+        stop: another thread can set it to stop waiting. The batches keep running, and the next call resumes them.
         show_progress: show a progress bar.
 
     Raises:
         InputError: if the LLM is not OpenAI's, or the journal has no file.
-        OutsideError: if the server refuses a batch or cannot be reached; the same call resumes.
+        OutsideError: if the server rejects a batch or cannot be reached. Repeat the call to resume.
     """
     require_package("openai", "openai", "the Batch API")
     if journal.file is None:
-        raise InputError("the Batch API needs a journal in a file: a batch may take a day, and a stopped run goes on")
+        raise InputError("the Batch API needs a journal file, so that a stopped run can resume: set one")
     distinct = {request.key: request for request in requests}
     failures: dict[str, str] = {}
     settings = _settings(llm)
 
-    def missing(round_number: int) -> list[tuple[str, dict[str, Any]]]:
-        left = [request for key, request in distinct.items() if key not in journal.responses]
-        prompts = {request.key: request.prompt + (REMINDER if round_number > 1 else "") for request in left}
+    def missing_requests(round_number: int) -> list[tuple[str, dict[str, Any]]]:
+        missing = [request for key, request in distinct.items() if key not in journal.responses]
+        prompts = {request.key: request.prompt + (REMINDER if round_number > 1 else "") for request in missing}
         return [
             (key, settings | {"messages": [{"role": "user", "content": prompt}]}) for key, prompt in prompts.items()
         ]
 
     def store(results: list[LineResult], round_number: int) -> None:
         read = [_read(result, distinct, failures, round_number >= MAX_PROMPTS) for result in results]
-        new = dict(found for found in read if found is not None and found[0] not in journal.responses)
+        new = dict(pair for pair in read if pair is not None and pair[0] not in journal.responses)
         journal.record(list(new.items()))
 
     job = BatchJob(_client(llm), journal.file, "/v1/chat/completions", stop, show_progress)
     sent = job.run(
-        missing, store, max_requests=MAX_REQUESTS, max_size=MAX_BYTES,
+        missing_requests, store, max_requests=MAX_REQUESTS, max_size=MAX_BYTES,
         size_of=lambda line: len(json.dumps(line, ensure_ascii=False).encode()) + 1,
     )  # fmt: skip
-    found = {key: journal.responses[key] for key in distinct if key in journal.responses}
-    if distinct and not found:
-        reason = next(iter(failures.values()), "no line came back")
-        raise OutsideError(f"all {len(distinct)} lines of the batch failed ({reason}): fix it and run again")
-    return LLMResponses(found, {key: reason for key, reason in failures.items() if key not in found}, sent)
+    responses = {key: journal.responses[key] for key in distinct if key in journal.responses}
+    if distinct and not responses:
+        reason = next(iter(failures.values()), "no response came back")
+        raise OutsideError(f"all {len(distinct)} requests of the batch failed ({reason}): fix it and run again")
+    return LLMResponses(responses, {key: reason for key, reason in failures.items() if key not in responses}, sent)
 
 
 def _read(
@@ -91,7 +90,7 @@ def _read(
     except (KeyError, IndexError, TypeError):
         response = None
     if request is None:
-        # The plan has changed since this was sent. It is paid for and may be needed again.
+        # The requests have changed since this was sent. The response is paid for and may be needed again.
         return (result.custom_id, response) if isinstance(response, str) and is_json(response) else None
     if not isinstance(response, str):
         failures[request.key] = f"the LLM failed: {result.reason}"
@@ -108,8 +107,8 @@ def _client(llm: LLM) -> OpenAI:
     key = getattr(llm, "api_key", None)
     if key is None or "openai" not in type(llm).__module__ or "azure" in type(llm).__module__:
         raise InputError(
-            f"--batch works with OpenAI's Batch API, not with {llm.class_name()}: give --llm openai:MODEL, or leave "
-            "--batch out"
+            f"--batch works with OpenAI's Batch API, not with {llm.class_name()}: use --llm openai:MODEL, or "
+            "omit --batch"
         )
     try:
         return OpenAI(api_key=key or None, base_url=getattr(llm, "api_base", None), max_retries=5)
@@ -118,8 +117,8 @@ def _client(llm: LLM) -> OpenAI:
 
 
 def _settings(llm: LLM) -> dict[str, Any]:
-    """Return what LlamaIndex's LLM would send beside the messages."""
-    own = getattr(llm, "_get_model_kwargs", None)
-    settings: dict[str, Any] = dict(own()) if own else {"model": llm.metadata.model_name}
+    """Return the request parameters that the LlamaIndex LLM would send, without the messages."""
+    model_kwargs = getattr(llm, "_get_model_kwargs", None)
+    settings: dict[str, Any] = dict(model_kwargs()) if model_kwargs else {"model": llm.metadata.model_name}
     settings.pop("stream", None)
     return settings

@@ -1,4 +1,4 @@
-"""The cost of asking an LLM, estimated before the first call."""
+"""Estimate the cost of LLM calls before the first one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
 TOKENS_PER_QUESTION, TOKENS_PER_ANSWER = 35, 90
-"""Tokens of a question or a verdict in JSON, and of an answer with its evidence."""
+"""Estimated tokens of a question or a verdict in JSON, and of an answer with its evidence."""
 
 
 def estimate(llm: LLM, prompts: Sequence[str], output_tokens: int, batch: bool = False) -> Estimate:
-    """Estimate the calls, tokens and dollars that prompts take.
+    """Estimate the number of calls, tokens and dollars for prompts.
 
     Args:
         llm: any LlamaIndex LLM.

@@ -20,7 +20,6 @@ from rag_ft.generation.responses import verdict_in
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
-
 logger = logging.getLogger(__name__)
 
 
@@ -41,15 +40,15 @@ async def judge_questions(
     *,
     threads: bool,
 ) -> tuple[list[Pair], list[DroppedRow], int]:
-    """Ask a judge about each question from some sources.
+    """Ask a judge about each question from the given sources.
 
-    A question without a usable verdict stays: the other filters have accepted it.
+    A question without a usable verdict is kept, because the other filters have accepted it.
 
     Returns:
-        The pairs that stay, a row of `dropped.jsonl` for each other one, and the number of requests.
+        The kept pairs, a row of `dropped.jsonl` for each dropped one, and the number of requests.
 
     Raises:
-        OutsideError: if the judge fails again and again; its responses so far are in the journal.
+        OutsideError: if the judge fails repeatedly. Its responses so far are in the journal.
     """
     identity = llm_identity(judge)
     requests: dict[str, JudgeRequest] = {}
@@ -63,7 +62,9 @@ async def judge_questions(
     usable = sum(verdict_in(response) is not None for response in result.responses.values())
     if usable < len(requests):
         logger.warning(
-            "the judge said nothing usable about %d of %d questions: these stay", len(requests) - usable, len(requests)
+            "the judge gave no usable verdict for %d of %d questions: they are kept",
+            len(requests) - usable,
+            len(requests),
         )
     kept: list[Pair] = []
     dropped: list[DroppedRow] = []

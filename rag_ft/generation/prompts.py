@@ -1,4 +1,4 @@
-"""The prompts for an LLM. A passage is fenced off in them: it is material, not an instruction."""
+"""The prompts for an LLM. Passages are fenced, so that an LLM does not read them as instructions."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ QUESTION_PROMPT = PromptTemplate(
     _PASSAGE + _TASK + "Answer with JSON and nothing else:\n"
     '{"questions": [{"style": "the kind", "question": "the query"}]}'
 )
-"""For LLMs that follow instructions. Variables: `passage`, `count`, `styles`, `language`."""
+"""The default prompt, for LLMs that follow instructions. Variables: `passage`, `count`, `styles`, `language`."""
 
 QUESTION_AND_ANSWER_PROMPT = PromptTemplate(
     _PASSAGE + _TASK + "To each one give the answer, short and from the text alone, and the evidence: the words of the "
     "text that hold the answer, copied exactly. Answer with JSON and nothing else:\n"
     '{"questions": [{"style": "the kind", "question": "the query", "answer": "…", "evidence": "…"}]}'
 )
-"""The same with an answer and its evidence for each question, to evaluate answers too."""
+"""The default prompt if each question also gets an answer and its evidence, to evaluate answers."""
 
 SMALL_MODEL_PROMPT = PromptTemplate(
     "Write one short question that a person would ask to find this text. Use its names and terms.\n\n"
     "Text:\n{passage}\n\nQuestion:"
 )
-"""For models with a few hundred million parameters, which cannot follow a longer instruction."""
+"""The prompt for models with a few hundred million parameters, which cannot follow longer instructions."""
 
 JUDGE_PROMPT = PromptTemplate(
     _PASSAGE + "A user typed this query:\n<query>\n{question}\n</query>\n\n"
     "Would this text answer it, and does the query make sense to somebody who has never seen the text? "
     'Answer with JSON and nothing else: {"keep": true} or {"keep": false, "reason": "a few words"}'
 )
-"""For the optional judge. Variables: `passage`, `question`."""
+"""The prompt for the optional judge. Variables: `passage`, `question`."""
 
 REMINDER = "\n\nYour last answer was no valid JSON. Answer again, with the JSON alone."
 """Appended to a prompt that is sent again because its response was invalid."""
@@ -65,13 +65,13 @@ MAX_PASSAGE_CHARACTERS = 6000
 
 
 def fenced(passage: str) -> str:
-    """Return a passage that cannot close its fence, cut to a length that every model reads."""
+    """Return a passage without fence tags, cut to a length that every model can read."""
     tag = r"<[<\s/]*(?:passage|query)\b(?:[^<>]{0,80}>)?"
     return re.sub(tag, " ", passage[: 2 * MAX_PASSAGE_CHARACTERS], flags=re.IGNORECASE)[:MAX_PASSAGE_CHARACTERS]
 
 
 def read_prompt(file: Path) -> PromptTemplate:
-    """Read a prompt of your own from a text file.
+    """Read a custom prompt from a text file.
 
     Raises:
         InputError: if the file is missing or has no `{passage}`.
@@ -79,20 +79,20 @@ def read_prompt(file: Path) -> PromptTemplate:
     template = PromptTemplate(read_text(file))
     if "passage" not in template.template_vars:
         raise InputError(
-            f"{file} has no {{passage}}: a prompt needs it, and may use {{count}}, {{styles}}, {{language}}"
+            f"{file} has no {{passage}}: a prompt needs it and may use {{count}}, {{styles}} and {{language}}"
         )
     return template
 
 
 def wants_json(prompt: BasePromptTemplate) -> bool:
-    """Return whether a prompt asks for JSON; the response to any other prompt is read line by line."""
+    """Return whether a prompt asks for JSON. The response to any other prompt is read line by line."""
     return "json" in str(getattr(prompt, "template", prompt.format(**dict.fromkeys(prompt.template_vars, "")))).lower()
 
 
 def styles_for(passage: str, styles: Sequence[str], count: int) -> list[str]:
     """Choose the styles of the questions about a passage by a checksum of its text.
 
-    All styles come up about equally often, and the prompt for a passage does not depend on other passages.
+    All styles are used about equally often, and the prompt for a passage does not depend on other passages.
 
     Example:
         >>> from rag_ft.generation.prompts import styles_for

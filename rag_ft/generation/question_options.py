@@ -1,4 +1,4 @@
-"""How questions are generated."""
+"""Options for generating questions."""
 
 from __future__ import annotations
 
@@ -24,29 +24,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionOptions:
-    """How questions are generated: what an LLM is asked for, how it is called, and which questions stay.
+    """Options for generating questions: what an LLM is asked for, how it is called, and which questions are kept.
 
     Attributes:
         questions_per_passage: number of questions per passage, all of them in one call.
-        styles: styles of question, names of `STYLES` or your own descriptions. The text of a passage decides which of
-            them it gets.
+        styles: names of `STYLES` or your own descriptions. The text of a passage determines which of them it gets.
         answers: ask for an answer and its evidence with each question.
-        prompt: replaces the built-in prompt. It has the variable `passage`, and may have `count`, `styles` and
-            `language`. The response is read line by line if the prompt does not ask for JSON.
-        max_passages: number of passages that the LLM is asked about, drawn at random. If None, a local LLM gets 300,
-            any other all of them.
-        journal: a file that stores each response; a run that was killed resumes from it.
+        prompt: replaces the built-in prompt. It needs the variable `passage` and may use `count`, `styles` and
+            `language`. If it does not ask for JSON, the response is read line by line.
+        max_passages: number of passages that the LLM is asked about, sampled at random. If None, a local LLM gets 300
+            passages and any other LLM gets all.
+        journal: a file that stores each response. A killed run resumes from it.
         workers: number of requests in flight.
         requests_per_minute: maximum number of requests in any minute.
         batch: use the OpenAI Batch API, at half the price and within a day.
         judge: an LLM that reads each generated question with its passage and can drop it.
-        approve: gets the estimate before the first call; nothing is sent if it returns False.
-        filters: which questions stay, whatever their source.
+        approve: called with the estimate before the first call. If it returns False, nothing is sent.
+        filters: the filters for generated questions, whatever their source.
         feedback: a vote log whose picks become training questions (`questions_from_feedback`).
         show_progress: show a progress bar with rate and time left.
 
     Raises:
-        InputError: if a value makes no sense.
+        InputError: if a value is invalid.
 
     Example:
         >>> from rag_ft.generation import QuestionOptions
@@ -71,15 +70,15 @@ class QuestionOptions:
 
     def __post_init__(self) -> None:
         if isinstance(self.styles, str) or not self.styles:
-            raise InputError(f"styles is {self.styles!r}: give a list of at least one, like ['question', 'keywords']")
+            raise InputError(f"styles is {self.styles!r}: pass a non-empty list, like ['question', 'keywords']")
         for name in ("questions_per_passage", "workers", "max_passages", "requests_per_minute"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"{name} is {value!r}: give 1 or more")
+                raise InputError(f"{name} is {value!r}: pass 1 or more")
         if isinstance(self.judge, str):
-            raise InputError(f"judge is {self.judge!r}: give a LlamaIndex LLM, or resolve_llm({self.judge!r})")
+            raise InputError(f"judge is {self.judge!r}: pass a LlamaIndex LLM, or resolve_llm({self.judge!r})")
 
     @cached_property
     def limiter(self) -> BaseRateLimiter | None:
-        """The budget of requests that the questions and the judge share."""
+        """The rate limiter that the questions and the judge share."""
         return rate_limiter(self.requests_per_minute)

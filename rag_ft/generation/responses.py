@@ -1,4 +1,4 @@
-"""Reading the questions and verdicts in an LLM's response."""
+"""Read the questions and verdicts in an LLM's response."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GeneratedQuestion:
 
 
 def questions_in_json(response: str, styles: Sequence[str], passage: str) -> list[GeneratedQuestion] | None:
-    """Return the questions in a response that is the JSON of the prompt; None if it is not.
+    """Return the questions in a response that is the requested JSON; None if it is not.
 
     Backticks around the JSON and the `<think>` block of a reasoning model are allowed.
     """
@@ -45,8 +45,8 @@ def questions_leniently(response: str, styles: Sequence[str], passage: str) -> l
     """
     text = _bare(response)
     for value in _json_values(text):
-        if found := _questions(value, styles, passage):
-            return found
+        if questions := _questions(value, styles, passage):
+            return questions
     torn = re.findall(r'"(?:question|query)"\s*:\s*"((?:[^"\\]|\\.){3,400})"', text)
     texts = []
     for item in torn:
@@ -54,13 +54,13 @@ def questions_leniently(response: str, styles: Sequence[str], passage: str) -> l
             texts.append(str(json.loads(f'"{item}"', strict=False)))
         except ValueError:
             continue
-    # A line of broken JSON that ends with a question mark is no question.
+    # A line of broken JSON may end with a question mark, but is not a question.
     lines = [
         line for line in questions_in(text, len(styles)) if line.endswith(("?", "？")) and not line.startswith("{")
     ]
     return [
-        GeneratedQuestion(_plain(found), styles[min(number, len(styles) - 1)])
-        for number, found in enumerate((texts or lines)[: len(styles)])
+        GeneratedQuestion(_plain(question), styles[min(number, len(styles) - 1)])
+        for number, question in enumerate((texts or lines)[: len(styles)])
     ]
 
 
@@ -104,6 +104,7 @@ def verdict_in(response: str) -> tuple[bool, str] | None:
 
 
 def _bare(response: str) -> str:
+    """Remove a `<think>` block and backticks around a response."""
     text = response.strip()
     if text.startswith("<think>"):
         text = text.partition("</think>")[2].strip()
@@ -115,15 +116,15 @@ def _bare(response: str) -> str:
 def _json_values(text: str) -> Iterator[Any]:
     """Yield the JSON values within a text."""
     decoder = json.JSONDecoder()
-    for found in islice(re.finditer(r"[\[{]", text), 50):
+    for match in islice(re.finditer(r"[\[{]", text), 50):
         try:
-            yield decoder.raw_decode(text, found.start())[0]
+            yield decoder.raw_decode(text, match.start())[0]
         except (ValueError, RecursionError):
             continue
 
 
 def _plain(text: str) -> str:
-    # JSON can spell half of a surrogate pair (\ud83d), which no file takes.
+    # JSON can contain half of a surrogate pair (\ud83d), which cannot be written to a file.
     return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
@@ -131,23 +132,23 @@ def _questions(value: Any, styles: Sequence[str], passage: str) -> list[Generate
     items = value.get("questions", [value]) if isinstance(value, dict) else value
     if not isinstance(items, list):
         return None
-    found: list[GeneratedQuestion] = []
+    questions: list[GeneratedQuestion] = []
     for item in items:
         row = {"question": item} if isinstance(item, str) else item
         text = row.get("question") if isinstance(row, dict) else None
-        if not isinstance(text, str) or not text.strip() or len(found) == len(styles):
+        if not isinstance(text, str) or not text.strip() or len(questions) == len(styles):
             continue
-        named = str(row.get("style") or "").strip().lower()
-        style = named if named in styles else styles[len(found)]
+        given_style = str(row.get("style") or "").strip().lower()
+        style = given_style if given_style in styles else styles[len(questions)]
         answer, evidence = (part if isinstance(part := row.get(name), str) else "" for name in ("answer", "evidence"))
-        found.append(GeneratedQuestion(_plain(text), style, _plain(answer), _evidence(evidence, passage)))
-    return found or None
+        questions.append(GeneratedQuestion(_plain(text), style, _plain(answer), _evidence(evidence, passage)))
+    return questions or None
 
 
 def _evidence(evidence: str, passage: str) -> str:
-    """Return the evidence as the passage spells it, whatever the line breaks; empty if it is not in the passage."""
+    """Return the evidence as it is in the passage, regardless of line breaks; empty if the passage does not have it."""
     words = evidence.split()
     if not words or len(evidence) > len(passage):
         return ""
-    found = re.search(r"\s+".join(map(re.escape, words)), passage)
-    return found[0] if found else ""
+    match = re.search(r"\s+".join(map(re.escape, words)), passage)
+    return match[0] if match else ""

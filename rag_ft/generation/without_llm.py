@@ -1,9 +1,9 @@
-"""Questions without any model: sentences, headings and key phrases of the passages.
+"""Generate questions without an LLM: sentences, headings and key phrases of the passages.
 
 A sentence taken out of its passage (inverse cloze, Lee et al. 2019) is strong but risky training data: it can improve
-one collection and worsen the next, and dev questions from the same source approve of both. Therefore the sources are
-mixed, dev questions come from another source than training questions, and alpha is capped for generated questions
-(`rag_ft.training.recipe`).
+one collection and worsen another, and dev questions from the same source do not show the difference. Therefore the
+sources are mixed, dev questions come from another source than training questions, and alpha is capped for generated
+questions (`rag_ft.training.recipe`).
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from rag_ft.dataset.text.words import stop_words_of, word_count
 
 
 def sentence_queries(passage: Passage, count: int, draw: random.Random) -> list[str]:
-    """Draw sentences of a passage, word for word; training takes them out of the passage."""
+    """Sample sentences of a passage, word for word. Training removes them from the passage."""
     candidates = sentences(passage.text)
     return draw.sample(candidates, min(count, len(candidates)))
 
 
 def heading_queries(passage: Passage) -> list[str]:
-    """Return the Markdown headings of a passage that have 3 to 20 words; training takes them out of it too."""
+    """Return the Markdown headings of a passage that have 3 to 20 words. Training removes them too."""
     headings = re.findall(r"^#{1,6}\s+(.+?)\s*#*$", passage.text, re.MULTILINE)
     return [
         heading for heading in dict.fromkeys(headings) if 3 <= word_count(heading) <= 20 and heading != passage.title
     ]
 
 
-# Hiragana is left out: it spells the endings and particles of Japanese, rarely a term.
+# Hiragana is left out: it is used for the endings and particles of Japanese, rarely for a term.
 RUN_WITHOUT_SPACES = re.compile(f"[{HAN}]+|[{KATAKANA}]+|[{SOUTH_EAST_ASIAN}]+")
 DENSE_SCRIPT = re.compile(f"[{HANGUL}]|{RUN_WITHOUT_SPACES.pattern}")
-"""Scripts in which two characters make a word."""
+"""Scripts in which two characters are long enough for a word."""
 
 WORD = re.compile(rf"{RUN_WITHOUT_SPACES.pattern}|(?:(?![{UNSPACED}])[^\W\d_])(?:(?![{UNSPACED}])[\w{MARKS}'-])+")
 MAX_WORD_LENGTH = 24
 
 MIN_LINK = 0.3
-"""Two neighbouring characters belong to one term if this share of the rarer one's occurrences is beside the other."""
+"""Minimum fraction of the rarer character's occurrences beside its neighbour for both to belong to one term."""
 
 
 class KeyPhrases:
-    """Finds the words that distinguish a passage from the others, by their frequency in it and in the corpus.
+    """Find the words that distinguish a passage from others, by their frequency in it and in the corpus.
 
     In a script without spaces, a term is a run of characters that the corpus repeats together.
 
@@ -68,7 +68,7 @@ class KeyPhrases:
     def __init__(self, texts: Iterable[str]) -> None:
         texts = list(texts)
         self.documents = len(texts)
-        # English keeps its stop words: the recipe was measured that way.
+        # English stop words are not removed, because the defaults of training were measured that way.
         self._stop_words = set(stop_words_of(language)) if (language := corpus_language(texts)) != "en" else set()
         self._characters: Counter[str] = Counter()
         self._pairs: Counter[str] = Counter()
@@ -78,7 +78,7 @@ class KeyPhrases:
         self.frequency = Counter(word for text in texts for word in set(self._words(text)))
 
     def query(self, text: str, draw: random.Random) -> str | None:
-        """Draw three to six rare words of a text, in the order of the text; None if it has too few."""
+        """Sample three to six rare words of a text, in the order of the text; None if it has too few."""
         words = self._words(text)
         counts = Counter(words)
         # A word that occurs once in the whole corpus is more often a typo than a term.
@@ -87,10 +87,10 @@ class KeyPhrases:
             for word, count in counts.items()
             if count > 1 or self.frequency[word] > 1
         }
-        best = sorted(score, key=lambda word: (-score[word], word))[:12]
-        if len(best) < 3:
+        rarest = sorted(score, key=lambda word: (-score[word], word))[:12]
+        if len(rarest) < 3:
             return None
-        chosen = set(draw.sample(best, min(len(best), draw.randint(3, 6))))
+        chosen = set(draw.sample(rarest, min(len(rarest), draw.randint(3, 6))))
         return " ".join(dict.fromkeys(word for word in words if word in chosen))
 
     def _words(self, text: str) -> list[str]:
@@ -106,7 +106,7 @@ class KeyPhrases:
         return [word for word in long_enough if word not in self._stop_words]
 
     def _terms(self, run: str) -> list[str]:
-        """Cut a run of characters between neighbours that are rarely together in the corpus."""
+        """Split a run of characters between neighbours that are rarely together in the corpus."""
         term, terms = run[0], []
         for pair in map("".join, pairwise(run)):
             count = self._pairs[pair]
@@ -123,8 +123,8 @@ def questions_without_llm(passages: Sequence[Passage], per_passage: int = 2, see
 
     Args:
         passages: the passages.
-        per_passage: number of sentences from each passage, and of sets of key phrases; headings come on top.
-        seed: seeds the draws; each passage has its own, so the order of passages does not matter.
+        per_passage: number of sentences from each passage, and of sets of key phrases. Headings are added to them.
+        seed: seeds every random choice. Each passage has its own generator, so their order does not matter.
     """
     phrases = KeyPhrases(passage.text for passage in passages)
     pairs: list[tuple[Query, str]] = []

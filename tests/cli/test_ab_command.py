@@ -37,10 +37,7 @@ def documents(tmp_path: Path) -> Path:
         (["{documents}/none", "--a", "local", "--b", "bm25"], "does not exist"),
         (["chroma:{documents}/chroma:app", "--a", "local", "--b", "hybrid:local"], "chroma"),
         (["{documents}", "--a", "local", "--b", "hybrid:local", "--host", "999.1.1.1"], "--host 999.1.1.1"),
-        (
-            ["{documents}", "--a", "local", "--b", "hybrid:local", "--votes", "{documents}/long-0.md"],
-            "no file of votes",
-        ),
+        (["{documents}", "--a", "local", "--b", "hybrid:local", "--votes", "{documents}/long-0.md"], "not a vote log"),
     ],
 )
 def test_bad_input_is_one_clear_line(

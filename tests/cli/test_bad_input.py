@@ -152,7 +152,7 @@ def test_a_model_folder_without_weights(refused: Callable[..., str], beir_folder
     (model / "config.json").write_text("{}")
     (model / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     said = refused(WRONG, "compare", beir_folder, "--baseline", "local", "--candidate", model)
-    assert f"{model} has no weights as .safetensors" in said
+    assert f"{model} has no .safetensors file" in said
     assert "pytorch_model.bin, a pickle" in said
 
 
@@ -226,7 +226,7 @@ def test_an_llm_that_always_fails(refused: Callable[..., str], documents: Path, 
         OUTSIDE, "generate", documents, "--output", tmp_path / "dataset", "--llm", "down:x", "--quiet", "--workers", 12,
         modules=tmp_path / "installed",
     )  # fmt: skip
-    assert "calls in a row failed (the LLM failed: connection refused)" in said
+    assert "consecutive calls failed (the LLM failed: connection refused)" in said
 
 
 def test_a_file_too_large_for_the_disk(refused: Callable[..., str], documents: Path, tmp_path: Path) -> None:

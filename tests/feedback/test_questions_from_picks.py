@@ -83,7 +83,7 @@ def test_a_pick_of_a_removed_passage_is_dropped_with_a_warning(
     assert question.negatives == ()
     assert [row["reason"] for row in dropped] == ["its picked passage is not in the corpus any more"]
     assert "1 picks cannot be used" in caplog.text
-    with pytest.raises(InputError, match="holds no pick that can be trained on"):
+    with pytest.raises(InputError, match="contains no picks to train on"):
         questions_from_feedback(votes, {"x": Passage("x", "The foghorn sounds when the fog is thick.")})
 
 
@@ -102,7 +102,7 @@ def test_withdrawn_picks_votes_and_strange_questions_train_nothing(votes: Votes,
             votes.pick(query, "claims#0")
     votes.unpick("taken", "claims#0")
     votes.vote("voted", "a")
-    with pytest.raises(InputError, match="the first of 2 that cannot be used: its question is empty"):
+    with pytest.raises(InputError, match="2 cannot be used, the first because: its question is empty"):
         questions_from_feedback(votes, PASSAGES)
 
 
@@ -247,7 +247,7 @@ def test_a_vote_log_is_not_read_as_a_table(votes: Votes, show: Callable[..., Non
     show("q", "How do I claim?", passages=["claims#0"], teams=["a"])
     with pytest.raises(InputError, match="--from-feedback"):
         read_labelled_pairs(votes.file)
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         questions_from_feedback(votes.file.parent / "none.jsonl", PASSAGES)
 
 

@@ -151,7 +151,7 @@ def test_each_text_is_written_once(tmp_path: Path) -> None:
 
 def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("Dear diary")
-    with pytest.raises(InputError, match="no file of votes"):
+    with pytest.raises(InputError, match="not a vote log"):
         Votes(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "Dear diary"
 
@@ -161,7 +161,7 @@ def test_a_file_held_by_another_process_is_an_error(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("rag_ft.jsonl_log.LOCK_SECONDS", 0.2)
     votes = Votes(tmp_path / "votes.jsonl")
-    with FileLock(f"{votes.file}.lock"), pytest.raises(OutsideError, match="another process holds"):
+    with FileLock(f"{votes.file}.lock"), pytest.raises(OutsideError, match="locked by another process"):
         votes.shown("q", "split", "me", "Who?", ShownResults(variant="a"))
     votes.shown("r", "split", "me", "Who?", ShownResults(variant="a"))
     assert [row["query"] for row in votes.rows()] == ["r"]

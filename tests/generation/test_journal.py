@@ -91,6 +91,6 @@ def test_a_full_disk_keeps_whole_lines_and_reports_an_error(tmp_path: Path) -> N
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("remember the milk")
-    with pytest.raises(InputError, match=r"notes\.txt is no journal of answers"):
+    with pytest.raises(InputError, match=r"notes\.txt is not a journal of responses"):
         Journal(file)
     assert file.read_text() == "remember the milk"

@@ -236,7 +236,7 @@ def test_other_llms_have_no_batch_api(tmp_path: Path) -> None:
             LocalLLM(),
             question_options=QuestionOptions(journal=tmp_path / "journal.jsonl", batch=True),
         )
-    with pytest.raises(InputError, match="needs a journal in a file"):
+    with pytest.raises(InputError, match="needs a journal file"):
         questions_from_llm(
             about_in_winter(2), served_llm("http://127.0.0.1:9/v1"), question_options=QuestionOptions(batch=True)
         )

@@ -170,7 +170,7 @@ def test_the_estimate_comes_before_the_first_call(server: tuple[State, str], tmp
 
     journal = tmp_path / "journal.jsonl"
     questions_from_llm(about_in_winter(10), served_llm(address), question_options=QuestionOptions(journal=journal))
-    with pytest.raises(InputError, match=r"nothing was asked: 20 calls to fake, about .* tokens in"):
+    with pytest.raises(InputError, match=r"nothing was sent, .*: 20 calls to fake, about .* tokens in"):
         questions_from_llm(
             about_in_winter(30), served_llm(address), question_options=QuestionOptions(journal=journal, approve=refuse)
         )
@@ -248,7 +248,7 @@ def test_the_judge_is_in_the_estimate_too(server: tuple[State, str]) -> None:
             return '{"keep": true}'
 
     judge = Judge()
-    with pytest.raises(InputError, match=r"nothing was asked: .* calls to judge"):
+    with pytest.raises(InputError, match=r"nothing was sent, .*: .* calls to judge"):
         generate_qa_dataset(
             forms(60),
             FormQuestionLLM(),
@@ -325,6 +325,6 @@ def test_a_second_process_on_one_journal_says_so_and_stops(server: tuple[State, 
         process = start(server[1], journal, tmp_path / "out.tsv", 3)
         _, said = process.communicate(timeout=120)
         assert process.returncode != 0
-        assert b"another process is writing its answers into" in said
+        assert b"another process is writing to" in said
         assert server[0].stats()["requests"] == 0
     assert Journal(journal).responses == {"a": "Who?"}

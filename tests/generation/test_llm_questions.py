@@ -303,4 +303,4 @@ def test_questions_are_found_in_json_that_the_prompt_did_not_ask_for() -> None:
 
 def test_a_warning_says_that_the_verdicts_are_unusable(caplog: pytest.LogCaptureFixture) -> None:
     generate_qa_dataset(forms(60), FormQuestionLLM(), question_options=QuestionOptions(judge=FakeLLM(model="judge")))
-    assert any("the judge said nothing usable about" in record.message for record in caplog.records)
+    assert any("the judge gave no usable verdict for" in record.message for record in caplog.records)
