@@ -1,4 +1,4 @@
-"""An LLM that judges the answers of two variants, question by question, and records each verdict."""
+"""An LLM judge that compares the answers of two variants to each question and records its verdicts."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Metric = Literal["faithfulness", "correctness"]
 MODE = "judged"
 
 MAX_ANSWER_CHARACTERS = 8_000
-"""Characters of an answer that the judge sees."""
+"""Maximum number of characters of an answer that the judge sees."""
 
 MAX_CONSECUTIVE_FAILURES = 10
-"""Number of questions in a row that could not be judged after which judging stops."""
+"""Number of consecutive questions that could not be judged after which judging stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,9 @@ class JudgeOptions:
     """How answers are judged.
 
     Attributes:
-        metrics: scores of each answer, besides the comparison: `faithfulness` (`FaithfulnessEvaluator`: do its
-            passages support it) and `correctness` (`CorrectnessEvaluator`, 1 to 5 against the reference).
-        references: question -> its right answer, which the judge sees; `correctness` needs it.
+        metrics: scores of each answer, besides the comparison: `faithfulness` (`FaithfulnessEvaluator`:
+            whether its passages support it) and `correctness` (`CorrectnessEvaluator`, 1 to 5 against the reference).
+        references: question -> reference answer, which the judge sees; `correctness` needs it.
         workers: number of questions that are judged at once.
         timeout: seconds after which a variant that has not answered counts as failed.
 
@@ -64,11 +64,11 @@ class JudgeOptions:
 
     def __post_init__(self) -> None:
         if unknown := set(self.metrics) - set(get_args(Metric)):
-            raise InputError(f"the metric {sorted(unknown)[0]!r} is unknown: give 'faithfulness' or 'correctness'")
+            raise InputError(f"the metric {sorted(unknown)[0]!r} is unknown: use 'faithfulness' or 'correctness'")
 
 
 class AnswerJudge:
-    """Asks both variants and judges their answers.
+    """Asks both variants and has an LLM judge their answers.
 
     Args:
         llm: the judge.
@@ -91,7 +91,7 @@ class AnswerJudge:
         self._consecutive_failures, self._first_reason = 0, ""
 
     def key(self, question: str) -> str:
-        """Return the id of a question in the vote log; another judge, or other metrics, ask it anew."""
+        """Return the id of a question in the vote log. A different judge or different metrics give a different id."""
         judge = f"{self._llm.class_name()} {self._llm.metadata.model_name}"
         return f"judged-{sha256_of(judge, ' '.join(self._options.metrics), question)[:24]}"
 
@@ -99,12 +99,12 @@ class AnswerJudge:
         """Judge questions, several at once, and call `on_done` after each.
 
         Raises:
-            OutsideError: if ten in a row, or all, could not be judged.
+            OutsideError: if ten questions in a row, or all, could not be judged.
         """
-        rest = iter(questions)
+        queue = iter(questions)
 
         async def work() -> None:
-            for question in rest:
+            for question in queue:
                 await self._try(question)
                 on_done()
 
@@ -119,8 +119,8 @@ class AnswerJudge:
 
     def _too_many_failures(self) -> OutsideError:
         return OutsideError(
-            f"{self.failures['questions']} questions could not be judged (the first: {self._first_reason}): what was "
-            "judged is kept, the same call goes on"
+            f"{self.failures['questions']} questions could not be judged (the first: {self._first_reason}): "
+            "judged questions are saved; repeat the call to continue"
         )
 
     async def _try(self, question: str) -> None:
@@ -138,21 +138,21 @@ class AnswerJudge:
 
     async def _judge(self, question: str) -> None:
         calls = {variant: partial(_answer, engine, question) for variant, engine in self._engines.items()}
-        found, failed = await asyncio.to_thread(self._caller.ask, calls)
+        responses, failed = await asyncio.to_thread(self._caller.ask, calls)
         self.failures.update(failed.keys())
         if failed:
             raise (
                 both_failed(failed)
-                if not found
+                if not responses
                 else OutsideError(f"variant {', '.join(failed)}: {failed.popitem()[1]}")
             )
-        answers = {variant: str(response) for variant, response in found.items()}
+        answers = {variant: str(response) for variant, response in responses.items()}
         try:
             orders = [
                 await self._preferred(question, answers, first, second) for first, second in (VARIANTS, VARIANTS[::-1])
             ]
             scores = [
-                (metric, variant, await self._score(metric, question, found[variant]))
+                (metric, variant, await self._score(metric, question, responses[variant]))
                 for metric in self._options.metrics
                 for variant in VARIANTS
             ]
@@ -170,7 +170,7 @@ class AnswerJudge:
         self._votes.shown(key, MODE, key, question, results)
         for metric, variant, value in scores:
             self._votes.score(key, variant, metric, value)
-        self._votes.vote(key, better)  # last: a vote means that all the rest is recorded
+        self._votes.vote(key, better)  # last: a vote marks a question as completely recorded
 
     async def _preferred(
         self, question: str, answers: dict[Variant, str], first: Variant, second: Variant
@@ -193,7 +193,7 @@ class AnswerJudge:
         if metric == "faithfulness":
             contexts = [node.node.get_content(metadata_mode=MetadataMode.LLM) for node in response.source_nodes]
             if not contexts:
-                return 0.0  # nothing supports it
+                return 0.0  # no passage supports the answer
             supported = await FaithfulnessEvaluator(self._llm).aevaluate(question, answer, contexts)
             return float(bool(supported.passing))
         reference = self._options.references.get(question)
@@ -208,7 +208,7 @@ def _answer(engine: BaseQueryEngine, question: str) -> Any:
 
 
 def last_verdict(text: str) -> tuple[bool | None, float | None, str | None]:
-    """Return (passing, score, feedback) for the last verdict in a judge's text; earlier ones may be its reasoning.
+    """Return (passing, score, feedback) of the last verdict in a judge's text. Earlier ones may be its reasoning.
 
     Example:
         >>> from rag_ft.ab.answer_judge import last_verdict
@@ -222,7 +222,7 @@ def last_verdict(text: str) -> tuple[bool | None, float | None, str | None]:
 
 
 def plain_answer(text: str) -> str:
-    """Return an answer that cannot spell a verdict, nor end the fence that LlamaIndex puts around it.
+    """Return an answer in which no text reads as a verdict or as a delimiter of LlamaIndex's prompt.
 
     Example:
         >>> from rag_ft.ab.answer_judge import plain_answer

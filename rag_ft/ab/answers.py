@@ -1,4 +1,4 @@
-"""Judge the answers of two query engines by an LLM, through LlamaIndex's own evaluators."""
+"""Have an LLM judge the answers of two query engines, with LlamaIndex's evaluators."""
 
 from __future__ import annotations
 
@@ -28,16 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedAnswers:
-    """The answers of two variants, with an LLM's verdict on them.
+    """The answers of two variants, and the verdict of an LLM judge.
 
     Attributes:
         verdict: the verdict on variant b.
-        reason: the reason for it, in one sentence.
+        reason: the reason for the verdict, in one sentence.
         difference: mean credit of b over a, -1 to 1, with its confidence interval.
         tally: how many questions each variant won.
-        disagreed: number of questions on which the judge changed its mind with the order of the answers; these are
-            ties.
-        failed: how often `a`, `b` and the `judge` failed; the same call tries these questions again.
+        disagreed: number of questions whose winner depended on the order of the answers; these are ties.
+        failed: how often `a`, `b` and the `judge` failed; repeat the call to retry these questions.
         scores: metric -> mean of b minus a, over the questions on which both have a score.
         means: metric -> variant -> mean: `faithfulness` is the fraction of answers that their passages support,
             `correctness` is 1 to 5.
@@ -68,13 +67,13 @@ class JudgedAnswers:
     better: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.verdict}: {self.reason}", f"{self.tally}; changed with the order {self.disagreed}"]
+        lines = [f"{self.verdict}: {self.reason}", f"{self.tally}; depended on the order {self.disagreed}"]
         lines += [
             f"{metric}: a {self.means[metric]['a']:.3f}, b {self.means[metric]['b']:.3f}, {difference} for b"
             for metric, difference in self.scores.items()
         ]
         if any(self.failed.values()):
-            lines.append("failed: " + ", ".join(f"{who} {count}" for who, count in self.failed.items() if count))
+            lines.append("failed: " + ", ".join(f"{part} {count}" for part, count in self.failed.items() if count))
         return "\n".join(lines)
 
 
@@ -87,23 +86,23 @@ def judge_answers(
     options: JudgeOptions | None = None,
     show_progress: bool = False,
 ) -> JudgedAnswers:
-    """Ask two query engines the same questions, and an LLM which answers are better.
+    """Ask two query engines the same questions, and have an LLM judge which answers are better.
 
     The judge is LlamaIndex's `PairwiseComparisonEvaluator`. It sees the answers in both orders: a variant wins a
-    question if the judge prefers it both times, anything else is a tie (Zheng et al. 2023 on position bias). Each
-    verdict is in the file before the next question starts, so a run that was killed continues, and failed questions
-    are tried again. `decide_from_votes` decides; each question is a session of its own.
+    question if the judge prefers it both times; otherwise it is a tie (Zheng et al. 2023 on position bias). Each
+    verdict is saved before the next question starts. Repeat the call to resume a killed run and to retry failed
+    questions. `decide_from_votes` decides, and each question counts as one session.
 
     Args:
-        engines: (in use, candidate), or an `ABQueryEngine`, whose variants are asked.
-        questions: texts; a repeated one counts once.
-        llm: the judge; `Settings.llm` if None. Prefer an LLM that writes none of the answers: judges favour their own.
+        engines: (in use, replacement), or an `ABQueryEngine` with these variants.
+        questions: the questions; duplicates count once.
+        llm: the judge; `Settings.llm` if None. Use an LLM that does not write the answers: judges favour their own.
         votes: a vote log for these two engines and this judge only.
-        options: scores, right answers, and limits.
-        show_progress: show a progress bar with the time left.
+        options: metrics, reference answers, and limits.
+        show_progress: show a progress bar.
 
     Raises:
-        InputError: if there is no question, or a reference is missing for `correctness`.
+        InputError: if there is no question, or `correctness` lacks a reference answer.
         OutsideError: if ten questions in a row, or all, could not be judged.
 
     Example:
@@ -159,20 +158,20 @@ async def ajudge_answers(
     options = options or JudgeOptions()
     unique = list(dict.fromkeys(question for text in questions if (question := text.strip())))
     if not unique:
-        raise InputError("there is no question to judge answers by: give some")
+        raise InputError("questions is empty: pass at least one question")
     if "correctness" in options.metrics:
         for question in unique:
             if not options.references.get(question):
                 raise InputError(
-                    f"correctness needs the right answer of each question: references has none for {question!r}"
+                    f"correctness needs a reference answer for each question: references has none for {question!r}"
                 )
     log = votes if isinstance(votes, Votes) else Votes(votes)
     a, b = (engines.a, engines.b) if isinstance(engines, ABQueryEngine) else engines
     judge = AnswerJudge(llm or Settings.llm, log, {"a": a, "b": b}, options)
-    done = {key for key, shown in shown_queries(log.rows()).items() if shown.vote is not None}
-    todo = [question for question in unique if judge.key(question) not in done]
-    with tqdm(desc="judging", total=len(unique), initial=len(unique) - len(todo), disable=not show_progress) as bar:
-        await judge.judge_all(todo, bar.update)
+    judged = {key for key, shown in shown_queries(log.rows()).items() if shown.vote is not None}
+    unjudged = [question for question in unique if judge.key(question) not in judged]
+    with tqdm(desc="judging", total=len(unique), initial=len(unique) - len(unjudged), disable=not show_progress) as bar:
+        await judge.judge_all(unjudged, bar.update)
     return _summary(log, {judge.key(question) for question in unique}, judge.failures)
 
 
@@ -190,7 +189,7 @@ def _summary(votes: Votes, keys: set[str], failures: Counter[str]) -> JudgedAnsw
         difference=difference,
         tally=tally,
         disagreed=sum(orders[0] != orders[1] for orders in preferences),
-        failed={who: failures[who] for who in ("a", "b", "judge")},
+        failed={part: failures[part] for part in ("a", "b", "judge")},
         scores=scores,
         means=means,
         answers={str(shown.row["question"]): dict(shown.row.get("answers") or {}) for shown in queries.values()},
@@ -206,9 +205,9 @@ def _scores(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Difference], d
             values[row["metric"]][row["query"]][row["side"]] = float(row["value"])
     scores: dict[str, Difference] = {}
     means: dict[str, dict[str, float]] = {}
-    for metric, found in values.items():
-        both = {query: of for query, of in found.items() if len(of) == len(VARIANTS)}
-        pairs = np.array([[of[variant] for variant in VARIANTS] for of in both.values()])
-        scores[metric] = paired_bootstrap(pairs[:, 1] - pairs[:, 0], list(both))
-        means[metric] = {variant: float(pairs[:, place].mean()) for place, variant in enumerate(VARIANTS)}
+    for metric, by_query in values.items():
+        complete = {query: by_variant for query, by_variant in by_query.items() if len(by_variant) == len(VARIANTS)}
+        pairs = np.array([[by_variant[variant] for variant in VARIANTS] for by_variant in complete.values()])
+        scores[metric] = paired_bootstrap(pairs[:, 1] - pairs[:, 0], list(complete))
+        means[metric] = {variant: float(pairs[:, column].mean()) for column, variant in enumerate(VARIANTS)}
     return scores, means

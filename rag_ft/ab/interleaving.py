@@ -1,4 +1,4 @@
-"""Interleave two rankings into one list, and remember which variant placed each passage."""
+"""Interleave two rankings into one list, and return which variant contributed each passage."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ def team_draft(
 ) -> tuple[list[NodeWithScore], list[Variant]]:
     """Interleave two rankings by team draft (Radlinski, Kurup and Joachims 2008).
 
-    In each round a coin decides which variant picks first. Each picks its best passage that is not in the list yet.
+    In each round a coin flip decides which variant picks first. Each picks its best passage that is not in the list.
 
     Args:
         a: the ranking of variant a, best first.
         b: the ranking of variant b.
         length: maximum length of the list.
-        rng: tosses the coin of each round.
+        rng: decides which variant picks first in each round.
 
     Returns:
         (the list, the variant that picked each passage).
     """
-    rest: dict[Variant, list[NodeWithScore]] = {"a": list(a), "b": list(b)}
+    remaining: dict[Variant, list[NodeWithScore]] = {"a": list(a), "b": list(b)}
     nodes: list[NodeWithScore] = []
     teams: list[Variant] = []
     taken: set[str] = set()
-    while len(nodes) < length and any(rest.values()):
+    while len(nodes) < length and any(remaining.values()):
         for variant in rng.sample(VARIANTS, 2):
-            while rest[variant] and rest[variant][0].node_id in taken:
-                rest[variant].pop(0)
-            if rest[variant] and len(nodes) < length:
-                node = rest[variant].pop(0)
+            while remaining[variant] and remaining[variant][0].node_id in taken:
+                remaining[variant].pop(0)
+            if remaining[variant] and len(nodes) < length:
+                node = remaining[variant].pop(0)
                 taken.add(node.node_id)
                 nodes.append(node)
                 teams.append(variant)

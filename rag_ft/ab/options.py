@@ -1,4 +1,4 @@
-"""The options that a retriever and a query engine of an A/B test share."""
+"""Options shared by the retriever and the query engine of an A/B test."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class ABOptions:
 
     Attributes:
         fraction_b: fraction of the sessions that are assigned to variant b, from 0 to 1.
-        salt: any text; a different one assigns the sessions anew.
+        salt: any text; a different salt reassigns all sessions.
         timeout: seconds after which a variant that has not answered counts as failed.
-        patience: seconds that a variant still has once the other one has answered, if both are asked.
+        patience: if both variants are asked, seconds to wait for the second after the first has answered.
 
     Raises:
         InputError: if the fraction is not between 0 and 1, or a time is not positive.
@@ -33,7 +33,9 @@ class ABOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction_b <= 1:
-            raise InputError(f"fraction_b is {self.fraction_b:g}: give the fraction of sessions that see b, 0 to 1")
+            raise InputError(
+                f"fraction_b is {self.fraction_b:g}: it is the fraction of sessions assigned to b, from 0 to 1"
+            )
         for name in ("timeout", "patience"):
             if not (seconds := getattr(self, name)) > 0:
-                raise InputError(f"{name} is {seconds:g}: give seconds, more than 0")
+                raise InputError(f"{name} is {seconds:g}: use a positive number of seconds")

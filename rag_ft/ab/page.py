@@ -25,10 +25,10 @@ from rag_ft.feedback.vote_log import Votes
 from rag_ft.report.rendering import template_environment
 
 MAX_QUESTION_CHARACTERS = 2_000
-"""No embedding model reads more of a question."""
+"""Maximum number of characters in a question."""
 
 MAX_REMEMBERED_VOTES = 10_000
-"""Queries whose vote on a blind page is remembered, so that nobody votes again once the variants are named."""
+"""Number of recent blind votes to remember, so that a second vote is refused."""
 
 POLICY = (
     "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; "
@@ -46,19 +46,19 @@ def create_ab_page(
     timeout: float = 30.0,
     patience: float = 15.0,
 ) -> FastAPI:
-    """Create a web page on which both variants answer a question and a person says which one did better.
+    """Create a web page on which both variants answer a question and a person votes for the better one.
 
     Args:
-        a: the variant on the left, unless places are shuffled.
+        a: the variant on the left, unless `blind`.
         b: the variant on the right.
         votes: the vote log or its file.
-        access: who may use the page; its address is `http://HOST:PORT/?token=TOKEN`.
-        blind: shuffle the places, and name the variants only after the vote.
+        access: who may use the page. Its address is `http://HOST:PORT/?token=TOKEN`.
+        blind: shuffle the sides for each question, and reveal the variants after the vote.
         timeout: seconds after which a variant that has not answered counts as failed.
-        patience: seconds that a variant still has once the other one is done.
+        patience: seconds to wait for the second variant after the first has answered.
 
     Raises:
-        InputError: if the file holds votes on other variants.
+        InputError: if the vote log contains votes on other variants.
     """
     recorder = Recorder(votes)
     log = recorder.require_votes()
@@ -88,23 +88,23 @@ def create_ab_page(
     async def pick(request: Request) -> Response:
         body = await _body(request, "query", "passage", "place")
         picked = body.get("picked") is not False
-        done = await run_in_threadpool(page_votes.pick, body["query"], body["passage"], body["place"], picked)
-        return JSONResponse(done)
+        result = await run_in_threadpool(page_votes.pick, body["query"], body["passage"], body["place"], picked)
+        return JSONResponse(result)
 
     @app.exception_handler(RagFtError)
     async def refused(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, 422 if isinstance(error, InputError) else 500)
 
     @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Response:
-        return JSONResponse({"error": f"something failed here ({reason_of(error)})"}, 500)
+    async def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"the page failed with an internal error ({reason_of(error)}): see the log"}, 500)
 
     app.add_middleware(PageAccess, rules=access)
     return app
 
 
 class _PageVotes:
-    """Votes and picks of places, recorded for the variant that was shown there."""
+    """Records votes and picks on a side of the page for the variant that was shown there."""
 
     def __init__(self, votes: Votes, blind: bool) -> None:
         self._votes, self._blind = votes, blind
@@ -114,15 +114,13 @@ class _PageVotes:
     def vote(self, query: str, better: str) -> dict[str, Any]:
         """Record a vote, and return the names and times of both variants."""
         row = self._row(query)
-        meant: dict[str, Preference] = {"tie": "tie", "neither": "neither", **_places(row)}
-        if better not in meant:
-            raise InputError(f"the vote is {better[:20]!r}: give left, right, tie or neither")
+        preferences: dict[str, Preference] = {"tie": "tie", "neither": "neither", **_places(row)}
+        if better not in preferences:
+            raise InputError(f"the vote is {better[:20]!r}: use left, right, tie or neither")
         with self._lock:
             if self._blind and query in self._voted:
-                raise InputError(
-                    "the vote on this question was given, and the variants are named: ask another question"
-                )
-            self._votes.vote(query, meant[better])
+                raise InputError("this question already has a vote and the variants are revealed: ask another question")
+            self._votes.vote(query, preferences[better])
             self._voted[query] = None
             while len(self._voted) > MAX_REMEMBERED_VOTES:
                 self._voted.popitem(last=False)
@@ -133,10 +131,10 @@ class _PageVotes:
         }
 
     def pick(self, query: str, passage: str, place: str, picked: bool) -> dict[str, Any]:
-        """Record that a passage is the right one, or that this pick was a mistake."""
+        """Record that a passage answers the question, or take this pick back."""
         row = self._row(query)
         if place not in _places(row):
-            raise InputError(f"the place is {place[:20]!r}: give left or right")
+            raise InputError(f"the place is {place[:20]!r}: use left or right")
         if picked:
             self._votes.pick(query, passage, _places(row)[place])
         else:
@@ -146,7 +144,7 @@ class _PageVotes:
     def _row(self, query: str) -> dict[str, Any]:
         row = self._votes.find(query)
         if row.get("mode") != MODE:
-            raise InputError(f"nothing was shown here under {query[:40]!r}: ask the question again")
+            raise InputError(f"this page has no results with the id {query[:40]!r}: ask the question again")
         return row
 
 
@@ -158,44 +156,44 @@ def question_in(body: dict[str, Any]) -> str:
     """Return the question of a request.
 
     Raises:
-        InputError: if it is empty or too long.
+        InputError: if the question is empty or too long.
     """
     question = str(body["question"]).strip()
     if not question:
-        raise InputError("the question is empty: type one")
+        raise InputError("the question is empty: type a question")
     if len(question) > MAX_QUESTION_CHARACTERS:
         raise InputError(
-            f"the question has {len(question):,} characters, and {MAX_QUESTION_CHARACTERS:,} are the most: shorten it"
+            f"the question has {len(question):,} characters, and the limit is {MAX_QUESTION_CHARACTERS:,}: shorten it"
         )
     return question
 
 
 def check_same_variants(votes: Votes, a: str, b: str) -> None:
-    """Raise an `InputError` if a file holds votes on two other variants: both would count as one comparison."""
-    before = next((row["names"] for row in votes.rows() if row.get("mode") == MODE and "names" in row), None)
-    if before is not None and before != {"a": a, "b": b}:
+    """Raise an `InputError` if a log has votes on other variants, since they would be counted together."""
+    names = next((row["names"] for row in votes.rows() if row.get("mode") == MODE and "names" in row), None)
+    if names is not None and names != {"a": a, "b": b}:
         raise InputError(
-            f"{votes.file} holds votes on {before.get('a')} and {before.get('b')}: give another --votes FILE"
+            f"{votes.file} holds votes on {names.get('a')} and {names.get('b')}: choose another --votes FILE"
         )
 
 
-async def _body(request: Request, *texts: str) -> dict[str, Any]:
-    """Return the JSON object of a request, which must have these texts."""
+async def _body(request: Request, *required: str) -> dict[str, Any]:
+    """Return the JSON object of a request, in which the required fields must be strings."""
     try:
         body = json.loads(await request.body())
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        raise InputError("the request is no JSON object")
-    for name in texts:
+        raise InputError("the request body is not a JSON object")
+    for name in required:
         if not isinstance(body.get(name), str):
-            raise InputError(f"{name!r} is missing: send it as a text")
+            raise InputError(f"{name!r} is missing: send it as a string")
     return body
 
 
 async def _lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
     async for event in events:
-        # json.dumps escapes a lone surrogate, which a parser may leave in a text.
+        # json.dumps escapes lone surrogates, which a parser may leave in a text.
         yield json.dumps(event) + "\n"
 
 

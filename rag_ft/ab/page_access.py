@@ -1,4 +1,4 @@
-"""Decide who may use the A/B page: its clicks become training data, so other web pages must not send any."""
+"""Access control of the A/B page. Votes become training data, so other web pages must not be able to send any."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKEN_HEADER = "x-rag-ft-token"
 MAX_BODY_BYTES = 256 * 1024
 
 MAX_DISCARDED_BYTES = 64 * MAX_BODY_BYTES
-"""A longer body up to this size is read to its end and discarded, so that its sender gets the error message."""
+"""A request body up to this size is read and discarded if it is too long, so that the client gets the error."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -36,10 +36,10 @@ class AccessRules:
     """Who may use the page.
 
     Attributes:
-        token: a random text; whoever has it may ask and vote.
-        hosts: host names that reach the page, besides the loopback ones. IP addresses need not be named: no DNS entry
-            can point them at another machine.
-        local: whether only loopback addresses reach the page; other IP addresses are refused then.
+        token: a random string; anyone who has the token can ask and vote.
+        hosts: host names of the page besides the loopback ones. IP addresses need not be listed, because DNS
+            rebinding cannot spoof them.
+        local: accept only the loopback names and `hosts`, no other IP address.
     """
 
     token: str
@@ -48,13 +48,13 @@ class AccessRules:
 
 
 class PageAccess:
-    """ASGI middleware that refuses a wrong Host (DNS rebinding), another Origin (CSRF), a wrong token or a long body.
+    """ASGI middleware that rejects a wrong Host (DNS rebinding), another Origin (CSRF), a wrong token or a long body.
 
-    The token is in the address of the page, and in a header of the page's requests. A cookie would also be sent to
-    other servers on the same machine.
+    The token is in the address of the page and in a header of its requests. A cookie would also be sent to other
+    servers on the same machine.
 
     Args:
-        app: the application behind it.
+        app: the application that it protects.
         rules: who may use the page.
     """
 
@@ -65,7 +65,7 @@ class PageAccess:
         self._local = rules.local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the application, or refuse it."""
+        """Pass a request to the application, or reject it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -74,8 +74,8 @@ class PageAccess:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                more = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                message["headers"] = [*message.get("headers", []), *more]
+                security_headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] = [*message.get("headers", []), *security_headers]
             await send(message)
 
         headers: dict[bytes, list[bytes]] = {}
@@ -87,29 +87,29 @@ class PageAccess:
         body = await _body(receive)
         if body is None:
             limit = f"{MAX_BODY_BYTES // 1024} kB"
-            await _refuse(with_headers, 413, f"the request is longer than {limit}: ask a shorter question")
+            await _refuse(with_headers, 413, f"the request is longer than {limit}: shorten the question")
             return
-        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
-            return unread.pop() if unread else await receive()
+            return pending.pop() if pending else await receive()
 
         await self._app(scope, replay, with_headers)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, list[bytes]]) -> str:
         hosts = headers.get(b"host", [])
-        if len(hosts) != 1 or not self._is_ours(hosts[0]):
-            return "this page does not answer under that name: open the address that rag-ft ab printed"
+        if len(hosts) != 1 or not self._is_known_host(hosts[0]):
+            return "unknown host name: open the address that rag-ft ab printed"
         origins = headers.get(b"origin", [])
         if origins != [b"http://" + hosts[0]] and (origins or scope["method"] != "GET"):
-            return "another page sent this: votes are taken from this page alone"
-        asked = parse_qs(scope["query_string"]).get(b"token", []) if scope["method"] == "GET" else []
-        tokens = headers.get(TOKEN_HEADER.encode(), []) or asked
+            return "the request came from another web page: vote on this page"
+        query_tokens = parse_qs(scope["query_string"]).get(b"token", []) if scope["method"] == "GET" else []
+        tokens = headers.get(TOKEN_HEADER.encode(), []) or query_tokens
         if len(tokens) != 1 or not secrets.compare_digest(tokens[0], self._token):
-            return "the token is missing or wrong: open the address that rag-ft ab printed, to its end"
+            return "the token is missing or wrong: open the full address that rag-ft ab printed"
         return ""
 
-    def _is_ours(self, host: bytes) -> bool:
+    def _is_known_host(self, host: bytes) -> bool:
         text = host.decode("latin-1").lower()
         name, _, port = text.rpartition(":") if not text.endswith("]") and ":" in text else (text, "", "")
         name = name.removeprefix("[").removesuffix("]")

@@ -1,4 +1,4 @@
-"""Build the two variants of the A/B page: the same passages, searched in two ways."""
+"""Build the two variants of the A/B page, which search the same passages."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def build_page_variants(
         nodes: LlamaIndex nodes; iterated over once for each variant.
         candidates: what each variant searches with, as in `compare`: an embedding, `Hybrid`, "bm25" or a retriever.
         names: the name that people know each variant by.
-        chroma: where the indexes are kept for the next start; in memory if None.
+        chroma: a Chroma folder or client that keeps the indexes; in memory if None.
         llm: answers from the passages of each variant; no answers are written if None.
         top_k: number of passages in a ranking.
-        show_progress: show a progress bar with the time left.
+        show_progress: show a progress bar.
 
     Raises:
         InputError: if both variants are the same, or there is no passage.
@@ -59,8 +59,8 @@ def build_page_variants(
 
     if _identity(candidates["a"]) == _identity(candidates["b"]):
         raise InputError(
-            f"--a {names['a']} and --b {names['b']} are the same model with the same prefixes: every ranking would be "
-            "the same, give another one"
+            f"--a {names['a']} and --b {names['b']} are the same model with the same prefixes, so every ranking "
+            "would be the same: choose another model"
         )
     if chroma is None:
         import chromadb
@@ -100,7 +100,7 @@ def _retriever(
         return BM25Retriever(nodes, top_k)
     if isinstance(candidate, BaseRetriever):
         return candidate
-    logger.info("indexing under %s", name)
+    logger.info("indexing with %s", name)
     model = candidate.embed_model if isinstance(candidate, Hybrid) else candidate
     collection = f"ab-{contract_of(model).fingerprint[:FINGERPRINT_DIGITS]}"
     index = rebuild_index(nodes, model, chroma, collection, show_progress=show_progress)

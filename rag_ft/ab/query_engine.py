@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 class ABQueryEngine(BaseQueryEngine):
     """Two query engines as one.
 
-    - `split`: the same variant always answers a user or session (`ab_session`). A stream stays a stream; a variant
-      that fails before its first word is left out.
-    - `side-by-side`: both variants answer. The response has both texts in random order, and does not say which text is
-      whose; `response.metadata["ab_order"]` tells the app, and `vote` records what a person prefers. Streams are read
-      to their end.
+    - `split`: the same variant always answers a user or session (`ab_session`). Streaming responses are passed
+      through; if a variant fails before its first token, the other one answers.
+    - `side-by-side`: both variants answer. The response contains both texts in random order, without their variants;
+      `response.metadata["ab_order"]` tells the app which is which, and `vote` records what a person prefers. Streams
+      are read to the end.
 
     A variant that fails or does not answer in time is left out, and the other one answers.
 
     Args:
         a: the engine in use.
-        b: the one that may replace it.
+        b: its possible replacement.
         mode: `split` or `side-by-side`.
         votes: the vote log or its file; nothing is recorded if None.
         options: how sessions are assigned, and how long a variant may take.
-        callback_manager: as in any query engine of LlamaIndex.
+        callback_manager: LlamaIndex's callback manager.
 
     Raises:
         InputError: if the mode is unknown.
@@ -73,7 +73,7 @@ class ABQueryEngine(BaseQueryEngine):
         callback_manager: Any = None,
     ) -> None:
         if mode not in ("split", "side-by-side"):
-            raise InputError(f"mode is {mode!r}: give 'split' or 'side-by-side'")
+            raise InputError(f"mode is {mode!r}: use 'split' or 'side-by-side'")
         super().__init__(callback_manager=callback_manager)
         self.a, self.b, self.mode = a, b, mode
         self._caller, self._recorder = VariantCaller(options), Recorder(votes)
@@ -84,28 +84,28 @@ class ABQueryEngine(BaseQueryEngine):
         return self._recorder.votes
 
     def vote(self, query: str, better: Preference) -> None:
-        """Record which variant somebody prefers.
+        """Record which variant a person prefers.
 
         Args:
             query: `response.metadata["ab_query"]`.
-            better: `a`, `b`, `tie`, or `neither` if neither is any good. In `split`, where a person sees one variant,
-                give that variant for a good answer and the other one for a bad answer.
+            better: `a`, `b`, `tie`, or `neither` if both are bad. In `split` mode a person sees one variant: pass that
+                variant for a good answer and the other one for a bad answer.
 
         Raises:
-            InputError: if votes are not kept, or nothing was shown under this id.
+            InputError: if there is no vote log, or it does not contain the query.
         """
         self._recorder.require_votes().vote(query, better)
 
     def pick(self, query: str, node_id: str, variant: Variant | None = None) -> Variant | None:
-        """Record that somebody used a source passage of an answer, and return the variant that gets the credit.
+        """Record that a person used a source passage of an answer, and return the variant that gets the credit.
 
         Args:
             query: `response.metadata["ab_query"]`.
             node_id: the id of one of `response.source_nodes`.
-            variant: the variant among whose passages it was picked, if both have it.
+            variant: the variant whose list it was picked from, if both found it.
 
         Raises:
-            InputError: if votes are not kept, nothing was shown under this id, or not this passage.
+            InputError: if there is no vote log, or the passage was not shown for this query.
         """
         return self._recorder.require_votes().pick(query, node_id, variant)
 
@@ -120,10 +120,10 @@ class ABQueryEngine(BaseQueryEngine):
             results = one_variant(variant, response.source_nodes, failed)
             query = self._recorder.record("split", session, question, response.source_nodes, results)
             return self._served(response, variant, query)
-        found, failed = self._caller.ask(calls)
-        nodes, results = _both_answers(found, failed)
+        responses, failed = self._caller.ask(calls)
+        nodes, results = _both_answers(responses, failed)
         query = self._recorder.record("side-by-side", session, question, nodes, results)
-        return _side_by_side(found, results.order or (), query)
+        return _side_by_side(responses, results.order or (), query)
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         session, question = current_session(), query_bundle.query_str
@@ -133,10 +133,10 @@ class ABQueryEngine(BaseQueryEngine):
             results = one_variant(variant, response.source_nodes, failed)
             query = await self._recorder.arecord("split", session, question, response.source_nodes, results)
             return self._served(response, variant, query)
-        found, failed = await self._caller.aask(calls)
-        nodes, results = _both_answers(found, failed)
+        responses, failed = await self._caller.aask(calls)
+        nodes, results = _both_answers(responses, failed)
         query = await self._recorder.arecord("side-by-side", session, question, nodes, results)
-        return _side_by_side(found, results.order or (), query)
+        return _side_by_side(responses, results.order or (), query)
 
     def _call(self, variant: Variant, bundle: QueryBundle) -> Any:
         response = self._engine(variant).query(without_vector(bundle))
@@ -144,7 +144,7 @@ class ABQueryEngine(BaseQueryEngine):
 
     async def _acall(self, variant: Variant, bundle: QueryBundle) -> Any:
         engine = self._engine(variant)
-        # Without an asynchronous method of its own, an engine blocks the event loop, and the other variant with it.
+        # The default acustom_query blocks the event loop, and with it the other variant.
         if isinstance(engine, CustomQueryEngine) and type(engine).acustom_query is CustomQueryEngine.acustom_query:
             return await self._caller.run_in_thread(variant, partial(self._call, variant, bundle))
         response = await engine.aquery(without_vector(bundle))
@@ -163,23 +163,25 @@ class ABQueryEngine(BaseQueryEngine):
         return watch_stream(response, on_break)
 
 
-def _both_answers(found: dict[Variant, Any], failed: dict[Variant, str]) -> tuple[list[NodeWithScore], ShownResults]:
-    """Return (the passages of both answers, what is recorded of them), with the answers in random order."""
-    if not found:
+def _both_answers(
+    responses: dict[Variant, Any], failed: dict[Variant, str]
+) -> tuple[list[NodeWithScore], ShownResults]:
+    """Return (the passages of both answers, the results to record), with the answers in random order."""
+    if not responses:
         raise both_failed(failed)
-    order = list(found)
+    order = list(responses)
     random.shuffle(order)
-    rankings = {variant: [node.node_id for node in response.source_nodes] for variant, response in found.items()}
-    nodes = [node for response in found.values() for node in response.source_nodes]
+    rankings = {variant: [node.node_id for node in response.source_nodes] for variant, response in responses.items()}
+    nodes = [node for response in responses.values() for node in response.source_nodes]
     return nodes, ShownResults(order=order, rankings=rankings, failed=failed)
 
 
-def _side_by_side(found: dict[Variant, Any], order: Sequence[Variant], query: str) -> RESPONSE_TYPE:
-    texts = {variant: str(response) for variant, response in found.items()}
+def _side_by_side(responses: dict[Variant, Any], order: Sequence[Variant], query: str) -> RESPONSE_TYPE:
+    texts = {variant: str(response) for variant, response in responses.items()}
     text = texts[order[0]] if len(order) == 1 else f"1. {texts[order[0]]}\n\n2. {texts[order[1]]}"
     nodes = [
         node
         for variant in order
-        for node in mark_nodes(found[variant].source_nodes, [variant] * len(found[variant].source_nodes), query)
+        for node in mark_nodes(responses[variant].source_nodes, [variant] * len(responses[variant].source_nodes), query)
     ]
     return Response(text, nodes, {QUERY_KEY: query, "ab_order": order, "ab_answers": texts})

@@ -1,4 +1,4 @@
-"""Record what an A/B test showed, under the id that an app votes on."""
+"""Record what an A/B test showed, and return the id that an app votes on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rag_ft.feedback.vote_log import Votes
 logger = logging.getLogger(__name__)
 
 VARIANT_KEY, QUERY_KEY = "ab_side", "ab_query"
-"""Metadata keys of nodes and responses: the variant that found them, and the id to vote on."""
+"""Metadata keys of nodes and responses: the variant that returned them, and the id to vote on."""
 
 
 class Recorder:
@@ -33,7 +33,7 @@ class Recorder:
 
     def __init__(self, votes: str | Path | Votes | None) -> None:
         self.votes = votes if isinstance(votes, Votes) or votes is None else Votes(votes)
-        # The event loop's own threads may all be taken by a variant that hangs.
+        # A variant that hangs may occupy all threads of the event loop.
         self._writers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="rag_ft-ab-votes")
 
     def record(
@@ -41,15 +41,15 @@ class Recorder:
     ) -> str:
         """Record what was shown for a question, and return the id to vote on.
 
-        A file that cannot be written costs votes, but no answer.
+        If the vote log cannot be written, the error is logged and the answer is still returned.
         """
         query = uuid.uuid4().hex
         if self.votes is not None:
-            texts = {each.node_id: each.node.get_content(metadata_mode=MetadataMode.EMBED) for each in nodes}
+            texts = {node.node_id: node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes}
             try:
                 self.votes.shown(query, mode, session, question, results, texts=texts)
             except Exception as error:
-                logger.error("what was shown could not be recorded (%s)", reason_of(error))
+                logger.error("the results could not be recorded in the vote log (%s)", reason_of(error))
         return query
 
     async def arecord(
@@ -65,38 +65,38 @@ class Recorder:
             try:
                 self.votes.failed(query, variant, reason)
             except Exception as error:
-                logger.error("a failure could not be recorded (%s)", reason_of(error))
+                logger.error("a failure could not be recorded in the vote log (%s)", reason_of(error))
 
     def require_votes(self) -> Votes:
         """Return the vote log.
 
         Raises:
-            InputError: if there is none.
+            InputError: if there is no vote log.
         """
         if self.votes is None:
-            raise InputError("votes are not kept: give votes='votes.jsonl'")
+            raise InputError("there is no vote log: pass votes='votes.jsonl'")
         return self.votes
 
 
 def one_variant(variant: Variant, nodes: Sequence[NodeWithScore], failed: dict[Variant, str]) -> ShownResults:
-    """Return what is recorded if one variant answers alone.
+    """Return the results to record if one variant answers.
 
     Args:
         variant: the variant.
         nodes: the passages that it found.
-        failed: variant -> why it has no results.
+        failed: variant -> the reason why it has no results.
     """
     passages = [node.node_id for node in nodes]
     return ShownResults(passages=passages, teams=[variant] * len(nodes), variant=variant, failed=failed)
 
 
 def mark_nodes(nodes: Sequence[NodeWithScore], teams: Sequence[Variant], query: str) -> list[NodeWithScore]:
-    """Copy nodes, with the variant that found each and the id to vote on in their metadata, hidden from LLMs."""
+    """Copy nodes, and add their variant and the id to vote on to the metadata, hidden from LLMs."""
     marked = []
-    for each, variant in zip(nodes, teams, strict=True):
-        node = each.node.model_copy()
+    for scored, variant in zip(nodes, teams, strict=True):
+        node = scored.node.model_copy()
         node.metadata = {**node.metadata, VARIANT_KEY: variant, QUERY_KEY: query}
         node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, VARIANT_KEY, QUERY_KEY]
         node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, VARIANT_KEY, QUERY_KEY]
-        marked.append(NodeWithScore(node=node, score=each.score))
+        marked.append(NodeWithScore(node=node, score=scored.score))
     return marked

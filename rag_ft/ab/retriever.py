@@ -26,20 +26,20 @@ class ABRetriever(BaseRetriever):
 
     - `split`: each user or session (`ab_session`) always gets the ranking of the same variant.
     - `interleave`: both rankings become one list by team draft (Radlinski, Kurup and Joachims 2008). In each round a
-      coin decides which variant picks first, and each picks its best passage that is not in the list yet. The variant
-      that placed a passage gets the credit if a person picks it (`pick`).
+      coin flip decides which variant picks first, and each picks its best passage that is not in the list. The variant
+      that contributed a passage gets the credit if a person picks it (`pick`).
 
-    A variant that fails or does not answer in time is left out, and the other one answers. What was shown and what
-    people picked is on the disk before the call returns.
+    A variant that fails or does not answer in time is left out, and the other one answers. Results and picks are on
+    disk before the call returns.
 
     Args:
         a: the retriever in use.
-        b: the one that may replace it.
+        b: its possible replacement.
         mode: `split` or `interleave`.
         votes: the vote log or its file; nothing is recorded if None.
-        top_k: length of an interleaved list; as long as the longer ranking if None.
+        top_k: length of an interleaved list; the length of the longer ranking if None.
         options: how sessions are assigned, and how long a variant may take.
-        callback_manager: as in any retriever of LlamaIndex.
+        callback_manager: LlamaIndex's callback manager.
 
     Raises:
         InputError: if the mode is unknown.
@@ -72,7 +72,7 @@ class ABRetriever(BaseRetriever):
         callback_manager: Any = None,
     ) -> None:
         if mode not in ("split", "interleave"):
-            raise InputError(f"mode is {mode!r}: give 'split' or 'interleave'")
+            raise InputError(f"mode is {mode!r}: use 'split' or 'interleave'")
         super().__init__(callback_manager=callback_manager)
         self.a, self.b, self.mode, self.top_k = a, b, mode, top_k
         self._caller, self._recorder = VariantCaller(options), Recorder(votes)
@@ -83,14 +83,14 @@ class ABRetriever(BaseRetriever):
         return self._recorder.votes
 
     def pick(self, query: str, node_id: str) -> Variant | None:
-        """Record that somebody used a passage, and return the variant that gets the credit.
+        """Record that a person used a passage, and return the variant that gets the credit.
 
         Args:
             query: `node.metadata["ab_query"]` of the passage.
-            node_id: its id.
+            node_id: the id of the passage.
 
         Raises:
-            InputError: if votes are not kept, nothing was shown under this id, or not this passage.
+            InputError: if there is no vote log, or the passage was not shown for this query.
         """
         return self._recorder.require_votes().pick(query, node_id)
 
@@ -122,16 +122,16 @@ class ABRetriever(BaseRetriever):
 
     async def _acall(self, variant: Variant, bundle: QueryBundle) -> list[NodeWithScore]:
         retriever = self.a if variant == "a" else self.b
-        # Without an asynchronous method of its own, a retriever blocks the event loop, and the other variant with it.
+        # The default _aretrieve blocks the event loop, and with it the other variant.
         if type(retriever)._aretrieve is BaseRetriever._aretrieve:
             return await self._caller.run_in_thread(variant, partial(self._call, variant, bundle))
         return await retriever.aretrieve(without_vector(bundle))
 
     def _interleave(
-        self, found: dict[Variant, list[NodeWithScore]], failed: dict[Variant, str]
+        self, rankings: dict[Variant, list[NodeWithScore]], failed: dict[Variant, str]
     ) -> tuple[list[NodeWithScore], ShownResults]:
-        if not found:
+        if not rankings:
             raise both_failed(failed)
-        length = self.top_k or max(map(len, found.values()))
-        nodes, teams = team_draft(found.get("a", []), found.get("b", []), length, random.Random())
+        length = self.top_k or max(map(len, rankings.values()))
+        nodes, teams = team_draft(rankings.get("a", []), rankings.get("b", []), length, random.Random())
         return nodes, ShownResults(passages=[node.node_id for node in nodes], teams=teams, failed=failed)

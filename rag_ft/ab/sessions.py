@@ -1,4 +1,4 @@
-"""Who asks, and which variant answers them: always the same one."""
+"""The user or session that asks, and the variant that it is assigned to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _session: contextvars.ContextVar[str | None] = contextvars.ContextVar("rag_ft_ab
 
 @contextlib.contextmanager
 def ab_session(name: str) -> Iterator[None]:
-    """Name the user or session that asks within a block, so that the same variant always answers them.
+    """Set the user or session that asks within a block, so that the same variant always answers.
 
     Example:
         >>> from rag_ft.ab import ab_session
@@ -30,17 +30,17 @@ def ab_session(name: str) -> Iterator[None]:
 
 
 def current_session() -> str:
-    """Return the name that `ab_session` set; outside of it a new name, so that either variant may answer."""
+    """Return the name set by `ab_session`, or a random one outside of it, so that either variant may answer."""
     return _session.get() or uuid.uuid4().hex
 
 
 def variant_of(session: str, fraction_b: float = 0.5, salt: str = "") -> Variant:
-    """Return the variant that a user or session is assigned to, which never changes.
+    """Return the variant that a user or session is assigned to. The assignment never changes.
 
     Args:
         session: any name.
         fraction_b: fraction of the sessions that are assigned to b.
-        salt: any text; a different one assigns the sessions anew.
+        salt: any text; a different salt reassigns all sessions.
 
     Example:
         >>> from rag_ft.ab.sessions import variant_of

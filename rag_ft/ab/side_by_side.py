@@ -1,4 +1,4 @@
-"""Search for one question with both variants of the page, and report what each finds and answers as it comes."""
+"""Ask both variants of the page a question, and report their passages and answers as they arrive."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class PageVariant:
     """A variant on the A/B page.
 
     Attributes:
-        name: the name that people know it by.
+        name: the displayed name.
         retriever: ranks passages.
-        synthesizer: answers from the passages; no answers are written if None.
+        synthesizer: answers from the passages; no answers if None.
     """
 
     name: str
@@ -46,13 +46,13 @@ class PageVariant:
 
 @dataclass
 class SearchProgress:
-    """What a variant has found and answered so far.
+    """The results of a variant so far.
 
     Attributes:
-        nodes: the passages that it found.
-        milliseconds: how long the search took.
+        nodes: the passages found.
+        milliseconds: duration of the search.
         answer: the answer from these passages.
-        failed: why it has no passages, or no answer.
+        failed: the reason why there are no passages or no answer.
     """
 
     nodes: list[NodeWithScore] | None = None
@@ -62,14 +62,14 @@ class SearchProgress:
 
 
 class SideBySide:
-    """Asks both variants of a page, each in a thread of its own, and records what was shown.
+    """Asks both variants of a page, each in its own thread, and records what was shown.
 
     Args:
-        a: a variant.
-        b: the other one.
-        caller: asks them.
+        a: the variant in use.
+        b: its possible replacement.
+        caller: calls the variants.
         recorder: records what was shown.
-        blind: whether the places are shuffled, and events reveal nothing that gives a variant away.
+        blind: shuffle the sides, and omit from events what could identify a variant.
     """
 
     def __init__(self, a: PageVariant, b: PageVariant, caller: VariantCaller, recorder: Recorder, blind: bool) -> None:
@@ -84,13 +84,13 @@ class SideBySide:
         held_back: list[dict[str, Any]] = []
         async for variant, kind in self._events(question, progress):
             event = self._page_event(places[variant], kind, progress[variant])
-            if self._blind:  # the variant that comes first would give itself away
+            if self._blind:  # the order of arrival could identify a variant
                 held_back.append(event)
             else:
                 yield event
         for event in sorted(held_back, key=lambda event: event["place"]):
             yield event
-        found = {variant: each.nodes for variant, each in progress.items() if each.nodes is not None}
+        found = {variant: search.nodes for variant, search in progress.items() if search.nodes is not None}
         if not found:
             return
         results = self._results(order, found, progress)
@@ -113,26 +113,26 @@ class SideBySide:
         return ShownResults(
             order=order,
             rankings={variant: [node.node_id for node in nodes] for variant, nodes in found.items()},
-            names={variant: each.name for variant, each in self.variants.items()},
+            names={variant: shown.name for variant, shown in self.variants.items()},
             milliseconds={variant: progress[variant].milliseconds or 0 for variant in found},
-            answers={variant: each.answer for variant, each in progress.items() if each.answer is not None},
-            failed={variant: each.failed for variant, each in progress.items() if each.failed},
+            answers={variant: search.answer for variant, search in progress.items() if search.answer is not None},
+            failed={variant: search.failed for variant, search in progress.items() if search.failed},
         )
 
     async def _events(
         self, question: str, progress: dict[Variant, SearchProgress]
     ) -> AsyncIterator[tuple[Variant, str]]:
-        """Yield (variant, kind of event) until both variants are done or have used up their time."""
+        """Yield (variant, kind of event) until both variants are done or out of time."""
         loop, events = asyncio.get_running_loop(), asyncio.Queue[tuple[Variant, str, dict[str, Any]]]()
 
-        def tell(variant: Variant, kind: str, **changes: Any) -> None:
-            with suppress(RuntimeError):  # the server has ended meanwhile, and its loop with it
+        def emit(variant: Variant, kind: str, **changes: Any) -> None:
+            with suppress(RuntimeError):  # the server has stopped, and its event loop is closed
                 loop.call_soon_threadsafe(events.put_nowait, (variant, kind, changes))
 
         running = set(VARIANTS)
         for variant in VARIANTS:
-            future = self._caller.start(variant, partial(self._search, variant, question, tell))
-            future.add_done_callback(partial(self._tell_end, variant, tell))
+            future = self._caller.start(variant, partial(self._search, variant, question, emit))
+            future.add_done_callback(partial(self._emit_end, variant, emit))
         timeout, patience = self._caller.options.timeout, self._caller.options.patience
         deadline, answered = time.monotonic() + timeout, False
         while running:
@@ -152,20 +152,20 @@ class SideBySide:
             if kind != "done":
                 yield variant, kind
 
-    def _search(self, variant: Variant, question: str, tell: Callable[..., None]) -> None:
-        """Find passages and answer from them; this runs in a thread of the variant."""
-        asked, began = self.variants[variant], time.perf_counter()
-        nodes = asked.retriever.retrieve(QueryBundle(question))
-        tell(variant, "passages", nodes=nodes, milliseconds=round(1000 * (time.perf_counter() - began)))
-        if asked.synthesizer is not None:
-            tell(variant, "answer", answer=str(asked.synthesizer.synthesize(question, nodes)))
+    def _search(self, variant: Variant, question: str, emit: Callable[..., None]) -> None:
+        """Retrieve passages and answer from them, in the thread of the variant."""
+        page_variant, began = self.variants[variant], time.perf_counter()
+        nodes = page_variant.retriever.retrieve(QueryBundle(question))
+        emit(variant, "passages", nodes=nodes, milliseconds=round(1000 * (time.perf_counter() - began)))
+        if page_variant.synthesizer is not None:
+            emit(variant, "answer", answer=str(page_variant.synthesizer.synthesize(question, nodes)))
 
-    def _tell_end(self, variant: Variant, tell: Callable[..., None], search: Future[None]) -> None:
+    def _emit_end(self, variant: Variant, emit: Callable[..., None], search: Future[None]) -> None:
         if (error := search.exception()) is None:
-            tell(variant, "done")
+            emit(variant, "done")
         else:
             self._caller.warn(variant, reason_of(error))
-            tell(variant, "failed", failed=reason_of(error))
+            emit(variant, "failed", failed=reason_of(error))
 
     def _page_event(self, place: Place, kind: str, progress: SearchProgress) -> dict[str, Any]:
         event: dict[str, Any] = {"event": kind, "place": place}
@@ -175,13 +175,13 @@ class SideBySide:
                 event["ms"] = progress.milliseconds
         elif kind == "answer":
             event["text"] = progress.answer
-        else:  # a reason may name the model
-            event["reason"] = "the log in the terminal says why" if self._blind else progress.failed
+        else:  # the reason may name the model
+            event["reason"] = "see the log in the terminal" if self._blind else progress.failed
         return event
 
 
-def _passage(each: NodeWithScore) -> dict[str, Any]:
-    node = each.node
+def _passage(scored: NodeWithScore) -> dict[str, Any]:
+    node = scored.node
     return {
         "id": node.node_id,
         "document": str(node.metadata.get("title") or node.ref_doc_id or node.node_id),
@@ -190,7 +190,7 @@ def _passage(each: NodeWithScore) -> dict[str, Any]:
 
 
 def ranks_in_other(ranking: Sequence[str] | None, other: Sequence[str] | None) -> list[int | None]:
-    """Return for each passage of a ranking its rank, from 1, in the other one; None if it is not there.
+    """Return the rank, from 1, of each passage in the other ranking; None if it is not there.
 
     Example:
         >>> from rag_ft.ab.side_by_side import ranks_in_other
@@ -202,5 +202,5 @@ def ranks_in_other(ranking: Sequence[str] | None, other: Sequence[str] | None) -
 
 
 def session_of(question: str) -> str:
-    """Return the session that a vote on the page counts for: the question, since few people vote there."""
+    """Return the session of a vote on the page. It is the question, since only a few people vote there."""
     return f"question:{sha256_of(' '.join(question.casefold().split()).encode('utf-8', 'replace'))[:16]}"

@@ -1,4 +1,4 @@
-"""Streamed answers: wait for the first word, read a stream to its end, or watch it for a break."""
+"""Streamed answers: wait for the first token, read the whole stream, or report if it breaks off."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from llama_index.core.base.response.schema import AsyncStreamingResponse, Stream
 
 
 def start_stream(response: Any) -> Any:
-    """Wait for the first word of a stream: an LLM that fails usually does so before it, while nobody reads yet."""
+    """Wait for the first token of a stream. Most LLM failures occur here, before any text was shown."""
     if isinstance(response, StreamingResponse) and response.response_gen is not None:
-        words = iter(response.response_gen)
-        first = list(islice(words, 1))
-        response.response_gen = (word for word in chain(first, words))
+        tokens = iter(response.response_gen)
+        first = list(islice(tokens, 1))
+        response.response_gen = (token for token in chain(first, tokens))
     return response
 
 
@@ -24,12 +24,12 @@ async def astart_stream(response: Any) -> Any:
     if isinstance(response, StreamingResponse):
         return await asyncio.to_thread(start_stream, response)
     if isinstance(response, AsyncStreamingResponse) and response.response_gen is not None:
-        words = aiter(response.response_gen)
+        tokens = aiter(response.response_gen)
         try:
-            first = [await anext(words)]
+            first = [await anext(tokens)]
         except StopAsyncIteration:
             first = []
-        response.response_gen = _achain(first, words)
+        response.response_gen = _achain(first, tokens)
     return response
 
 
@@ -46,7 +46,7 @@ async def aread_all(response: Any) -> Any:
 
 
 def watch_stream(response: Any, on_break: Callable[[Exception], None]) -> Any:
-    """Call `on_break` with the error if the stream of a response breaks off; its reader gets the error too."""
+    """Call `on_break` with the error if the stream of a response breaks off. The reader still gets the error."""
     if isinstance(response, StreamingResponse):
         response.response_gen = _watch(response.response_gen, on_break)
     elif isinstance(response, AsyncStreamingResponse):
@@ -54,25 +54,25 @@ def watch_stream(response: Any, on_break: Callable[[Exception], None]) -> Any:
     return response
 
 
-async def _achain(first: list[str], rest: AsyncIterator[str]) -> Any:
-    for word in first:
-        yield word
-    async for word in rest:
-        yield word
+async def _achain(first: list[str], following: AsyncIterator[str]) -> Any:
+    for token in first:
+        yield token
+    async for token in following:
+        yield token
 
 
-def _watch(words: Any, on_break: Callable[[Exception], None]) -> Any:
+def _watch(tokens: Any, on_break: Callable[[Exception], None]) -> Any:
     try:
-        yield from words
+        yield from tokens
     except Exception as error:
         on_break(error)
         raise
 
 
-async def _awatch(words: Any, on_break: Callable[[Exception], None]) -> Any:
+async def _awatch(tokens: Any, on_break: Callable[[Exception], None]) -> Any:
     try:
-        async for word in words:
-            yield word
+        async for token in tokens:
+            yield token
     except Exception as error:
         on_break(error)
         raise

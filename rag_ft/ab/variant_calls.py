@@ -1,4 +1,4 @@
-"""Ask one variant or both, so that one that fails, hangs or blocks never takes the other one down."""
+"""Call one variant or both. A variant that fails, hangs or blocks does not affect the other one."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_RUNNING_CALLS = 256
-"""Maximum number of running calls of one variant. One that hangs keeps its threads, and must not take all there are."""
+"""Maximum number of running calls of one variant, since a variant that hangs keeps its threads."""
 
 MAX_REASON_CHARACTERS = 200
 
 LOG_INTERVAL = 10.0
-"""Minimum number of seconds between two log lines about one variant."""
+"""Minimum number of seconds between two log messages about one variant."""
 
 
 class VariantCaller:
-    """Asks the variants of an A/B test, each in a thread or task of its own.
+    """Calls the variants of an A/B test, each in its own thread or task.
 
     Args:
         options: how sessions are assigned, and how long a variant may take.
@@ -47,10 +47,10 @@ class VariantCaller:
         self._free = {variant: threading.BoundedSemaphore(MAX_RUNNING_CALLS) for variant in VARIANTS}
 
     def start(self, variant: Variant, call: Callable[[], T]) -> Future[T]:
-        """Run a call of a variant in a thread of its own, which never keeps the process alive."""
+        """Run a call of a variant in a new daemon thread."""
         future: Future[T] = Future()
         if not self._free[variant].acquire(blocking=False):
-            future.set_exception(OutsideError(f"{MAX_RUNNING_CALLS} calls of it are still running"))
+            future.set_exception(OutsideError(f"{MAX_RUNNING_CALLS} calls of this variant are still running"))
             return future
         future.set_running_or_notify_cancel()
         context = contextvars.copy_context()
@@ -67,7 +67,7 @@ class VariantCaller:
 
         try:
             threading.Thread(target=run, name=f"rag_ft-ab-{variant}", daemon=True).start()
-        except RuntimeError as error:  # no more threads
+        except RuntimeError as error:  # the system cannot start another thread
             self._free[variant].release()
             future.set_exception(error)
         return future
@@ -77,19 +77,19 @@ class VariantCaller:
         return await asyncio.wrap_future(self.start(variant, call))
 
     def ask(self, calls: Mapping[Variant, Callable[[], T]]) -> tuple[dict[Variant, T], dict[Variant, str]]:
-        """Ask several variants at once.
+        """Call several variants at once.
 
         Returns:
             (the result of each variant that answered, the reason for each that did not).
         """
         began = time.monotonic()
-        running = {variant: self.start(variant, call) for variant, call in calls.items()}
-        waiting, deadline = set(running.values()), began + self.options.timeout
-        while waiting and (left := deadline - time.monotonic()) > 0:
-            done, waiting = wait_for(waiting, left, FIRST_COMPLETED)
-            if any(future.exception() is None for future in done):
+        futures = {variant: self.start(variant, call) for variant, call in calls.items()}
+        pending, deadline = set(futures.values()), began + self.options.timeout
+        while pending and (seconds_left := deadline - time.monotonic()) > 0:
+            finished, pending = wait_for(pending, seconds_left, FIRST_COMPLETED)
+            if any(future.exception() is None for future in finished):
                 deadline = min(deadline, time.monotonic() + self.options.patience)
-        return self._outcomes(running, began)
+        return self._outcomes(futures, began)
 
     async def aask(
         self, calls: Mapping[Variant, Callable[[], Coroutine[Any, Any, T]]]
@@ -97,11 +97,13 @@ class VariantCaller:
         """Do what `ask` does with coroutines, in the running event loop."""
         began = time.monotonic()
         tasks = {variant: asyncio.create_task(call()) for variant, call in calls.items()}
-        waiting, deadline = set(tasks.values()), began + self.options.timeout
+        pending, deadline = set(tasks.values()), began + self.options.timeout
         try:
-            while waiting and (left := deadline - time.monotonic()) > 0:
-                done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                if any(not task.cancelled() and task.exception() is None for task in done):
+            while pending and (seconds_left := deadline - time.monotonic()) > 0:
+                finished, pending = await asyncio.wait(
+                    pending, timeout=seconds_left, return_when=asyncio.FIRST_COMPLETED
+                )
+                if any(not task.cancelled() and task.exception() is None for task in finished):
                     deadline = min(deadline, time.monotonic() + self.options.patience)
             return self._outcomes(tasks, began)
         finally:
@@ -111,7 +113,7 @@ class VariantCaller:
     def ask_assigned(
         self, session: str, calls: Mapping[Variant, Callable[[], T]]
     ) -> tuple[Variant, T, dict[Variant, str]]:
-        """Ask the variant that a session is assigned to, and the other one only if it fails.
+        """Call the variant that a session is assigned to, and the other one if it fails.
 
         Returns:
             (the variant that answered, its result, the reason if the assigned one failed).
@@ -120,11 +122,11 @@ class VariantCaller:
             OutsideError: if both fail.
         """
         failed: dict[Variant, str] = {}
-        for variant in self._in_turn(session):
-            found, reasons = self.ask({variant: calls[variant]})
+        for variant in self._call_order(session):
+            results, reasons = self.ask({variant: calls[variant]})
             failed |= reasons
-            if variant in found:
-                return variant, found[variant], failed
+            if variant in results:
+                return variant, results[variant], failed
         raise both_failed(failed)
 
     async def aask_assigned(
@@ -132,61 +134,61 @@ class VariantCaller:
     ) -> tuple[Variant, T, dict[Variant, str]]:
         """Do what `ask_assigned` does with coroutines, in the running event loop."""
         failed: dict[Variant, str] = {}
-        for variant in self._in_turn(session):
-            found, reasons = await self.aask({variant: calls[variant]})
+        for variant in self._call_order(session):
+            results, reasons = await self.aask({variant: calls[variant]})
             failed |= reasons
-            if variant in found:
-                return variant, found[variant], failed
+            if variant in results:
+                return variant, results[variant], failed
         raise both_failed(failed)
 
     def warn(self, variant: Variant, reason: str) -> None:
-        """Log that a variant failed. One that keeps failing does not fill the log; the vote log has each failure."""
+        """Log that a variant failed, at most once per `LOG_INTERVAL`. The vote log has every failure."""
         now = time.monotonic()
         if now - self._warned.get(variant, -LOG_INTERVAL) < LOG_INTERVAL:
             self._unlogged[variant] += 1
             return
-        more = f", and {self._unlogged[variant]} times more since the last line" if self._unlogged[variant] else ""
+        more = f", and {self._unlogged[variant]} more times since the last message" if self._unlogged[variant] else ""
         self._warned[variant], self._unlogged[variant] = now, 0
         logger.warning("variant %s failed (%s)%s", variant, reason, more)
 
-    def _in_turn(self, session: str) -> tuple[Variant, Variant]:
+    def _call_order(self, session: str) -> tuple[Variant, Variant]:
         first = variant_of(session, self.options.fraction_b, self.options.salt)
         return first, other(first)
 
     def _outcomes(
         self, calls: Mapping[Variant, Future[T]] | Mapping[Variant, asyncio.Task[T]], began: float
     ) -> tuple[dict[Variant, T], dict[Variant, str]]:
-        found: dict[Variant, T] = {}
+        results: dict[Variant, T] = {}
         failed: dict[Variant, str] = {}
         for variant, call in calls.items():
             if not call.done():
                 failed[variant] = f"no answer after {time.monotonic() - began:.1f} s"
                 continue
             try:
-                found[variant] = call.result()
+                results[variant] = call.result()
             except (Exception, asyncio.CancelledError) as error:
                 failed[variant] = reason_of(error)
         for variant, reason in failed.items():
             self.warn(variant, reason)
-        return found, failed
+        return results, failed
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what went wrong, in one line without keys."""
+    """Return the error message in one line, without API keys."""
     message = " ".join(str(error).split())
     name = type(error).__name__
     return without_secrets(f"{name}: {message}" if message else name)[:MAX_REASON_CHARACTERS]
 
 
 def both_failed(failed: Mapping[Variant, str]) -> OutsideError:
-    """Return the error that is raised if neither variant answers."""
+    """Return the error to raise if neither variant answers."""
     return OutsideError(
-        f"both variants failed: {'; '.join(f'{variant}: {why}' for variant, why in sorted(failed.items()))}"
+        f"both variants failed: {'; '.join(f'{variant}: {reason}' for variant, reason in sorted(failed.items()))}"
     )
 
 
 def without_vector(bundle: QueryBundle) -> QueryBundle:
-    """Copy a question without its vector, which is another model's: each variant embeds the question itself."""
+    """Copy a question without its vector, so that each variant embeds it with its own model."""
     return QueryBundle(
         query_str=bundle.query_str, image_path=bundle.image_path, custom_embedding_strs=bundle.custom_embedding_strs
     )

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def decide_from_votes(tally: Tally, seed: int = 0, voters: str = "people") -> tuple[Verdict, str, Difference]:
-    """Return the verdict on variant b, by the statistics of a comparison: sessions are resampled, not single votes.
+    """Return the verdict on variant b, with the statistics of a comparison. The bootstrap resamples whole sessions.
 
-    If people saw both variants, each question that somebody decided counts -1 (a), 0 (neither) or 1 (b), and the mean
-    is tested against 0. If each session saw one variant (`split`), Welch's t-test compares the sessions' mean ratings
+    If people saw both variants, each decided question counts -1 (a), 0 (neither) or 1 (b), and the mean is tested
+    against 0. If each session saw one variant (`split`), Welch's t-test compares the sessions' mean ratings
     of the two variants, so that a variant gains nothing by being shown more often. A session counts for the variant
     that it was assigned to, even if that one failed and the other one answered.
 
     Args:
         tally: the tally of a vote log (`Votes.tally`).
         seed: seeds the bootstrap.
-        voters: who voted, for the reason.
+        voters: the name of the voters in the reason.
 
     Returns:
         (verdict, reason, mean credit of b over a with its confidence interval).
@@ -39,26 +39,26 @@ def decide_from_votes(tally: Tally, seed: int = 0, voters: str = "people") -> tu
     """
     if tally.credit:
         values = [value for session in tally.credit.values() for value in session]
-        groups = [session for session, found in tally.credit.items() for _ in found]
+        groups = [session for session, credits in tally.credit.items() for _ in credits]
         difference = paired_bootstrap(np.array(values), groups, seed)
         count, sessions = len(values), len(tally.credit)
     else:
         difference = difference_of_groups(tally.ratings)
-        ratings = [found for sessions in tally.ratings.values() for found in sessions.values()]
+        ratings = [values for by_session in tally.ratings.values() for values in by_session.values()]
         count, sessions = sum(map(len, ratings)), len(ratings)
     low, high = difference.ci95
-    counted = f"{count} questions of {sessions} sessions: {difference} for b"
+    evidence = f"{count} questions of {sessions} sessions: {difference} for b"
     if count < MIN_QUESTIONS:
-        reason = f"{count} questions of {sessions} sessions were decided, and at least {MIN_QUESTIONS} are needed"
+        reason = f"only {count} questions of {sessions} sessions were decided: a verdict needs at least {MIN_QUESTIONS}"
         return "inconclusive", reason, difference
     if low == float("-inf"):
-        reason = f"all votes on a variant are of one session ({counted}): votes of other sessions would tell"
+        reason = f"all votes on a variant come from one session ({evidence}): collect votes from more sessions"
         return "inconclusive", reason, difference
     if low > 0:
-        return "ship", f"{voters} prefer b ({counted})", difference
+        return "ship", f"{voters} prefer b ({evidence})", difference
     if high < 0 or difference.mean <= 0:
-        return "keep-baseline", f"{voters} do not prefer b ({counted})", difference
-    return "inconclusive", f"it may be chance ({counted}): more votes would tell", difference
+        return "keep-baseline", f"{voters} do not prefer b ({evidence})", difference
+    return "inconclusive", f"the difference may be chance ({evidence}): collect more votes", difference
 
 
 def difference_of_groups(ratings: Mapping[str, Mapping[str, Sequence[float]]]) -> Difference:
@@ -70,7 +70,7 @@ def difference_of_groups(ratings: Mapping[str, Mapping[str, Sequence[float]]]) -
     from scipy.stats import ttest_ind
 
     a, b = (
-        np.array([np.mean(found) for found in ratings.get(variant, {}).values() if found]) for variant in ("a", "b")
+        np.array([np.mean(values) for values in ratings.get(variant, {}).values() if values]) for variant in ("a", "b")
     )
     if not len(a) or not len(b):
         return Difference(0.0, (float("-inf"), float("inf")), 1.0)

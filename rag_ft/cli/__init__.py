@@ -1,8 +1,8 @@
-"""The command line: one thin function for each command.
+"""The command line, with a thin function for each command.
 
-`commands` puts them together, `options` holds every argument and option, `inputs` turns what they name into documents,
-questions and models, and `exit_codes` turns errors into one line and an exit code. Nothing heavy is imported before a
-command runs.
+`commands` assembles the application, `options` defines all arguments and options, `inputs` loads the documents,
+questions and models that they name, and `exit_codes` turns errors into one line and an exit code. Commands import
+heavy packages only when they run.
 """
 
 from __future__ import annotations
@@ -16,5 +16,5 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line; an error that a user can fix is one line on stderr."""
+    """Run the command line. An error that a user can fix is printed as one line on stderr."""
     sys.exit(exit_code(lambda: app(standalone_mode=False, prog_name="rag-ft")))

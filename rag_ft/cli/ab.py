@@ -34,9 +34,9 @@ def ab(
     port: options.Port = 8765,
     host: options.PageHost = "127.0.0.1",
 ) -> None:
-    """Open a local web page: ask a question, see both rankings side by side, say which is better or what is right.
+    """Open a local web page that shows the results of two models side by side, and collect votes.
 
-    What is picked becomes training data: rag-ft generate SOURCE --from-feedback VOTES.
+    Picked passages become training data: rag-ft generate SOURCE --from-feedback VOTES.
     """
     show_progress = begin(quiet)
     for package in ("fastapi", "uvicorn"):
@@ -51,10 +51,10 @@ def ab(
     from rag_ft.server.running import LOCAL_HOSTS, bound_socket, serve
 
     vote_log = Votes(votes)
-    with no_empty_file(votes):
+    with remove_empty_votes(votes):
         check_same_variants(vote_log, a, b)
         model = resolve_llm(llm, llm_url)
-        with bound_socket(host, port) as listening:  # a port that is taken is found out before a model is loaded
+        with bound_socket(host, port) as listening:  # checks the port before loading a model
             models = ModelOptions(device=device)
             variants = build_page_variants(
                 source_nodes(source, chunk_size, chunk_overlap),
@@ -62,8 +62,7 @@ def ab(
                 llm=model, top_k=top_k, show_progress=show_progress,
             )  # fmt: skip
             access = AccessRules(token=secrets.token_urlsafe(24), hosts=host_names(host), local=host in LOCAL_HOSTS)
-            # An LLM on a CPU takes its time.
-            timeout, patience = (120.0, 60.0) if model else (30.0, 15.0)
+            timeout, patience = (120.0, 60.0) if model else (30.0, 15.0)  # an LLM on a CPU is slow
             page = create_ab_page(*variants, vote_log, access=access, blind=blind, timeout=timeout, patience=patience)
             listening.listen()
             show_address(host, f"{listening.getsockname()[1]}/?token={access.token}", access.local, votes)
@@ -72,19 +71,19 @@ def ab(
 
 
 def show_address(host: str, port_and_token: str, local: bool, votes: Path) -> None:
-    """Print where the page is, and warn if other machines can open it."""
+    """Print the address of the page, and warn if other machines can open it."""
     reachable = f"[{host}]" if ":" in host else socket.gethostname() if host in ("0.0.0.0", "") else host
     if not local:
         say(
-            f"{host} opens the page to other machines, unencrypted: whoever reads the address can ask about the "
+            f"--host {host} opens the page to other machines, unencrypted: anyone who reads the address can query the "
             "documents and vote",
             style="yellow",
         )
-    say(f"open http://{reachable}:{port_and_token}\n(Ctrl-C ends it; votes are in {votes})")
+    say(f"open http://{reachable}:{port_and_token}\n(stop with Ctrl-C; votes are saved in {votes})")
 
 
 def show_tally(votes: Votes) -> None:
-    """Print how many people preferred what, and the verdict."""
+    """Print the tally of the votes and the verdict."""
     from rag_ft.ab.vote_verdict import decide_from_votes
 
     tally = votes.tally()
@@ -93,8 +92,8 @@ def show_tally(votes: Votes) -> None:
 
 
 @contextmanager
-def no_empty_file(votes: Path) -> Iterator[None]:
-    """Remove an empty file of votes that a failed start would leave behind."""
+def remove_empty_votes(votes: Path) -> Iterator[None]:
+    """Remove an empty vote log that a failed start would leave behind."""
     try:
         yield
     except BaseException:

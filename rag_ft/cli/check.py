@@ -22,18 +22,20 @@ def check(
     chunk_size: options.ChunkSize = 256,
     chunk_overlap: options.ChunkOverlap = 0,
 ) -> None:
-    """Find out whether fine-tuning is worth it: the base model, BM25 and both together, before any training."""
+    """Measure the base model, BM25 and both combined, to find out whether fine-tuning is worth it."""
     show_progress = begin(quiet)
-    from rag_ft.checkup import check as check_up
+    from rag_ft.checkup import check as run_check
     from rag_ft.dataset.formats.load import is_dataset, load_dataset
     from rag_ft.files import write_json
 
-    checked: Any = (
+    documents_or_dataset: Any = (
         load_dataset(source, split or "test", fields=named_fields(field))
         if is_dataset(source) or source.is_file()
         else cut_documents(source, chunk_size, chunk_overlap)
     )
-    checkup = check_up(checked, base_model, split=split, device=device, seed=seed, show_progress=show_progress)
+    checkup = run_check(
+        documents_or_dataset, base_model, split=split, device=device, seed=seed, show_progress=show_progress
+    )
     say(checkup)
     if json is not None:
         write_json(json, checkup.to_dict())

@@ -1,4 +1,4 @@
-"""The classes of the commands: their help is short, and options have old spellings that still work."""
+"""Command classes with a compact help and old spellings of options."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ OLD_SPELLINGS = {
     "--regressions": "--losses",
     "--rate-limit": "--requests-per-minute",
 }
-"""Option -> its old spelling, which still works and which the help does not show."""
+"""Option -> its old spelling, which still works but is not in the help."""
 
 
 class PlainFlags:
-    """Shows flags without a type and without their negation, so that the help of the long ones fits into 80 columns."""
+    """Shows flags without a type and without their negation, so that the help fits into 80 columns."""
 
     params: list[Any]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Show the help of a copy whose flags are plain."""
-        shown = copy.copy(self)
-        shown.params = [_plain_flag(option) for option in self.params]
-        super(PlainFlags, shown).format_help(ctx, formatter)  # type: ignore[misc]
+        """Write the help of a copy whose flags are plain."""
+        plain = copy.copy(self)
+        plain.params = [_plain_flag(option) for option in self.params]
+        super(PlainFlags, plain).format_help(ctx, formatter)  # type: ignore[misc]
 
     def get_help_option(self, ctx: Any) -> Any:
         """Return `--help` as a plain flag."""
@@ -35,11 +35,11 @@ class PlainFlags:
 
 
 class Group(PlainFlags, TyperGroup):
-    """The command `rag-ft` with all others below it."""
+    """The `rag-ft` command, which contains all others."""
 
 
 class Command(PlainFlags, TyperCommand):
-    """A command that takes the old spellings of its options too."""
+    """A command that also accepts the old spellings of its options."""
 
     def __init__(self, *args: Any, params: Sequence[Any] | None = None, **kwargs: Any) -> None:
         params = list(params or ())

@@ -1,4 +1,4 @@
-"""The application: its commands, by the panels of its help."""
+"""The application and its commands, grouped by help panel."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ PANELS = {
 app = typer.Typer(
     name="rag-ft",
     cls=Group,
-    help="Fine-tune the embedding model of a LlamaIndex application, and prove that retrieval got better.",
+    help="Fine-tune the embedding model of a LlamaIndex application, and measure whether retrieval improved.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         say(f"rag-ft {version('rag-ft')}")
@@ -52,7 +52,7 @@ def main(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Fine-tune the embedding model of a LlamaIndex application, and prove that retrieval got better."""
+    """Fine-tune the embedding model of a LlamaIndex application, and measure whether retrieval improved."""
 
 
 for panel, commands in PANELS.items():

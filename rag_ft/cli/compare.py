@@ -38,7 +38,7 @@ def compare(
     max_cost: options.MaxCost = 5.0,
     require_improvement: options.RequireImprovement = False,
 ) -> None:
-    """Measure hit rate, MRR and nDCG of several models on the same held-out questions, with a verdict on each."""
+    """Compare models on held-out questions by hit rate, MRR and nDCG, with a verdict on each."""
     show_progress = begin(quiet)
     from rag_ft.evaluation.compare import compare as compare_models
     from rag_ft.evaluation.options import CompareOptions
@@ -50,11 +50,11 @@ def compare(
     models = ModelOptions(device=device, max_length=max_length, url=embed_url, request_policy=request_policy(max_cost))
     candidates = [models.candidate(name) for name in candidate]
     longest = max((max_length_of(model) for model in candidates), default=0)
-    before = models.candidate(baseline, longest)
-    approve_vectors([before, *candidates], questions, {split, "dev"})
+    loaded_baseline = models.candidate(baseline, longest)
+    approve_vectors([loaded_baseline, *candidates], questions, {split, "dev"})
     comparison = compare_models(
         questions,
-        before,
+        loaded_baseline,
         candidates,
         split=split,
         options=CompareOptions(name=dataset.name),
@@ -62,9 +62,9 @@ def compare(
         show_progress=show_progress,
     )
     show_comparison(comparison)
-    repeated = {"--baseline": baseline, "--candidate": candidate, "--earlier": earlier, "--split": split,
-                "--seed": seed, "--max-length": max_length}  # fmt: skip
-    outputs.write(comparison, questions, candidate[0], repeating_command(dataset, repeated))
+    arguments = {"--baseline": baseline, "--candidate": candidate, "--earlier": earlier, "--split": split,
+                 "--seed": seed, "--max-length": max_length}  # fmt: skip
+    outputs.write(comparison, questions, candidate[0], command_line(dataset, arguments))
     if regressions is not None:
         export_regressions(comparison, questions, regressions, dataset, seed)
     exit_by_verdict(comparison, require_improvement)
@@ -73,7 +73,7 @@ def compare(
 def compared_questions(
     dataset: Path, earlier: Path | None, split: str, fields: dict[str, str] | None, seed: int
 ) -> QADataset:
-    """Read the questions of a comparison, together with those of an earlier dataset if there is one."""
+    """Load the questions of a comparison, together with those of an earlier dataset if given."""
     from rag_ft.dataset.formats.load import load_dataset
     from rag_ft.dataset.merging import REPLAY_ALL, merge_datasets
     from rag_ft.dataset.splitting import hold_out_dev
@@ -84,27 +84,27 @@ def compared_questions(
         return questions
     earlier_questions = load_dataset(earlier, split, fields=fields)
     earlier_questions.require(split)
-    if split == "test":  # as in training, each has a dev split of its own, on which the mix with BM25 is learned
+    if split == "test":  # as in training, each dataset has its own dev split, to learn the mix with BM25
         earlier_questions, questions = hold_out_dev(earlier_questions, seed=seed), hold_out_dev(questions, seed=seed)
     return merge_datasets(earlier_questions, questions, REPLAY_ALL)
 
 
-def repeating_command(dataset: Path, given: dict[str, Any]) -> str:
-    """Return the command that makes a comparison again, for its report."""
+def command_line(dataset: Path, arguments: dict[str, Any]) -> str:
+    """Return the command that repeats a comparison, for the report."""
     words = ["rag-ft", "compare", str(dataset)]
-    for option, value in given.items():
-        for each in value if isinstance(value, list) else [value]:
-            words += [option, str(each)] if each is not None else []
+    for option, values in arguments.items():
+        for value in values if isinstance(values, list) else [values]:
+            words += [option, str(value)] if value is not None else []
     return shlex.join(words)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """The files that a comparison is written to.
+    """The files to which a comparison is written.
 
     Attributes:
-        json: the figures.
-        html: the report.
+        json: the metrics.
+        html: the report as HTML.
         markdown: the report as Markdown.
         query_table: the result of every question.
         regressions: the questions that got worse: a file or a folder.
@@ -117,17 +117,17 @@ class Outputs:
     regressions: Path | None
 
     def check(self, *datasets: Path | None) -> None:
-        """Refuse what cannot be written, before anything is computed.
+        """Check the files before anything is computed.
 
         Raises:
-            InputError: if a file is a folder, has a wrong suffix, or if regressions would replace one of the datasets.
+            InputError: if a file is a folder or has a wrong suffix, or the regressions would replace a dataset.
         """
         from rag_ft.evaluation.next_round import check_target
         from rag_ft.report.query_table import check_suffix
 
         for file in (self.query_table, self.json, self.html, self.markdown):
             if file is not None and file.is_dir():
-                raise InputError(f"{file} is a folder: give a file to write")
+                raise InputError(f"{file} is a folder: choose a file")
         if self.query_table is not None:
             check_suffix(self.query_table)
         if self.regressions is not None:
@@ -135,7 +135,7 @@ class Outputs:
                 check_target(self.regressions, dataset)
 
     def write(self, comparison: Comparison, questions: QADataset, candidate: str, command: str) -> None:
-        """Write the figures, the reports and the table of questions."""
+        """Write the metrics, the reports and the table of questions."""
         from rag_ft.files import write_text
         from rag_ft.report.html import write_report
         from rag_ft.report.markdown import to_markdown
@@ -153,7 +153,7 @@ class Outputs:
 
 
 def training_record(candidate: str) -> dict[str, Any]:
-    """Return what the folder of a tuned model says of its training; nothing for any other candidate."""
+    """Return the training record of a tuned model, or an empty one for any other candidate."""
     from rag_ft.embedding.contract import read_model_record
 
     folder = Path(candidate.removeprefix("hybrid:"))
@@ -161,21 +161,24 @@ def training_record(candidate: str) -> dict[str, Any]:
 
 
 def export_regressions(comparison: Comparison, questions: QADataset, target: Path, dataset: Path, seed: int) -> None:
-    """Write the questions that got worse, and say what may still be tested on."""
+    """Write the questions that got worse, and print how to evaluate the retrained model."""
     from rag_ft.evaluation.next_round import prepare_next_round, write_regressions
     from rag_ft.evaluation.verdict import MIN_QUESTIONS
 
-    found = prepare_next_round(comparison, questions, seed=seed)
-    if not found.regressions:
-        say("no question about the half of the documents that was looked at got worse: nothing is exported")
+    next_round = prepare_next_round(comparison, questions, seed=seed)
+    if not next_round.regressions:
+        say("no regressions in the exportable half of the documents: nothing is exported")
         return
-    write_regressions(found, target, dataset)
-    say(f"{found}\n{target}")
+    write_regressions(next_round, target, dataset)
+    say(f"{next_round}\n{target}")
     if target.suffix:
         say(
-            "these questions are no longer held out: test the model that is trained on them on the dataset of the next "
-            "round (--regressions FOLDER writes it), and not on this one",
+            "these questions are no longer held out: evaluate the retrained model on the next round's dataset "
+            "(--regressions FOLDER)",
             style="yellow",
         )
-    elif found.left < MIN_QUESTIONS:
-        say(f"{found.left} questions are too few for a verdict: add some before the next round", style="yellow")
+    elif next_round.questions_left < MIN_QUESTIONS:
+        say(
+            f"{next_round.questions_left} questions are too few for a verdict: add more before the next round",
+            style="yellow",
+        )

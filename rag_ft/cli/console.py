@@ -12,12 +12,12 @@ out = Console()
 
 
 def say(text: object, style: str | None = None) -> None:
-    """Print a text as it is: nothing in it is markup, and no line of it is broken."""
+    """Print a text without markup and without wrapping lines."""
     out.print(str(text), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def begin(quiet: bool) -> bool:
-    """Set up logging, and return whether progress is shown."""
+    """Set up logging, and return whether to show progress."""
     handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False, show_time=False)
     # Some libraries set their own loggers to DEBUG when they are imported.
     handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.startswith("rag_ft"))

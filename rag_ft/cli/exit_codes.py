@@ -1,4 +1,4 @@
-"""What a failure looks like: one line on stderr, and an exit code."""
+"""Turn errors into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from rag_ft.errors import InputError, OutsideError, RagFtError
 
 NOT_SHIPPED = 3
 INTERRUPTED = 130
-INTERRUPTED_MESSAGE = "stopped: what was done is kept, and the same command goes on"
-DISK_FULL_MESSAGE = "no space left on the disk: free some and run the command again, what was done is kept"
+INTERRUPTED_MESSAGE = "stopped: progress is saved; run the same command to resume"
+DISK_FULL_MESSAGE = "no space left on the disk: progress is saved; free some space and run the same command to resume"
 DISK_FULL_SIGNS = ("No space left on device", "disk is full")
 
 
 def exit_code(command: Callable[[], Any]) -> int:
-    """Run a command and return its exit code; an error that a user can fix is one line on stderr."""
+    """Run a command and return its exit code. An error that a user can fix is printed as one line on stderr."""
     try:
         result = command()
     except RagFtError as error:
         return _fail(error, error.exit_code)
     except KeyboardInterrupt:
         return _fail(INTERRUPTED_MESSAGE, INTERRUPTED)
-    except SystemExit as ended:
-        result = ended.code
+    except SystemExit as error:
+        result = error.code
     except Exception as error:
-        if hasattr(error, "format_message"):  # a wrong option: an error of Typer's own, or of click, by its version
+        if hasattr(error, "format_message"):  # a usage error of Typer or click, depending on the version of Typer
             if type(error).__name__ == "NoArgsIsHelpError":
                 error.show()  # type: ignore[attr-defined]
                 return InputError.exit_code
@@ -37,7 +37,7 @@ def exit_code(command: Callable[[], Any]) -> int:
         if isinstance(error, PermissionError):
             return _fail(f"{error.filename} cannot be used ({error.strerror})", InputError.exit_code)
         raise
-    if result == INTERRUPTED:  # Typer turns Ctrl-C into this, without a message
+    if result == INTERRUPTED:  # Typer turns Ctrl-C into this code without a message
         return _fail(INTERRUPTED_MESSAGE, INTERRUPTED)
     return result if isinstance(result, int) else 0
 

@@ -13,7 +13,7 @@ def export(
     dataset: options.QualityDataset = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a faster form of a model into its folder, and measure what it costs in quality."""
+    """Export a model to a faster format in its folder, and measure the loss of quality."""
     begin(quiet)
     from rag_ft.dataset.formats.load import load_dataset
     from rag_ft.dataset.splitting import hold_out_dev

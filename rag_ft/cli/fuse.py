@@ -16,9 +16,9 @@ def fuse(
     quiet: options.Quiet = False,
     field: options.Fields = None,
 ) -> None:
-    """Learn on dev questions how to mix a tuned model's results with BM25's, and keep it in the model's folder.
+    """Learn the best mix of a tuned model and BM25 on dev questions, and save it in the model folder.
 
-    An index of `rag-ft run` has a mix of its own, learned in that run, which counts before the model's.
+    An index of `rag-ft run` has its own mix, learned in that run, which takes precedence over the model's.
     """
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.load import load_dataset
@@ -29,7 +29,7 @@ def fuse(
     from rag_ft.evaluation.runs.fusion_learning import WEIGHTS
 
     if not read_model_record(model):
-        raise InputError(f"--model {model} holds no model that rag-ft made: give the folder of rag-ft train or run")
+        raise InputError(f"--model {model} is not a model of rag-ft: pass the output folder of rag-ft train or run")
     questions = load_dataset(dataset, "dev", fields=named_fields(field))
     embedding = FineTunedEmbedding.load(ModelSpec(name=model, device=device))
     learned = learn_fusion_of(questions, embedding, seed=seed, show_progress=show_progress)

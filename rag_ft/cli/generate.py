@@ -50,7 +50,7 @@ def generate(
     round_trip_depth: options.RoundTripDepth = 20,
     base_model: options.RoundTripModel = DEFAULT_BASE_MODEL,
 ) -> None:
-    """Make a dataset of documents: questions, filtered, and split honestly."""
+    """Generate questions about documents, filter them, and split them into train, dev and test."""
     show_progress = begin(quiet)
     from rag_ft.generation.filters import Filters
     from rag_ft.generation.generate import generate_qa_dataset
@@ -60,11 +60,11 @@ def generate(
 
     check_dataset_output(output, format)
     if llm == "none":
-        refuse_without_llm({
+        require_no_llm_options({
             "--style": style, "--answers": answers, "--prompt": prompt, "--batch": batch, "--llm-url": llm_url,
         })  # fmt: skip
     if field and questions is None:
-        raise InputError(f"--field {field[0]!r} needs --questions: it says what the columns of that file hold")
+        raise InputError(f"--field {field[0]!r} needs --questions: it names the columns of that file")
     template = read_prompt(prompt) if prompt is not None else None
     model = resolve_llm(llm, llm_url)
     nodes = list(source_nodes(source, chunk_size, chunk_overlap))
@@ -85,7 +85,7 @@ def generate(
 
 
 def check_dataset_output(output: Path, format: str) -> None:
-    """Refuse an output that cannot be written, before an LLM is paid for anything."""
+    """Raise an `InputError` if the output cannot be written, before an LLM costs anything."""
     from rag_ft.dataset.formats.beir import check_output
 
     if format == "beir":
@@ -94,28 +94,28 @@ def check_dataset_output(output: Path, format: str) -> None:
         raise InputError(f"{output} is a folder: --format llama-index writes a file, choose another --output")
 
 
-def refuse_without_llm(given: Mapping[str, object]) -> None:
-    """Refuse the first option that was given and needs an LLM."""
-    for option, value in given.items():
+def require_no_llm_options(options_given: Mapping[str, object]) -> None:
+    """Raise an `InputError` if an option was given that needs an LLM."""
+    for option, value in options_given.items():
         if value:
-            raise InputError(f"{option} needs an LLM: give --llm PROVIDER:MODEL, or leave it out")
+            raise InputError(f"{option} needs an LLM: add --llm PROVIDER:MODEL, or omit {option}")
 
 
 def write_generated(generated: GeneratedDataset, output: Path, format: str, quiet: bool) -> None:
-    """Write a dataset, and print what is in it and what was dropped."""
+    """Write a dataset, and print its size and the dropped questions."""
     from rag_ft.dataset.formats.beir import write_beir
     from rag_ft.dataset.formats.llama_index_json import write_llama_index_json
     from rag_ft.dataset.review import Review
 
     dataset, dropped = generated.dataset, generated.dropped
     if format == "llama-index":
-        # This format has no splits: each gets a file of its own.
+        # This format has no splits, so each split is written to its own file.
         for split in dataset.splits:
             file = output if split == "train" else output.with_suffix(f".{split}{output.suffix}")
             write_llama_index_json(dataset, file, split)
             say(f"{file}: {split}")
     else:
-        # What a person has rejected stays rejected, also if questions are generated again.
+        # Questions that a person has rejected stay rejected if they are generated again.
         dataset, rejected = Review.load(output).apply(dataset)
         dropped = dropped + rejected
         write_beir(dataset, output, dropped)
@@ -125,7 +125,7 @@ def write_generated(generated: GeneratedDataset, output: Path, format: str, quie
 
 
 def dropped_table(dropped: Sequence[DroppedRow]) -> Table:
-    """Return a table of how many questions were dropped for which reason, of which style."""
+    """Return a table of the number of dropped questions by reason, with their styles."""
     from rag_ft.generation.filters import count_by_reason
 
     table = Table(title="dropped questions", title_justify="left", box=None, padding=(0, 2, 0, 0))
@@ -134,6 +134,6 @@ def dropped_table(dropped: Sequence[DroppedRow]) -> Table:
     table.add_column("styles", style="dim")
     for reason, count in count_by_reason(dropped).most_common():
         styles = Counter(row["style"] for row in dropped if row["reason"].startswith(reason) and row["style"])
-        named = ", ".join(f"{number} {name}" for name, number in styles.most_common())
-        table.add_row(escape(reason), f"{count:,}", escape(named))
+        style_counts = ", ".join(f"{number} {name}" for name, number in styles.most_common())
+        table.add_row(escape(reason), f"{count:,}", escape(style_counts))
     return table

@@ -25,9 +25,9 @@ def index(
     rollback: options.Rollback = False,
     prune: options.Prune = False,
 ) -> None:
-    """Build a Chroma-backed index beside the one that is read, and swap them when it is complete.
+    """Build a Chroma-backed index beside the current one, and switch to it when it is complete.
 
-    A build that was killed goes on where it was. An app that has the index open finds the new one by itself.
+    A build that was killed resumes. An app that has the index open switches to the new one automatically.
     """
     show_progress = begin(quiet)
     from rag_ft.index.build import rebuild_index, update_index
@@ -36,15 +36,15 @@ def index(
     check_collection_name(collection)
     if rollback or prune:
         if source is not None or update or (rollback and prune):
-            raise InputError("--rollback and --prune stand alone: give no SOURCE, no --update, and one of the two")
-        go_back(chroma, collection, rollback)
+            raise InputError("--rollback or --prune cannot be combined with SOURCE, --update or each other")
+        roll_back_or_prune(chroma, collection, rollback)
         return
     if source is None or model is None:
         missing = "SOURCE, the documents" if source is None else "--model MODEL"
-        raise InputError(f"an index is built from documents and a model: give {missing}")
+        raise InputError(f"an index needs documents and a model: pass {missing}")
     if (keep_others and not update) or (fresh and update):
-        raise InputError("--keep-others goes with --update, and --fresh without it")
-    # A server that is down is found out before a model is loaded; a new folder is made only after that.
+        raise InputError("--keep-others needs --update, and --fresh cannot be combined with it")
+    # Check a server before loading a model. A new folder is only created afterwards.
     client = open_chroma(chroma) if is_address(chroma) or Path(chroma).expanduser().exists() else chroma
     nodes = source_nodes(source, chunk_size, chunk_overlap)
     embedding = ModelOptions(device=device).embedding(model)
@@ -58,8 +58,8 @@ def index(
     say(f"{built_collection.count()} passages in {chroma}, collection {built_collection.name}")
 
 
-def go_back(chroma: str, collection: str, rollback: bool) -> None:
-    """Go back to the index from before the last build, or remove it."""
+def roll_back_or_prune(chroma: str, collection: str, rollback: bool) -> None:
+    """Roll back to the index before the last build, or remove that index."""
     from rag_ft.index.maintenance import prune_index, rollback_index
 
     if rollback:

@@ -1,4 +1,4 @@
-"""What the options name: documents, questions, settings, models."""
+"""Load the documents, questions, settings and models that options name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def cut_documents(documents: Path, chunk_size: int, chunk_overlap: int) -> list[TextNode]:
-    """Read a folder of documents and cut it into nodes."""
+    """Read a folder of documents and split them into nodes."""
     from rag_ft.documents.nodes import cut_into_nodes
     from rag_ft.documents.reader import read_documents
 
@@ -54,15 +54,15 @@ def real_questions(file: Path | None, field: list[str] | None) -> list[Any]:
     return read_questions(file, fields=named_fields(field)) if file is not None else []
 
 
-def recipe_settings(given: list[str] | None) -> dict[str, Any]:
-    """Read `--set`: a setting of the recipe -> its value, written as JSON; a name needs no quotes."""
+def recipe_settings(items: list[str] | None) -> dict[str, Any]:
+    """Parse `--set` into setting -> value. Values are JSON; strings need no quotes."""
     from rag_ft.training.recipe import check_settings
 
     settings: dict[str, Any] = {}
-    for item in given or ():
+    for item in items or ():
         name, equals, text = item.partition("=")
         if not equals or name == "seed":
-            raise InputError(f"--set {item!r}: give a setting of the recipe, like --set warmup=0.05 (a seed is --seed)")
+            raise InputError(f"--set {item!r}: use SETTING=VALUE, such as --set warmup=0.05 (the seed is --seed)")
         try:
             value = json.loads(text.lower() if text in ("True", "False") else text)
         except ValueError:
@@ -73,28 +73,28 @@ def recipe_settings(given: list[str] | None) -> dict[str, Any]:
 
 
 def named_fields(field: list[str] | None) -> dict[str, str] | None:
-    """Read `--field`: what a column holds -> its name."""
+    """Parse `--field` into field -> column name."""
     for item in field or ():
         if "=" not in item:
-            raise InputError(f"--field {item!r}: give what the column holds and its name, like --field query=frage")
+            raise InputError(f"--field {item!r}: use FIELD=COLUMN, such as --field query=frage")
     return dict(item.split("=", 1) for item in field) if field else None
 
 
 def approval(max_cost: float) -> Callable[[Any], bool]:
-    """Return a function that approves an estimate up to a cost, and asks a person at the terminal above it."""
+    """Return a function that approves an estimate up to a cost, and above it asks the user at the terminal."""
 
     def approve(estimate: Any) -> bool:
         if estimate.dollars is None or estimate.dollars <= max_cost:
             return True
         if not sys.stdin.isatty():
-            raise InputError(f"{estimate} is above --max-cost {max_cost:g}: give a higher one, or fewer --max-passages")
-        return typer.confirm(f"{estimate}: go on?", err=True)
+            raise InputError(f"{estimate} is above --max-cost {max_cost:g}: raise it, or lower --max-passages")
+        return typer.confirm(f"{estimate}: continue?", err=True)
 
     return approve
 
 
 def request_policy(max_cost: float, requests_per_minute: float | None = None, batch: bool = False) -> RequestPolicy:
-    """Return how texts are sent to an embedding's server, and up to which cost nobody is asked."""
+    """Return how texts are sent to an embedding server, with the cost that needs no confirmation."""
     from rag_ft.embedding.request_sender import RequestPolicy
 
     return RequestPolicy(requests_per_minute=requests_per_minute, approve=approval(max_cost), batch=batch)
@@ -102,12 +102,12 @@ def request_policy(max_cost: float, requests_per_minute: float | None = None, ba
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """How the models that a command names are loaded.
+    """How a command loads the models that it names.
 
     Attributes:
-        device: a torch device; None takes the best one available.
-        max_length: number of tokens read of a passage; None takes the model's own.
-        url: address of the server of openai:NAME.
+        device: a torch device; the best one available if None.
+        max_length: maximum number of tokens of a passage; the model's own if None.
+        url: the server for openai:NAME.
         request_policy: how texts are sent to this server.
     """
 
@@ -117,7 +117,7 @@ class ModelOptions:
     request_policy: RequestPolicy | None = None
 
     def embedding(self, name: str, min_length: int = 0) -> BaseEmbedding:
-        """Load an embedding. To be compared fairly, one that can read `min_length` tokens does so."""
+        """Load an embedding. For a fair comparison, raise its maximum length to `min_length` if it supports that."""
         from rag_ft.embedding.adapter import is_adapter
         from rag_ft.embedding.fine_tuned import FineTunedEmbedding
         from rag_ft.embedding.loading import longest_input
@@ -129,17 +129,17 @@ class ModelOptions:
         if is_openai_name(name) or is_adapter(name):
             return embedding_by_name(spec, url=self.url, request_policy=self.request_policy)
         embedding = FineTunedEmbedding.load(spec)
-        own = embedding.max_length or 0
-        length = min(min_length, longest_input(embedding.sentence_transformer) or own)
-        if self.max_length is None and length > own:
+        own_length = embedding.max_length or 0
+        length = min(min_length, longest_input(embedding.sentence_transformer) or own_length)
+        if self.max_length is None and length > own_length:
             logging.getLogger("rag_ft").info(
-                "%s reads %d tokens here, as the candidate does (its own: %d)", name, length, own
+                "%s reads up to %d tokens, as the candidate does (default %d)", name, length, own_length
             )
             embedding = FineTunedEmbedding.load(ModelSpec(name=name, device=self.device, max_length=length))
         return embedding
 
     def candidate(self, name: str, min_length: int = 0) -> Candidate:
-        """Load what `compare` can search with: an embedding, `bm25`, or `hybrid:` and an embedding."""
+        """Load a candidate of `compare`: an embedding, `bm25`, or `hybrid:` and an embedding."""
         from rag_ft.evaluation.runs.candidates import Hybrid
 
         if name == "bm25":
@@ -148,15 +148,15 @@ class ModelOptions:
         if prefix != "hybrid":
             return self.embedding(name, min_length)
         if not model:
-            raise InputError(f"{name!r} names no model: give hybrid:MODEL, like hybrid:local")
+            raise InputError(f"{name!r} names no model: use hybrid:MODEL, such as hybrid:local")
         return Hybrid(self.embedding(model, min_length))
 
 
 def approve_vectors(candidates: Iterable[Candidate], dataset: QADataset, splits: Iterable[str]) -> None:
-    """Have the user approve the cost of a comparison, once for each model behind an API.
+    """Ask the user to approve the cost of a comparison, once for each model behind an API.
 
     Raises:
-        InputError: if it is not approved.
+        InputError: if the user does not approve.
     """
     from rag_ft.embedding.cached import CachedEmbedding
 
@@ -165,7 +165,7 @@ def approve_vectors(candidates: Iterable[Candidate], dataset: QADataset, splits:
     for candidate in candidates:
         model: Any = candidate
         while not isinstance(model, CachedEmbedding) and hasattr(model, "embed_model"):
-            model = model.embed_model  # the embedding of a hybrid, or below an adapter
+            model = model.embed_model  # the embedding in a hybrid or an adapter
         if isinstance(model, CachedEmbedding) and model.model_name not in approved:
             approved.add(model.model_name)
             model.vectors.approve(queries, list(dataset.passage_texts.values()))

@@ -16,7 +16,7 @@ def inspect(
     quiet: options.Quiet = False,
     field: options.Fields = None,
 ) -> None:
-    """Look before you train: counts, lengths, styles, overlap, samples, and what is wrong with a dataset."""
+    """Show the counts, lengths, styles, overlap, samples and problems of a dataset before training."""
     begin(quiet)
     from rag_ft.dataset.formats.load import load_dataset
     from rag_ft.dataset.inspection import inspect_dataset

@@ -23,9 +23,9 @@ def mine(
     quiet: options.Quiet = False,
     field: options.Fields = None,
 ) -> None:
-    """Find hard negatives: passages that look like an answer and are none, among those that training sees.
+    """Find hard negatives: passages that look like an answer to a training question but are not one.
 
-    A dataset without a dev split gets one, so that no answer to a dev question becomes a negative.
+    A dataset without a dev split gets one, so that answers to dev questions do not become negatives.
     """
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.beir import check_output, write_beir

@@ -1,4 +1,4 @@
-"""What a comparison leaves on the command line: a table, and an exit code."""
+"""The output of a comparison on the command line: a table and an exit code."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def show_comparison(comparison: Comparison) -> None:
 
 
 def exit_by_verdict(comparison: Comparison, require_improvement: bool) -> None:
-    """Exit with 3 if an improvement is required and no candidate is to be shipped."""
+    """Exit with 3 if an improvement is required and no candidate has the verdict `ship`."""
     if require_improvement and "ship" not in comparison.verdicts.values():
         raise typer.Exit(NOT_SHIPPED)

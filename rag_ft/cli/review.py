@@ -15,39 +15,39 @@ def review(
     import_file: options.ImportFile = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Have a person reject and edit questions; what was decided is kept."""
+    """Export questions so that a person can reject and edit them, and import the decisions."""
     begin(quiet)
     if (export_file is None) == (import_file is None):
-        raise InputError("give either --export FILE or --import FILE")
+        raise InputError("pass either --export FILE or --import FILE")
     if export_file is not None:
         export_for_review(dataset, export_file)
     if import_file is not None:
-        read_review(dataset, import_file, quiet)
+        import_review(dataset, import_file, quiet)
 
 
 def export_for_review(dataset: Path, file: Path) -> None:
-    """Write the questions of a dataset into a file for a person."""
+    """Write the questions of a dataset to a file for review."""
     from rag_ft.dataset.formats.load import load_dataset
     from rag_ft.dataset.review import export_questions
 
     if file.exists():
-        raise InputError(f"{file} exists, and may hold a review: import it, remove it, or export elsewhere")
+        raise InputError(f"{file} exists, and may hold a review: import it, remove it, or choose another file")
     questions = load_dataset(dataset)
     export_questions(questions, file)
     say(f"{file}: {sum(map(len, questions.qrels.values())):,} questions")
 
 
-def read_review(dataset: Path, file: Path, quiet: bool) -> None:
-    """Apply what a person decided to a dataset."""
+def import_review(dataset: Path, file: Path, quiet: bool) -> None:
+    """Apply the decisions of a reviewed file to a dataset."""
     from rag_ft.dataset.review import review_folder
     from rag_ft.report.inspection_table import terminal_text
 
-    decided = review_folder(dataset, file)
+    decisions = review_folder(dataset, file)
     if not quiet:
-        for question, *_ in decided.rejected:
+        for question, *_ in decisions.rejected:
             out.print(f"[red]rejected[/]  {terminal_text(question)}", highlight=False)
-        for (before, *_), after in decided.edited.items():
+        for (before, *_), after in decisions.edited.items():
             out.print(
                 f"[yellow]edited[/]    {terminal_text(before)}\n       -> {terminal_text(after)}", highlight=False
             )
-    say(f"{dataset}: {len(decided.rejected)} rejected, {len(decided.edited)} edited")
+    say(f"{dataset}: {len(decisions.rejected)} rejected, {len(decisions.edited)} edited")

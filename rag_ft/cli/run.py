@@ -14,7 +14,7 @@ from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 
 
 def demo(output: options.RunFolder = Path("runs/acme"), seed: options.Seed = 0, quiet: options.Quiet = False) -> None:
-    """Do the whole job on the policies of a fictional company: no key, no hub, no network."""
+    """Run the whole pipeline on the policies of a fictional company, without network or API key."""
     from rag_ft.demo import acme_folder
 
     folder = acme_folder()
@@ -48,7 +48,7 @@ def run(
     collection: options.RunCollection = "passages",
     require_improvement: options.RequireImprovement = False,
 ) -> None:
-    """Do the whole job on a folder of documents; stages that are done are not done again."""
+    """Run the whole pipeline on a folder of documents. Finished stages are skipped."""
     show_progress = begin(quiet)
     from rag_ft.generation.question_options import QuestionOptions
     from rag_ft.generation.resolve_llm import resolve_llm

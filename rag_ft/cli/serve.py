@@ -22,9 +22,9 @@ def serve(
     host: options.ServeHost = "127.0.0.1",
     rate_limit: options.RateLimit = None,
 ) -> None:
-    """Serve a model as OpenAI's /v1/embeddings and /v1/models; NAME-query and NAME-passage say the role.
+    """Serve a model as OpenAI's /v1/embeddings and /v1/models; NAME-query and NAME-passage select the role.
 
-    RAG_FT_API_KEY in the environment is the key that callers must send. The log is JSON lines on stderr.
+    Clients must send the key in the environment variable RAG_FT_API_KEY. Logs are JSON lines on stderr.
     """
     begin(quiet)
     for package in ("fastapi", "uvicorn", "prometheus_client"):
@@ -40,7 +40,7 @@ def serve(
 
     key = api_key_of_environment()
     check_host(host, key is not None)
-    with bound_socket(host, port) as listening:  # a port that is taken is found out before a model is loaded
+    with bound_socket(host, port) as listening:  # checks the port before loading a model
         spec = ModelSpec(name=model, device=device)
         embedding = embedding_by_name(spec, dimension=dimension, backend=backend, int8=int8)
         server = create_app(embedding, name, key, Limits(requests_per_minute=rate_limit))

@@ -10,7 +10,7 @@ import typer
 from rag_ft.cli import options
 from rag_ft.cli.console import begin, say
 from rag_ft.cli.inputs import named_fields, recipe_settings, request_policy
-from rag_ft.cli.train_adapter import AdapterTraining, show_refused
+from rag_ft.cli.train_adapter import AdapterTraining, show_rejected
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.errors import InputError
 
@@ -22,7 +22,7 @@ TUNING_OPTIONS = (
     "mine", "negatives", "rounds", "lora", "epochs", "batch_size", "learning_rate", "dimension", "set_", "report_to",
     "push_to_hub",
 )  # fmt: skip
-"""Parameters of `train` that an adapter does not have."""
+"""Parameters of `train` that do not apply to an adapter."""
 
 
 def train(
@@ -63,20 +63,20 @@ def train(
     requests_per_minute: options.HiddenRequestsPerMinute = None,
     focus: options.Focus = None,
 ) -> None:
-    """Fine-tune on the train split and select on dev; the test split is not used.
+    """Fine-tune a model on the train split and select weights on dev. The test split is not used.
 
-    If it is killed, the same command goes on where it was. Ctrl-C ends the training and keeps the best weights so far.
+    If it is killed, run the same command to resume. Ctrl-C stops training and keeps the best weights so far.
     """
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.load import load_dataset
     from rag_ft.embedding.openai_api import is_openai_name
 
-    refuse_removed(adapter, focus)
+    check_removed_options(adapter, focus)
     if adapter is not None or is_openai_name(base_model):
         train_adapter_instead(context.params, show_progress)
         return
     if both_sides or batch or embed_url:
-        raise InputError("--both-sides, --batch and --embed-url are for an adapter: use rag-ft train-adapter")
+        raise InputError("--both-sides, --batch and --embed-url apply to adapters only: use rag-ft train-adapter")
     from rag_ft.training.train import train_model
 
     chosen = {"loss": loss, "mine": mine, "negatives": negatives, "rounds": rounds, "lora": lora, "epochs": epochs,
@@ -92,12 +92,12 @@ def train(
     publish(output, push_to_hub)
 
 
-def refuse_removed(adapter: str | None, focus: str | None) -> None:
-    """Say what to do instead of what earlier versions could do."""
+def check_removed_options(adapter: str | None, focus: str | None) -> None:
+    """Raise an `InputError` with a replacement if a removed option is used."""
     if focus is not None:
         raise InputError(
-            "--focus was removed, since training on all questions did better: leave it out, a hybrid retriever mixes "
-            "the model with BM25 anyway"
+            "--focus was removed, since training on all questions did better: omit it, and use a hybrid retriever to "
+            "combine the model with BM25"
         )
     if adapter in ("low-rank", "residual"):
         raise InputError(
@@ -105,39 +105,39 @@ def refuse_removed(adapter: str | None, focus: str | None) -> None:
         )
 
 
-def train_adapter_instead(given: dict[str, Any], show_progress: bool) -> None:
-    """Train an adapter with the options of `train`, as before there was `train-adapter`.
+def train_adapter_instead(params: dict[str, Any], show_progress: bool) -> None:
+    """Train an adapter with the options of `train`, as before `train-adapter` existed.
 
     Raises:
-        InputError: if an option was given that an adapter does not have.
+        InputError: if an option was given that does not apply to an adapter.
     """
     from rag_ft.dataset.formats.load import load_dataset
 
     for name in TUNING_OPTIONS:
-        if given[name]:
+        if params[name]:
             option = name.rstrip("_").replace("_", "-")
-            raise InputError(f"--{option} is for tuning a model's weights, and an adapter is trained: leave it out")
+            raise InputError(f"--{option} is for tuning a model's weights, and this command trains an adapter: omit it")
     training = AdapterTraining(
-        base_model=given["base_model"],
-        both_sides=given["both_sides"],
-        max_pairs=given["max_pairs"],
-        url=given["embed_url"],
-        device=given["device"],
-        seed=given["seed"],
+        base_model=params["base_model"],
+        both_sides=params["both_sides"],
+        max_pairs=params["max_pairs"],
+        url=params["embed_url"],
+        device=params["device"],
+        seed=params["seed"],
     )
-    policy = request_policy(given["max_cost"], given["requests_per_minute"], given["batch"])
-    dataset = load_dataset(given["dataset"], fields=named_fields(given["field"]))
-    training.run(dataset, given["output"], policy, show_progress)
+    policy = request_policy(params["max_cost"], params["requests_per_minute"], params["batch"])
+    dataset = load_dataset(params["dataset"], fields=named_fields(params["field"]))
+    training.run(dataset, params["output"], policy, show_progress)
 
 
 def settings_of(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the recipe that were chosen by options of their own."""
-    given = {name: value for name, value in chosen.items() if value is not None}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    """Return the settings of the recipe that have their own options."""
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
 def show_trained(trained: TrainedModel) -> None:
-    """Print the dev scores, and why the base model stays if it does."""
+    """Print the dev scores, and the reason if the base model is kept."""
     from rag_ft.training.record import displayed_name
 
     training = trained.record["training"]
@@ -145,20 +145,20 @@ def show_trained(trained: TrainedModel) -> None:
         metric = next(name.removeprefix("dev_") for name in training if name.startswith(("dev_ndcg", "dev_spearman")))
         scores = ", ".join(f"{displayed_name(name)} {score:.3f}" for name, score in trained.dev.items())
         say(f"dev {metric}: {scores}")
-    for name, part in training["dev_apart"].items():
-        say(f"  {displayed_name(name)} ({part['questions']:g}): {part['base']:.3f} -> {part['shipped']:.3f}")
+    for name, group in training["dev_apart"].items():
+        say(f"  {displayed_name(name)} ({group['questions']:g}): {group['base']:.3f} -> {group['shipped']:.3f}")
     if teaching := training.get("teacher"):
         score = next(value for name, value in teaching.items() if name.startswith("dev_"))
         say(f"teacher {score:.3f}, student {teaching['student']:.3f}, {teaching['times_faster']:g} times as fast")
-    show_refused(training)
+    show_rejected(training)
     if trained.is_base:
         say(f"{training['base_stays_because']}: the model folder holds the base model", style="yellow")
     if accuracy := training.get("dev_triplet_accuracy"):
-        say(f"dev triplets told apart: {accuracy['base']:.3f} -> {accuracy['shipped']:.3f}")
+        say(f"dev triplet accuracy: {accuracy['base']:.3f} -> {accuracy['shipped']:.3f}")
 
 
 def publish(folder: Path, repository: str | None) -> None:
-    """Print where the model is, and upload it if a repository is given."""
+    """Print the path of the model, and upload it if a repository is given."""
     say(f"model   {folder}")
     if repository is not None:
         from rag_ft.embedding import hub

@@ -36,9 +36,9 @@ def train_adapter(
     requests_per_minute: options.RequestsPerMinute = None,
     batch: options.Batch = False,
 ) -> None:
-    """Train a small map of an embedding's vectors, for models whose weights cannot be tuned, such as OpenAI's.
+    """Train a linear map of embedding vectors, for models whose weights cannot be tuned, such as OpenAI's.
 
-    It maps questions alone, so the index stays as it is, unless --both-sides is given. The test split is not used.
+    By default only questions are mapped, so the index stays valid. The test split is not used.
     """
     show_progress = begin(quiet)
     from rag_ft.dataset.formats.load import load_dataset
@@ -52,13 +52,13 @@ def train_adapter(
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterTraining:
-    """What `train-adapter` was asked for.
+    """The arguments of `train-adapter`.
 
     Attributes:
         base_model: the name of the embedding.
-        both_sides: map passages too.
+        both_sides: map passages as well as questions.
         max_pairs: maximum number of pairs to train on.
-        url: address of the server of openai:NAME.
+        url: the server for openai:NAME.
         device: a torch device, for a local embedding.
         seed: seeds every random choice.
     """
@@ -71,10 +71,10 @@ class AdapterTraining:
     seed: int
 
     def run(self, dataset: QADataset, output: Path, policy: RequestPolicy, show_progress: bool) -> None:
-        """Train the adapter, and print what came of it.
+        """Train the adapter, and print its scores.
 
         Raises:
-            InputError: if there is an option for a server and the embedding is a local one.
+            InputError: if an option for a server was given and the embedding is local.
         """
         from rag_ft.adapters.recipe import AdapterRecipe
         from rag_ft.adapters.train import train_adapter as train
@@ -82,7 +82,7 @@ class AdapterTraining:
 
         if (policy.batch or self.url) and not is_openai_name(self.base_model):
             raise InputError(
-                f"--batch and --embed-url are for openai:MODEL, and --base-model is {self.base_model}: leave it out"
+                f"--batch and --embed-url are for openai:MODEL, and --base-model is {self.base_model}: omit them"
             )
         recipe = AdapterRecipe(map_passages=self.both_sides, max_pairs=self.max_pairs, seed=self.seed)
         trained = train(
@@ -98,29 +98,29 @@ class AdapterTraining:
 
         if not is_openai_name(self.base_model):
             return FineTunedEmbedding.load(ModelSpec(name=self.base_model, device=self.device))
-        mapped = "questions and passages" if self.both_sides else "questions alone, so that the index stays"
+        mapped = "questions and passages" if self.both_sides else "questions only, so that the index stays valid"
         say(
-            f"{self.base_model} is behind an API, and no API fine-tunes an embedding: a small map of its vectors is "
-            f"trained instead, of {mapped}"
+            f"the weights of {self.base_model} cannot be tuned through its API: training a linear map of its vectors "
+            f"instead ({mapped})"
         )
         return openai_embedding(self.base_model, self.url)
 
 
 def show_adapter(trained: TrainedAdapter) -> None:
-    """Print the dev scores, and why the embedding stays as it is if it does."""
+    """Print the dev scores, and the reason if the adapter does not change the embedding."""
     from rag_ft.training.record import displayed_name
 
     training = trained.record["training"]
     if trained.dev:
         say(f"dev ndcg@10: {', '.join(f'{displayed_name(name)} {score:.3f}' for name, score in trained.dev.items())}")
-    show_refused(training)
+    show_rejected(training)
     if trained.is_base:
         say(f"{training['base_stays_because']}: the folder holds an adapter that changes nothing", style="yellow")
 
 
-def show_refused(training: Mapping[str, Any]) -> None:
-    """Print which candidates scored high on dev and were refused all the same."""
+def show_rejected(training: Mapping[str, Any]) -> None:
+    """Print the candidates that scored high on dev but were rejected, with the reasons."""
     from rag_ft.training.record import displayed_name
 
     for name, reason in training["refused"].items():
-        say(f"{displayed_name(name)} is not taken: {reason}", style="yellow")
+        say(f"{displayed_name(name)} rejected: {reason}", style="yellow")

@@ -143,7 +143,7 @@ def test_an_answer_cannot_vote_for_itself() -> None:
 
 def test_missing_questions_references_and_unknown_metrics_are_refused(tmp_path: Path) -> None:
     engines, votes = (Answers(WRONG), Answers(RIGHT)), tmp_path / "judged.jsonl"
-    with pytest.raises(InputError, match="no question"):
+    with pytest.raises(InputError, match="questions is empty"):
         judge_answers(engines, ["  "], Rules(), votes=votes)
     with pytest.raises(InputError, match="references has none for 'Who signs form T-0"):
         judge_answers(engines, QUESTIONS, Rules(), votes=votes, options=JudgeOptions(metrics=("correctness",)))

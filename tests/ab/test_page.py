@@ -81,7 +81,7 @@ def test_a_vote_and_a_pick_are_on_disk_before_they_are_answered(visitor: Visitor
     ("path", "body", "reason"),
     [
         ("/ask", {"question": "  \n "}, "the question is empty"),
-        ("/ask", {"question": "x" * 100_000}, f"100,000 characters, and {MAX_QUESTION_CHARACTERS:,} are the most"),
+        ("/ask", {"question": "x" * 100_000}, f"100,000 characters, and the limit is {MAX_QUESTION_CHARACTERS:,}"),
         ("/ask", {}, "'question' is missing"),
         ("/ask", {"question": ["What?"]}, "'question' is missing"),
         ("/vote", {"query": "never", "better": "left"}, "nothing was shown"),
@@ -97,9 +97,9 @@ def test_bad_input_is_one_clear_line(visitor: Visitor, path: str, body: dict[str
 def test_votes_on_passages_that_were_not_shown_are_refused(visitor: Visitor) -> None:
     query = visitor.ask()[-1]["query"]
     for path, body, reason in (
-        ("/vote", {"better": "a"}, "give left, right, tie or neither"),
+        ("/vote", {"better": "a"}, "use left, right, tie or neither"),
         ("/pick", {"passage": "hebrew#0", "place": "right"}, "was not shown"),
-        ("/pick", {"passage": "hebrew#0", "place": "middle"}, "give left or right"),
+        ("/pick", {"passage": "hebrew#0", "place": "middle"}, "use left or right"),
     ):
         assert reason in visitor.post(path, query=query, **body).json()["error"]
 
@@ -110,15 +110,15 @@ def test_votes_on_passages_that_were_not_shown_are_refused(visitor: Visitor) -> 
         ("GET", {"x-rag-ft-token": "wrong"}, "the token is missing or wrong"),
         ("GET", {"x-rag-ft-token": ""}, "the token is missing or wrong"),
         ("POST", {"x-rag-ft-token": TOKEN[:-1]}, "the token is missing or wrong"),
-        ("GET", {"host": "evil.example"}, "does not answer under that name"),
-        ("POST", {"host": "evil.example:80", "origin": "http://evil.example:80"}, "does not answer under that name"),
-        ("POST", {"host": "192.0.2.7", "origin": "http://192.0.2.7"}, "does not answer under that name"),
-        ("POST", {"host": "127.0.0.1.evil.example"}, "does not answer under that name"),
-        ("POST", {"origin": "http://evil.example"}, "another page sent this"),
-        ("POST", {"origin": "null"}, "another page sent this"),
-        ("POST", {"origin": "http://127.0.0.1:1"}, "another page sent this"),
-        ("POST", {"origin": ""}, "another page sent this"),
-        ("GET", {"origin": "http://evil.example"}, "another page sent this"),
+        ("GET", {"host": "evil.example"}, "unknown host name"),
+        ("POST", {"host": "evil.example:80", "origin": "http://evil.example:80"}, "unknown host name"),
+        ("POST", {"host": "192.0.2.7", "origin": "http://192.0.2.7"}, "unknown host name"),
+        ("POST", {"host": "127.0.0.1.evil.example"}, "unknown host name"),
+        ("POST", {"origin": "http://evil.example"}, "from another web page"),
+        ("POST", {"origin": "null"}, "from another web page"),
+        ("POST", {"origin": "http://127.0.0.1:1"}, "from another web page"),
+        ("POST", {"origin": ""}, "from another web page"),
+        ("GET", {"origin": "http://evil.example"}, "from another web page"),
     ],
 )
 def test_requests_of_other_pages_are_refused(
@@ -148,7 +148,7 @@ def test_a_token_is_required_and_a_post_needs_it_in_the_header(visitor: Visitor)
 def test_a_body_that_is_far_too_long_is_refused(visitor: Visitor) -> None:
     answer = visitor.client.post("/ask", content=b"x" * 2_000_000)
     assert answer.status_code == 413
-    assert "ask a shorter question" in answer.json()["error"]
+    assert "shorten the question" in answer.json()["error"]
 
 
 def test_the_page_loads_nothing_and_cannot_be_framed(visitor: Visitor) -> None:
@@ -207,7 +207,7 @@ def test_blind_variants_are_shuffled_and_named_only_after_the_vote(tmp_path: Pat
     with page(tmp_path / "other.jsonl", a=Ranks(fails=True), blind=True) as address:
         events = Visitor(address).ask()
         assert "local-b" not in json.dumps(events)
-        assert "the log in the terminal says why" in json.dumps(events)
+        assert "see the log in the terminal" in json.dumps(events)
 
 
 def test_an_answer_that_fails_leaves_its_passages(tmp_path: Path) -> None:

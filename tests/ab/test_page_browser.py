@@ -43,7 +43,7 @@ def test_the_keyboard_alone_can_ask_pick_and_vote(browser: Any, address: str, tm
     assert window.locator("#right .move").first.inner_text().startswith("▲ 1")
     assert window.locator("#threads path").count() == 2  # what both have found
 
-    right = window.get_by_role("button", name="This is the right passage: right, rank 1")
+    right = window.get_by_role("button", name="This passage answers the question: right, rank 1")
     right.focus()
     window.keyboard.press("Enter")
     expect(right).to_have_attribute("aria-pressed", "true")
@@ -52,7 +52,7 @@ def test_the_keyboard_alone_can_ask_pick_and_vote(browser: Any, address: str, tm
     better.focus()
     window.keyboard.press("Space")
     expect(better).to_have_attribute("aria-pressed", "true")
-    assert "Kept" in window.locator("#thanks").inner_text()
+    assert "Vote saved" in window.locator("#thanks").inner_text()
 
     votes = Votes(tmp_path / "votes.jsonl")
     assert (votes.tally().b, votes.tally().queries) == (1, 1)
@@ -87,10 +87,10 @@ def test_errors_are_shown_on_the_page(browser: Any, tmp_path: Path) -> None:
         window.goto(address)
         status = window.get_by_role("status").first
         window.get_by_role("button", name="Ask both").click()
-        expect(status).to_have_text("The question is empty: type one.")
+        expect(status).to_have_text("The question is empty: type a question.")
         window.get_by_label("Question").fill("x" * 100_000)
         window.get_by_role("button", name="Ask both").click()
-        expect(status).to_contain_text("100,000 characters, and 2,000 are the most")
+        expect(status).to_contain_text("100,000 characters, and the limit is 2,000")
         window.get_by_label("Question").fill("What is a Kittiwake?")
         window.get_by_role("button", name="Ask both").click()
         expect(window.get_by_role("alert")).to_contain_text("the server of local-b is down")
@@ -101,7 +101,9 @@ def test_errors_are_shown_on_the_page(browser: Any, tmp_path: Path) -> None:
         window.goto(address)
         window.get_by_label("Question").fill("Still there?")
     window.get_by_role("button", name="Ask both").click()
-    expect(window.get_by_role("status").first).to_contain_text("Nobody answers: is rag-ft ab still running")
+    expect(window.get_by_role("status").first).to_contain_text(
+        "The server does not respond: is rag-ft ab still running"
+    )
 
 
 def test_another_page_cannot_vote(browser: Any, address: str, tmp_path: Path) -> None:
@@ -134,9 +136,9 @@ def test_blind_variants_are_named_after_the_vote(browser: Any, tmp_path: Path) -
         ask(window, "What is a Kittiwake?")
         expect(window.get_by_role("heading", name="Left", exact=True)).to_be_visible()
         assert not re.search(r"model-|\d ms", window.locator("body").inner_text())
-        window.get_by_role("button", name="Both as good").click()
+        window.get_by_role("button", name="Equally good").click()
         expect(window.locator("#thanks")).to_contain_text("Left was model-")
-        expect(window.get_by_role("button", name="Both as good")).to_be_disabled()
+        expect(window.get_by_role("button", name="Equally good")).to_be_disabled()
         assert {window.locator(f"#{place} h2").inner_text() for place in ("left", "right")} == {"model-a", "model-b"}
 
 
@@ -148,11 +150,11 @@ def test_it_fits_the_window_and_can_be_read(browser: Any, address: str, width: i
     window.emulate_media(color_scheme=scheme)
     window.goto(address)
     ask(window, "What is a Kittiwake?")
-    expect(window.get_by_role("button", name="Neither is any good")).to_be_visible()
+    expect(window.get_by_role("button", name="Neither is good")).to_be_visible()
     assert window.evaluate("document.documentElement.scrollWidth") <= width
     dark = window.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
     assert dark == (scheme == "dark")
-    more = window.get_by_role("button", name="Show all of the passage: left, rank 3")
+    more = window.get_by_role("button", name="Show the whole passage: left, rank 3")
     more.click()
     expect(more).to_have_attribute("aria-expanded", "true")
 

@@ -150,7 +150,7 @@ def test_both_answers_stand_side_by_side_and_are_voted_on(tmp_path: Path) -> Non
     assert (tally.a, tally.b, tally.ties) == (0, 20, 10)
     with pytest.raises(InputError, match="'a', 'b', 'tie' or 'neither'"):
         engine.vote(response.metadata["ab_query"], "c")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="votes are not kept"):
+    with pytest.raises(InputError, match="there is no vote log"):
         ABQueryEngine(Engine("Old"), Engine("New")).vote("x", "a")
 
 
@@ -197,7 +197,7 @@ def test_unknown_modes_and_values_out_of_range_are_refused() -> None:
         ABQueryEngine(Engine("x"), Engine("y"), "interleave")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="fraction_b is 2"):
         ABOptions(fraction_b=2)
-    with pytest.raises(InputError, match="timeout is 0: give seconds"):
+    with pytest.raises(InputError, match="timeout is 0: use a positive number"):
         ABOptions(timeout=0)
 
 
@@ -212,7 +212,7 @@ def test_a_variant_that_hangs_for_good_leaves_the_other_its_threads(
         assert {node.node_id for node in both.retrieve("Which?")} == {"x", "y"}
     reasons = [row["failed"]["b"] for row in Votes(tmp_path / "votes.jsonl").rows() if row["event"] == "shown"]
     assert [reason.startswith("no answer") for reason in reasons] == [True] * 8 + [False] * 12
-    assert "8 calls of it are still running" in reasons[-1]
+    assert "8 calls of this variant are still running" in reasons[-1]
     hanging.go.set()
 
 

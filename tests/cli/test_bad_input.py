@@ -176,7 +176,7 @@ def test_a_chroma_folder_that_is_none(refused: Callable[..., str], beir_folder: 
 
 def test_a_folder_of_notes_does_not_become_a_chroma_folder(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("my notes")
-    with pytest.raises(InputError, match="is not empty and is no Chroma folder"):
+    with pytest.raises(InputError, match="is not empty and is not a Chroma folder"):
         open_chroma(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -184,7 +184,7 @@ def test_a_folder_of_notes_does_not_become_a_chroma_folder(tmp_path: Path) -> No
 def test_a_chroma_server_that_is_down(refused: Callable[..., str], beir_folder: Path) -> None:
     address = "http://127.0.0.1:9"
     said = refused(OUTSIDE, "index", beir_folder, "--model", "local", "--collection", "forms", "--chroma", address)
-    assert f"no Chroma server answers at {address}" in said
+    assert f"the Chroma server {address} does not answer" in said
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:port", "https://127.0.0.1:99999"])
@@ -277,10 +277,10 @@ def test_an_openai_llm_without_a_key(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("warmup", "--set 'warmup': give a setting of the recipe, like --set warmup=0.05"),
-        ("seed=1", "--set 'seed=1': give a setting of the recipe, like --set warmup=0.05 (a seed is --seed)"),
+        ("warmup", "--set 'warmup': use SETTING=VALUE, such as --set warmup=0.05"),
+        ("seed=1", "--set 'seed=1': use SETTING=VALUE, such as --set warmup=0.05 (the seed is --seed)"),
         ("max_length=128", "the recipe has no 'max_length'"),
-        ("warmup=much", "warmup is 'much': give a number from 0 to 1"),
+        ("warmup=much", "warmup is 'much': use a number from 0 to 1"),
     ],
 )
 def test_a_setting_that_no_recipe_has(

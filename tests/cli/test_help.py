@@ -1,4 +1,4 @@
-"""The help: commands and options stand in panels, nothing is cut at 80 columns, and a name has one meaning."""
+"""The help: commands and options are in panels, nothing is cut at 80 columns, and a name has one meaning."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRAIN_PANELS = {
         "--seed",
     },
     "Negatives": {"--mine", "--negatives", "--rounds"},
-    "Going on from a tuned model": {"--earlier", "--replay"},
+    "Continuing training": {"--earlier", "--replay"},
     "Tracking and hub": {"--report-to", "--push-to-hub"},
     "Reading documents and tables": {"--field"},
 }

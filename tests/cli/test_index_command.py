@@ -57,10 +57,10 @@ def test_documents_are_indexed_changed_and_rolled_back(docs: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["docs", "--rollback"], "stand alone"),
-        (["--rollback", "--prune"], "stand alone"),
-        (["docs"], "give --model MODEL"),
-        (["--model", "local"], "give SOURCE, the documents"),
+        (["docs", "--rollback"], "cannot be combined"),
+        (["--rollback", "--prune"], "cannot be combined"),
+        (["docs"], "pass --model MODEL"),
+        (["--model", "local"], "pass SOURCE, the documents"),
         (["--rollback"], "does not exist"),
         (["chroma:nowhere", "--model", "local"], "PATH_OR_URL:COLLECTION"),
     ],

@@ -66,14 +66,14 @@ def test_a_value_out_of_bounds_is_refused_under_the_old_spelling_too() -> None:
 def test_compare_refuses_wrong_files_under_both_spellings(beir_folder: Path, table: str, regressions: str) -> None:
     compared = ["compare", beir_folder, "--baseline", "bm25", "--candidate", "bm25"]
     assert "table.pdf" in str(error_of(*compared, table, beir_folder / "table.pdf"))
-    assert "is the dataset that is compared on" in str(error_of(*compared, regressions, beir_folder))
+    assert "is the dataset of the comparison" in str(error_of(*compared, regressions, beir_folder))
 
 
 def test_focus_was_removed(beir_folder: Path, tmp_path: Path) -> None:
     arguments = ["train", beir_folder, "--output", tmp_path / "model", "--base-model", "local"]
     error = error_of(*arguments, "--focus", "bm25-misses")
     assert "--focus was removed" in str(error)
-    assert "leave it out" in str(error)
+    assert "omit it" in str(error)
     assert not (tmp_path / "model").exists()
 
 
@@ -89,7 +89,7 @@ def test_maps_that_did_worse_were_removed(kind: str, beir_folder: Path, tmp_path
 @pytest.mark.parametrize("option", [["--both-sides"], ["--batch"], ["--embed-url", "http://127.0.0.1:9/v1"]])
 def test_options_of_an_adapter_point_to_its_command(option: list[str], beir_folder: Path, tmp_path: Path) -> None:
     arguments = ["train", beir_folder, "--output", tmp_path / "model", "--base-model", "local", *option]
-    assert "are for an adapter: use rag-ft train-adapter" in str(error_of(*arguments))
+    assert "apply to adapters only: use rag-ft train-adapter" in str(error_of(*arguments))
 
 
 @pytest.mark.parametrize(
