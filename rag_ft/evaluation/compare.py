@@ -31,7 +31,7 @@ def compare(
     seed: int = 0,
     show_progress: bool = False,
 ) -> Comparison:
-    """Compare retrievers on the questions of a split: embeddings through a Chroma index, and BM25 beside them.
+    """Compare retrievers on the questions of a split. Embeddings search a Chroma index; BM25 is always included.
 
     Args:
         dataset: the dataset; the whole corpus is searched.
@@ -55,18 +55,19 @@ def compare(
         >>> comparison.models["baseline"]["mrr@10"], comparison.models["candidate"]["mrr@10"]
         (0.0, 1.0)
         >>> comparison.verdict, comparison.reasons["candidate"]
-        ('inconclusive', '1 questions are too few to tell: at least 50 are needed')
+        ('inconclusive', '1 questions are too few for a verdict: at least 50 are needed')
     """
     dataset.require(split)
     options = options or CompareOptions()
-    given = list(candidates) if isinstance(candidates, Sequence) and not isinstance(candidates, str) else [candidates]
-    if not given:
-        raise InputError("there is no candidate to compare with the baseline: give at least one")
-    roles = _roles(baseline, given, options.hybrids)
+    if isinstance(candidates, str) or not isinstance(candidates, Sequence):
+        candidates = [candidates]
+    if not candidates:
+        raise InputError("candidates is empty: pass at least one retriever to compare with the baseline")
+    roles = _roles(baseline, candidates, options.hybrids)
     training_notes = notes_on_training_questions(roles, dataset, split)
     runs = CandidateRunner(dataset, split, seed, show_progress).run(roles)
-    read = min_characters_read(given, dataset, split)
-    comparison = score_runs(dataset, split, runs, options, characters_read=read, seed=seed)
+    truncated = min_characters_read(candidates, dataset, split)
+    comparison = score_runs(dataset, split, runs, options, characters_read=truncated, seed=seed)
     more_notes = (*training_notes, *notes_on_base_models(roles), *notes_on_gains(roles, comparison.differences))
     return replace(comparison, notes=(*comparison.notes, *more_notes))
 
@@ -76,11 +77,11 @@ def _roles(baseline: Candidate, candidates: Sequence[Candidate], hybrids: bool) 
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     roles: dict[str, Candidate] = {BASELINE: baseline, CANDIDATE: candidates[0]}
-    roles |= {f"{CANDIDATE}-{number}": each for number, each in enumerate(candidates[1:], 2)}
+    roles |= {f"{CANDIDATE}-{number}": candidate for number, candidate in enumerate(candidates[1:], 2)}
     if hybrids:
         for role in (BASELINE, CANDIDATE):
             if isinstance(model := roles[role], BaseEmbedding):
                 roles[HYBRID_PREFIX + role] = Hybrid(model)
-    if not any(isinstance(each, str) for each in roles.values()):
+    if not any(isinstance(candidate, str) for candidate in roles.values()):
         roles[BM25_ROLE] = "bm25"
     return roles

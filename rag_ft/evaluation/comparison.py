@@ -26,12 +26,12 @@ from rag_ft.evaluation.verdict import Verdict
 from rag_ft.files import read_json, write_json
 
 HEADER = ("dataset", "split", "queries", "passages", "documents")
-"""Attributes that come first in `comparison.json`, as they are."""
+"""Attributes that are written to `comparison.json` first, unchanged."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The figures of several retrievers on one split, with intervals and a verdict on each candidate.
+    """The metrics of several retrievers on one split, with confidence intervals and a verdict on each candidate.
 
     Attributes:
         dataset: the name of the dataset.
@@ -43,19 +43,19 @@ class Comparison:
         models: role -> metric -> mean.
         details: role -> other measurements: agreement with exact search, times, sizes, the fusion.
         differences: candidate -> metric -> difference to the baseline.
-        slices: figures on questions about documents that training sees (`known`) and about others (`new`); of a merged
+        slices: metrics on questions about documents that training sees (`known`) and about others (`new`); of a merged
             dataset also on `earlier` and `later` questions.
         verdicts: candidate -> verdict.
         reasons: candidate -> reason of the verdict.
         notes: limits of the comparison: few documents, how questions were resampled, where they come from.
-        aspects: figures on questions by traits: shared words, length, source, truncated passages, and document if there
+        aspects: metrics on questions by traits: shared words, length, source, truncated passages, and document if there
             are few.
-        evidence: candidate -> p-value of a randomisation test, and the smallest gain that would show.
+        evidence: candidate -> p-value of a randomisation test, and the smallest detectable gain.
         recommendation: the simplest retriever that is not significantly worse than the best.
         seed: the seed of the random choices.
         per_query: role -> metric -> value of each question, shape (questions,); not in the JSON.
         rankings: role -> passages found for each question; not in the JSON.
-        members: name of a slice or aspect -> one truth value for each question; not in the JSON.
+        members: name of a slice or aspect -> mask, shape (questions,); not in the JSON.
         characters_read: id of each passage that a candidate truncates -> characters that it reads; not in the JSON.
 
     Example:
@@ -114,7 +114,7 @@ class Comparison:
 
     @property
     def subject(self) -> str:
-        """What was compared on, in one line: the dataset and its numbers of questions, passages and documents."""
+        """The dataset in one line: its name and its numbers of questions, passages and documents."""
         counts = {f"{self.split} question": self.queries, "passage": self.passages, "document": self.documents}
         questions, passages, documents = (
             f"{count:,} {name if count == 1 else name + 's'}" for name, count in counts.items()
@@ -150,7 +150,7 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Comparison:
-        """Read the contents of `comparison.json`, which has no values of single questions."""
+        """Read the contents of `comparison.json`, which has no values for single questions."""
         models = values["models"]
         return cls(
             **{name: values[name] for name in HEADER},

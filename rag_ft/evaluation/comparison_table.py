@@ -1,4 +1,4 @@
-"""A comparison as tables of text: the figures of each retriever, the verdicts, what to use, the slices, the notes."""
+"""A comparison as text tables: metrics of each retriever, verdicts, the recommendation, slices and notes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLOURS = {"ship": "bold green", "inconclusive": "bold yellow", "keep-baseline":
 
 
 class TableSource(Protocol):
-    """What the tables show of a comparison."""
+    """The attributes of a comparison that the tables show."""
 
     @property
     def subject(self) -> str: ...
@@ -55,8 +55,8 @@ class TableSource(Protocol):
 
 def comparison_table(comparison: TableSource) -> Table:
     """Make the table of each retriever's metrics, the best of a column in bold, and its difference to the baseline."""
-    # `Text` shows names from data as they are; a plain string would be read as markup. The names stand above the table,
-    # since a column of it would break them into pieces at 80 columns.
+    # `Text` shows names from data unchanged; a plain string would be parsed as markup. The names are above the table,
+    # because in a column they would wrap at 80 columns.
     names = [comparison.label(role) for role in comparison.roles if comparison.names.get(role, role) != role]
     table = _empty_table(
         title=Text("\n".join([comparison.subject, *names, ""]), overflow="fold"), title_justify="left", title_style=""
@@ -100,13 +100,13 @@ def print_comparison(comparison: TableSource, console: Console) -> None:
 def comparison_text(comparison: TableSource) -> str:
     """Return what `print_comparison` prints, as plain text."""
     text = io.StringIO()
-    # Without force_jupyter a notebook would show the table instead of writing it into the text.
+    # With the default of force_jupyter, a notebook would display the table instead of writing it into the text.
     print_comparison(comparison, Console(file=text, width=WIDTH, color_system=None, force_jupyter=False))
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def best_score(models: Mapping[str, Figures], metric: str) -> str:
-    """Return the best value of a metric as it is shown: models that look equal are equally good."""
+    """Return the best value of a metric as it is displayed. Models with the same displayed value share it."""
     return f"{max(figures[metric] for figures in models.values()):.3f}"
 
 

@@ -1,4 +1,4 @@
-"""Why a question may be hard: jargon, a near-duplicate of its passage, a truncated passage, copied words."""
+"""Likely causes of a low rank: jargon, a near-duplicate of the passage, a truncated passage, copied words."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ CUT_OFF = "cut-off passage"
 COPY = "lexical copy"
 CAUSES = (JARGON, NEAR_DUPLICATE, CUT_OFF, COPY)
 
-MIN_UNREAD = 1 / 3
-"""Minimum share of the shared words that a truncated passage has only in its unread part, for that to be a cause."""
+MIN_TRUNCATED_FRACTION = 1 / 3
+"""Minimum fraction of the words shared with a passage that only its truncated part has, for that to be a cause."""
 
 MIN_COPIED_WORDS = 2
 """Minimum number of content words of a question that counts as a copy."""
 
 MIN_NAME_COUNT, MIN_CAPITALISED = 2, 0.8
-"""A word is a name if it occurs at least so often inside sentences, and with a capital in at least this share."""
+"""Minimum number of times that a name occurs inside sentences, and minimum fraction of those with a capital letter."""
 
 _TERM = re.compile(r"[^\W_](?:[\w&./'’-]*[^\W_])?")
 _INSIDE_SENTENCE = re.compile(r"(?:(?<=[^\W\d_A-Z][ ])|(?<=,[ ]))[^\W\d_][\w-]{2,}")
 
 
 class FailureCauses:
-    """Finds causes from texts alone, and leaves out what cannot be told.
+    """Finds likely causes of a low rank from the texts alone.
 
     Args:
-        texts: passage id -> text as it is embedded, of the passages that `explain` may get.
+        texts: passage id -> text as it is embedded, of all passages that are passed to `explain`.
         characters_read: id of each truncated passage -> characters that are read.
         language: ISO 639-1 code; the most frequent language of the texts if None.
 
@@ -55,11 +55,11 @@ class FailureCauses:
         self.language = language or corpus_language(list(texts.values())[:500]) or "en"
         self._words: Callable[[str], set[str]] = lru_cache(maxsize=20_000)(content_words(self.language))
         self._group = dict(zip(texts, near_duplicate_groups(list(texts.values())), strict=True))
-        # German nouns have a capital, so there only words that are all capitals count as names.
+        # German nouns have a capital, so there only words in capitals count as names.
         self._names = _find_names(texts.values(), by_capital=self.language != "de")
 
     def explain(self, query: Query, relevant: str, ranked_above: Sequence[str]) -> dict[str, str]:
-        """Return each cause -> what shows it.
+        """Return cause -> evidence for it.
 
         Args:
             query: the question.
@@ -71,11 +71,11 @@ class FailureCauses:
             causes[JARGON] = ", ".join(terms)
         if repeats := [passage for passage in ranked_above if self._group[passage] == self._group[relevant]]:
             causes[NEAR_DUPLICATE] = ", ".join(repeats)
-        if unread := self._unread(query, relevant, words):
-            causes[CUT_OFF] = unread
-        share = len(words & self._words(self._texts[relevant])) / max(1, len(words))
-        if len(words) >= MIN_COPIED_WORDS and share >= MANY_SHARED:
-            causes[COPY] = f"{share:.0%} of its words".replace("%", " %")
+        if truncated := self._truncated(query, relevant, words):
+            causes[CUT_OFF] = truncated
+        fraction = len(words & self._words(self._texts[relevant])) / max(1, len(words))
+        if len(words) >= MIN_COPIED_WORDS and fraction >= MANY_SHARED:
+            causes[COPY] = f"{fraction:.0%} of its words".replace("%", " %")
         return causes
 
     def _terms(self, question: str) -> list[str]:
@@ -91,19 +91,19 @@ class FailureCauses:
             )
         )
 
-    def _unread(self, query: Query, relevant: str, words: set[str]) -> str:
-        """Say what of the question is only in the unread part of its passage, or return "" if that is little."""
+    def _truncated(self, query: Query, relevant: str, words: set[str]) -> str:
+        """Return what the truncated part of the passage has of the question, or "" if that is little."""
         if relevant not in self._characters_read:
             return ""
         text, end = self._texts[relevant], self._characters_read[relevant]
         evidence = query.evidence.strip()
         if evidence and text.find(evidence) + len(evidence) > end:
-            return "its evidence is not read"
+            return "its evidence is truncated"
         head, tail = self._words(text[:end]), self._words(text[end:])
-        unread = words & tail - head
-        if not unread or len(unread) < MIN_UNREAD * len(words & (head | tail)):
+        truncated_words = words & tail - head
+        if not truncated_words or len(truncated_words) < MIN_TRUNCATED_FRACTION * len(words & (head | tail)):
             return ""
-        return f"{len(unread)} of its words are not read"
+        return f"{len(truncated_words)} of its words are truncated"
 
 
 def _find_names(texts: Iterable[str], by_capital: bool) -> set[str]:

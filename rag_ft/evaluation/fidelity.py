@@ -1,4 +1,4 @@
-"""How close a faster variant of a model comes to the model: its vectors, what they find, and the speed."""
+"""Fidelity of a faster variant of a model: how close its vectors and rankings are to the model's, and its speed."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from rag_ft.dataset.qa_dataset import QADataset
 
 K = 10
-"""Nearest passages that are compared."""
+"""Number of nearest passages to compare."""
 
 MAX_PASSAGES = 2_000
-"""Maximum number of passages that are embedded: those that answer the questions first, then others."""
+"""Maximum number of passages to embed: those that answer the questions first, then others."""
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """A variant of a model beside the model.
+    """How a variant of a model compares with the model.
 
     Attributes:
         cosine: mean and lowest cosine similarity of the two vectors of a passage.
-        overlap: share of the ten nearest passages that both find, over the questions.
+        overlap: fraction of the ten nearest passages that both find, over the questions.
         before, after: nDCG@10 of the model and of the variant, by exact search.
         difference: difference in nDCG@10, with its interval.
         times_faster: passages per second, as a multiple of the model's.
@@ -53,14 +53,14 @@ class Fidelity:
         before, after = self.query_milliseconds
         return (
             f"nDCG@10 {self.before:.3f} -> {self.after:.3f} ({self.difference}), cosine {self.cosine[0]:.4f} "
-            f"(lowest {self.cosine[1]:.4f}), {self.overlap:.1%} of the top {K} the same, "
-            f"{self.times_faster:.1f} times the passages a second, {after:.1f} ms a question (before {before:.1f})"
+            f"(lowest {self.cosine[1]:.4f}), {self.overlap:.1%} of the top {K} in common, "
+            f"{self.times_faster:.1f} times the passages per second, {after:.1f} ms per question (before {before:.1f})"
         )
 
 
 @dataclass(frozen=True)
 class _Embedded:
-    """Vectors of length 1 under one form of a model, and the times to compute them."""
+    """Unit vectors under a model or its variant, and the times to compute them."""
 
     passages: NDArray[np.float32]
     queries: NDArray[np.float32]
@@ -70,7 +70,7 @@ class _Embedded:
     @classmethod
     def measure(cls, model: BaseEmbedding, passages: Sequence[str], queries: Sequence[str]) -> _Embedded:
         """Embed all passages at once, and the queries one by one."""
-        model.get_text_embedding_batch(list(passages[:8]))  # what loads at first use does not count
+        model.get_text_embedding_batch(list(passages[:8]))  # warm-up: loading at first use does not count
         started = time.perf_counter()
         passage_vectors = model.get_text_embedding_batch(list(passages))
         seconds = time.perf_counter() - started
@@ -108,9 +108,9 @@ def measure_fidelity(model: BaseEmbedding, variant: BaseEmbedding, dataset: QADa
     relevant = dict.fromkeys(passage for grades in qrels.values() for passage in grades)
     ids = list(relevant | dict.fromkeys(texts))[: max(MAX_PASSAGES, len(relevant))]
     queries = [dataset.queries[query].text for query in qrels]
-    one, other = (_Embedded.measure(each, [texts[key] for key in ids], queries) for each in (model, variant))
-    cosines = (one.passages * other.passages).sum(axis=1)
-    nearest = one.nearest(), other.nearest()
+    original, changed = (_Embedded.measure(each, [texts[key] for key in ids], queries) for each in (model, variant))
+    cosines = (original.passages * changed.passages).sum(axis=1)
+    nearest = original.nearest(), changed.nearest()
     before, after = (
         metrics_per_query(
             {query: [ids[position] for position in row] for query, row in zip(qrels, rows, strict=True)},
@@ -125,6 +125,6 @@ def measure_fidelity(model: BaseEmbedding, variant: BaseEmbedding, dataset: QADa
         before=float(before.mean()),
         after=float(after.mean()),
         difference=paired_bootstrap(after - before, list(qrels)),
-        times_faster=one.seconds / max(other.seconds, 1e-9),
-        query_milliseconds=(one.query_milliseconds, other.query_milliseconds),
+        times_faster=original.seconds / max(changed.seconds, 1e-9),
+        query_milliseconds=(original.query_milliseconds, changed.query_milliseconds),
     )

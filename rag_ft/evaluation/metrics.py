@@ -13,7 +13,7 @@ from rag_ft.errors import InputError
 
 DEFAULT_METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10", "ndcg@10", "recall@10")
 HEADLINE = "ndcg@10"
-"""The metric that decides."""
+"""The metric that decides the verdict."""
 
 
 def metrics_per_query(
@@ -24,9 +24,9 @@ def metrics_per_query(
     """Score the ranking of each query.
 
     Hit rate: whether a relevant passage is in the top k. MRR: 1 / rank of the first one. Recall and precision: the
-    relevant passages in the top k, as a share of all relevant passages and of k. MAP: mean precision at each relevant
-    passage. nDCG: gains are the grades, the discount of rank r is 1 / log2(r + 1), and the ideal ranking is cut at k
-    (Järvelin and Kekäläinen 2002, as in trec_eval's ndcg_cut).
+    relevant passages in the top k, as a fraction of all relevant passages and of k. MAP: mean precision at each
+    relevant passage. nDCG: gains are the grades, the discount of rank r is 1 / log2(r + 1), and the ideal ranking is
+    cut at k (Järvelin and Kekäläinen 2002, as in trec_eval's ndcg_cut).
 
     Args:
         rankings: query id -> passage ids, best first.

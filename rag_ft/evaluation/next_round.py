@@ -18,17 +18,17 @@ from rag_ft.evaluation.rank_changes import RankChange, compute_rank_changes, lar
 from rag_ft.files import write_jsonl
 
 MAX_REGRESSIONS = 200
-"""Maximum number of regressions that are exported."""
+"""Maximum number of regressions to export."""
 
 
 @dataclass(frozen=True)
 class NextRound:
-    """What to train on next, and what is left to test on.
+    """The regressions to train on next, and the dataset to train and test on.
 
     Attributes:
         regressions: the questions that got worse, the worst first, all about one half of the documents.
-        dataset: the same dataset, in which these questions train, with the passages ranked above their answers as
-            negatives, and the test asks about the other half of the documents alone.
+        dataset: the same dataset with these questions in train, the passages ranked above their answers as negatives,
+            and a test about the other half of the documents only.
         split: the split that the regressions come from.
 
     Example:
@@ -38,7 +38,7 @@ class NextRound:
         >>> queries = {"q1": Query("q1", "How do I get holidays?"), "q2": Query("q2", "How do I get in?")}
         >>> dataset = QADataset(passages, queries, {"train": {"q1": {"a": 1}}, "test": {"q2": {"b": 1}}})
         >>> print(NextRound([RankChange("q1", 1, 2, relevant="a", ranked_above=("b",))], dataset, "test"))
-        1 regression on one half of the documents; 1 questions about the other half are left for test
+        1 regression on one half of the documents; 1 questions about the other half remain for test
     """
 
     regressions: list[RankChange]
@@ -46,37 +46,37 @@ class NextRound:
     split: str
 
     @property
-    def left(self) -> int:
-        """The number of questions that are left to test on."""
+    def questions_left(self) -> int:
+        """The number of questions that remain to test on."""
         return len(self.dataset.qrels.get(self.split, {}))
 
     def __str__(self) -> str:
         count = len(self.regressions)
         return (
-            f"{count} {'regression' if count == 1 else 'regressions'} on one half of the documents; {self.left} "
-            f"questions about the other half are left for {self.split}"
+            f"{count} {'regression' if count == 1 else 'regressions'} on one half of the documents; "
+            f"{self.questions_left} questions about the other half remain for {self.split}"
         )
 
 
 def prepare_next_round(
     comparison: Comparison, dataset: QADataset, role: str | None = None, *, count: int = MAX_REGRESSIONS, seed: int = 0
 ) -> NextRound:
-    """Move the worst regressions from a test to training, so that the rest of the test stays fair.
+    """Move the worst regressions from the test to training, so that the rest of the test stays fair.
 
-    A test without a candidate's regressions would flatter it. So the documents are halved first, by a draw that does
-    not depend on the results: regressions are taken from one half, and the next test asks about the other. The next
-    test also leaves out questions that nearly repeat an exported one, and regressions that nearly repeat a dev question
-    are not exported.
+    A test without the candidate's regressions would overestimate the candidate. So the documents are first halved at
+    random, independently of the results: regressions are taken from one half, and the next test asks about the other.
+    The next test also omits questions that nearly repeat an exported one, and regressions that nearly repeat a dev
+    question are not exported.
 
     Args:
         comparison: a comparison with its rankings.
         dataset: the dataset of the comparison.
         role: the candidate; the first one if None.
         count: maximum number of regressions, the worst ones.
-        seed: seeds the draw. The same dataset and seed give the same halves.
+        seed: seeds the choice of the halves. The same dataset and seed give the same halves.
 
     Raises:
-        InputError: if the questions were trained on already, or there are no rankings.
+        InputError: if the split is train, or the comparison has no rankings.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -87,12 +87,13 @@ def prepare_next_round(
         >>> runs = {"baseline": Run([[f"p{n}"] for n in range(20)]),
         ...         "candidate": Run([["p0", f"p{n}"] for n in range(20)])}
         >>> next_round = prepare_next_round(score_runs(dataset, "test", runs), dataset)
-        >>> next_round.left > 5, set(next_round.dataset.qrels["train"]) & set(next_round.dataset.qrels["test"])
+        >>> qrels = next_round.dataset.qrels
+        >>> next_round.questions_left > 5, set(qrels["train"]) & set(qrels["test"])
         (True, set())
     """
     split = comparison.split
     if split == "train":
-        raise InputError("questions of train are trained on already: export regressions of dev or test")
+        raise InputError("the train questions are already trained on: export regressions of dev or test")
     qrels = dataset.require(split)
     units = dataset.split_units
     exportable = _half_of(sorted({units[next(iter(relevant))] for relevant in qrels.values()}), seed)
@@ -104,18 +105,18 @@ def prepare_next_round(
         if all(units[passage] in exportable for passage in qrels[change.query]) and group[change.query] not in held_out
     ][:count]
     exported = {group[change.query] for change in regressions}
-    left = {
+    remaining = {
         query: relevant
         for query, relevant in qrels.items()
         if not any(units[passage] in exportable for passage in relevant) and group[query] not in exported
     }
     train = dataset.qrels.get("train", {}) | {change.query: qrels[change.query] for change in regressions}
-    parts = {**dataset.qrels, "train": train, split: left}
+    parts = {**dataset.qrels, "train": train, split: remaining}
     negatives = dict(dataset.negatives) | {
         change.query: passages for change in regressions if (passages := _negatives(change))
     }
     used = {query for part in parts.values() for query in part}
-    moved = dataset.with_questions(
+    next_dataset = dataset.with_questions(
         {key: query for key, query in dataset.queries.items() if key in used},
         {name: part for name, part in parts.items() if part},
         {query: passages for query, passages in negatives.items() if query in used},
@@ -126,11 +127,11 @@ def prepare_next_round(
         "seed": seed,
         "questions": len(regressions),
     }
-    return NextRound(regressions, moved.with_info(dataset.info | {"losses": info}), split)
+    return NextRound(regressions, next_dataset.with_info(dataset.info | {"losses": info}), split)
 
 
 def _half_of(units: list[int], seed: int) -> set[int]:
-    """Draw half of the units. With the bare seed it would be the draw by which unseen documents were held out."""
+    """Draw half of the units. The seed has a prefix, so that it is not the draw that held out unseen documents."""
     return set(random.Random(f"looked at {seed}").sample(units, max(1, len(units) // 2)))
 
 
@@ -140,8 +141,9 @@ def write_regressions(next_round: NextRound, target: str | Path, source: str | P
     Args:
         next_round: the result of `prepare_next_round`.
         target: a `.jsonl` file or a folder. A file gets the pairs, as `read_labelled_pairs` reads them: question,
-            positive, negative, document. They are no longer held out, as each line says, but other tests may still ask
-            them. A folder gets the whole dataset of the next round, which does not: train and compare on that.
+            positive, negative, document. Each line says that its question is no longer held out, but other tests may
+            still ask it. A folder gets the whole dataset of the next round, whose test does not: train and compare on
+            that.
         source: the dataset of the comparison, which is never overwritten.
 
     Raises:
@@ -171,7 +173,7 @@ def write_regressions(next_round: NextRound, target: str | Path, source: str | P
 
 
 def check_target(target: str | Path, source: str | Path | None = None) -> None:
-    """Refuse a target that regressions cannot be written to, before anything is computed.
+    """Raise an `InputError` if regressions cannot be written to a target, before anything is computed.
 
     Args:
         target: a `.jsonl` file or a folder.
@@ -182,17 +184,17 @@ def check_target(target: str | Path, source: str | Path | None = None) -> None:
     """
     target = Path(target)
     if source is not None and target.resolve() == Path(source).resolve():
-        raise InputError(f"{target} is the dataset that is compared on: choose another place, its test stays as it is")
+        raise InputError(f"{target} is the dataset of the comparison, which is never overwritten: choose another path")
     if not target.suffix:
         check_output(target)
     elif target.suffix.lower() not in JSON_LINES:
-        raise InputError(f"{target}: losses are written as .jsonl, or as a folder (the dataset of the next round)")
+        raise InputError(f"{target}: write regressions to a .jsonl file or a folder")
 
 
 def _negatives(change: RankChange) -> list[str]:
-    """Return the passages ranked above the answer, without near-duplicates of it: they may answer too."""
-    repeats = change.failure_causes.get(NEAR_DUPLICATE, "").split(", ")
-    return [passage for passage in change.ranked_above if passage not in repeats]
+    """Return the passages ranked above the answer, without its near-duplicates, which may answer too."""
+    near_duplicates = change.failure_causes.get(NEAR_DUPLICATE, "").split(", ")
+    return [passage for passage in change.ranked_above if passage not in near_duplicates]
 
 
 def _rows(next_round: NextRound) -> Iterator[dict[str, Any]]:

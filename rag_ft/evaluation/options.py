@@ -1,4 +1,4 @@
-"""What experts set of a comparison."""
+"""Advanced options of a comparison."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rag_ft.evaluation.verdict import VerdictRules
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """Options of `compare` that seldom change.
+    """Advanced options of `compare`.
 
     Attributes:
         name: the name of the dataset, for the report.
         metrics: names like `ndcg@10`. nDCG@10 is always measured.
         rules: the limits of a verdict.
         hybrids: adds the fusion of the baseline and of the first candidate with BM25, if they are embeddings. It is
-            learned on dev questions that are not among those of the compared split.
+            learned on dev questions that are not in the compared split.
 
     Example:
         >>> from rag_ft.evaluation import CompareOptions

@@ -15,15 +15,15 @@ SOURCE_NAMES = {KEY_PHRASES: "of key phrases", SENTENCE: "sentences", HEADING: "
 
 
 def notes_on_questions(dataset: QADataset, split: str) -> list[str]:
-    """Say how many questions of a split are also in train, and how many were generated."""
+    """Return notes on the questions of a split that are also in train, and on those that were generated."""
     qrels = dataset.require(split)
     notes = []
-    trained = {_plain(dataset.queries[query].text) for query in dataset.qrels.get("train", {}) if split != "train"}
-    leaked = sum(_plain(dataset.queries[query].text) in trained for query in qrels)
+    train_texts = {_plain(dataset.queries[query].text) for query in dataset.qrels.get("train", {}) if split != "train"}
+    leaked = sum(_plain(dataset.queries[query].text) in train_texts for query in qrels)
     if leaked:
         notes.append(
-            f"{leaked} of {len(qrels)} questions are also in train, which flatters a model that was trained on them. "
-            "Remove them from one of the two."
+            f"{leaked} of {len(qrels)} questions are also in train, so a model that was trained on them scores too "
+            f"high. Remove them from train or from {split}."
         )
     sources = [dataset.queries[query].source for query in qrels]
     generated = Counter(SOURCE_NAMES.get(source, "by an LLM") for source in sources if source not in ("", HUMAN))
@@ -31,7 +31,8 @@ def notes_on_questions(dataset: QADataset, split: str) -> list[str]:
         counts = ", ".join(f"{count} {source}" for source, count in sorted(generated.items()))
         notes.append(
             f"{generated.total()} of {len(qrels)} questions were generated ({counts}): they share "
-            "words with their passages more than real ones do, which flatters BM25. Real questions would tell more."
+            "more words with their passages than real ones do, which favours BM25. Use real questions for a reliable "
+            "comparison."
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""Wins and losses: the rank of each question's answer before and after, what was ranked above it, and likely causes."""
+"""Rank changes: wins and regressions, what was ranked above the answer, and likely causes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from rag_ft.evaluation.slices import SLICE_TITLES
 from rag_ft.retrieval.top_k import MAX_RANK
 
 MAX_ABOVE = 5
-"""Maximum number of passages that are named as ranked above the answer."""
+"""Maximum number of passages to name as ranked above the answer."""
 
 Kind = Literal["win", "loss", "same"]
 
 
 @dataclass(frozen=True)
 class RankChange:
-    """What became of one question.
+    """The rank change of one question.
 
     Attributes:
-        query: its id.
+        query: the id of the question.
         before: rank of the first relevant passage under the baseline, from 1; None if it is not among the first 100.
         after: the same under the candidate.
         relevant: that passage, in the better of the two rankings.
         ranked_above: the passages above it in the worse of the two rankings, at most 5.
-        failure_causes: likely cause of a low rank -> what shows it. Empty if nothing can be told, or if both rank the
+        failure_causes: likely cause of a low rank -> evidence for it. Empty if no cause was found, or if both rank the
             passage first.
         slices: titles of the slices that the question belongs to.
 
@@ -62,15 +62,15 @@ class RankChange:
 
 
 def compute_rank_changes(comparison: Comparison, dataset: QADataset, role: str | None = None) -> list[RankChange]:
-    """Compute what became of every question under a candidate, in the order of the questions.
+    """Compute the rank change of every question under a candidate, in the order of the questions.
 
     Args:
-        comparison: a comparison that still has its rankings. One that was read from a file has none.
+        comparison: a comparison that has its rankings. One that was loaded from a file has none.
         dataset: the dataset of the comparison.
-        role: `candidate-2` or another one; the first candidate if None.
+        role: the candidate, for example `candidate-2`; the first one if None.
 
     Raises:
-        InputError: if there are no rankings or no such candidate, or the dataset is another one.
+        InputError: if there are no rankings or no such candidate, or the comparison was made on another dataset.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -85,7 +85,7 @@ def compute_rank_changes(comparison: Comparison, dataset: QADataset, role: str |
     role = role or comparison.candidates[0]
     check_same_questions(comparison, dataset)
     if role not in comparison.candidates:
-        raise InputError(f"there is no {role!r} in the comparison: give one of {', '.join(comparison.candidates)}")
+        raise InputError(f"there is no {role!r} in the comparison: choose one of {', '.join(comparison.candidates)}")
     qrels = dataset.require(comparison.split)
     masks = [(SLICE_TITLES.get(name, name), mask) for name, mask in comparison.members.items()]
     changes = []
@@ -109,7 +109,7 @@ def rank_of(ranking: Sequence[str], relevant: Mapping[str, int]) -> int | None:
 
 
 def largest(changes: Iterable[RankChange], kind: Kind, count: int | None = None) -> list[RankChange]:
-    """Return the wins or losses, the largest first.
+    """Return the wins or regressions, the largest first.
 
     Example:
         >>> from rag_ft.evaluation.rank_changes import RankChange, largest
@@ -117,23 +117,23 @@ def largest(changes: Iterable[RankChange], kind: Kind, count: int | None = None)
         >>> [change.query for change in largest(changes, "win")]
         ['a', 'c']
     """
-    chosen = [change for change in changes if change.kind == kind]
-    return sorted(chosen, key=lambda change: -abs(change.gain))[:count]
+    of_kind = [change for change in changes if change.kind == kind]
+    return sorted(of_kind, key=lambda change: -abs(change.gain))[:count]
 
 
 def check_same_questions(comparison: Comparison, dataset: QADataset) -> None:
-    """Refuse a comparison without rankings, and a dataset that it was not made on.
+    """Check that a comparison has rankings and was made on a dataset.
 
     Raises:
-        InputError: if texts would stand beside wrong ranks.
+        InputError: if not.
     """
     if not comparison.rankings:
-        raise InputError("this comparison has no rankings (one from a file has none): compare again")
+        raise InputError("this comparison has no rankings (a loaded one has none): run the comparison again")
     questions = len(dataset.require(comparison.split))
     if questions != comparison.queries or len(dataset.passages) != comparison.passages:
         raise InputError(
             f"the dataset has {questions} questions in split {comparison.split!r} and {len(dataset.passages)} "
-            f"passages, but {comparison.queries} and {comparison.passages} were compared: give the dataset of the "
+            f"passages, but {comparison.queries} and {comparison.passages} were compared: pass the dataset of the "
             "comparison"
         )
 

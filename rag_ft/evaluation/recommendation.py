@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BY_SIMPLICITY = ("bm25", "embedding", "another embedding", "hybrid", "another hybrid", "retriever")
-"""Kinds of retrievers by what they need to run, the simplest first. "another": not the baseline's model."""
+"""Kinds of retrievers, the simplest to run first. "another" means that its model is not the baseline's."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ def recommend(
 ) -> Recommendation:
     """Recommend the simplest retriever whose nDCG@10 is not significantly below that of the best.
 
-    The baseline stays if there are under 50 questions, or if they are about so few documents that nothing can be told.
+    The baseline stays if there are under 50 questions, or if they are about too few documents.
 
     Args:
         values: role -> nDCG@10 of each question, shape (questions,).
-        groups: what each question is resampled with.
+        groups: the group that each question is resampled with.
         kinds: role -> `bm25`, `embedding`, `hybrid` or `retriever`; derived from the role if missing.
         seed: seeds the resampling.
 
@@ -62,19 +62,19 @@ def recommend(
         'candidate'
     """
     simplicity = {role: _simplicity(role, kinds) for role in values}
-    means = {role: float(found.mean()) for role, found in values.items()}
+    means = {role: float(scores.mean()) for role, scores in values.items()}
     best = max(means, key=lambda role: (means[role], -simplicity[role]))
     if (questions := len(values[best])) < MIN_QUESTIONS:
         return Recommendation(BASELINE, best, too_few(questions, MIN_QUESTIONS))
     gaps = {role: paired_bootstrap(values[role] - values[best], groups, seed) for role in values if role != best}
     if any(gap.mean and gap.ci95[1] == float("inf") for gap in gaps.values()):
-        return Recommendation(BASELINE, best, "the questions are about too few documents to tell")
+        return Recommendation(BASELINE, best, "the questions are about too few documents for a recommendation")
     for role in sorted(gaps, key=simplicity.__getitem__):
         if simplicity[role] < simplicity[best] and gaps[role].ci95[1] >= 0:
             reason = f"{role} is simpler than {best}, and its nDCG@10 is not significantly lower ({gaps[role]})"
             return Recommendation(role, best, reason)
     if not gaps:
-        return Recommendation(best, best, "it is the only one")
+        return Recommendation(best, best, "it is the only retriever")
     second = max(gaps, key=lambda role: means[role])
     lead = paired_bootstrap(values[best] - values[second], groups, seed)
     return Recommendation(best, best, f"{best} has the highest nDCG@10: {lead} over {second}, the next")

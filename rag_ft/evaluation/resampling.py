@@ -10,7 +10,7 @@ def resampling_groups(dataset: QADataset, split: str) -> tuple[list[object], str
     """Assign each query of a split to its document or, if they are about few documents, to neighbouring passages.
 
     Returns:
-        One group for each query, in the order of the qrels, and a note if the groups are not documents (else "").
+        One group for each query, in the order of the qrels, and a note if the groups are not documents (otherwise "").
     """
     qrels = dataset.require(split)
     first = [next(iter(relevant)) for relevant in qrels.values()]
@@ -23,9 +23,9 @@ def resampling_groups(dataset: QADataset, split: str) -> tuple[list[object], str
         units.update(dataset.split_units)
     else:
         for document, ids in dataset.documents.items():
-            units.update({passage: (document, place // PASSAGES_PER_UNIT) for place, passage in enumerate(ids)})
+            units.update({passage: (document, position // PASSAGES_PER_UNIT) for position, passage in enumerate(ids)})
     return [units[passage] for passage in first], (
         f"The questions come from {'1 document' if count == 1 else f'{count} documents'}: groups of "
-        f"{PASSAGES_PER_UNIT} neighbouring passages were resampled instead, so the interval says nothing about other "
+        f"{PASSAGES_PER_UNIT} neighbouring passages were resampled instead, so the interval does not cover other "
         "documents."
     )

@@ -9,4 +9,4 @@ CANDIDATE = "candidate"
 BM25_ROLE = "bm25"
 
 HYBRID_PREFIX = "hybrid-"
-"""Precedes the role of an embedding that is fused with BM25: `hybrid-baseline`, `hybrid-candidate`."""
+"""Prefix of the role of an embedding that is fused with BM25: `hybrid-baseline`, `hybrid-candidate`."""

@@ -1,4 +1,4 @@
-"""Runs to a comparison: metrics, differences with intervals, slices, verdicts."""
+"""Score runs: metrics, differences with intervals, slices and verdicts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rag_ft.evaluation.slices import Figures, Slice, held_out_slices, trait_slic
 from rag_ft.evaluation.verdict import Costs, Verdict, VerdictRules, decide
 
 MIN_MILLISECONDS = 5.0
-"""Times of a query below this count as equal: users do not notice the difference."""
+"""Query times below this count as equal: users do not notice the difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class QueryScores:
 
     Attributes:
         per_query: role -> metric -> value of each query, shape (queries,).
-        groups: what each query is resampled with.
+        groups: the group that each query is resampled with.
         seed: seeds the resampling.
     """
 
@@ -67,8 +67,8 @@ class QueryScores:
         }
 
     def slice(self, mask: NDArray[np.bool_]) -> Slice:
-        """Return the figures on some of the queries."""
-        groups = [group for group, chosen in zip(self.groups, mask, strict=True) if chosen]
+        """Return the metrics on some of the queries."""
+        groups = [group for group, selected in zip(self.groups, mask, strict=True) if selected]
         if not groups:
             return Slice(0, {})
         per_query = {
@@ -78,7 +78,7 @@ class QueryScores:
         return Slice(len(groups), part.means(), {role: part.difference(role) for role in part.candidates})
 
     def evidence(self, role: str, adjusted_p: float | None) -> Evidence:
-        """Return what else speaks for or against a candidate's gain, beside its interval."""
+        """Return the evidence for a candidate's gain besides its interval."""
         gains = self.gains(role)
         return Evidence(
             paired_randomisation(gains, self.groups, self.seed), adjusted_p, smallest_effect(gains, self.groups)
@@ -127,7 +127,7 @@ def score_runs(
     groups, resampling_note = resampling_groups(dataset, split)
     scores = QueryScores(per_query=per_query, groups=groups, seed=seed)
     differences = {role: {metric: scores.difference(role, metric) for metric in metrics} for role in scores.candidates}
-    p_values = {role: each[HEADLINE].p_value for role, each in differences.items()}
+    p_values = {role: by_metric[HEADLINE].p_value for role, by_metric in differences.items()}
     adjusted = holm(p_values) if len(p_values) > 1 else {}
     held_out, traits = held_out_slices(dataset, split), trait_slices(dataset, split, characters_read)
     slices = {name: scores.slice(mask) for name, mask in held_out.items()}

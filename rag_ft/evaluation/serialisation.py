@@ -1,4 +1,4 @@
-"""Differences, slices and evidence as `comparison.json` has them."""
+"""Convert differences, slices and evidence to and from the values in `comparison.json`."""
 
 from __future__ import annotations
 

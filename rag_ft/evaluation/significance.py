@@ -1,4 +1,4 @@
-"""Whether a difference is more than chance: paired tests that resample groups of questions."""
+"""Paired significance tests that resample groups of questions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 RESAMPLES = 10_000
 
 MAX_GROUPS = 1_000
-"""More groups are merged into this number: the quantile of Student's t is 1.962 there, and 1.960 in the limit."""
+"""Maximum number of groups. More are merged: the quantile of Student's t is 1.962 here, and 1.960 in the limit."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What else speaks for or against chance, beside the interval of the headline metric.
+    """Evidence for a gain in the headline metric, besides its interval.
 
     Attributes:
         randomisation_p: p-value of `paired_randomisation`.
         adjusted_p: p-value after `holm`'s correction; None for a single candidate.
-        smallest_effect: the gain that would show in 80 of 100 comparisons with so many questions; None if unknown.
+        smallest_effect: the gain that is significant in 80 of 100 comparisons with as many questions; None if unknown.
     """
 
     randomisation_p: float
@@ -54,14 +54,14 @@ def paired_bootstrap(
 ) -> Difference:
     """Estimate the mean difference and its interval, by resampling groups of questions.
 
-    Questions about one document are not independent, so resampling single questions would promise too much. More than
-    a thousand documents are merged at random into a thousand groups, which are just as independent. The interval is the
-    bootstrap's t-interval (Efron and Tibshirani 1993, 12.5) with the group bootstrap's own standard error: percentiles
-    of the plain bootstrap are too narrow for few groups.
+    Questions about one document are not independent, so resampling single questions would give intervals that
+    are too narrow. More than a thousand documents are merged at random into a thousand groups, which are just as
+    independent. The interval is the bootstrap's t-interval (Efron and Tibshirani 1993, 12.5) with the group bootstrap's
+    own standard error: percentiles of the plain bootstrap are too narrow for few groups.
 
     Args:
         differences: candidate minus baseline of each question, shape (questions,).
-        groups: what each question is resampled with, for example its document.
+        groups: the group that each question is resampled with, for example its document.
         seed: seeds the resampling.
         resamples: the number of resamples.
 
@@ -98,11 +98,11 @@ def _difference_of_equal_groups(differences: NDArray[np.float64], mean: float, c
     from scipy.stats import t
 
     if np.ptp(differences) < 1e-12:
-        # All questions are alike: how often so many groups would fall on one side by chance (the sign test).
+        # All questions have the same difference: the chance that so many groups have the same sign (the sign test).
         p_value = 2.0 ** (1 - count) if abs(mean) > 1e-12 else 1.0
         significant = p_value < 0.05 or not mean
         return Difference(mean, (mean, mean) if significant else (float("-inf"), float("inf")), p_value)
-    # Groups that agree by accident say nothing about their spread, but single questions do.
+    # The groups agree by coincidence, so the spread is estimated from single questions.
     quantile = t.ppf(0.975, count - 1)
     half = float(quantile * differences.std(ddof=1) / np.sqrt(len(differences)))
     return Difference(mean, (mean - half, mean + half), float(2 * t.sf(abs(mean) * quantile / half, count - 1)))
@@ -153,12 +153,12 @@ def _standard_error(sums: NDArray[Any], sizes: NDArray[Any], mean: float) -> flo
 
 
 def smallest_effect(differences: NDArray[np.float64], groups: Sequence[object], power: float = 0.8) -> float | None:
-    """Return the gain that would show, given differences with this spread.
+    """Return the gain that would be significant, given differences with this spread.
 
     Args:
         differences: candidate minus baseline of each question, shape (questions,).
-        groups: what each question is resampled with, for example its document.
-        power: share of the comparisons in which the gain shows.
+        groups: the group that each question is resampled with, for example its document.
+        power: fraction of comparisons in which the gain is significant.
 
     Returns:
         The gain in the unit of the differences; None if all questions are in one group.
@@ -188,12 +188,12 @@ def paired_randomisation(
 
     Args:
         differences: candidate minus baseline of each question, shape (questions,).
-        groups: what the sign of each question is flipped with, for example its document.
+        groups: the group whose sign is flipped as one, for each question; for example its document.
         seed: seeds the signs.
         resamples: the number of resamples.
 
     Returns:
-        The two-sided p-value. It is never 0, since the measured outcome counts too.
+        The two-sided p-value. It is never 0, because the measured outcome counts too.
 
     Example:
         >>> import numpy as np
@@ -212,7 +212,7 @@ def paired_randomisation(
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Correct the p-values of several comparisons, so that more of them find no more by chance (Holm 1979).
+    """Correct the p-values of several comparisons for multiple testing (Holm 1979).
 
     Example:
         >>> from rag_ft.evaluation.significance import holm
@@ -221,7 +221,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """
     adjusted: dict[str, float] = {}
     highest = 0.0
-    for place, (name, value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
-        highest = max(highest, min(1.0, value * (len(p_values) - place)))
+    for position, (name, value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, value * (len(p_values) - position)))
         adjusted[name] = round(highest, 12)
     return adjusted

@@ -1,4 +1,4 @@
-"""Slices of the questions: which questions belong to one, and the figures on it."""
+"""Slices of the questions: which questions belong to each, and the metrics on them."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ MIN_SLICE_QUESTIONS = 20
 """Minimum number of questions of a slice by trait."""
 
 FEW_SHARED, MANY_SHARED = 1 / 3, 2 / 3
-"""Limits of the share of a question's content words that its passage has. Questions with many are easy for every
-retriever, and generated questions mostly have many: they must not decide the headline."""
+"""Limits of the fraction of a question's content words that its passage contains. Questions with a high fraction are
+easy for every retriever, and most generated questions have one: the headline metric must not depend on them alone."""
 
 SHORT, LONG = 6, 15
 """Limits of short and long questions, in words."""
@@ -46,7 +46,7 @@ TRUNCATED = "truncated passages"
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the questions, and each retriever's figures on them.
+    """The metrics of each retriever on some of the questions.
 
     Attributes:
         queries: the number of questions.
@@ -60,10 +60,10 @@ class Slice:
 
 
 def held_out_slices(dataset: QADataset, split: str) -> dict[str, NDArray[np.bool_]]:
-    """Tell questions on documents that training sees from the others, and earlier from later questions.
+    """Slice questions into those on seen and unseen documents, and into earlier and later ones.
 
     Returns:
-        Name of a slice (see `SLICE_TITLES`) -> one truth value for each question, in the order of the qrels.
+        Name of a slice (see `SLICE_TITLES`) -> mask in the order of the qrels, shape (questions,).
     """
     qrels = dataset.require(split)
 
@@ -79,7 +79,7 @@ def held_out_slices(dataset: QADataset, split: str) -> dict[str, NDArray[np.bool
 
 
 def trait_slices(dataset: QADataset, split: str, truncated: Collection[str] = ()) -> dict[str, NDArray[np.bool_]]:
-    """Tell questions apart by shared words, length, truncated passages, source and, if there are few, document.
+    """Slice questions by shared words, length, truncated passages, source and, if there are few, document.
 
     Slices of under 20 questions, and of all questions, are left out. Each document is a slice if the questions are
     about fewer than 10.
@@ -87,10 +87,10 @@ def trait_slices(dataset: QADataset, split: str, truncated: Collection[str] = ()
     Args:
         dataset: the dataset.
         split: the split of the questions.
-        truncated: passages that a candidate does not read to their end (`characters_read`).
+        truncated: passages that a candidate truncates (`characters_read`).
 
     Returns:
-        Name of a slice -> one truth value for each question, in the order of the qrels.
+        Name of a slice -> mask in the order of the qrels, shape (questions,).
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -124,7 +124,7 @@ def trait_slices(dataset: QADataset, split: str, truncated: Collection[str] = ()
 
 
 def _shared_words(dataset: QADataset, split: str) -> NDArray[np.float64]:
-    """Return the share of each question's content words that one of its first 3 passages has, shape (questions,)."""
+    """Return the fraction of each question's content words in one of its first 3 passages, shape (questions,)."""
     texts = dataset.passage_texts
     words_of = content_words(corpus_language(list(texts.values())[:500]) or "en")
     passage_words = lru_cache(maxsize=10_000)(lambda passage: words_of(texts[passage]))
@@ -137,5 +137,5 @@ def _shared_words(dataset: QADataset, split: str) -> NDArray[np.float64]:
 
 
 def _by_value(values: Sequence[str], titles: dict[str, str]) -> dict[str, NDArray[np.bool_]]:
-    """Make a slice of each value: its title -> which questions have it."""
-    return {title: np.array([value == each for value in values]) for each, title in titles.items()}
+    """Return title -> mask of the questions with its value."""
+    return {title: np.array([each == value for each in values]) for value, title in titles.items()}

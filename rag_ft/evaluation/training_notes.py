@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.dataset.text.sketch import QUESTION_SKETCH_SIZE, share_in
+from rag_ft.dataset.text.sketch import QUESTION_SKETCH_SIZE, fraction_in
 from rag_ft.errors import InputError
 from rag_ft.evaluation.metrics import HEADLINE
 from rag_ft.evaluation.roles import BASELINE
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rag_ft.evaluation.runs.candidates import Candidate
     from rag_ft.evaluation.significance import Difference
 
-MAX_TRAINED = 0.1
-"""Maximum share of the test questions that a model may be trained on. Single questions are asked twice by chance."""
+MAX_TRAINED_FRACTION = 0.1
+"""Maximum fraction of the test questions that a model may be trained on: a few questions coincide by chance."""
 
 MIN_DEV_GAIN = 0.02
 """Gain in nDCG@10 on dev questions that should show on other questions too."""
@@ -37,16 +37,16 @@ def notes_on_training_questions(roles: Mapping[str, Candidate], dataset: QADatas
     notes = []
     for role, model in models.values():
         training = getattr(model, "record", {}).get("training", {})
-        share = share_in(training.get("questions", ()), texts, QUESTION_SKETCH_SIZE)
-        if not share or training.get("share") == 0:  # with a share of 0 it has the base model's weights
+        fraction = fraction_in(training.get("questions", ()), texts, QUESTION_SKETCH_SIZE)
+        if not fraction or training.get("share") == 0:  # with alpha 0 it has the base model's weights
             continue
         name = display_name(model)
-        if share > MAX_TRAINED and split == "test":
+        if fraction > MAX_TRAINED_FRACTION and split == "test":
             raise InputError(
-                f"{name} was trained on {share:.0%} of the {split} questions, so its figures would mean nothing: "
-                "compare on questions that it has not seen"
+                f"{name} was trained on {fraction:.0%} of the {split} questions, so its metrics would be "
+                "meaningless: compare on questions that it was not trained on"
             )
-        notes.append(f"The {role} ({name}) was trained on {share:.1%} of these questions.")
+        notes.append(f"The {role} ({name}) was trained on {fraction:.1%} of these questions.")
     return notes
 
 
@@ -61,7 +61,7 @@ def notes_on_base_models(roles: Mapping[str, Candidate]) -> list[str]:
         if role != BASELINE and baseline and tuned_from and Path(tuned_from).name != Path(baseline).name:
             notes.append(
                 f"The {role} ({display_name(candidate)}) was tuned from {tuned_from}, and the baseline is {baseline}: "
-                "part of the difference is between the base models."
+                "part of the difference comes from the base models."
             )
     return notes
 
@@ -80,8 +80,8 @@ def notes_on_gains(roles: Mapping[str, Candidate], differences: Mapping[str, Map
         sources = ", ".join(f"{count} {source}" for source, count in training.get("dev_makings", {}).items())
         notes.append(
             f"The {role} ({display_name(roles[role])}) gained {gain['mean']:+.3f} on its dev questions ({sources}) and "
-            f"{here:+.3f} on these: they are unlike its training questions. Train on some questions of this kind, or "
-            "generate other styles, with an LLM that has seen some."
+            f"{here:+.3f} on these: these questions differ from its training questions. Train on some questions of "
+            "this kind, or generate questions in other styles, with some of these as examples for the LLM."
         )
     return notes
 

@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from rag_ft.dataset.qa_dataset import QADataset
 
 BATCH_SIZE = 256
-"""Passages that are tokenised at once."""
+"""Number of passages to tokenise at once."""
 
 
 def characters_read(model: BaseEmbedding | Any, texts: Mapping[str, str]) -> dict[str, int]:
     """Return how far a model reads into the passages that it truncates, by its own tokenizer.
 
     Args:
-        model: a `FineTunedEmbedding`. Where another embedding stops is unknown, so nothing counts as truncated.
+        model: a `FineTunedEmbedding`. The limit of another embedding is unknown, so none of its passages count as
+            truncated.
         texts: passage id -> text as it is embedded.
 
     Returns:
@@ -37,7 +38,7 @@ def characters_read(model: BaseEmbedding | Any, texts: Mapping[str, str]) -> dic
     if not max_length or not getattr(tokenizer, "is_fast", False):
         return {}
     prefix = getattr(model, "passage_prefix", None) or ""
-    read: dict[str, int] = {}
+    ends: dict[str, int] = {}
     keys = list(texts)
     for start in range(0, len(keys), BATCH_SIZE):
         batch = keys[start : start + BATCH_SIZE]
@@ -47,16 +48,16 @@ def characters_read(model: BaseEmbedding | Any, texts: Mapping[str, str]) -> dic
         for key, offsets in zip(batch, encoded["offset_mapping"], strict=True):
             end = max(0, max((end for _, end in offsets), default=0) - len(prefix))
             if len(offsets) >= max_length and texts[key][end:].strip():
-                read[key] = end
-    return read
+                ends[key] = end
+    return ends
 
 
 def min_characters_read(models: Iterable[object], dataset: QADataset, split: str) -> dict[str, int]:
     """Return `characters_read` of the model that reads least of each relevant passage of a split."""
     relevant = {passage for grades in dataset.require(split).values() for passage in grades}
     texts = {passage: text for passage, text in dataset.passage_texts.items() if passage in relevant}
-    read: dict[str, int] = {}
+    ends: dict[str, int] = {}
     for model in models:
         for passage, end in characters_read(getattr(model, "embed_model", model), texts).items():
-            read[passage] = min(end, read.get(passage, end))
-    return read
+            ends[passage] = min(end, ends.get(passage, end))
+    return ends

@@ -1,4 +1,4 @@
-"""The rules by which a comparison ends in a verdict."""
+"""The rules for the verdict on a candidate."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def decide(
     costs: Costs | None = None,
     adjusted_p: float | None = None,
 ) -> tuple[Verdict, str]:
-    """Decide on a candidate.
+    """Return the verdict on a candidate.
 
     `ship`: the 95 % interval of the difference in nDCG@10 lies above 0, and on no slice does it lie below 0. With
     several candidates, the p-value after Holm's correction is below .05 too. A candidate that takes over 3 times the
-    baseline's time or index size is `inconclusive`: whether the gain is worth it is for people to decide.
+    baseline's time or index size is `inconclusive`: people decide whether the gain is worth it.
     `keep-baseline`: the interval lies below 0.01, or the mean difference is not above 0. `inconclusive`: anything else,
     and always with under 50 questions.
 
@@ -96,7 +96,7 @@ def decide(
     if questions < rules.min_questions:
         return "inconclusive", too_few(questions, rules.min_questions)
     if low == float("-inf"):
-        return "inconclusive", "the questions are about too few documents: add questions about others"
+        return "inconclusive", "the questions are about too few documents: add questions about other documents"
     if low > 0:
         rise = f"nDCG@10 rose by {difference.mean:.3f}"
         objection = _objection(slices, rules, costs or Costs(), adjusted_p)
@@ -108,21 +108,21 @@ def decide(
         return "keep-baseline", f"nDCG@10 did not rise ({difference})"
     if high < rules.min_gain:
         return "keep-baseline", f"a gain of {rules.min_gain:g} in nDCG@10 is ruled out ({difference})"
-    return "inconclusive", f"the gain in nDCG@10 may be chance ({difference}): more test questions would tell"
+    return "inconclusive", f"the gain in nDCG@10 may be chance ({difference}): add test questions"
 
 
 def too_few(questions: int, minimum: int) -> str:
     """Return the reason of a verdict on too few questions."""
-    return f"{questions} questions are too few to tell: at least {minimum} are needed"
+    return f"{questions} questions are too few for a verdict: at least {minimum} are needed"
 
 
 def _objection(
     slices: Mapping[str, Difference], rules: VerdictRules, costs: Costs, adjusted_p: float | None
 ) -> str | None:
-    """Return why a candidate that gains significantly is not shipped."""
-    fell = next((name for name, found in slices.items() if found.ci95[1] < 0), None)
+    """Return why a candidate with a significant gain is not shipped, or None if nothing speaks against it."""
+    fell = next((name for name, change in slices.items() if change.ci95[1] < 0), None)
     if fell is not None:
-        return f" in all, and fell on {SLICE_TITLES[fell]} ({_list_slices(slices)})"
+        return f" overall, but fell on {SLICE_TITLES[fell]} ({_list_slices(slices)})"
     if adjusted_p is not None and adjusted_p >= SIGNIFICANCE_LEVEL:
         return f", which may be chance with so many candidates (p {adjusted_p:.3f} after Holm's correction)"
     if costs.time > rules.max_slowdown:

@@ -1,4 +1,4 @@
-"""What both forms of a report, HTML and Markdown, show of a comparison."""
+"""The contents that the HTML and the Markdown form of a report share."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from rag_ft.report.judged_answers import AnswerComparison
 from rag_ft.report.reproducibility import how_to_reproduce
 
 HEADLINES = {
-    "ship": "Ship it: retrieval got better",
-    "inconclusive": "Not decided: the test cannot tell yet",
-    "keep-baseline": "Keep the baseline: no gain worth a change",
+    "ship": "Ship it: retrieval improved",
+    "inconclusive": "Not decided: no clear result yet",
+    "keep-baseline": "Keep the baseline: no worthwhile gain",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportContents:
-    """A comparison and what else its report shows.
+    """A comparison and the other contents of its report.
 
     Attributes:
         comparison: a comparison with at least one candidate.
-        dataset: the dataset that was compared on.
+        dataset: the dataset of the comparison.
         training: the contents of the model's `rag_ft.json`.
         title: shown above the verdict.
         command: the command that reproduces the comparison.
         answers: answers of two query engines that an LLM judged.
 
     Raises:
-        InputError: if there is no candidate, or if the comparison was made on another dataset.
+        InputError: if the comparison has no candidate, or was made on another dataset.
     """
 
     comparison: Comparison
@@ -50,22 +50,22 @@ class ReportContents:
 
     def __post_init__(self) -> None:
         if not self.comparison.candidates:
-            raise InputError("the comparison has no candidate, and a report needs one: compare at least two models")
+            raise InputError("the comparison has no candidate: compare at least two models")
         if self.dataset is not None and self.comparison.rankings:
             check_same_questions(self.comparison, self.dataset)
 
     @cached_property
     def rank_changes(self) -> dict[str, Sequence[RankChange]]:
-        """Candidate -> what became of each question; empty if the dataset or the rankings are missing."""
+        """Candidate -> rank change of each question; empty if the dataset or the rankings are missing."""
         if self.dataset is None or not self.comparison.rankings:
             return {}
         return {role: compute_rank_changes(self.comparison, self.dataset, role) for role in self.comparison.candidates}
 
     @property
     def slices(self) -> dict[str, Slice]:
-        """Title of each slice that has questions -> its figures: seen and unseen documents first."""
-        titled = {SLICE_TITLES.get(name, name): part for name, part in self.comparison.slices.items()}
-        return {title: part for title, part in (titled | self.comparison.aspects).items() if part.queries}
+        """Title of each slice that has questions -> its metrics: seen and unseen documents first."""
+        titled = {SLICE_TITLES.get(name, name): figures for name, figures in self.comparison.slices.items()}
+        return {title: figures for title, figures in (titled | self.comparison.aspects).items() if figures.queries}
 
     def template_values(self) -> dict[str, Any]:
         """Return the values that both templates use."""
@@ -89,6 +89,6 @@ class ReportContents:
         }
 
     def _bm25_wins(self) -> bool:
-        """Whether BM25 is ahead of the first candidate, which a reader should know before shipping it."""
+        """Return whether BM25 scores higher than the first candidate, which readers should know before shipping it."""
         models = self.comparison.models
         return BM25_ROLE in models and models[BM25_ROLE][HEADLINE] > models[self.comparison.candidates[0]][HEADLINE]

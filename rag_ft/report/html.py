@@ -52,9 +52,9 @@ def write_report(
     """Write a comparison as one HTML file, which needs no network and no other file.
 
     Args:
-        comparison: a comparison with at least one candidate; single questions are shown if it still has its rankings.
+        comparison: a comparison with at least one candidate; single questions are shown if it has its rankings.
         file: the HTML file.
-        dataset: the dataset that was compared on, for the curves, the questions, and what the filters dropped.
+        dataset: the dataset of the comparison, for the curves, the questions, and what the filters dropped.
         training: the contents of the model's `rag_ft.json`.
         title: shown above the verdict.
         command: the command that reproduces the comparison.
@@ -64,7 +64,7 @@ def write_report(
         The file.
 
     Raises:
-        InputError: if there is no candidate, or if the comparison was made on another dataset.
+        InputError: if the comparison has no candidate, or was made on another dataset.
 
     Example:
         >>> import tempfile
@@ -74,7 +74,7 @@ def write_report(
         >>> dataset = QADataset(passages, {"q": Query("q", "Where is leave booked?")}, {"test": {"q": {"a": 1}}})
         >>> comparison = compare(dataset, MockEmbedding(embed_dim=8), "bm25")
         >>> file = write_report(comparison, tempfile.mkdtemp() + "/report.html", dataset, title="Handbook")
-        >>> "Not decided: the test cannot tell yet" in file.read_text()
+        >>> "Not decided: no clear result yet" in file.read_text()
         True
     """
     from markupsafe import Markup
@@ -100,7 +100,7 @@ def write_report(
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    # A lone surrogate in some document cannot be written as UTF-8, and must not cost the report.
+    # A document may have a lone surrogate, which cannot be encoded as UTF-8: it must not make the report fail.
     write_text(Path(file), text.encode("utf-8", "replace").decode())
     return Path(file)
 
@@ -115,7 +115,7 @@ def _plots(contents: ReportContents) -> dict[str, list[Plot]]:
     dropped = dataset.info.get("dropped") if dataset is not None else None
     sections: dict[str, list[Plot]] = {
         "figures": [plots.headline_plot(comparison)],
-        "ranks": [rank_plot(several, role, len(changes) > 1) for role, several in changes.items()],
+        "ranks": [rank_plot(of_role, role, len(changes) > 1) for role, of_role in changes.items()],
         "slices": [plots.slices_plot(comparison, contents.slices)] if contents.slices else [],
         "training": [],
         "drops": [plots.drops_plot(dropped)] if isinstance(dropped, dict) and dropped else [],
@@ -129,7 +129,7 @@ def _plots(contents: ReportContents) -> dict[str, list[Plot]]:
 
 
 def _shown_answers(judged: AnswerComparison | None) -> list[tuple[str, str, Mapping[str, str]]]:
-    """Return (question, better variant, answers): first those that b loses, then those that it wins, then ties."""
+    """Return (question, better variant, answers): first those that b loses, then those that b wins, then ties."""
     if judged is None:
         return []
     order = {"a": 0, "b": 1}
@@ -140,7 +140,7 @@ def _shown_answers(judged: AnswerComparison | None) -> list[tuple[str, str, Mapp
 
 
 def _questions(contents: ReportContents) -> dict[str, Any]:
-    """Return the data of the table of questions, with each text once; report.js reads it."""
+    """Return the data of the table of questions, which report.js reads. Each text is stored once."""
     dataset = contents.dataset
     assert dataset is not None
     texts = dataset.passage_texts
@@ -154,8 +154,8 @@ def _questions(contents: ReportContents) -> dict[str, Any]:
             "b": change.before,
             "a": change.after,
             "w": passages.setdefault(change.relevant, len(passages)),
-            "i": [passages.setdefault(each, len(passages)) for each in change.ranked_above[:MAX_RANKED_ABOVE]],
-            "c": [[causes.setdefault(cause, len(causes)), shown] for cause, shown in change.failure_causes.items()],
+            "i": [passages.setdefault(passage, len(passages)) for passage in change.ranked_above[:MAX_RANKED_ABOVE]],
+            "c": [[causes.setdefault(cause, len(causes)), text] for cause, text in change.failure_causes.items()],
             "s": [slices.setdefault(name, len(slices)) for name in change.slices],
         }
 
@@ -178,7 +178,7 @@ def _questions(contents: ReportContents) -> dict[str, Any]:
 
 
 def _shown_hit_rate(comparison: Comparison) -> tuple[str, int] | None:
-    """Return (name, k) of the hit rate that explains the verdict: at 5, or the first that was measured."""
+    """Return (name, k) of the hit rate that explains the verdict: at 5, or the first one measured."""
     names = [name for name in comparison.metrics if name.startswith("hit_rate@")]
     if not names:
         return None

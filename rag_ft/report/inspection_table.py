@@ -49,7 +49,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
 
 
 def terminal_text(text: str, length: int | None = None) -> str:
-    """Return a text from a document in one line, without anything that a terminal or Rich would interpret.
+    """Return a text from a document on one line, without anything that a terminal or Rich would interpret.
 
     Args:
         text: any text.
@@ -60,7 +60,7 @@ def terminal_text(text: str, length: int | None = None) -> str:
         >>> terminal_text("[bold]\\x1b[2J two\\nlines")
         '\\\\[bold][2J two lines'
     """
-    plain = "".join(sign for sign in " ".join(text.split()) if unicodedata.category(sign) not in UNSAFE_CATEGORIES)
+    plain = "".join(char for char in " ".join(text.split()) if unicodedata.category(char) not in UNSAFE_CATEGORIES)
     plain = plain if length is None or len(plain) <= length else plain[: length - 1].rstrip() + "…"
     # Rich doubles a backslash at the end in case markup follows, and shows both if none does. It also removes a
     # backslash before a bracket that opens no tag, which `escape` leaves alone.
@@ -75,8 +75,8 @@ def sparkline(counts: list[int]) -> str:
         >>> sparkline([0, 1, 5, 10])
         ' ▁▄█'
     """
-    top = max(counts, default=0) or 1
-    return "".join(BARS[-(-count * (len(BARS) - 1) // top)] for count in counts)
+    highest = max(counts, default=0) or 1
+    return "".join(BARS[-(-count * (len(BARS) - 1) // highest)] for count in counts)
 
 
 def _table(*columns: str) -> Table:
@@ -97,9 +97,9 @@ def _counts(inspection: Inspection) -> str:
         lines.append(
             f"of the test questions, {inspection.seen:,} on seen documents, {inspection.unseen:,} on unseen ones"
         )
-    for count, thing in ((inspection.negatives, "negatives"), (inspection.scored_pairs, "scored pairs")):
+    for count, name in ((inspection.negatives, "negatives"), (inspection.scored_pairs, "scored pairs")):
         if count:
-            lines.append(f"{count:,} {thing}")
+            lines.append(f"{count:,} {name}")
     return "\n".join(lines)
 
 
@@ -113,16 +113,16 @@ def _sources(inspection: Inspection) -> Table:
 
 def _lengths(inspection: Inspection) -> Table:
     table = _table("length", "minimum", "10 %", "median", "90 %", "maximum")
-    for name, found in inspection.lengths.items():
-        values = (found.minimum, found.p10, found.median, found.p90, found.maximum)
+    for name, lengths in inspection.lengths.items():
+        values = (lengths.minimum, lengths.p10, lengths.median, lengths.p90, lengths.maximum)
         table.add_row(name, *(f"{value:,.0f}" for value in values))
     return table
 
 
 def _overlap(inspection: Inspection) -> Table:
     table = _table("question's words in its passage", "10 %", "median", "90 %", "0 … 1")
-    for source, found in inspection.overlap.items():
-        values = (found.p10, found.median, found.p90)
+    for source, overlap in inspection.overlap.items():
+        values = (overlap.p10, overlap.median, overlap.p90)
         table.add_row(
             terminal_text(source), *(f"{value:.2f}" for value in values), sparkline(inspection.histograms[source])
         )

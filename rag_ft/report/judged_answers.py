@@ -1,4 +1,4 @@
-"""What a report shows of answers that an LLM judged."""
+"""The attributes of judged answers that a report shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AnswerComparison(Protocol):
         verdict: the verdict on variant b.
         reason: the reason for it.
         tally: how many questions each variant won.
-        disagreed: number of ties because the judge changed its mind with the order of the answers.
+        disagreed: number of ties in which the judge's verdict changed with the order of the answers.
         scores: metric -> mean of b minus a.
         means: metric -> variant -> mean.
         answers: question -> variant -> answer.

@@ -13,7 +13,7 @@ from rag_ft.report.judged_answers import AnswerComparison
 from rag_ft.report.rendering import template_environment
 
 MAX_CHANGES = 5
-"""Maximum number of wins, and of regressions, that are listed."""
+"""Maximum number of wins, and of regressions, to list."""
 
 
 def to_markdown(
@@ -27,7 +27,7 @@ def to_markdown(
     """Return a comparison as Markdown. The arguments are those of `write_report`, except the file.
 
     Raises:
-        InputError: if there is no candidate, or if the comparison was made on another dataset.
+        InputError: if the comparison has no candidate, or was made on another dataset.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -37,7 +37,7 @@ def to_markdown(
         >>> dataset = QADataset(passages, {"q": Query("q", "How do I get holidays?")}, {"test": {"q": {"a": 1}}})
         >>> comparison = score_runs(dataset, "test", {"baseline": Run([["b", "a"]]), "candidate": Run([["a", "b"]])})
         >>> print(to_markdown(comparison, dataset).splitlines()[0])
-        ## Not decided: the test cannot tell yet
+        ## Not decided: no clear result yet
     """
     contents = ReportContents(
         comparison=comparison, dataset=dataset, training=training, title=title, command=command, answers=answers

@@ -53,7 +53,7 @@ def headline_plot(comparison: Comparison) -> Plot:
         columns=("model", "nDCG@10", "difference to the baseline [95 % interval]"),
         rows=rows,
         caption="The bar of a candidate is the 95 % interval of its difference to the baseline (dashed line). A bar "
-        "entirely to the right of the line is a gain beyond chance. The scale need not begin at 0.",
+        "entirely to the right of the line is a significant gain. The scale need not begin at 0.",
     )
 
 
@@ -92,7 +92,7 @@ def slices_plot(comparison: Comparison, slices: Mapping[str, Slice]) -> Plot:
 
     Args:
         comparison: has the candidates and their colours.
-        slices: title of a slice -> its figures.
+        slices: title of a slice -> its metrics.
     """
     candidates = comparison.candidates
     step = 0.8 / len(candidates)
@@ -130,7 +130,7 @@ def slices_plot(comparison: Comparison, slices: Mapping[str, Slice]) -> Plot:
 
 @plot_style()
 def training_plot(scores: Mapping[str, float], metric: str, alpha: float | None) -> Plot:
-    """Plot the dev score after each epoch, and of weights interpolated between the base's and the tuned ones.
+    """Plot the dev score after each epoch, and for weights interpolated between the base's and the tuned ones.
 
     Args:
         scores: name of the weights -> score; `share A` are weights interpolated with alpha A.

@@ -28,14 +28,14 @@ def question_rows(comparison: Comparison, dataset: QADataset) -> Iterator[dict[s
     """Yield one row for each question under each candidate, with the columns of `COLUMNS`.
 
     Ranks are those of the first relevant passage, None if it is not among the first 100. `passage_id` and `document`
-    name this passage, `instead` has the ids of the passages that rank above it.
+    name this passage; `instead` has the ids of the passages ranked above it.
 
     Raises:
         InputError: if the comparison has no rankings, or was made on another dataset.
     """
     for role in comparison.candidates:
         scores = [comparison.per_query[each][HEADLINE] for each in (BASELINE, role)]
-        for place, change in enumerate(compute_rank_changes(comparison, dataset, role)):
+        for position, change in enumerate(compute_rank_changes(comparison, dataset, role)):
             query = dataset.queries[change.query]
             yield {
                 "question_id": query.id,
@@ -45,8 +45,8 @@ def question_rows(comparison: Comparison, dataset: QADataset) -> Iterator[dict[s
                 "move": change.kind,
                 "rank_before": change.before,
                 "rank_after": change.after,
-                f"{HEADLINE}_before": round(float(scores[0][place]), 6),
-                f"{HEADLINE}_after": round(float(scores[1][place]), 6),
+                f"{HEADLINE}_before": round(float(scores[0][position]), 6),
+                f"{HEADLINE}_after": round(float(scores[1][position]), 6),
                 "causes": list(change.failure_causes),
                 "slices": list(change.slices),
                 "passage_id": change.relevant,
@@ -59,8 +59,8 @@ def write_questions(comparison: Comparison, dataset: QADataset, file: str | Path
     """Write the result of every question.
 
     Args:
-        comparison: a comparison that still has its rankings.
-        dataset: the dataset that was compared on.
+        comparison: a comparison that has its rankings.
+        dataset: the dataset of the comparison.
         file: `.csv` or `.tsv` (semicolons separate the items of a list; an apostrophe precedes a cell that a
             spreadsheet would run as a formula), `.parquet`, or `.jsonl`.
 
@@ -85,7 +85,7 @@ def write_questions(comparison: Comparison, dataset: QADataset, file: str | Path
     file = Path(file)
     check_suffix(file)
     suffix = file.suffix.lower()
-    # A lone surrogate in some document cannot be written as UTF-8, and must not cost the file.
+    # A document may have a lone surrogate, which cannot be encoded as UTF-8: it must not make the export fail.
     rows = _encodable(list(question_rows(comparison, dataset)))
     if suffix in JSON_LINES:
         write_jsonl(file, rows)
@@ -101,13 +101,13 @@ def write_questions(comparison: Comparison, dataset: QADataset, file: str | Path
 
 
 def check_suffix(file: str | Path) -> None:
-    """Refuse a file with another suffix, before anything is computed.
+    """Check the suffix of a file, before anything is computed.
 
     Raises:
-        InputError: if it is none of .csv, .tsv, .parquet and .jsonl.
+        InputError: if it is not .csv, .tsv, .parquet or .jsonl.
     """
     if Path(file).suffix.lower() not in {*DELIMITERS, *JSON_LINES, ".parquet"}:
-        raise InputError(f"{file}: questions are written as .csv, .tsv, .parquet or .jsonl")
+        raise InputError(f"{file}: write questions to a .csv, .tsv, .parquet or .jsonl file")
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The plot of ranks before and after: streams of questions between ranges of ranks."""
+"""Plot ranks before and after, as streams of questions between ranges of ranks."""
 
 from __future__ import annotations
 

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 MAX_EXCERPT_CHARACTERS = 300
 
 
-def template_environment(room: str, autoescape: bool) -> Environment:
-    """Create the environment of a room's templates; an undefined name in a template is an error.
+def template_environment(subpackage: str, autoescape: bool) -> Environment:
+    """Create the environment of a subpackage's templates; an undefined name in a template is an error.
 
     Args:
-        room: the room, for example `report`.
+        subpackage: its name, for example `report`.
         autoescape: whether values are escaped for HTML.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("rag_ft", f"{room}/templates"),
+        loader=PackageLoader("rag_ft", f"{subpackage}/templates"),
         autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -62,7 +62,7 @@ def script_json(value: Any) -> str:
 
 
 def excerpt(text: str) -> str:
-    """Return the first characters of a text in one line."""
+    """Return the first characters of a text on one line."""
     line = " ".join(text.split())
     return line if len(line) <= MAX_EXCERPT_CHARACTERS else line[:MAX_EXCERPT_CHARACTERS].rstrip() + "…"
 
@@ -76,10 +76,10 @@ def _interval(difference: Difference) -> str:
 
 
 _MARKDOWN = re.compile(r"[\\`*_\[\]~$|]|(?<!\w)@(?=\w)|#(?=\d)")
-"""What would be markup in a line, end a table cell, mention somebody, or refer to another pull request."""
+"""Characters that would be markup, end a table cell, mention a user, or link to another pull request."""
 
 
 def _plain_markdown(text: object) -> str:
-    """Escape a text so that a line of Markdown shows it as it is."""
+    """Escape a text, so that a line of Markdown shows it unchanged."""
     line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};" if found[0] in "@#" else f"\\{found[0]}", line)
+    return _MARKDOWN.sub(lambda match: f"&#{ord(match[0])};" if match[0] in "@#" else f"\\{match[0]}", line)

@@ -16,19 +16,20 @@ from rag_ft.files import sha256_of
 PACKAGES = (
     "rag-ft", "torch", "sentence-transformers", "transformers", "chromadb", "llama-index-core", "bm25s", "numpy",
 )  # fmt: skip
-"""Packages whose version a figure may depend on."""
+"""Packages whose version may affect the metrics."""
 
 DIGITS = 16
+"""Number of digits of a fingerprint."""
 
 
 def how_to_reproduce(
     comparison: Comparison, dataset: QADataset | None = None, training: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """Return what has to be the same to get the same figures, as name -> value.
+    """Return name -> value of everything that must be the same to reproduce the metrics.
 
     Args:
         comparison: any comparison.
-        dataset: the dataset that was compared on.
+        dataset: the dataset of the comparison.
         training: the contents of the model's `rag_ft.json`.
     """
     facts = {"seed": str(comparison.seed)}
@@ -47,7 +48,7 @@ def how_to_reproduce(
 
 
 def fingerprint(dataset: QADataset, split: str) -> str:
-    """Return 16 digits that change with any passage, question or judgement of a split.
+    """Return a fingerprint of 16 digits that changes with any passage, question or judgement of a split.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query

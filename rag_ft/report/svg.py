@@ -1,4 +1,4 @@
-"""Draw plots with matplotlib as SVG that is embedded in a page and takes its colours and fonts from there."""
+"""Draw plots with matplotlib as SVG that is embedded in a page and uses the page's colours and fonts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTH = 6.2
 """Width of a figure in inches; the page scales it."""
 
 ROLE_COLOURS = ("baseline", "candidate", "bm25", "second", "third", "fourth", "fifth", "sixth")
-"""Colours of roles. The first three belong to the roles of the same name, the others to the roles that follow."""
+"""Colours of roles. The first three belong to the roles of the same name, the others to all other roles in turn."""
 
 FIXED_ROLES = ROLE_COLOURS[:3]
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
@@ -61,7 +61,7 @@ class Plot:
     Attributes:
         name: unique on the page.
         title: what the plot shows, in a few words.
-        description: the main figures, for readers who do not see the plot.
+        description: the main values, for readers who do not see the plot.
         svg: the plot itself.
         columns: columns of the table.
         rows: rows of the table; the first cell names the row.
@@ -102,18 +102,18 @@ def new_axes(height: float, wide: bool = False) -> tuple[Figure, Axes]:
 
 
 def figure_svg(figure: Figure, name: str) -> Svg:
-    """Turn a figure into SVG for the page, without addresses, and with the page's colours and fonts.
+    """Turn a figure into SVG for the page, without external URLs, with the page's colours and fonts.
 
     Args:
         figure: the figure.
-        name: precedes each id, so that ids are unique on the page.
+        name: prefix of each id, so that ids are unique on the page.
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     FigureCanvasSVG(figure)
     text = io.StringIO()
     with warnings.catch_warnings():
-        # The browser draws glyphs that matplotlib's own font lacks.
+        # Matplotlib warns of glyphs that its own font lacks, but the browser draws them.
         warnings.simplefilter("ignore")
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     source = text.getvalue()
@@ -142,5 +142,5 @@ def marker_of(comparison: Comparison, role: str) -> str:
 def _style_number(comparison: Comparison, role: str) -> int:
     if role in FIXED_ROLES:
         return FIXED_ROLES.index(role)
-    others = [each for each in comparison.roles if each not in FIXED_ROLES]
+    others = [other for other in comparison.roles if other not in FIXED_ROLES]
     return len(FIXED_ROLES) + others.index(role) % (len(ROLE_COLOURS) - len(FIXED_ROLES))

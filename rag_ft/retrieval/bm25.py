@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from rag_ft.dataset.text.language import NAMES, corpus_language
+from rag_ft.dataset.text.language import LANGUAGE_NAMES, corpus_language
 from rag_ft.dataset.text.scripts import WORD
 from rag_ft.dataset.text.words import segmented, stop_words_of
 from rag_ft.errors import InputError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH_SIZE = 1000
-"""Texts that are tokenised at once, to limit memory."""
+"""Number of texts to tokenise at once, to limit memory."""
 
 K1, B = 1.2, 0.75
 """Lucene's parameters. On the collections measured here, a K1 of 1.5 changes BM25's nDCG@10 by -.006 to +.006, and the
@@ -58,12 +58,12 @@ class BM25:
         self._build(list(passages), self._encode(list(passages.values())))
 
     def _build(self, ids: list[str], words: list[NDArray[np.int32]]) -> None:
-        """Compute all scores. Each depends on how many passages have a word, so a changed passage changes them all."""
+        """Compute all scores. Each depends on how many passages have a word, so any change affects all of them."""
         from bm25s.tokenization import Tokenized
 
         self.ids, self._words = ids, words
         self._index: Any = None
-        if any(len(each) for each in words):
+        if any(map(len, words)):
             self._index = _new_index()
             self._index.index(Tokenized(ids=words, vocab=self._vocabulary), show_progress=False)
 
@@ -90,7 +90,7 @@ class BM25:
     def megabytes(self) -> float:
         """Memory of the index, in megabytes."""
         arrays = [*self._words, *(self._index.scores[name] for name in SCORE_ARRAYS if self._index)]
-        return sum(each.nbytes for each in arrays) / 1e6
+        return sum(array.nbytes for array in arrays) / 1e6
 
     @cached_property
     def positions(self) -> dict[str, int]:
@@ -98,8 +98,8 @@ class BM25:
         return {key: position for position, key in enumerate(self.ids)}
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Return the stems of each text as numbers of the vocabulary, which grows by new stems."""
-        number_of: dict[str, int] = {}  # by the word as it is written, so that each is stemmed once
+        """Return the stems of each text as numbers of the vocabulary. New stems are added to it."""
+        number_of: dict[str, int] = {}  # by unstemmed word, so that each is stemmed once
         encoded: list[NDArray[np.int32]] = []
         for start in range(0, len(texts), BATCH_SIZE):
             tokenized = self._tokenize(texts[start : start + BATCH_SIZE])
@@ -127,8 +127,8 @@ class BM25:
         )
 
     def save(self, folder: Path) -> None:
-        """Write the index into an existing folder, as numbers and JSON: nothing that runs code when it is read."""
-        ends = np.cumsum([len(each) for each in self._words])
+        """Write the index into an existing folder, as arrays and JSON, so that loading it never runs code."""
+        ends = np.cumsum([len(numbers) for numbers in self._words])
         flat = np.concatenate(self._words) if self._words else np.empty(0, dtype=np.int32)
         arrays = {name: self._index.scores[name] for name in SCORE_ARRAYS} if self._index is not None else {}
         np.savez(folder / "numbers.npz", words=flat, ends=ends, **arrays)
@@ -139,7 +139,7 @@ class BM25:
         """Read what `save` wrote.
 
         Raises:
-            InputError: if it is incomplete or damaged.
+            InputError: if the index is incomplete or damaged.
         """
         try:
             with np.load(folder / "numbers.npz", allow_pickle=False) as numbers:
@@ -157,9 +157,9 @@ class BM25:
                 index.nonoccurrence_array = None  # only other variants of BM25 have one
                 index.unique_token_ids_set = set(loaded._vocabulary.values())
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-            raise InputError(f"{folder} holds no readable BM25 index ({error}): delete it to build it again") from error
+            raise InputError(f"{folder} has no readable BM25 index ({error}): delete it to rebuild it") from error
         if len(loaded._words) != len(loaded.ids):
-            raise InputError(f"{folder} holds an incomplete BM25 index: delete it to build it again")
+            raise InputError(f"{folder} has an incomplete BM25 index: delete it to rebuild it")
         return loaded
 
     def rank(self, queries: Sequence[str], k: int) -> list[list[str]]:
@@ -175,11 +175,11 @@ class BM25:
             tokenized = self._tokenize(queries[start : start + BATCH_SIZE])
             stems = self._stem(list(tokenized.vocab))
             for ids in tokenized.ids:
-                known = [self._vocabulary[stems[each]] for each in ids if stems[each] in self._vocabulary]
-                if self._index is None or not known:
+                numbers = [self._vocabulary[stems[word]] for word in ids if stems[word] in self._vocabulary]
+                if self._index is None or not numbers:
                     yield np.zeros(len(self.ids), dtype=np.float32)
                 else:
-                    yield self._index.get_scores_from_ids(known)
+                    yield self._index.get_scores_from_ids(numbers)
 
 
 def _new_index() -> Any:
@@ -192,5 +192,5 @@ def _new_index() -> Any:
 def _stemmer(language: str) -> Any:
     import Stemmer
 
-    name = NAMES.get(language)
+    name = LANGUAGE_NAMES.get(language)
     return Stemmer.Stemmer(name) if name in Stemmer.algorithms() else None

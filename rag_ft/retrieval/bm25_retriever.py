@@ -11,7 +11,7 @@ from rag_ft.retrieval.bm25 import BM25
 
 
 class BM25Retriever(BaseRetriever):
-    """Finds nodes by the words of the text that is embedded. All nodes are kept in memory.
+    """Finds nodes by the words of their embedded text. All nodes are kept in memory.
 
     Args:
         nodes: LlamaIndex nodes.

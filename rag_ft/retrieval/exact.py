@@ -1,4 +1,4 @@
-"""Exact search by the vectors of an embedding: for filters, mining and evaluation, not for serving."""
+"""Exact search by embedding vectors, for filters, mining and evaluation. It is not meant for serving."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 QUERY_BATCH_SIZE = 256
-"""Queries whose scores are computed at once."""
+"""Number of queries to score at once."""
 
 PASSAGE_BATCH_SIZE = 8_192
-"""Passages that are embedded at once."""
+"""Number of passages to embed at once."""
 
 
 class ExactSearch:
@@ -52,7 +52,7 @@ class ExactSearch:
 def passage_vectors(
     embed_model: BaseEmbedding, texts: Sequence[str], show_progress: bool = False
 ) -> NDArray[np.float32]:
-    """Embed passages batch by batch: LlamaIndex's lists of floats take ten times the memory of the array.
+    """Embed passages batch by batch, because LlamaIndex's lists of floats take ten times the memory of an array.
 
     Returns:
         Vectors, shape (passages, dimension).
@@ -83,6 +83,6 @@ def query_vectors(embed_model: BaseEmbedding, queries: Sequence[str]) -> NDArray
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale vectors to length 1. A vector of zeros stays."""
+    """Scale vectors to length 1. Zero vectors are unchanged."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, 1e-12)

@@ -1,4 +1,4 @@
-"""The fusion of two rankings: how the scores of an embedding and of BM25 become one score."""
+"""Fuse the scores of an embedding and of BM25 into one ranking."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from rag_ft.errors import InputError
-from rag_ft.retrieval.normalisation import min_max, reciprocal_rank, zscore
+from rag_ft.retrieval.normalisation import min_max, rrf_scores, zscore
 from rag_ft.retrieval.top_k import MAX_RANK
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ STORED_NAMES: dict[Method, str] = {"zscore": "standardised", "min_max": "relativ
 NORMALISE: dict[Method, Callable[[NDArray[Any], NDArray[np.bool_]], NDArray[np.float64]]] = {
     "zscore": lambda scores, _: zscore(scores),
     "min_max": lambda scores, _: min_max(scores),
-    "rrf": reciprocal_rank,
+    "rrf": rrf_scores,
 }
-"""Method -> how it makes one retriever's scores comparable, given which passages that retriever returned."""
+"""Method -> function that normalises one retriever's scores, given which passages that retriever returned."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Pool:
     Attributes:
         ids: passage ids, shape (n,).
         dense: cosine similarity of each passage, shape (n,).
-        sparse: BM25 score of each passage, shape (n,); 0 without a common word.
+        sparse: BM25 score of each passage, shape (n,); 0 if it shares no word with the query.
     """
 
     ids: Sequence[str]
@@ -47,14 +47,14 @@ class Pool:
     sparse: NDArray[np.float32]
 
     def normalised(self, method: Method) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the dense and the sparse scores, made comparable by a fusion method; each of shape (n,)."""
+        """Return the dense and the sparse scores, normalised for a fusion method; each of shape (n,)."""
         normalise = NORMALISE[method]
         return normalise(self.dense, np.ones(len(self.ids), dtype=bool)), normalise(self.sparse, self.sparse > 0)
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """How the rankings of an embedding and of BM25 become one.
+    """How the rankings of an embedding and of BM25 are fused.
 
     `zscore`: scores minus their mean, divided by their standard deviation, over the query's pool. `min_max`: scores
     scaled to 0 for the lowest of the pool and 1 for the highest. `rrf`: 1 / (60 + rank).
@@ -82,7 +82,7 @@ class Fusion:
         if not 0 <= self.weight <= 1:
             raise InputError(f"fusion weight {self.weight}: use 0 (BM25 alone) to 1 (the embedding alone)")
         if self.depth < 1:
-            raise InputError(f"fusion depth {self.depth}: use at least 1 passage of each retriever")
+            raise InputError(f"fusion depth {self.depth}: use at least 1 passage from each retriever")
 
     def scores(self, pool: Pool) -> NDArray[np.float64]:
         """Return the fused score of each passage, shape (n,)."""
@@ -90,9 +90,9 @@ class Fusion:
         return self.weight * dense + (1 - self.weight) * sparse
 
     def rank(self, pool: Pool) -> list[tuple[str, float]]:
-        """Return (passage id, score), best first. With weight 0, passages without a common word are left out."""
+        """Return (passage id, score), best first. With weight 0, passages that share no word are left out."""
         scores = self.scores(pool)
-        # The order must not depend on which retriever found a passage first: offline and in an app it is the same.
+        # Ties must not be broken by the order of the pool, which differs between evaluation and an app.
         keys = (-pool.sparse, -pool.dense, -scores)
         order = np.lexsort(keys)
         if np.logical_and.reduce([np.diff(key[order]) == 0 for key in keys]).any():
@@ -102,7 +102,7 @@ class Fusion:
         return [(pool.ids[position], float(scores[position])) for position in order]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fusion as JSON values. `by_question` is always empty, and only keeps the format as it was."""
+        """Return the fusion as JSON values. `by_question` is always empty, as older versions expect it."""
         return {"method": STORED_NAMES[self.method], "weight": self.weight, "by_question": [], "depth": self.depth}
 
     @classmethod
@@ -110,7 +110,7 @@ class Fusion:
         """Read what `to_dict` returned.
 
         Raises:
-            InputError: if the values describe no fusion.
+            InputError: if the values do not describe a fusion.
         """
         try:
             methods = {stored: method for method, stored in STORED_NAMES.items()}
@@ -119,7 +119,7 @@ class Fusion:
             if values.get("by_question"):
                 _log_weights_of_queries()
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"this is no description of a fusion ({error}): learn it again") from error
+            raise InputError(f"this is not a description of a fusion ({error}): learn it again") from error
         return fusion
 
     def __str__(self) -> str:
@@ -130,5 +130,5 @@ class Fusion:
 def _log_weights_of_queries() -> None:
     """Log, once in a process, that a stored fusion has weights for single queries, which are no longer supported."""
     logger.warning(
-        "a stored fusion has weights for single questions, which are no longer supported: its one weight is used"
+        "a stored fusion has weights for single questions, which are no longer supported: its overall weight is used"
     )

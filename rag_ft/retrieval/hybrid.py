@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_FILTERED = 2_000
-"""Passages with words of a query that filters are applied to, before all passages that pass the filters are listed."""
+"""Number of BM25 results to filter first. If too few pass, all passages that pass the filters are listed instead."""
 
 
 class HybridRetriever(BaseRetriever):
@@ -36,15 +36,15 @@ class HybridRetriever(BaseRetriever):
 
     Args:
         index: an index of `rebuild_index` or `open_index`.
-        fusion: how the rankings are fused. If None, what was learned for this index or its model, else reciprocal rank
-            fusion.
+        fusion: how the rankings are fused. If None, the fusion stored with this index or its model, otherwise
+            reciprocal rank fusion.
         similarity_top_k: number of passages to return.
         filters: filters on the nodes' metadata. Both rankings respect them.
         keywords: a word index that several retrievers share.
         callback_manager: `Settings.callback_manager` if None.
 
     Raises:
-        InputError: if the index is not one of rag_ft's.
+        InputError: if the index was not built by rag_ft.
 
     Example:
         >>> import chromadb
@@ -76,7 +76,7 @@ class HybridRetriever(BaseRetriever):
 
     @property
     def fusion(self) -> Fusion:
-        """The fusion in use: the one that was given, else the index's, else the one in its model's folder."""
+        """The fusion in use: the one passed, otherwise the index's, otherwise the one in the model's folder."""
         if self._fusion is not None:
             return self._fusion
         learned = self.store.fusion or getattr(self.embed_model, "fusion", None)
@@ -85,10 +85,10 @@ class HybridRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         fusion = self.fusion
         results: list[NodeWithScore] = []
-        for part in batched(fusion.rank(self.pool(query_bundle, fusion)), self.similarity_top_k):
-            nodes = {node.node_id: node for node in self.store.get_nodes([key for key, _ in part])}
-            # BM25 may know passages that were deleted since. The next ones take their places.
-            results += [NodeWithScore(node=nodes[key], score=score) for key, score in part if key in nodes]
+        for batch in batched(fusion.rank(self.pool(query_bundle, fusion)), self.similarity_top_k):
+            nodes = {node.node_id: node for node in self.store.get_nodes([key for key, _ in batch])}
+            # BM25 may return passages that were deleted since. The next ones replace them.
+            results += [NodeWithScore(node=nodes[key], score=score) for key, score in batch if key in nodes]
             if len(results) >= self.similarity_top_k:
                 break
         return results[: self.similarity_top_k]
@@ -107,7 +107,7 @@ class HybridRetriever(BaseRetriever):
         else:
             similarities = dict.fromkeys(by_words, 0.0)
         positions = [bm25.positions.get(key, -1) for key in similarities]
-        sparse = np.array([scores[each] if each >= 0 else 0.0 for each in positions], dtype=np.float32)
+        sparse = np.array([scores[position] if position >= 0 else 0.0 for position in positions], dtype=np.float32)
         return Pool(list(similarities), np.array(list(similarities.values()), dtype=np.float32), sparse)
 
     def _search_words(self, bm25: BM25, scores: NDArray[np.float32], depth: int) -> list[str]:
@@ -119,10 +119,10 @@ class HybridRetriever(BaseRetriever):
         passing = self.store.matching_ids(self.filters, ids)
         if len(passing) >= depth or len(ids) < count:
             return [key for key in ids if key in passing][:depth]
-        # Few passages pass: list those, and rank them, instead of all that share a word with the query.
+        # Few passages pass: list and rank those, instead of all that share a word with the query.
         passing = self.store.matching_ids(self.filters)
         positions = np.array(sorted(bm25.positions[key] for key in passing if key in bm25.positions), dtype=np.intp)
-        return [bm25.ids[positions[each]] for each in top_k(scores[positions], depth, above=0.0)]
+        return [bm25.ids[positions[index]] for index in top_k(scores[positions], depth, above=0.0)]
 
     def _search_vectors(self, query_bundle: QueryBundle, others: list[str], depth: int) -> dict[str, float]:
         """Return the similarity of the passages nearest to a query, and of some others."""
@@ -143,7 +143,7 @@ def keep_fusion(index: VectorStoreIndex, fusion: Fusion) -> None:
     """Store a fusion in an index. It stays there until the index is built with another model.
 
     Raises:
-        InputError: if the index is not one of rag_ft's.
+        InputError: if the index was not built by rag_ft.
         OutsideError: if another process is building the index.
 
     Example:
@@ -165,6 +165,6 @@ def _store_of(index: VectorStoreIndex) -> LiveChromaStore:
     store = index.vector_store
     if not isinstance(store, LiveChromaStore):
         raise InputError(
-            f"the hybrid got an index over a {type(store).__name__}: use one of rag_ft.rebuild_index or open_index"
+            f"the index is over a {type(store).__name__}: use an index from rag_ft.rebuild_index or rag_ft.open_index"
         )
     return store

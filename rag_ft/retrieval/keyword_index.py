@@ -1,8 +1,8 @@
-"""BM25 over the passages of a Chroma-backed index, kept in step with it.
+"""BM25 over the passages of a Chroma-backed index, kept in sync with it.
 
-Chroma is the only place that holds the passages, and the word index is derived from it, so a killed process cannot
-make the two disagree. The word index follows each insert, change and deletion (`index.revision`), tokenises only what
-is new, and is saved in a folder beside the collection for the next start.
+Only Chroma stores the passages. The word index is derived from it, so the two agree even after a process was killed.
+The word index follows each insert, change and deletion (`index.revision`), tokenises only new texts, and is saved in a
+folder beside the collection for the next start.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ logger = logging.getLogger(__name__)
 FOLDER = "rag_ft_bm25"
 
 FORMAT = 1
-"""Version of the saved files. Those of another version are built again."""
+"""Version of the saved files. Files of another version are rebuilt."""
 
 CHECK_SECONDS = 1.0
 """Seconds for which a word index counts as current, unless this process changes the collection."""
 
 SAVE_SECONDS = 60.0
-"""Minimum time between two saves of a large word index that changes all the time."""
+"""Minimum time between two saves of a large word index that changes constantly."""
 
 MAX_BLOCKING_PASSAGES = 20_000
-"""Passages up to which a query waits until the word index has followed a change. Above, it follows in a thread."""
+"""Maximum number of passages for which a query waits for the updated word index. With more, a thread updates it."""
 
 
 class KeywordIndex:
-    """The words of all passages that an index holds now.
+    """The words of all passages that are in an index now.
 
     Args:
         store: the store of the index.
@@ -68,16 +68,16 @@ class KeywordIndex:
 
     @classmethod
     def shared(cls, store: LiveChromaStore) -> KeywordIndex:
-        """Return the one that all retrievers over a store share."""
+        """Return the shared word index of a store."""
         if store._keywords is None:
             store._keywords = cls(store)
         return store._keywords  # type: ignore[no-any-return]
 
     def bm25(self) -> BM25:
-        """Return the word index, after it has followed what changed.
+        """Return the word index, updated to the current passages.
 
-        The first call reads all passages, or the folder. Over more than 20,000 passages, later changes are followed in
-        a thread, and the call returns the word index as it was before.
+        The first call reads all passages, or the folder. With more than 20,000 passages, later updates run in a thread,
+        and the call returns the word index from before the update.
         """
         current = self._bm25
         if current is not None and self._is_fresh():
@@ -87,8 +87,8 @@ class KeywordIndex:
         if self._thread is None or not self._thread.is_alive():
             if self._revision is not None and self._revision.collection != str(self._store.collection.id):
                 logger.warning(
-                    "the index %s was rebuilt and its word index is read again: until then words find only passages "
-                    "that are in both builds", self._store.name,
+                    "the index %s was rebuilt: until its word index is updated, BM25 finds only passages that are in "
+                    "both builds", self._store.name,
                 )  # fmt: skip
             self._thread = threading.Thread(target=self._try_refresh, name="rag_ft keyword index", daemon=True)
             self._thread.start()
@@ -115,34 +115,34 @@ class KeywordIndex:
             self.refresh()
         except Exception as error:
             logger.warning(
-                "the word index of %s could not be updated (%s) and stays as it was", self._store.name, error
+                "the word index of %s could not be updated (%s): the old one stays in use", self._store.name, error
             )
 
     def _read(self, now: Revision) -> None:
-        """Read passages that are new or changed, and drop those that are gone."""
+        """Read passages that are new or changed, and drop those that were removed."""
         collection, batch_size = self._store.collection, batch_size_of(self._store._client)
         hashes = dict(_read_hashes(collection, batch_size))
         before = self._bm25
-        known = self._hashes if before is not None else {}
-        fresh = [key for key, value in hashes.items() if known.get(key) != value]
+        known_hashes = self._hashes if before is not None else {}
+        fresh = [key for key, value in hashes.items() if known_hashes.get(key) != value]
         if 2 * len(fresh) > len(hashes):
             # Most passages are new, and may be in another language: start over.
-            fresh, known, before = list(hashes), {}, None
+            fresh, known_hashes, before = list(hashes), {}, None
         started = time.monotonic()
         texts = dict(_read_texts(collection, fresh, batch_size))
-        # Passages that were removed between the two reads are gone too.
-        hashes = {key: value for key, value in hashes.items() if key in texts or known.get(key) == value}
-        gone = [key for key in before.ids if key not in hashes] if before is not None else []
+        # Passages that were deleted between the two reads are removed too.
+        hashes = {key: value for key, value in hashes.items() if key in texts or known_hashes.get(key) == value}
+        removed = [key for key in before.ids if key not in hashes] if before is not None else []
         if before is None:
             self._bm25 = BM25(texts, self._language)
-        elif texts or gone:
-            self._bm25 = before.updated(texts, set(gone))
-        # If somebody was writing, the next check reads again.
+        elif texts or removed:
+            self._bm25 = before.updated(texts, set(removed))
+        # If a write was in progress, the next check reads again.
         self._hashes, self._revision = hashes, now if now.settled else None
-        if fresh or gone:
+        if fresh or removed:
             logger.info(
-                "word index of %s: %d passages read, %d gone, in %.1f s (%s)",
-                self._store.name, len(fresh), len(gone), time.monotonic() - started,
+                "word index of %s: %d passages read, %d removed, in %.1f s (%s)",
+                self._store.name, len(fresh), len(removed), time.monotonic() - started,
                 self._bm25.language if self._bm25 is not None else "",
             )  # fmt: skip
             self._save()
@@ -160,10 +160,10 @@ class KeywordIndex:
                 self._bm25.save(folder)
                 write_json(folder / "state.json", {"format": FORMAT, "hashes": self._hashes})
         except (OSError, RagFtError) as error:
-            logger.warning("the word index of %s is not kept in %s (%s)", self._store.name, self._folder, error)
+            logger.warning("the word index of %s could not be saved in %s (%s)", self._store.name, self._folder, error)
 
     def _load(self) -> None:
-        """Load what was saved, however old it is: then only the differences are read."""
+        """Load the saved word index, however old it is. Only the differences are then read."""
         if self._folder is None:
             return
         try:
@@ -181,7 +181,7 @@ class KeywordIndex:
 
 
 def _default_folder(store: LiveChromaStore) -> Path | None:
-    """Return where a word index is saved: beside an embedded Chroma, in the user's cache for a server, else nowhere."""
+    """Return where a word index is saved: beside an embedded Chroma, in the user's cache for a server, or None."""
     settings = store.collection._client.get_settings()  # type: ignore[attr-defined]
     if settings.is_persistent:
         return Path(settings.persist_directory) / FOLDER / store.name
@@ -205,7 +205,7 @@ def _read_texts(collection: Collection, ids: list[str], batch_size: int) -> Iter
     """Yield the id of each passage and its text as it is embedded."""
     from llama_index.core.schema import MetadataMode
 
-    for part in batched(ids, batch_size):
-        rows = collection.get(ids=part, include=["documents", "metadatas"])
+    for batch in batched(ids, batch_size):
+        rows = collection.get(ids=batch, include=["documents", "metadatas"])
         for key, text, metadata in zip(rows["ids"], rows["documents"] or [], rows["metadatas"] or [], strict=True):
             yield key, node_of(key, text or "", dict(metadata or {})).get_content(metadata_mode=MetadataMode.EMBED)

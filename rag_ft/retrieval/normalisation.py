@@ -1,4 +1,4 @@
-"""Scores of one retriever made comparable with another's: z-score, min-max and reciprocal rank."""
+"""Normalise the scores of one retriever, so that they can be fused: z-score, min-max and reciprocal rank."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def min_max(scores: NDArray[Any]) -> NDArray[np.float64]:
     return (scores - scores.min()) / max(float(np.ptp(scores)), 1e-9) if len(scores) else scores
 
 
-def reciprocal_rank(scores: NDArray[Any], in_list: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+def rrf_scores(scores: NDArray[Any], in_list: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
     """Return 1 / (60 + rank) of each score; equal scores share a rank.
 
     Args:
         scores: shape (passages,).
-        in_list: which passages the retriever returned, shape (passages,); the others get 0. All if None.
+        in_list: mask of the passages that the retriever returned, shape (passages,); the others get 0. All if None.
 
     Example:
         >>> import numpy as np
-        >>> from rag_ft.retrieval.normalisation import reciprocal_rank
-        >>> (1 / reciprocal_rank(np.array([0.9, 0.1]))).tolist()
+        >>> from rag_ft.retrieval.normalisation import rrf_scores
+        >>> (1 / rrf_scores(np.array([0.9, 0.1]))).tolist()
         [61.0, 62.0]
     """
     if not len(scores):

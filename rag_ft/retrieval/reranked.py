@@ -1,4 +1,4 @@
-"""A retriever with a reranker behind it, as one LlamaIndex retriever: to compare it, or to use it in any engine."""
+"""A retriever and its rerankers as one LlamaIndex retriever, for `compare` or any query engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RerankedRetriever(BaseRetriever):
     """A retriever whose results LlamaIndex postprocessors rerank.
 
     Args:
-        retriever: finds the passages. Its top k is what the reranker reads.
+        retriever: finds the passages. Its top k is the number of passages to rerank.
         postprocessors: one or more, applied in turn; for example `SentenceTransformerRerank`.
         callback_manager: the retriever's own if None.
 
@@ -46,7 +46,7 @@ class RerankedRetriever(BaseRetriever):
         callback_manager: CallbackManager | None = None,
     ) -> None:
         if not postprocessors:
-            raise InputError("RerankedRetriever got no postprocessor: give at least one reranker")
+            raise InputError("RerankedRetriever got no postprocessor: pass at least one reranker")
         self.retriever, self.postprocessors = retriever, list(postprocessors)
         super().__init__(callback_manager=callback_manager or retriever.callback_manager)
 
@@ -57,8 +57,8 @@ class RerankedRetriever(BaseRetriever):
         return f"{getattr(self.retriever, 'name', type(self.retriever).__name__)} > {rerankers}"
 
     def _rerank(self, nodes: list[NodeWithScore], query_bundle: QueryBundle) -> list[NodeWithScore]:
-        for each in self.postprocessors:
-            nodes = each.postprocess_nodes(nodes, query_bundle=query_bundle)
+        for postprocessor in self.postprocessors:
+            nodes = postprocessor.postprocess_nodes(nodes, query_bundle=query_bundle)
         return nodes
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

@@ -1,4 +1,4 @@
-"""The places of the highest scores: the one top-k that searches, mining and evaluation share."""
+"""Positions of the highest scores: the top-k that search, mining and evaluation share."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_RANK = 100
-"""Maximum length of a ranking that is kept."""
+"""Maximum length of a ranking."""
 
 BLOCK = 64
 """Number of scores in a block. Blocks whose maximum is too low are skipped."""
 
 
 def top_k(scores: NDArray[Any], k: int, above: float = float("-inf")) -> NDArray[np.intp]:
-    """Return the places of the k highest scores, best first; equal scores keep their order.
+    """Return the positions of the k highest scores, best first; equal scores keep their order.
 
     Args:
         scores: one score for each passage, shape (passages,); NaN comes last.
-        k: maximum number of places.
+        k: maximum number of positions.
         above: only scores above this count.
 
     Returns:
-        Places, shape (k,) or fewer.
+        Positions, shape (k,) or fewer.
 
     Example:
         >>> import numpy as np
@@ -36,12 +36,12 @@ def top_k(scores: NDArray[Any], k: int, above: float = float("-inf")) -> NDArray
     if len(scores) > BLOCK * k:
         # The k-th highest block maximum is at most the k-th highest score, so anything below it is left out.
         maxima = np.maximum.reduceat(scores, np.arange(0, len(scores), BLOCK))
-        places = np.flatnonzero(scores >= np.partition(maxima, len(maxima) - k)[len(maxima) - k])
+        positions = np.flatnonzero(scores >= np.partition(maxima, len(maxima) - k)[len(maxima) - k])
     else:
-        places = np.arange(len(scores))
+        positions = np.arange(len(scores))
     if above > float("-inf"):
-        places = places[scores[places] > above]
-    return places[np.argsort(-scores[places], kind="stable")][:k]
+        positions = positions[scores[positions] > above]
+    return positions[np.argsort(-scores[positions], kind="stable")][:k]
 
 
 def top_k_rows(scores: NDArray[Any], k: int) -> NDArray[np.intp]:
@@ -49,10 +49,10 @@ def top_k_rows(scores: NDArray[Any], k: int) -> NDArray[np.intp]:
 
     Args:
         scores: shape (queries, passages).
-        k: maximum number of places in each row.
+        k: maximum number of positions in each row.
 
     Returns:
-        Places, shape (queries, min(k, passages)).
+        Positions, shape (queries, min(k, passages)).
 
     Example:
         >>> import numpy as np

@@ -113,10 +113,10 @@ def test_given_everything_when_reported_then_the_verdict_is_first_and_every_part
     file = tmp_path / "out" / "report.html"
     page = Page(write_report(comparison, file, made, TRAINING, "my run", "rag-ft compare policies"))
     parts = [
-        "Ship it: retrieval got better",
+        "Ship it: retrieval improved",
         "the 95 % interval lies above 0",
-        "All figures",
-        "a paired randomisation gives p < 0.001",
+        "All metrics",
+        "paired randomisation gives p < 0.001",
         "nDCG@10 of each model",
         "Hit rate: answered within",
         "Rank of the relevant passage, before and after",
@@ -248,7 +248,7 @@ def test_given_a_comparison_from_a_file_when_printed_and_reported_then_only_sing
     assert loaded.to_dict() == comparison.to_dict()
     assert str(loaded) == str(comparison)
     page = Page(write_report(loaded, tmp_path / "report.html", dataset, TRAINING))
-    assert "Ship it: retrieval got better" in page.text
+    assert "Ship it: retrieval improved" in page.text
     assert "nDCG@10 of each model" in page.text
     assert "Every question" not in page.text
 
@@ -265,10 +265,10 @@ def test_given_questions_on_one_document_when_shown_then_an_unknown_interval_is_
 
 
 def test_given_another_dataset_when_reported_then_it_is_refused(comparison: Comparison, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give the dataset of the comparison"):
+    with pytest.raises(InputError, match="pass the dataset of the comparison"):
         write_report(comparison, tmp_path / "report.html", dataset_of(20))
     assert not (tmp_path / "report.html").exists()
-    with pytest.raises(InputError, match="give the dataset of the comparison"):
+    with pytest.raises(InputError, match="pass the dataset of the comparison"):
         to_markdown(comparison, dataset_of(20))
 
 

@@ -85,7 +85,7 @@ def test_weights_of_single_questions_in_an_old_record_are_ignored_and_logged_onc
     stored = {"method": "relative", "weight": 0.4, "by_question": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "depth": 50}
     assert Fusion.from_dict(stored) == Fusion.from_dict(stored) == Fusion("min_max", 0.4, 50)
     assert [record.message for record in caplog.records] == [
-        "a stored fusion has weights for single questions, which are no longer supported: its one weight is used"
+        "a stored fusion has weights for single questions, which are no longer supported: its overall weight is used"
     ]
 
 

@@ -1,4 +1,4 @@
-"""The runner: it searches all questions with every candidate, as an app would."""
+"""Search all questions with every candidate, as an app would."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from rag_ft.evaluation.runs.candidates import Candidate
 
 MAX_INDEXED = 20_000
-"""Maximum number of passages that all go into a Chroma index. With more, the figures are of exact search, and the
-agreement with an index of some passages stands beside them."""
+"""Maximum number of passages that are all searched through a Chroma index. With more, metrics come from exact search,
+and its agreement with a Chroma index is measured on a sample."""
 
 AGREEMENT_PASSAGES, AGREEMENT_QUESTIONS = 5_000, 500
-"""Passages of that index, and questions by which it is compared with exact search."""
+"""Number of passages and of questions in that sample."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Scored:
 
 
 class CandidateRunner:
-    """Runs every candidate on all questions of a split. What several candidates need is computed once.
+    """Runs every candidate on all questions of a split. Shared work is done once.
 
     Args:
         dataset: the dataset; the whole corpus is searched.
@@ -110,7 +110,7 @@ class CandidateRunner:
                 with _timed(scoring, id(bm25)):
                     rows = list(bm25.scores(self._queries[start : start + step]))
                     scored[id(bm25)] = _Scored(rows, [top_k(row, depth, above=0.0) for row in rows])
-            for corpus in {id(each): each for each in corpora.values()}.values():
+            for corpus in {id(corpus): corpus for corpus in corpora.values()}.values():
                 with _timed(scoring, id(corpus)):
                     block = corpus.block(start, start + step)
                     scored[id(corpus)] = _Scored(block, [top_k(row, depth) for row in block])
@@ -122,7 +122,7 @@ class CandidateRunner:
                     )
         for role, run in runs.items():
             scorers = {id(corpora.get(role, bm25)), *([id(bm25)] if role in fusions else [])}
-            seconds = ranking[role] + sum(scoring[each] for each in scorers)
+            seconds = ranking[role] + sum(scoring[scorer] for scorer in scorers)
             embedding = corpora[role].query_milliseconds if role in corpora else 0.0
             run.details["query_milliseconds"] = round(embedding + 1000 * seconds / len(self._queries), 2)
         return runs

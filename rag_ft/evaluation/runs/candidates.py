@@ -21,8 +21,8 @@ class Hybrid:
 
     Attributes:
         embed_model: any LlamaIndex embedding.
-        fusion: how their rankings are fused. If None, as the model's folder says, else as it is learned on dev
-            questions, else reciprocal rank fusion.
+        fusion: how their rankings are fused. If None, the fusion in the model's folder, otherwise one learned on dev
+            questions, otherwise reciprocal rank fusion.
 
     Example:
         >>> from llama_index.core import MockEmbedding
@@ -52,7 +52,7 @@ def kind_of(candidate: Candidate) -> str:
 
 
 def model_of(candidate: Candidate) -> Any:
-    """Return the embedding of a hybrid, and any other candidate as it is."""
+    """Return the embedding of a hybrid, and any other candidate unchanged."""
     return candidate.embed_model if isinstance(candidate, Hybrid) else candidate
 
 
@@ -62,7 +62,7 @@ def max_length_of(candidate: Candidate) -> int:
 
 
 def display_name(candidate: Candidate) -> str:
-    """Return a name for people: the last part of a folder, a hub name as it is."""
+    """Return a display name: the last part of a folder's path, or a hub name unchanged."""
     if isinstance(candidate, str):
         return candidate
     if isinstance(candidate, Hybrid):

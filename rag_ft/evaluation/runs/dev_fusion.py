@@ -1,4 +1,4 @@
-"""The fusion of an embedding and BM25 that suits a dataset, learned on its dev questions."""
+"""Learn the fusion of an embedding and BM25 on the dev questions of a dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
 MIN_DEV_QUESTIONS = 20
-"""Minimum number of dev questions for a fusion to be learned."""
+"""Minimum number of dev questions to learn a fusion."""
 
 
 def learn_fusion_on_dev(
@@ -26,7 +26,7 @@ def learn_fusion_on_dev(
 ) -> LearnedFusion | None:
     """Learn a fusion on dev questions that are not in a split, or return None if there are too few."""
     if not dataset.qrels.get("dev") and dataset.qrels.get("train") and split != "train":
-        # Hold out the questions that selected the model's weights, by the seed of its training.
+        # With the seed of its training, hold out the dev questions that selected the model's weights.
         training_seed = getattr(corpus.model, "record", {}).get("recipe", {}).get("seed")
         dataset = hold_out_dev(dataset, seed=seed if training_seed is None else int(training_seed))
     compared = {question_hash(dataset.queries[query].text) for query in dataset.qrels.get(split, {})}
@@ -43,7 +43,7 @@ def learn_fusion_on_dev(
 
 
 def question_hash(question: str) -> str:
-    """Return the hash by which a model folder remembers a question."""
+    """Return the hash that identifies a question in a model folder."""
     return sha256_of(question)[:12]
 
 
@@ -56,7 +56,7 @@ def learn_fusion_of(
         dataset: the dataset that the model was trained on, with its dev split. If it has none, the same questions are
             held out of train as in training with this seed.
         embed_model: any LlamaIndex embedding.
-        seed: the seed of the training, if the model's folder does not say.
+        seed: the seed of the training, if the model's folder does not have it.
         show_progress: shows a progress bar while passages are embedded.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Passages and questions under one embedding, searched through a real Chroma index and exactly."""
+"""Passages and questions under one embedding, searched through a Chroma index and exactly."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_QUERY_BATCH, MIN_QUERY_BATCH = 256, 16
-"""Limits of the number of queries that are searched at once."""
+"""Maximum and minimum number of queries to search at once."""
 
 MAX_SCORES = 25_600_000
 """Maximum number of scores of one embedding in memory: 100 MB."""
 
 MAX_CHROMA_BATCH = 4096
-"""Maximum number of passages that are added to Chroma at once."""
+"""Maximum number of passages to add to Chroma at once."""
 
 
 def query_batch_size(passages: int) -> int:
-    """Return the number of queries whose scores over so many passages fit into memory."""
+    """Return the number of queries to search at once, so that their scores over all passages fit into memory."""
     return max(MIN_QUERY_BATCH, min(MAX_QUERY_BATCH, MAX_SCORES // max(1, passages)))
 
 
@@ -76,7 +76,7 @@ class EmbeddedCorpus:
         return self._passages.nbytes / 1e6
 
     def details(self) -> dict[str, Any]:
-        """Return what the index costs, as `comparison.json` has it."""
+        """Return what the index costs, with the keys of `comparison.json`."""
         return {
             "index_seconds": round(self.seconds, 2),
             "dimension": self.dimension,
@@ -87,7 +87,8 @@ class EmbeddedCorpus:
         """Search all questions through a Chroma index.
 
         Returns:
-            The top k passages of each question, the share of the exact top 10 in them, and milliseconds for a question.
+            The top k passages of each question, the fraction of the exact top 10 in them, and milliseconds per
+            question.
         """
         started = time.monotonic()
         rankings, agreement = search_chroma(self.ids, self._passages, self._queries, k)
@@ -95,7 +96,7 @@ class EmbeddedCorpus:
         return rankings, agreement, self.query_milliseconds + milliseconds
 
     def agreement(self, passages: int, queries: int, seed: int = 0) -> float:
-        """Return the share of the exact top 10 that a Chroma index of some passages finds for some questions.
+        """Return the fraction of the exact top 10 that a Chroma index of some passages finds for some questions.
 
         Args:
             passages: number of passages, drawn at random.
@@ -134,7 +135,7 @@ def search_chroma(
     """Search a temporary Chroma index.
 
     Returns:
-        The top k passages of each query, and the share of the exact top 10 in them.
+        The top k passages of each query, and the fraction of the exact top 10 in them.
     """
     import chromadb
 
@@ -157,7 +158,7 @@ def search_chroma(
 def _agreement(
     rankings: list[list[str]], ids: Sequence[str], passages: NDArray[np.float32], queries: NDArray[np.float32]
 ) -> float:
-    """Return the share of the exact top 10 in the top 10 of rankings."""
+    """Return the fraction of the exact top 10 in the top 10 of rankings."""
     depth = min(10, len(ids))
     shared = 0
     for start in range(0, len(queries), MAX_QUERY_BATCH):

@@ -1,4 +1,4 @@
-"""Choosing the method and the weight of a fusion on dev questions."""
+"""Choose the method and the weight of a fusion on dev questions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))
-"""Weights of the embedding that are tried."""
+"""Candidate weights of the embedding."""
 
 TOLERANCE = 0.002
 """Difference in nDCG@10 up to which two weights, or two methods, count as equally good."""
@@ -30,7 +30,7 @@ class LearnedFusion:
         fusion: the fusion.
         questions: the number of questions that it was chosen on.
         curves: method -> nDCG@10 at each of `WEIGHTS`.
-        question_hashes: hashes of these questions, so that nobody compares on them by mistake.
+        question_hashes: hashes of these questions, so that no comparison uses them by mistake.
     """
 
     fusion: Fusion
@@ -39,7 +39,7 @@ class LearnedFusion:
     question_hashes: tuple[str, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
-        """Return what a model folder keeps: the fusion, and the questions that it was chosen on."""
+        """Return what a model folder stores: the fusion and the hashes of its questions."""
         return self.fusion.to_dict() | {"asked": list(self.question_hashes)}
 
 
@@ -65,8 +65,8 @@ def learn_fusion(pools: Sequence[Pool], relevant: Sequence[Mapping[str, int]]) -
         True
     """
     if not pools:
-        raise InputError("there is no question to learn a fusion on: give a dataset with a dev split")
-    gains = [np.array([grades.get(each, 0) for each in pool.ids]) for pool, grades in zip(pools, relevant, strict=True)]
+        raise InputError("there is no question to learn a fusion on: use a dataset with a dev split")
+    gains = [np.array([grades.get(key, 0) for key in pool.ids]) for pool, grades in zip(pools, relevant, strict=True)]
     ideals = [sorted(grades.values(), reverse=True) for grades in relevant]
     curves: dict[Method, list[float]] = {}
     for method in get_args(Method):
@@ -75,8 +75,8 @@ def learn_fusion(pools: Sequence[Pool], relevant: Sequence[Mapping[str, int]]) -
             float(
                 np.mean(
                     [
-                        _ndcg(weight * dense + (1 - weight) * sparse, found, ideal)
-                        for (dense, sparse), found, ideal in zip(normalised, gains, ideals, strict=True)
+                        _ndcg(weight * dense + (1 - weight) * sparse, gain, ideal)
+                        for (dense, sparse), gain, ideal in zip(normalised, gains, ideals, strict=True)
                     ]
                 )
             )
@@ -92,10 +92,10 @@ def _flattest_optimum(curves: Mapping[Method, Sequence[float]]) -> tuple[Method,
     for method in get_args(Method):
         padded = np.pad(np.array(curves[method]), 1, mode="edge")
         smooth = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
-        equal = [place for place in range(len(WEIGHTS)) if smooth[place] >= smooth.max() - TOLERANCE]
-        place = min(equal, key=lambda place: abs(WEIGHTS[place] - 0.5))
-        if best is None or smooth[place] > best_ndcg + TOLERANCE:
-            best, best_ndcg = (method, WEIGHTS[place]), float(smooth[place])
+        equal = [position for position in range(len(WEIGHTS)) if smooth[position] >= smooth.max() - TOLERANCE]
+        position = min(equal, key=lambda position: abs(WEIGHTS[position] - 0.5))
+        if best is None or smooth[position] > best_ndcg + TOLERANCE:
+            best, best_ndcg = (method, WEIGHTS[position]), float(smooth[position])
     assert best is not None
     return best
 

@@ -23,7 +23,7 @@ def run_retriever(retriever: BaseRetriever, queries: Sequence[str], k: int, pass
         passages: the ids of all passages.
 
     Raises:
-        InputError: if it finds nodes that are not among the passages: then no figure would be true.
+        InputError: if it finds nodes that are not passages of the dataset.
         OutsideError: if it fails.
     """
     name = type(retriever).__name__
@@ -38,10 +38,10 @@ def run_retriever(retriever: BaseRetriever, queries: Sequence[str], k: int, pass
             raise OutsideError(f"the retriever {name} failed ({first_line(error)}): fix it and run again") from error
         rankings.append(list(dict.fromkeys(node.node.node_id for node in nodes))[:k])
     milliseconds = 1000 * (time.monotonic() - started) / max(1, len(queries))
-    unknown = next((key for keys in rankings for key in keys if key not in passages), None)
+    unknown = next((passage for ranking in rankings for passage in ranking if passage not in passages), None)
     if unknown is not None:
         raise InputError(
-            f"the retriever {name} found the node {unknown!r}, which is no passage of the dataset: build both from the "
-            "same nodes, so that their ids are the same"
+            f"the retriever {name} found the node {unknown!r}, which is not a passage of the dataset: build both from "
+            "the same nodes, so that their ids match"
         )
     return Run(rankings, details={"query_milliseconds": round(milliseconds, 2)})

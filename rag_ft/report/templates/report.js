@@ -1,11 +1,13 @@
-// The table of questions. Texts come from documents, so they enter the page as text, never as markup.
+// The table of questions. Texts come from documents, so they are inserted as text, never as markup.
 (() => {
   "use strict";
-  const PAGE = 50, START = 110;
+  const PAGE_ROWS = 50, EXCERPT_CHARACTERS = 110;
   const data = JSON.parse(document.getElementById("questions-data").textContent);
   const at = (id) => document.getElementById(id);
   const body = at("questions-rows");
-  const state = { role: data.candidates[0][0], words: [], kind: "", cause: "", slice: "", sort: "", down: false, page: 0 };
+  const state = {
+    role: data.candidates[0][0], words: [], kind: "", cause: "", slice: "", sort: "", descending: false, page: 0,
+  };
   const prepared = new Map();
 
   const kindOf = (row) => {
@@ -14,14 +16,14 @@
   };
   const discount = (rank) => (rank === null ? 0 : 1 / Math.log2(rank + 1));
 
-  // Text and change of each row are computed once for each candidate.
+  // The text and the change of each row are computed once per candidate.
   const rowsOf = (role) => {
     if (!prepared.has(role)) {
       prepared.set(role, data.rows[role].map((row) => ({
         ...row,
         kind: kindOf(row),
         change: discount(row.a) - discount(row.b),
-        text: [row.q, ...data.passages[row.w], ...row.i.flatMap((place) => data.passages[place])].join(" ").toLowerCase(),
+        text: [row.q, ...data.passages[row.w], ...row.i.flatMap((index) => data.passages[index])].join(" ").toLowerCase(),
       })));
     }
     return prepared.get(role);
@@ -44,7 +46,7 @@
       state.words.every((word) => row.text.includes(word)));
     if (state.sort) {
       rows.sort(ordered(SORTS[state.sort]));
-      if (state.down) rows.reverse();
+      if (state.descending) rows.reverse();
     }
     return rows;
   };
@@ -61,17 +63,17 @@
     if (label) created.dataset.label = label;
     return created;
   };
-  // A long passage shows its start, and all of it once it is opened.
-  const excerpt = (place) => {
-    const [document_, text] = data.passages[place];
+  // A long passage shows its start, and the rest when it is opened.
+  const excerpt = (index) => {
+    const [document_, text] = data.passages[index];
     const name = element("span", document_, "document");
     name.dir = "auto";
-    if (text.length <= START) {
+    if (text.length <= EXCERPT_CHARACTERS) {
       const passage = element("span", text, "passage");
       passage.dir = "auto";
       return [name, passage];
     }
-    const whole = element("details"), start = element("summary", `${text.slice(0, START).trimEnd()}…`, "start");
+    const whole = element("details"), start = element("summary", `${text.slice(0, EXCERPT_CHARACTERS).trimEnd()}…`, "start");
     const rest = element("p", text);
     start.dir = rest.dir = "auto";
     whole.append(start, rest);
@@ -91,10 +93,10 @@
     after.textContent = rank(row.a);
     moved.append(element("span", WORDS[row.kind], "word"));
     const why = cell(row.c.length ? "possible causes" : "", "why");
-    for (const [cause, shows] of row.c) {
-      const shown = element("span", shows, "shows");
-      shown.dir = "auto";
-      why.append(element("span", data.causes[cause], "cause"), shown);
+    for (const [cause, text] of row.c) {
+      const evidence = element("span", text, "shows");
+      evidence.dir = "auto";
+      why.append(element("span", data.causes[cause], "cause"), evidence);
     }
     const relevant = cell("relevant passage");
     relevant.append(...excerpt(row.w));
@@ -103,10 +105,10 @@
     if (row.i.length > 1) {
       const more = element("details");
       more.append(element("summary", `${row.i.length - 1} more`, "more"));
-      for (const place of row.i.slice(1)) {
-        const part = element("p");
-        part.append(...excerpt(place));
-        more.append(part);
+      for (const index of row.i.slice(1)) {
+        const passage = element("p");
+        passage.append(...excerpt(index));
+        more.append(passage);
       }
       above.append(more);
     }
@@ -116,9 +118,9 @@
 
   const show = () => {
     const rows = filtered();
-    const pages = Math.max(1, Math.ceil(rows.length / PAGE));
+    const pages = Math.max(1, Math.ceil(rows.length / PAGE_ROWS));
     state.page = Math.min(state.page, pages - 1);
-    body.replaceChildren(...rows.slice(state.page * PAGE, (state.page + 1) * PAGE).map(tableRow));
+    body.replaceChildren(...rows.slice(state.page * PAGE_ROWS, (state.page + 1) * PAGE_ROWS).map(tableRow));
     const total = rowsOf(state.role).length;
     at("questions-count").textContent =
       `${rows.length.toLocaleString("en")} of ${total.toLocaleString("en")} questions, page ${state.page + 1} of ${pages}`;
@@ -132,7 +134,7 @@
   };
 
   const fill = (select, names) => {
-    names.forEach((name, place) => select.append(new Option(name, String(place))));
+    names.forEach((name, index) => select.append(new Option(name, String(index))));
     select.parentElement.hidden = !names.length;
   };
   fill(at("questions-cause"), data.causes);
@@ -148,9 +150,9 @@
   }
   for (const button of document.querySelectorAll("#questions-table thead button")) {
     button.addEventListener("click", () => {
-      state.down = state.sort === button.value && !state.down;
+      state.descending = state.sort === button.value && !state.descending;
       for (const head of document.querySelectorAll("#questions-table thead th[aria-sort]")) head.setAttribute("aria-sort", "none");
-      button.closest("th").setAttribute("aria-sort", state.down ? "descending" : "ascending");
+      button.closest("th").setAttribute("aria-sort", state.descending ? "descending" : "ascending");
       change("sort", button.value);
     });
   }
