@@ -1,7 +1,7 @@
-"""The names of llama-index-finetuning over rag_ft, so that an app that fine-tunes embeddings only changes its imports.
+"""The API of llama-index-finetuning on top of rag_ft: an app that fine-tunes embeddings only changes its imports.
 
-Nodes become an `EmbeddingQAFinetuneDataset`, an engine makes an embedding or an adapter of it, and `evaluate_dataset`
-measures a retriever on it. examples/migration.md lists what behaves differently, and why.
+Generate an `EmbeddingQAFinetuneDataset` from nodes, train an embedding or an adapter on it with an engine, and evaluate
+a retriever on it with `evaluate_dataset`. examples/migration.md lists the differences in behaviour and the reasons.
 
 Example:
     >>> from rag_ft.compat import EmbeddingQAFinetuneDataset
@@ -37,10 +37,12 @@ _ELSEWHERE = {
     "generate_ce_fine_tuning_dataset": _RERANKER,
     "generate_synthetic_queries_over_documents": _RERANKER,
 }
-"""Name of the old package that has nothing to do with embeddings -> what to use instead."""
+"""Name in the old package that is not about embeddings -> what to use instead."""
 
 
 def __getattr__(name: str) -> Any:
     if name in _ELSEWHERE:
-        raise ImportError(f"rag_ft has no {name}: it tunes embeddings alone; {_ELSEWHERE[name]} (see migration.md)")
+        raise ImportError(
+            f"rag_ft has no {name}, since it only tunes embeddings: {_ELSEWHERE[name]} (see migration.md)"
+        )
     return _load_public_name(name)

@@ -1,4 +1,4 @@
-"""`EmbeddingAdapterFinetuneEngine`: trains a small module over the query vectors of any LlamaIndex embedding."""
+"""`EmbeddingAdapterFinetuneEngine`: trains an adapter for the query vectors of any LlamaIndex embedding."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SCALE = 20.0
 """Scale of the cosine in the loss (1 / temperature), as in sentence-transformers."""
 
 LEARNING_RATE = 3e-4
-"""At 2e-5, the old default, a matrix that starts as the identity hardly learns. Chosen on held-out questions of
-tenk-lyft (4 epochs; .627 without an adapter): .628 at 1e-4, .642 at 3e-4, .611 at 1e-3."""
+"""Default learning rate. At 2e-5, the old default, an adapter that starts as the identity hardly learns. nDCG@10 on
+held-out questions of tenk-lyft (4 epochs; .627 without an adapter): .628 at 1e-4, .642 at 3e-4, .611 at 1e-3."""
 
 MAX_WORKERS = 8
-"""Queries that are embedded at the same time if the embedding has no method for many queries."""
+"""Number of queries embedded concurrently if the embedding cannot embed queries in batches."""
 
 TRAIN_KWARGS = {
     *("optimizer_class", "optimizer_params", "learning_rate", "warmup_steps", "max_grad_norm"),
@@ -42,26 +42,26 @@ TRAIN_KWARGS = {
 
 
 class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
-    """Train an adapter over the query vectors of an embedding that does not change.
+    """Train an adapter that maps the query vectors of an embedding. The embedding itself does not change.
 
-    Each text is embedded once, whatever the number of epochs. Some of the questions are held out to select the epoch
-    with the best adapter. If no epoch improves it, the untrained adapter is saved.
+    Each text is embedded only once. Some questions are held out to select the epoch with the best adapter. If no epoch
+    improves it, the untrained adapter is saved.
 
-    `rag_ft.adapters.train_adapter` is the replacement; its adapters also know which embedding they belong to.
+    `rag_ft.adapters.train_adapter` is the replacement; its adapters also record their embedding.
 
     Args:
         dataset: the training questions.
         embed_model: any LlamaIndex embedding.
         batch_size: number of questions in a batch.
         epochs: number of passes over the dataset.
-        adapter_model: the adapter (`BaseAdapter`); None takes a `LinearLayer`.
-        dim: dimension of a vector; None asks the embedding.
-        device: a torch device; None takes the CPU, because an adapter is small.
+        adapter_model: the adapter (`BaseAdapter`); a `LinearLayer` if None.
+        dim: dimension of the vectors; that of the embedding if None.
+        device: a torch device; the CPU if None, because an adapter is small.
         model_output_path: the folder for the adapter.
-        model_checkpoint_path: a folder for the adapter during training (`step_100`, ...).
-        checkpoint_save_steps: number of steps between these.
+        model_checkpoint_path: a folder for checkpoints (`step_100`, ...).
+        checkpoint_save_steps: number of steps between checkpoints.
         verbose: show a progress bar.
-        bias: whether the `LinearLayer` adds a vector.
+        bias: whether the `LinearLayer` has a bias.
         **train_kwargs: `optimizer_class`, `optimizer_params` (`{"lr": ...}`), `learning_rate`, `warmup_steps`,
             `max_grad_norm`, `steps_per_epoch`.
 
@@ -72,7 +72,7 @@ class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
             ...).
 
     Raises:
-        InputError: if the dataset has no question, or the output folder is in the way.
+        InputError: if the dataset has no question, or the output folder is not empty and not a model.
     """
 
     def __init__(
@@ -122,13 +122,13 @@ class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
         model_cls: type[Any] | None = None,
         **kwargs: Any,
     ) -> EmbeddingAdapterFinetuneEngine:
-        """Make an engine that goes on from a saved adapter.
+        """Create an engine that continues training a saved adapter.
 
         Args:
             dataset: the training questions.
-            embed_model: the embedding under the adapter.
-            model_path: the adapter's folder.
-            model_cls: the adapter's class; None takes `LinearLayer`.
+            embed_model: the embedding of the adapter.
+            model_path: the folder of the adapter.
+            model_cls: the class of the adapter; `LinearLayer` if None.
             **kwargs: the arguments of the constructor.
         """
         from rag_ft.compat.adapter_modules import LinearLayer
@@ -136,7 +136,7 @@ class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
         return cls(dataset, embed_model, adapter_model=(model_cls or LinearLayer).load(str(model_path)), **kwargs)
 
     def smart_batching_collate(self, batch: Sequence[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the vectors of the questions and of the passages in pairs of texts, each of shape (pairs, dim)."""
+        """Return the vectors of the questions and of the passages of pairs of texts, each of shape (pairs, dim)."""
         import torch
 
         queries, passages = [pair[0] for pair in batch], [pair[1] for pair in batch]
@@ -169,7 +169,7 @@ class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
         """Train the adapter in place, and save it.
 
         Args:
-            **train_kwargs: the same as those of the class, which they override.
+            **train_kwargs: training arguments, which override those of the constructor.
 
         Raises:
             InputError: if there are fewer than two questions.
@@ -177,7 +177,7 @@ class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
         settings = self._train_kwargs | train_kwargs
         unknown = sorted(settings.keys() - TRAIN_KWARGS)
         if unknown:
-            warn(f"{', '.join(unknown)} is not used: rag_ft.adapters.AdapterRecipe lists the settings that rag_ft has")
+            warn(f"{', '.join(unknown)} is not used: rag_ft.adapters.AdapterRecipe lists the settings of rag_ft")
         dataset = hold_out_dev(self._train.to_dataset(first_only=True))
         pairs = {
             split: [
@@ -199,12 +199,12 @@ class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
         self._fit(pairs["train"], selection, settings)
         self.model.save(self._model_output_path)
         if selection is not None and selection.is_worse_than_none:
-            warn(f"held-out questions are answered better without the adapter (nDCG@10 {self.dev})")
+            warn(f"the embedding does better on held-out questions without the adapter (nDCG@10 {self.dev})")
 
     def _fit(
         self, pairs: list[tuple[str, str]], selection: AdapterSelection | None, settings: Mapping[str, Any]
     ) -> None:
-        """Train, measure after each epoch, and leave the selected weights in the adapter."""
+        """Train, evaluate after each epoch, and load the selected weights into the adapter."""
         import torch
         from tqdm.auto import tqdm
 
@@ -231,16 +231,16 @@ class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
             self.model.load_state_dict(selection.weights)
 
     def _loss(self, batch: list[tuple[str, str]]) -> torch.Tensor:
-        """Return the cross-entropy of each question's passage among the batch's; a copy of it is no negative."""
+        """Return the cross-entropy with in-batch negatives; duplicates of the positive are not negatives."""
         import torch
         import torch.nn.functional as functional
 
         queries, passages = (vectors.to(self._target_device) for vectors in self.smart_batching_collate(batch))
         scores = SCALE * functional.normalize(self.model(queries), dim=-1) @ functional.normalize(passages, dim=-1).T
-        is_copy = torch.tensor([[one[1] == other[1] for other in batch] for one in batch], device=scores.device)
-        is_copy.fill_diagonal_(False)
+        is_duplicate = torch.tensor([[row[1] == column[1] for column in batch] for row in batch], device=scores.device)
+        is_duplicate.fill_diagonal_(False)
         return functional.cross_entropy(
-            scores.masked_fill(is_copy, float("-inf")), torch.arange(len(batch), device=scores.device)
+            scores.masked_fill(is_duplicate, float("-inf")), torch.arange(len(batch), device=scores.device)
         )
 
     def _save_checkpoint(self, step: int) -> None:
@@ -248,7 +248,7 @@ class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
             self.model.save(str(Path(self._model_checkpoint_path) / f"step_{step}"))
 
     def get_finetuned_model(self, **model_kwargs: Any) -> AdapterEmbeddingModel:
-        """Return the embedding with the adapter over its queries.
+        """Return the embedding with the adapter.
 
         Args:
             **model_kwargs: arguments of `AdapterEmbeddingModel`; `adapter_cls` is the class of the trained adapter by
@@ -258,7 +258,7 @@ class EmbeddingAdapterFinetuneEngine(BaseEmbeddingFinetuneEngine):
             InputError: if `finetune()` has not been called yet.
         """
         if not Path(self._model_output_path).is_dir():
-            raise InputError(f"{self._model_output_path} holds no adapter yet: call finetune() first")
+            raise InputError(f"{self._model_output_path} does not contain an adapter yet: call finetune() first")
         model_kwargs.setdefault("adapter_cls", type(self.model))
         return AdapterEmbeddingModel(self.embed_model, self._model_output_path, **model_kwargs)
 
@@ -277,7 +277,7 @@ def _optimizer(model: Any, steps: int, settings: Mapping[str, Any]) -> tuple[Any
 
 
 def _batches(pairs: list[tuple[str, str]], batch_size: int, steps_per_epoch: int) -> Iterator[list[tuple[str, str]]]:
-    """Yield batches without end. Each epoch has an order of its own, which is repeated if it is too short."""
+    """Yield batches without end. Each epoch has its own order, which is repeated if it is too short."""
     import torch
 
     rng = torch.Generator().manual_seed(0)
@@ -285,4 +285,4 @@ def _batches(pairs: list[tuple[str, str]], batch_size: int, steps_per_epoch: int
         order = torch.randperm(len(pairs), generator=rng).tolist()
         order *= math.ceil(steps_per_epoch * batch_size / len(order))
         for start in range(0, steps_per_epoch * batch_size, batch_size):
-            yield [pairs[place] for place in order[start : start + batch_size]]
+            yield [pairs[index] for index in order[start : start + batch_size]]

@@ -1,4 +1,4 @@
-"""`AdapterEmbeddingModel`: an embedding whose queries go through an adapter of the old package."""
+"""`AdapterEmbeddingModel`: an embedding with an adapter of the old package for query vectors."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class AdapterEmbeddingModel(BaseEmbedding):
-    """Any LlamaIndex embedding, with an adapter over its query vectors; passage vectors stay as they are.
+    """Any LlamaIndex embedding, with an adapter that maps its query vectors. Passage vectors do not change.
 
-    It reads adapters of the old package and of `EmbeddingAdapterFinetuneEngine`. Adapters of
-    `rag_ft.adapters.train_adapter` have `rag_ft.embedding.AdapterEmbedding`, which knows its embedding.
+    It loads adapters of the old package and of `EmbeddingAdapterFinetuneEngine`. For adapters of
+    `rag_ft.adapters.train_adapter` use `rag_ft.embedding.AdapterEmbedding`, which also loads their embedding.
 
     Args:
         base_embed_model: the embedding under the adapter.
         adapter_path: a folder with `config.json` and `pytorch_model.bin`.
-        adapter_cls: the adapter's class; None takes `LinearLayer`.
-        transform_query: whether queries go through the adapter.
-        device: the adapter's torch device; None takes the CPU, because an adapter is small.
-        embed_batch_size: number of texts embedded at once.
+        adapter_cls: the class of the adapter; `LinearLayer` if None.
+        transform_query: whether to map query vectors.
+        device: the torch device of the adapter; the CPU if None, because an adapter is small.
+        embed_batch_size: number of texts per batch.
         callback_manager: LlamaIndex's callback manager.
 
     Raises:
@@ -63,7 +63,7 @@ class AdapterEmbeddingModel(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which LlamaIndex serialises the class."""
+        """Return the name with which LlamaIndex serialises the class."""
         return "AdapterEmbeddingModel"
 
     def _transformed(self, vector: list[float]) -> list[float]:

@@ -40,7 +40,7 @@ class BaseAdapter(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} needs forward")
 
     def save(self, output_path: str | PathLike[str]) -> None:
-        """Write `config.json` and `pytorch_model.bin`, each completely or not at all."""
+        """Write `config.json` and `pytorch_model.bin`, each atomically."""
         folder = Path(output_path)
         weights = {name: tensor.detach().cpu() for name, tensor in self.state_dict().items()}
         write_text(folder / CONFIG_FILE, json.dumps(self.get_config_dict()))
@@ -49,7 +49,7 @@ class BaseAdapter(nn.Module):
 
     @classmethod
     def load(cls, input_path: str | PathLike[str]) -> Any:
-        """Load an adapter that `save` or the old package wrote. Nothing but tensors is read from its weights.
+        """Load an adapter that `save` or the old package wrote. Only tensors are read from its weights.
 
         Raises:
             InputError: if the folder is not an adapter of this class.
@@ -64,18 +64,18 @@ class BaseAdapter(nn.Module):
         except (TypeError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()[:120]
             raise InputError(
-                f"{folder} is no {cls.__name__} ({reason}): give the adapter_cls it was made with"
+                f"{folder} is not a {cls.__name__} ({reason}): pass the adapter_cls of the adapter"
             ) from error
         return model
 
 
 class LinearLayer(BaseAdapter):
-    """A matrix that vectors are multiplied with. It is the identity until it is trained.
+    """A linear layer, which starts as the identity.
 
     Args:
         in_features: dimension of a vector.
         out_features: dimension of the result.
-        bias: whether a vector is added.
+        bias: whether to add a bias vector.
 
     Example:
         >>> import torch
@@ -102,7 +102,7 @@ class LinearLayer(BaseAdapter):
 
 
 class TwoLayerNN(BaseAdapter):
-    """Two layers over vectors.
+    """A network of two linear layers.
 
     Args:
         in_features: dimension of a vector.
@@ -110,8 +110,8 @@ class TwoLayerNN(BaseAdapter):
         out_features: dimension of the result.
         bias: saved but not used, as in the old package; both layers always have a bias.
         activation_fn_str: `relu`, `sigmoid`, `tanh` or `leaky_relu`.
-        add_residual: add the result to the vector, times a weight that starts at 0. The adapter is then the identity
-            until it is trained.
+        add_residual: add the result, times a weight that starts at 0, to the vector, so that the adapter starts as the
+            identity.
     """
 
     def __init__(
@@ -144,11 +144,11 @@ class TwoLayerNN(BaseAdapter):
 
 
 def get_activation_function(name: str) -> Callable[[Tensor], Tensor]:
-    """Return an activation function by its name.
+    """Return the activation function of a name.
 
     Raises:
         ValueError: if no activation has this name.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"there is no activation {name!r}: give one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"the activation {name!r} is unknown: use one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]

@@ -1,4 +1,4 @@
-"""Selection of the epoch whose adapter is saved, on held-out questions."""
+"""Select the epoch with the best adapter on held-out questions."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ UNTRAINED, NO_ADAPTER = "untrained", "no adapter"
 
 
 class AdapterSelection:
-    """The best adapter so far on held-out questions. Of two that do equally well, the later one is kept.
+    """Keeps the best adapter so far on held-out questions. If two are equally good, it keeps the later one.
 
     Args:
-        adapter: the adapter, which is trained in place. It is measured as it is.
+        adapter: the adapter, which is trained in index.
         device: the adapter's torch device.
         pairs: the held-out questions with their passages.
-        passages: the passages that they are searched in.
+        passages: the passages to search.
         vectors: role (`query`, `passage`) -> text -> vector.
 
     Attributes:
         scores: nDCG@10 by candidate (`no adapter`, `untrained`, `epoch 1`, ...).
-        weights: the best adapter's weights.
+        weights: the weights of the best adapter.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class AdapterSelection:
         vectors: Mapping[str, Mapping[str, list[float]]],
     ) -> None:
         self.adapter, self.device = adapter, device
-        ids = {text: str(place) for place, text in enumerate(dict.fromkeys(passages))}
+        ids = {text: str(index) for index, text in enumerate(dict.fromkeys(passages))}
         self.dev = DevQuestions(
-            query_ids=[str(place) for place in range(len(pairs))],
+            query_ids=[str(index) for index in range(len(pairs))],
             query_texts=[query for query, _ in pairs],
             passage_ids=list(ids.values()),
             passage_texts=list(ids),
-            qrels={str(place): {ids[passage]: 1} for place, (_, passage) in enumerate(pairs)},
+            qrels={str(index): {ids[passage]: 1} for index, (_, passage) in enumerate(pairs)},
             sources=["real"] * len(pairs),
             groups=list(range(len(pairs))),
             documents=[],
@@ -67,7 +67,7 @@ class AdapterSelection:
 
     @property
     def is_worse_than_none(self) -> bool:
-        """Whether no adapter at all does better than each one measured."""
+        """Whether the embedding without an adapter scores higher than every adapter measured."""
         return max(self.scores.values()) == self.scores[NO_ADAPTER] > self.scores[self.best.name]
 
     def _measure(self, name: str) -> Candidate:

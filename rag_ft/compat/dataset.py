@@ -1,4 +1,4 @@
-"""`EmbeddingQAFinetuneDataset`: questions and the passages that answer them, in the form of the old package."""
+"""`EmbeddingQAFinetuneDataset`: questions and the passages that answer them, in the format of the old package."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EmbeddingQAFinetuneDataset(BaseModel):
         return [(query, self.relevant_docs[identifier]) for identifier, query in self.queries.items()]
 
     def save_json(self, path: str | PathLike[str]) -> None:
-        """Write the same bytes as the old package, completely or not at all."""
+        """Write the same JSON file as the old package, atomically."""
         write_text(Path(path), json.dumps(self.model_dump(), indent=4))
 
     @classmethod
@@ -101,7 +101,7 @@ class EmbeddingQAFinetuneDataset(BaseModel):
 
     @classmethod
     def from_dataset(cls, dataset: QADataset, split: str = "train") -> EmbeddingQAFinetuneDataset:
-        """Make a dataset of one split of a `QADataset`, with the passage texts that are embedded.
+        """Convert a split of a `QADataset`, with the passage texts as they are embedded.
 
         Raises:
             InputError: if the split has no question.
@@ -115,7 +115,7 @@ class EmbeddingQAFinetuneDataset(BaseModel):
 
     @classmethod
     def from_llama_index(cls, dataset: Any) -> EmbeddingQAFinetuneDataset:
-        """Make a dataset of one from llama-index-finetuning, or from an old llama-index-core."""
+        """Convert a dataset of llama-index-finetuning or of an old llama-index-core."""
         return cls(
             queries=dict(dataset.queries),
             corpus=dict(dataset.corpus),
@@ -124,7 +124,7 @@ class EmbeddingQAFinetuneDataset(BaseModel):
         )
 
     def to_llama_index(self) -> Any:
-        """Return the same as a dataset of llama-index-finetuning.
+        """Convert to a dataset of llama-index-finetuning.
 
         Raises:
             InputError: if that package is not installed.
@@ -136,18 +136,18 @@ class EmbeddingQAFinetuneDataset(BaseModel):
 
 
 LabelledQADataset = EmbeddingQAFinetuneDataset
-"""The other name that llama-index-core had for it."""
+"""The other name of the class in llama-index-core."""
 
 
 def finetune_dataset(dataset: Any, name: str = "dataset") -> EmbeddingQAFinetuneDataset:
-    """Return what an engine was given as an `EmbeddingQAFinetuneDataset`.
+    """Convert the dataset passed to an engine to an `EmbeddingQAFinetuneDataset`.
 
     Args:
         dataset: a dataset of this module or of the old package, a `QADataset`, or the path of a JSON file.
-        name: the argument's name, for messages.
+        name: the name of the argument in messages.
 
     Raises:
-        InputError: if it is none of them, or has no question.
+        InputError: if the dataset is of another type, or has no question.
     """
     if isinstance(dataset, str | Path):
         dataset = EmbeddingQAFinetuneDataset.from_json(dataset)
@@ -155,10 +155,10 @@ def finetune_dataset(dataset: Any, name: str = "dataset") -> EmbeddingQAFinetune
         dataset = EmbeddingQAFinetuneDataset.from_dataset(dataset)
     elif not isinstance(dataset, EmbeddingQAFinetuneDataset):
         if not all(isinstance(getattr(dataset, key, None), Mapping) for key in ("queries", "corpus", "relevant_docs")):
-            raise InputError(f"{name} is {dataset!r:.60}: give an EmbeddingQAFinetuneDataset")
+            raise InputError(f"{name} is {dataset!r:.60}: pass an EmbeddingQAFinetuneDataset")
         dataset = EmbeddingQAFinetuneDataset.from_llama_index(dataset)
     if not any(dataset.relevant_docs.get(query) for query in dataset.queries):
-        raise InputError(f"{name} has no question with a passage that answers it: generate some first")
+        raise InputError(f"{name} has no question with a passage that answers it: generate questions first")
     return dataset  # type: ignore[no-any-return]
 
 
@@ -166,7 +166,7 @@ def question_and_passage(dataset: EmbeddingQAFinetuneDataset, all_docs: bool = F
     """Return pairs of a question and the text of a passage that answers it, in the order of the queries.
 
     Args:
-        dataset: the dataset; questions without a passage are left out.
+        dataset: the dataset; questions without a passage are skipped.
         all_docs: pair a question with all of its passages instead of the first one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What both engines have in common: the base class, and the check of the output folder."""
+"""The base class and the checks that both engines share."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class BaseEmbeddingFinetuneEngine(ABC):
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Return an engine that the old package recognises as one of its own."""
+        """Create an engine that is also an instance of the old package's base class."""
         _register_with_llama_index()
         return super().__new__(cls)
 
     @abstractmethod
     def finetune(self, **train_kwargs: Any) -> None:
-        """Train, and return when the model is saved."""
+        """Train and save the model."""
 
     @abstractmethod
     def get_finetuned_model(self, **model_kwargs: Any) -> BaseEmbedding:
@@ -43,7 +43,7 @@ class BaseEmbeddingFinetuneEngine(ABC):
 def _register_with_llama_index() -> None:
     """Make the engines instances of the old package's base class, if that package can be imported.
 
-    It is first looked for when an engine is made: its import takes seconds, and often fails.
+    This happens when the first engine is created, because the import takes seconds and often fails.
     """
     try:
         if importlib.util.find_spec("llama_index.finetuning") is None:
@@ -52,24 +52,24 @@ def _register_with_llama_index() -> None:
             warnings.simplefilter("ignore")
             types = importlib.import_module("llama_index.finetuning.types")
         types.BaseEmbeddingFinetuneEngine.register(BaseEmbeddingFinetuneEngine)
-    except Exception as error:  # it imports the packages of several providers, and breaks with most of them
+    except Exception as error:  # it imports packages of several providers, any of which may break the import
         logger.info("llama-index-finetuning is installed but cannot be imported (%s)", error)
 
 
 def check_output(folder: str | Path, *model_files: str) -> Path:
-    """Return the output folder if it may be written: it is missing, empty, or holds a model, which is replaced.
+    """Return the output folder if it can be written: it is missing, empty, or contains a model, which is replaced.
 
     Args:
         folder: the output folder.
-        model_files: files that only a model's folder has; one of them is enough.
+        model_files: files of which at least one is in any model folder.
 
     Raises:
-        InputError: if it holds anything else.
+        InputError: if the folder contains anything else.
     """
     path = Path(folder)
     is_model = any((path / name).exists() for name in model_files)
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not is_model):
-        raise InputError(f"model_output_path {folder} is in the way and holds no model: choose another one")
+        raise InputError(f"model_output_path {folder} is not empty and not a model: choose another folder")
     return path
 
 
@@ -77,7 +77,7 @@ def check_pairs(count: int) -> None:
     """Check that there are enough questions to train on.
 
     Raises:
-        InputError: if there are fewer than two.
+        InputError: if there are fewer than two questions.
     """
     if count < 2:
-        raise InputError(f"the dataset has {count} questions to train on: give 2 or more")
+        raise InputError(f"the dataset has {count} questions to train on: it needs 2 or more")

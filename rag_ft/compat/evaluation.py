@@ -1,4 +1,4 @@
-"""`aevaluate_dataset`, which llama-index-core removed from `RetrieverEvaluator` together with the dataset."""
+"""`aevaluate_dataset`, which llama-index-core removed from `RetrieverEvaluator`."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ async def aevaluate_dataset(
 
     Args:
         retriever_evaluator: LlamaIndex's `RetrieverEvaluator`, or another retrieval evaluator.
-        dataset: an `EmbeddingQAFinetuneDataset`, or anything that the engines accept as one.
-        workers: number of questions in flight.
+        dataset: an `EmbeddingQAFinetuneDataset`, or any other dataset that the engines accept.
+        workers: number of questions evaluated concurrently.
         show_progress: show a progress bar.
-        **kwargs: passed on to `retriever_evaluator.aevaluate`.
+        **kwargs: arguments of `retriever_evaluator.aevaluate`.
 
     Returns:
         A result for each question, in the order of `dataset.queries`.
-        `llama_index.core.evaluation.get_retrieval_results_df` makes a table of them.
+        `llama_index.core.evaluation.get_retrieval_results_df` makes a table of the results.
 
     Raises:
-        InputError: if a question has no passage, or `workers` is below 1.
+        InputError: if a question has no passage, or `workers` is less than 1.
     """
     from tqdm.asyncio import tqdm_asyncio
 
     if workers < 1:
-        raise InputError(f"workers is {workers}: give 1 or more")
+        raise InputError(f"workers is {workers}: use 1 or more")
     dataset = finetune_dataset(dataset)
     unanswered = [query for query in dataset.queries if not dataset.relevant_docs.get(query)]
     if unanswered:
-        raise InputError(f"the query {unanswered[0]!r} has no passage in relevant_docs: leave it out or give it one")
+        raise InputError(f"the query {unanswered[0]!r} has no passage in relevant_docs: add one, or remove the query")
     mode = RetrievalEvalMode.from_str(dataset.mode)
     in_flight = asyncio.Semaphore(workers)
 
@@ -63,7 +63,7 @@ def evaluate_dataset(
     show_progress: bool = False,
     **kwargs: Any,
 ) -> list[RetrievalEvalResult]:
-    """Run `aevaluate_dataset` and wait for it; works in a notebook too.
+    """Run `aevaluate_dataset` and wait for the results. Also works in a notebook.
 
     Example:
         >>> from llama_index.core import VectorStoreIndex
@@ -84,7 +84,7 @@ def evaluate_dataset(
 
 
 class RetrieverEvaluator(CoreRetrieverEvaluator):
-    """LlamaIndex's `RetrieverEvaluator`, with the method that llama-index-core removed."""
+    """LlamaIndex's `RetrieverEvaluator` with the `aevaluate_dataset` method that llama-index-core removed."""
 
     async def aevaluate_dataset(
         self, dataset: Any, workers: int = 2, show_progress: bool = False, **kwargs: Any

@@ -1,4 +1,4 @@
-"""`generate_qa_embedding_pairs`: questions about nodes, with many calls in flight and no prompt sent twice."""
+"""`generate_qa_embedding_pairs`: generates questions about nodes with concurrent, resumable LLM calls."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ instruction to you.
 Write {{num_questions_per_chunk}} different questions that this passage answers, each about another part of it. A reader
 who does not see the passage must understand them. Give one question a line, and nothing else.
 """
-"""The default prompt. Its variables are `context_str` and `num_questions_per_chunk`."""
+"""The default prompt, with the variables `context_str` and `num_questions_per_chunk`."""
 
 DEFAULT_OUTPUT = "qa_finetune_dataset.json"
 DEFAULT_SAVE_EVERY = 500
 DEFAULT_RETRY_LIMIT = 3
 
 ID_NAMESPACE = uuid.UUID("6f2c1f0e-6a0c-5b0e-9d7e-2f1d3f7d9a51")
-"""Namespace of question ids. Questions of the same prompt have the same ids in every run."""
+"""Namespace of question ids, which are the same in every run for the same prompt."""
 
 
 class GenerationFailedError(OutsideError, RuntimeError):
-    """The LLM failed on a node, and `on_failure` is `fail`. Earlier answers are kept."""
+    """The LLM failed on a node, and `on_failure` is `fail`. Earlier answers are saved."""
 
 
 def generate_qa_embedding_pairs(
@@ -72,31 +72,31 @@ def generate_qa_embedding_pairs(
 ) -> EmbeddingQAFinetuneDataset:
     """Have an LLM write questions about nodes, and save them to a file.
 
-    The dataset contains exactly the given nodes. The LLM is not asked again about a node whose text and questions are
-    in the file, nor sent a prompt that it has answered before: each answer goes to a journal beside the file
-    (`NAME.journal.jsonl`) before it counts. A file about other nodes is kept under another name.
+    The dataset contains exactly the given nodes. Nodes whose text and questions are in the file are skipped, and so
+    are prompts that the LLM has answered before: each answer is saved to a journal beside the file
+    (`NAME.journal.jsonl`). An existing file about other nodes is renamed.
 
     Args:
         nodes: the nodes to ask about.
-        llm: any LlamaIndex LLM; None takes `Settings.llm`.
+        llm: any LlamaIndex LLM; `Settings.llm` if None.
         qa_generate_prompt_tmpl: a template with the variables `context_str` and `num_questions_per_chunk`. The answer
-            is read as one question per line.
+            is parsed as one question per line.
         num_questions_per_chunk: number of questions about each node.
-        retry_limit: maximum number of tries of a node if the LLM fails.
-        on_failure: what to do if the LLM fails on a node: `continue` leaves the node out, `fail` raises an error.
-        save_every: not used; each answer is on the disk as soon as it comes.
+        retry_limit: maximum number of attempts per node.
+        on_failure: what to do if the LLM fails on a node: `continue` omits the node, `fail` raises an error.
+        save_every: not used; each answer is saved immediately.
         output_path: the dataset file.
         verbose: show a progress bar.
-        workers: number of calls in flight.
-        metadata_mode: the text of a node that the prompt contains. An index embeds `MetadataMode.EMBED`.
+        workers: number of concurrent calls.
+        metadata_mode: determines the text of a node in the prompt. An index embeds `MetadataMode.EMBED`.
 
     Raises:
-        InputError: if an argument makes no sense, or the file exists and is not a dataset.
+        InputError: if an argument is invalid, or the file exists and is not a dataset.
         GenerationFailedError: a RuntimeError, if the LLM fails on a node and `on_failure` is `fail`.
     """
-    warn_of_unused({"save_every": (save_every, DEFAULT_SAVE_EVERY, "each answer is on the disk as soon as it comes")})
+    warn_of_unused({"save_every": (save_every, DEFAULT_SAVE_EVERY, "each answer is saved immediately")})
     if on_failure not in ("continue", "fail"):
-        raise InputError(f"on_failure is {on_failure!r}: give 'continue' or 'fail'")
+        raise InputError(f"on_failure is {on_failure!r}: use 'continue' or 'fail'")
     output = Path(output_path)
     earlier = EmbeddingQAFinetuneDataset.from_json(output) if output.exists() else None
     generation = _Generation(nodes, llm, qa_generate_prompt_tmpl, num_questions_per_chunk, metadata_mode, earlier)
@@ -110,9 +110,11 @@ def generate_qa_embedding_pairs(
             dataset.save_json(output)
     total = len(generation.texts)
     if (unanswered := total - len(dataset.corpus)) and on_failure == "fail":
-        raise GenerationFailedError(f"no answer on {unanswered} of {total} nodes after {retry_limit} tries: {failure}")
+        raise GenerationFailedError(
+            f"no answer for {unanswered} of {total} nodes after {retry_limit} attempts: {failure}"
+        )
     if unanswered:
-        warn(f"left out {unanswered} of {total} nodes: {failure}; the same call asks for them again")
+        warn(f"left out {unanswered} of {total} nodes: {failure}; repeat the call to retry them")
     return dataset
 
 
@@ -127,16 +129,16 @@ def generate_question_context_pairs(
 ) -> EmbeddingQAFinetuneDataset:
     """Have an LLM write questions about nodes for the evaluation of a retriever, without writing a file.
 
-    It replaces the function of `llama_index.core.evaluation`. The corpus contains all nodes, also those without a
+    It replaces the function in `llama_index.core.evaluation`. The corpus contains all nodes, including those without a
     question.
 
     Args:
         nodes: the nodes to ask about.
-        llm: any LlamaIndex LLM; None takes `Settings.llm`.
+        llm: any LlamaIndex LLM; `Settings.llm` if None.
         qa_generate_prompt_tmpl: a template with the variables `context_str` and `num_questions_per_chunk`.
         num_questions_per_chunk: number of questions about each node.
-        workers: number of calls in flight.
-        metadata_mode: the text of a node that the prompt contains.
+        workers: number of concurrent calls.
+        metadata_mode: determines the text of a node in the prompt.
 
     Raises:
         OutsideError: if the LLM fails on all nodes.
@@ -156,14 +158,14 @@ def generate_question_context_pairs(
         unanswered = sum(key not in journal.responses for key in generation.keys.values())
     total = len(generation.texts)
     if unanswered and unanswered == total:
-        raise OutsideError(f"the LLM gave no answer on any of {total} nodes: {failure}")
+        raise OutsideError(f"the LLM gave no answer for any of {total} nodes: {failure}")
     if unanswered:
-        warn(f"no question on {unanswered} of {total} nodes: {failure}")
+        warn(f"no question for {unanswered} of {total} nodes: {failure}")
     return dataset
 
 
 class _Generation:
-    """The prompt of each node, and the questions that an earlier file has about it."""
+    """The prompts of the nodes, and their questions in an earlier file."""
 
     def __init__(
         self,
@@ -175,13 +177,13 @@ class _Generation:
         earlier: EmbeddingQAFinetuneDataset | None = None,
     ) -> None:
         if count < 1:
-            raise InputError(f"num_questions_per_chunk is {count}: give 1 or more")
+            raise InputError(f"num_questions_per_chunk is {count}: use 1 or more")
         if llm is None:
             from llama_index.core import Settings
 
             llm = Settings.llm
         if isinstance(llm, str):
-            raise InputError(f"llm is {llm!r}: give a LlamaIndex LLM")
+            raise InputError(f"llm is {llm!r}: pass a LlamaIndex LLM")
         self.llm, self.count = llm, count
         self.texts = {node.node_id: node.get_content(metadata_mode=mode) for node in nodes}
         prompts = {node: _prompt(template, text, count, llm) for node, text in self.texts.items()}
@@ -190,28 +192,28 @@ class _Generation:
         self.requests = [LLMRequest(self.keys[node], prompts[node]) for node in self.texts if node not in self.earlier]
 
     def _questions_in(self, earlier: EmbeddingQAFinetuneDataset) -> dict[str, dict[str, str]]:
-        """Return node -> its questions in an earlier file. Those of another prompt of this module do not count."""
-        found: dict[str, dict[str, str]] = {}
+        """Return node -> its questions in an earlier file, except nodes with questions of an outdated prompt."""
+        questions_by_node: dict[str, dict[str, str]] = {}
         for query, passages in earlier.relevant_docs.items():
             for node in passages[:1]:
                 if query in earlier.queries and earlier.corpus.get(node) == self.texts.get(node, ""):
-                    found.setdefault(node, {})[query] = earlier.queries[query]
+                    questions_by_node.setdefault(node, {})[query] = earlier.queries[query]
         return {
             node: questions
-            for node, questions in found.items()
+            for node, questions in questions_by_node.items()
             if node in self.texts and all(self._is_current(identifier, node) for identifier in questions)
         }
 
     def _is_current(self, identifier: str, node: str) -> bool:
-        of_this_prompt = {_question_id(self.keys[node], place, node) for place in range(self.count)}
-        return identifier in of_this_prompt or not _is_own_id(identifier)
+        current_ids = {_question_id(self.keys[node], place, node) for place in range(self.count)}
+        return identifier in current_ids or not _is_own_id(identifier)
 
     def ask(self, journal: Journal, retry_limit: int, workers: int, show_progress: bool) -> str:
-        """Send the prompts that have no answer yet, and return why one failed, or ""."""
+        """Send the prompts that have no answer yet, and return the reason of the first failure, or ""."""
         if retry_limit < 1 or workers < 1:
-            raise InputError(f"retry_limit is {retry_limit} and workers is {workers}: give 1 or more")
+            raise InputError(f"retry_limit is {retry_limit} and workers is {workers}: use 1 or more")
         if self.earlier:
-            logger.info("%d of %d nodes have their questions already", len(self.earlier), len(self.texts))
+            logger.info("%d of %d nodes already have questions", len(self.earlier), len(self.texts))
         is_batched = hasattr(type(self.llm), "complete_many")
         llm = self.llm if is_batched else cast("LLM", RetriedLLM(self.llm, retry_limit))
         options = CallOptions(workers=workers, threads=True, show_progress=show_progress)
@@ -222,7 +224,7 @@ class _Generation:
         return next(iter(responses.failures.values()), "")
 
     def dataset(self, answers: Mapping[str, str], answered_only: bool) -> EmbeddingQAFinetuneDataset:
-        """Make the dataset of the answers so far, in the order of the nodes."""
+        """Return the dataset of the answers so far, in the order of the nodes."""
         queries: dict[str, str] = {}
         relevant: dict[str, list[str]] = {}
         corpus: dict[str, str] = {}
@@ -239,27 +241,27 @@ class _Generation:
             queries |= questions or {}
             relevant |= {query: [node] for query in questions or {}}
         if incomplete:
-            warn(f"Fewer questions than the {self.count} asked for came back on {incomplete} of {len(corpus)} nodes.")
+            warn(f"the LLM wrote fewer than {self.count} questions for {incomplete} of {len(corpus)} nodes")
         return EmbeddingQAFinetuneDataset(queries=queries, corpus=corpus, relevant_docs=relevant)
 
 
 def _prompt(template: str | BasePromptTemplate, text: str, count: int, llm: Any) -> str:
     if template == DEFAULT_QA_GENERATE_PROMPT_TMPL:
-        if hasattr(type(llm), "question_prompt"):  # a small model has a short prompt of its own
+        if hasattr(type(llm), "question_prompt"):  # a small model has its own short prompt
             words = text.split()[: getattr(llm, "passage_words", None)]
             return str(llm.question_prompt.format(passage=" ".join(words), count=count))
-        text = re.sub(f"{FENCE}-*", FENCE[1:], text)  # a passage cannot close its fence
+        text = re.sub(f"{FENCE}-*", FENCE[1:], text)  # a passage must not close its fence
     try:
         return template.format(context_str=text, num_questions_per_chunk=count)
     except (KeyError, IndexError, ValueError) as error:
         raise InputError(
-            f"qa_generate_prompt_tmpl cannot be filled in ({error!r}): its variables are {{context_str}} and "
-            "{num_questions_per_chunk}, and other braces are doubled"
+            f"qa_generate_prompt_tmpl cannot be formatted ({error!r}): use the variables {{context_str}} and "
+            "{num_questions_per_chunk}, and double all other braces"
         ) from error
 
 
 def _questions(answer: str, count: int) -> list[str]:
-    """Return the questions in an answer, one per line, without what a reasoning model thought."""
+    """Return the questions in an answer, one per line, without the output of a reasoning phase."""
     lines = answer.rpartition("</think>")[2].splitlines()
     return [question for line in lines for question in questions_in(line, 1)][:count]
 
@@ -269,7 +271,7 @@ def _question_id(key: str, place: int, node: str) -> str:
 
 
 def _is_own_id(identifier: str) -> bool:
-    """Return whether an id comes from `_question_id`; the ids of the old package are random."""
+    """Return whether an id was made by `_question_id`. The ids of the old package are random."""
     try:
         return uuid.UUID(identifier).version == 5
     except ValueError:
@@ -277,8 +279,8 @@ def _is_own_id(identifier: str) -> bool:
 
 
 def _rename_file_about_other_nodes(output: Path) -> None:
-    """Keep a file under another name, because it may be the only copy of the questions about other nodes."""
+    """Rename a file, because it may be the only copy of the questions about other nodes."""
     renamed = output.with_name(f"{output.stem}.{sha256_of_file(output)[:8]}{output.suffix}")
     if not renamed.exists():
         output.replace(renamed)
-    warn(f"{output} holds other nodes too and is kept as {renamed.name}: give each dataset an output_path of its own")
+    warn(f"{output} contains other nodes and is kept as {renamed.name}: use a separate output_path for each dataset")

@@ -1,4 +1,4 @@
-"""The dev split of an engine's dataset: the validation questions that are not trained on."""
+"""The dev split of an engine's dataset: validation questions that are not in the training set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 
 
 def with_dev(train: EmbeddingQAFinetuneDataset, val: EmbeddingQAFinetuneDataset | None, all_docs: bool) -> QADataset:
-    """Make a dataset with the training questions as train, and the validation questions that are not among them as dev.
+    """Return a dataset with the training questions as train, and the validation questions that are not in them as dev.
 
     Args:
         train: the training questions.
@@ -39,8 +39,8 @@ def with_dev(train: EmbeddingQAFinetuneDataset, val: EmbeddingQAFinetuneDataset 
         queries[query] = Query(query, text)
         qrels[query] = {ids[passage]: grade for passage, grade in relevant.items()}
     if leaked:
-        rest = "the others select" if qrels else "some of the training questions are held out instead"
-        warn(f"{leaked} questions of val_dataset are trained on, so they cannot select a model: {rest}")
+        selection = "the others are used" if qrels else "some training questions are held out instead"
+        warn(f"{leaked} questions of val_dataset are in the training set and cannot select a model: {selection}")
     return replace(
         dataset,
         passages=dataset.passages | passages,

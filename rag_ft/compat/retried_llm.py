@@ -1,4 +1,4 @@
-"""An LLM with a fixed number of tries for each prompt."""
+"""An LLM with a limited number of attempts per prompt."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from rag_ft.remote.retries import pause_before_next
 
 
 class GaveUpError(RagFtError):
-    """Every try of a prompt failed. It is not sent again."""
+    """All attempts for a prompt failed. It is not sent again."""
 
 
 class RetriedLLM:
-    """Sends a prompt to an LLM until it responds, a fixed number of times at most.
+    """Sends a prompt to an LLM until it responds, up to a maximum number of attempts.
 
     Args:
         llm: any LlamaIndex LLM.
-        tries: maximum number of tries of a prompt.
+        attempts: maximum number of attempts per prompt.
     """
 
-    def __init__(self, llm: Any, tries: int) -> None:
-        self.llm, self.tries = llm, tries
+    def __init__(self, llm: Any, attempts: int) -> None:
+        self.llm, self.attempts = llm, attempts
         self.failed: dict[str, GaveUpError] = {}
         self.lock = threading.Lock()
 
     def complete(self, prompt: str) -> Any:
-        """Return the LLM's response. The method has LlamaIndex's name.
+        """Return the response of the LLM, as `LLM.complete` does.
 
         Raises:
-            GaveUpError: if every try failed; the same prompt then fails at once.
+            GaveUpError: if all attempts failed. The same prompt then fails immediately.
         """
         from llama_index.core.base.llms.types import CompletionResponse
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
@@ -39,7 +39,7 @@ class RetriedLLM:
             if prompt in self.failed:
                 raise self.failed[prompt]
         retrying = Retrying(
-            stop=stop_after_attempt(self.tries),
+            stop=stop_after_attempt(self.attempts),
             wait=pause_before_next,
             retry=retry_if_exception_type(Exception),
             reraise=True,

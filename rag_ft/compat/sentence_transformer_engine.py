@@ -40,45 +40,45 @@ LOSSES: dict[str, Loss] = {
     "GISTEmbedLoss": "gist",
     "CachedGISTEmbedLoss": "gist",
 }
-"""Loss of sentence-transformers that learns from questions with their passages -> its name in a recipe."""
+"""Loss of sentence-transformers for pairs of a question and a passage -> its name in a recipe."""
 
-RESUMES = "a training that was killed goes on when the same call is made again"
+RESUMES = "repeat the call to resume a killed training"
 
 MODEL_FILES = ("modules.json", "rag_ft.json", "config_sentence_transformers.json")
-"""Files that mark a folder as a model, which may be replaced."""
+"""Files that identify a model folder, which may be replaced."""
 
 
 class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
-    """Fine-tune a SentenceTransformers model on questions with their passages.
+    """Fine-tune a SentenceTransformers model on questions and the passages that answer them.
 
     `finetune()` trains as `rag_ft.train_model` does: with the model's query and passage prefixes, without false
-    negatives in a batch, at a learning rate that fits the model, and in bfloat16 if the processor supports it. It saves
-    the weights that do best on `val_dataset`, or on a held-out part of `dataset` if there is none. If all tuned weights
-    do worse than the base model, it saves the base model.
+    negatives in a batch, with a learning rate that fits the model, and in bfloat16 if the hardware supports it. It
+    saves the weights with the best score on `val_dataset`, or on held-out questions of `dataset` if there is none. If
+    the base model scores higher than all tuned weights, it saves the base model.
 
     Args:
         dataset: the training questions: an `EmbeddingQAFinetuneDataset` of this module or of the old package, its JSON
             file, or a `QADataset`.
         model_id: a hub name, a model folder, or `local`.
-        model_output_path: the folder for the tuned model; another model there is replaced.
+        model_output_path: the folder for the tuned model; an existing model is replaced.
         batch_size: number of questions in a batch.
-        val_dataset: the questions that select the weights. They are measured after each epoch, and within long ones.
-        loss: the name of a loss of rag_ft (`mnr`, `gist`), or a loss of sentence-transformers that learns from
-            questions with their passages.
+        val_dataset: the questions that select the weights, after each epoch and within long ones.
+        loss: the name of a loss of rag_ft (`mnr`, `gist`), or a loss of sentence-transformers for pairs of a question
+            and a passage.
         epochs: number of passes over the dataset.
         show_progress_bar: show a progress bar.
-        evaluation_steps: not used; the length of an epoch decides when dev is measured.
+        evaluation_steps: not used; the length of an epoch determines when dev is evaluated.
         use_all_docs: train on all passages of a question instead of the first one.
-        trust_remote_code: not used; code that comes with a model is never run.
-        device: a torch device; None picks the best one available.
-        save_checkpoints: not used; a training that was killed goes on by itself.
+        trust_remote_code: not used; code in a model is never run.
+        device: a torch device; the best one available if None.
+        save_checkpoints: not used; repeat the call to resume a killed training.
         resume_from_checkpoint: not used.
         checkpoint_save_steps: not used.
         checkpoint_save_total_limit: not used.
-        query_prefix: text put before a query; None takes the model's own.
-        passage_prefix: text put before a passage; None takes the model's own.
-        max_length: number of tokens read of a text; None lets the passages decide.
-        learning_rate: the peak; None takes one that fits the width of the model.
+        query_prefix: text before each query; that of the model if None.
+        passage_prefix: text before each passage; that of the model if None.
+        max_length: maximum number of tokens per text; derived from the passage lengths if None.
+        learning_rate: the peak learning rate; chosen by the width of the model if None.
         seed: seeds every random choice.
 
     Attributes:
@@ -90,7 +90,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         dev: after `finetune()`, nDCG@10 on the held-out questions by candidate (`base`, `epoch 1`, `alpha 0.5`).
 
     Raises:
-        InputError: if the dataset has no question, or the model or the output folder is wrong.
+        InputError: if the dataset has no question, or the model or the output folder cannot be used.
         OutsideError: if the hub cannot be reached.
     """
 
@@ -125,8 +125,8 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         self.model_id, self.model_output_path = str(model_id), str(model_output_path)
         check_output(self.model_output_path, *MODEL_FILES)
         warn_of_unused({
-            "evaluation_steps": (evaluation_steps, 50, "the length of the epochs says when val_dataset is measured"),
-            "trust_remote_code": (trust_remote_code, False, "code that comes with a model is never run"),
+            "evaluation_steps": (evaluation_steps, 50, "the length of an epoch determines when dev is evaluated"),
+            "trust_remote_code": (trust_remote_code, False, "code in a model is never run"),
             "save_checkpoints": (save_checkpoints, False, RESUMES),
             "resume_from_checkpoint": (resume_from_checkpoint, False, RESUMES),
             "checkpoint_save_steps": (checkpoint_save_steps, 500, RESUMES),
@@ -185,11 +185,11 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
                 `optimizer_params={"lr": ...}` as in `SentenceTransformer.fit`.
 
         Raises:
-            InputError: if a setting makes no sense, or another process is training into the folder.
+            InputError: if a setting is invalid, or another process is training into the folder.
         """
         started = time.monotonic()
         output = check_output(self.model_output_path, *MODEL_FILES)
-        choices = Choices(recipe=self._recipe(train_kwargs), seed=self.seed, fit_length=False, rule="not-worse")
+        choices = Choices(recipe=self._recipe(train_kwargs), seed=self.seed, adapt_max_length=False, rule="not-worse")
         check_pairs(len(self.examples))
         if self._max_length is None and token_limit(self.model):
             self.model.max_seq_length = fitting_max_length(self.model, [example.texts[1] for example in self.examples])
@@ -197,7 +197,7 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         plan = plan_training(job, output)
         check_pairs(len(plan.examples))
         if job.dev is None:
-            warn("there are too few questions to hold some out: nothing tells whether the tuned model is better")
+            warn("too few questions for a held-out set: the tuned model cannot be validated")
         with checkpoints_of(plan, output) as checkpoints:
             training = Training(plan=plan, started=started)
             if checkpoints is not None:
@@ -208,15 +208,15 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
             held_out = trained.record["training"]["dev_questions"]
             warn(
                 f"no tuned weights did as well as {self.model_id} on {held_out} held-out questions "
-                f"(nDCG@10 {self.dev}), so {output} holds the base model: train on more questions, or with a smaller "
+                f"(nDCG@10 {self.dev}), so {output} holds the base model: train on more questions, or with a lower "
                 "learning_rate"
             )
 
-    def _recipe(self, given: dict[str, Any]) -> Recipe:
-        """Return the recipe with the numbers of the constructor, then those of `finetune`."""
-        given = dict(given)
-        optimizer = dict(given.pop("optimizer_params", None) or {})
-        warmup_steps = given.pop("warmup_steps", getattr(self, "warmup_steps", None))
+    def _recipe(self, train_kwargs: dict[str, Any]) -> Recipe:
+        """Return the recipe with the settings of the constructor, overridden by those of `finetune`."""
+        train_kwargs = dict(train_kwargs)
+        optimizer = dict(train_kwargs.pop("optimizer_params", None) or {})
+        warmup_steps = train_kwargs.pop("warmup_steps", getattr(self, "warmup_steps", None))
         settings: dict[str, Any] = {
             "epochs": self.epochs,
             "batch_size": max(2, self.batch_size),
@@ -229,10 +229,10 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
             settings["learning_rate"] = optimizer.pop("lr")
         recipe = recipe_for(self.model, len(self.examples), False, self.seed)
         known = {*vars(recipe), *STORED_NAMES.values()}
-        settings |= {name: value for name, value in given.items() if name in known}
-        unknown = sorted((given.keys() - known) | {f"optimizer_params[{name!r}]" for name in optimizer})
+        settings |= {name: value for name, value in train_kwargs.items() if name in known}
+        unknown = sorted((train_kwargs.keys() - known) | {f"optimizer_params[{name!r}]" for name in optimizer})
         if unknown:
-            warn(f"{', '.join(unknown)} of finetune() is not used: rag_ft.Recipe lists the settings that rag_ft has")
+            warn(f"{', '.join(unknown)} of finetune() is not used: rag_ft.Recipe lists the settings of rag_ft")
         recipe = recipe.with_settings(settings)
         if not warmup_steps:
             return recipe
@@ -250,13 +250,13 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
             InputError: if `finetune()` has not been called yet.
         """
         if not (Path(self.model_output_path) / "modules.json").is_file():
-            raise InputError(f"{self.model_output_path} holds no model yet: call finetune() first")
+            raise InputError(f"{self.model_output_path} does not contain a model yet: call finetune() first")
         for old, new in (("query_instruction", "query_prefix"), ("text_instruction", "passage_prefix")):
             if old in model_kwargs:
                 instruction = model_kwargs.pop(old)
                 model_kwargs[new] = f"{instruction} " if instruction else instruction
         embedding = FineTunedEmbedding(model_name=str(self.model_output_path), **model_kwargs)
-        embedding.sentence_transformer  # noqa: B018  # loads the model now
+        embedding.sentence_transformer  # noqa: B018  # load the model now
         return embedding
 
 
@@ -269,7 +269,7 @@ def _loss(loss: Any) -> tuple[Loss | None, tuple[int, ...]]:
         return _loss(loss.loss)[0], tuple(loss.matryoshka_dims)
     if name not in LOSSES:
         warn(
-            f"loss {name} does not learn from questions with their passages alone, so 'mnr' replaces it: give scored "
+            f"loss {name} needs more than pairs of a question and a passage and is replaced by 'mnr': pass scored "
             "pairs or negatives to rag_ft.train_model(..., settings={'loss': ...})"
         )
     return LOSSES.get(name), ()

@@ -1,4 +1,4 @@
-"""Warnings about arguments that have changed, which point at the caller's line."""
+"""Warnings about changed arguments that point at the line of the caller."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _PACKAGE = str(Path(__file__).parent)
 
 
 class CompatibilityWarning(UserWarning):
-    """An argument of llama-index-finetuning has no effect any more, or another one."""
+    """An argument of llama-index-finetuning has a different effect or none."""
 
 
 def warn(message: str) -> None:
-    """Warn at the line of the program that called into `rag_ft.compat`."""
+    """Warn at the line that called into `rag_ft.compat`."""
     depth, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, depth = frame.f_back, depth + 1
@@ -23,7 +23,7 @@ def warn(message: str) -> None:
 
 
 def warn_of_unused(arguments: dict[str, tuple[Any, Any, str]]) -> None:
-    """Warn of each unused argument whose value is not its default.
+    """Warn about each unused argument that does not have its default value.
 
     Args:
         arguments: name -> (value, default, what happens instead).

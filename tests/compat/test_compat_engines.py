@@ -114,7 +114,7 @@ def test_without_validation_questions_are_held_out_and_a_harmful_training_keeps_
 
 def test_validation_questions_that_are_trained_on_do_not_select(tmp_path: Path) -> None:
     made = engine(tmp_path, dataset(slice(8), both=False), val_dataset=dataset(slice(6, None)))
-    with pytest.warns(UserWarning, match="2 questions of val_dataset are trained on"):
+    with pytest.warns(UserWarning, match="2 questions of val_dataset are in the training set"):
         made.finetune()
     assert recorded(made)["training"]["dev_questions"] == 6
 
@@ -147,7 +147,7 @@ def test_wrong_input_is_an_error(tmp_path: Path) -> None:
         engine(tmp_path, ["a question"])
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="in the way"):
+    with pytest.raises(InputError, match="not empty and not a model"):
         engine(tmp_path)
 
 
