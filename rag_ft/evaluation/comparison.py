@@ -54,7 +54,7 @@ class Comparison:
         recommendation: the simplest retriever that is not significantly worse than the best.
         seed: the seed of the random choices.
         per_query: role -> metric -> value of each question, shape (questions,); not in the JSON.
-        rankings: role -> passages found for each question; not in the JSON.
+        rankings: role -> ranked passages for each question; not in the JSON.
         members: name of a slice or aspect -> mask, shape (questions,); not in the JSON.
         characters_read: id of each passage that a candidate truncates -> characters that it reads; not in the JSON.
 

@@ -1,4 +1,4 @@
-"""Notes on the test questions that limit what the figures can claim."""
+"""Notes on the test questions that limit how far the metrics generalise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Load templates, with filters that format figures and texts in them."""
+"""Load templates, with filters that format numbers and texts."""
 
 from __future__ import annotations
 

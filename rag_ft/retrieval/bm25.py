@@ -163,7 +163,7 @@ class BM25:
         return loaded
 
     def rank(self, queries: Sequence[str], k: int) -> list[list[str]]:
-        """Return the ids of the best k passages for each query. Passages that share no word with it are left out."""
+        """Return the ids of the best k passages for each query. Passages that have none of its words are left out."""
         return [[self.ids[position] for position in top_k(row, k, above=0.0)] for row in self.scores(queries)]
 
     def scores(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
@@ -175,7 +175,7 @@ class BM25:
             tokenized = self._tokenize(queries[start : start + BATCH_SIZE])
             stems = self._stem(list(tokenized.vocab))
             for ids in tokenized.ids:
-                numbers = [self._vocabulary[stems[word]] for word in ids if stems[word] in self._vocabulary]
+                numbers = [self._vocabulary[stems[word_id]] for word_id in ids if stems[word_id] in self._vocabulary]
                 if self._index is None or not numbers:
                     yield np.zeros(len(self.ids), dtype=np.float32)
                 else:

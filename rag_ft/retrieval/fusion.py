@@ -39,7 +39,7 @@ class Pool:
     Attributes:
         ids: passage ids, shape (n,).
         dense: cosine similarity of each passage, shape (n,).
-        sparse: BM25 score of each passage, shape (n,); 0 if it shares no word with the query.
+        sparse: BM25 score of each passage, shape (n,); 0 without a shared word.
     """
 
     ids: Sequence[str]
@@ -90,7 +90,7 @@ class Fusion:
         return self.weight * dense + (1 - self.weight) * sparse
 
     def rank(self, pool: Pool) -> list[tuple[str, float]]:
-        """Return (passage id, score), best first. With weight 0, passages that share no word are left out."""
+        """Return (passage id, score), best first. With weight 0, passages without a shared word are left out."""
         scores = self.scores(pool)
         # Ties must not be broken by the order of the pool, which differs between evaluation and an app.
         keys = (-pool.sparse, -pool.dense, -scores)

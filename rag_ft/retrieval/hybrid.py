@@ -40,7 +40,7 @@ class HybridRetriever(BaseRetriever):
             reciprocal rank fusion.
         similarity_top_k: number of passages to return.
         filters: filters on the nodes' metadata. Both rankings respect them.
-        keywords: a word index that several retrievers share.
+        keywords: the word index; the shared one of the store if None.
         callback_manager: `Settings.callback_manager` if None.
 
     Raises:

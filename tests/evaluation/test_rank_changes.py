@@ -1,4 +1,4 @@
-"""Wins and losses: ranks, passages ranked above, causes; as a file; regressions for the next round."""
+"""Wins and regressions: ranks, passages ranked above, causes; as a file; regressions for the next round."""
 
 import csv
 import json

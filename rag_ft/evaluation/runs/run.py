@@ -1,4 +1,4 @@
-"""A run: what one system found for each query."""
+"""A run: the passages that one system ranked for each query."""
 
 from __future__ import annotations
 
