@@ -16,7 +16,7 @@ from rag_ft.embedding.adapter import AdapterEmbedding
 from rag_ft.embedding.adapter_maps import RANK, make_map
 from rag_ft.embedding.adapter_saving import save_adapter
 from rag_ft.embedding.cached import CachedEmbedding
-from rag_ft.embedding.client import EmbeddingClient, opened_cache
+from rag_ft.embedding.client import EmbeddingClient, open_cache
 from rag_ft.embedding.contract import contract_of
 from rag_ft.embedding.request_sender import RequestPolicy
 from rag_ft.embedding.saving import check_output
@@ -43,12 +43,12 @@ class TrainedAdapter:
 
     Attributes:
         folder: the adapter's folder.
-        alpha: how far the adapter goes from the identity to the fitted map; 0 changes nothing.
-        pull: strength of the pull towards the identity that dev selected; None if the identity stays.
+        alpha: weight of the fitted map against the identity; 0 changes nothing.
+        pull: the pull towards the identity that dev selected; None if the identity stays.
         dev: nDCG@10 on dev by candidate (`base`, `pull 10`, `pull 10 (alpha 0.6)`, ...).
         record: the content of `rag_ft.json`.
         base: the embedding that it was trained over.
-        module: the module of your own that was trained, if you gave one.
+        module: your own module that was trained, if any.
 
     Example:
         >>> import tempfile
@@ -78,14 +78,14 @@ class TrainedAdapter:
 
     @property
     def findings(self) -> list[str]:
-        """What looked wrong, each with what to change."""
+        """Problems that were found, each with its fix."""
         return list(self.record["training"]["findings"])
 
     def embed_model(self, embed_model: BaseEmbedding | None = None) -> AdapterEmbedding:
         """Return the embedding with its adapter.
 
         Args:
-            embed_model: the embedding below; None takes the one that the adapter was trained over.
+            embed_model: the embedding to adapt; None uses the one that the adapter was trained over.
         """
         return AdapterEmbedding.load(self.folder, embed_model or self.base, module=self.module)
 
@@ -102,24 +102,24 @@ def train_adapter(
 ) -> TrainedAdapter:
     """Train a small map over an embedding's vectors, for models whose weights cannot be changed, and select on dev.
 
-    Vectors are computed once and kept on disk, so a run that was stopped pays for nothing twice. The map starts as the
-    identity and is pulled towards it, once for each strength. The identity is a candidate too, and stays unless another
+    Vectors are computed once and cached on disk, so a repeated call does not pay for them again. The map starts as the
+    identity and is pulled towards it, with several strengths. The identity is a candidate too, and stays unless another
     one is significantly better (`rag_ft.training.selection.select`) and loses neither on seen nor on unseen documents.
     The test split is not used.
 
     Args:
         dataset: a dataset with a train split. If it has no dev split, one is held out: 15 % of the documents, and 10 %
             of the questions about the others.
-        embed_model: any LlamaIndex embedding; None takes `Settings.embed_model`.
+        embed_model: any LlamaIndex embedding; None uses `Settings.embed_model`.
         folder: the adapter's folder; it appears when it is complete.
-        recipe: how the adapter is trained.
-        cache: a file for the vectors; None takes the one in the user's cache folder, False keeps none.
+        recipe: the training settings.
+        cache: a file for the vectors; None uses the one in the user's cache folder, False disables the cache.
         request_policy: how texts are sent to a server, and who approves the cost.
         show_progress: show progress bars.
 
     Raises:
-        InputError: if the dataset has no training question, or something else is at `folder`.
-        OutsideError: if the embedding fails; what was embedded is kept.
+        InputError: if the dataset has no training question, or `folder` exists and is not an adapter's folder.
+        OutsideError: if the embedding fails. Vectors computed so far stay in the cache.
 
     Example:
         >>> import tempfile
@@ -167,7 +167,7 @@ def train_adapter(
         folder,
         contract_of(embed_model, vectors.dimension),
         _innermost(embed_model),
-        vectors.probe,
+        vectors.reference_vectors,
         _adapter_record(recipe, selection, fitted),
         training,
     )
@@ -183,13 +183,13 @@ def _client(
 ) -> EmbeddingClient:
     if isinstance(embed_model, CachedEmbedding) and cache is None and request_policy is None:
         return embed_model.vectors
-    return EmbeddingClient(_innermost(embed_model), opened_cache(cache), request_policy or RequestPolicy())
+    return EmbeddingClient(_innermost(embed_model), open_cache(cache), request_policy or RequestPolicy())
 
 
 def _limits(
     dataset: QADataset, vectors: AdapterVectors, generated: bool, seed: int
 ) -> tuple[list[str], tuple[float, ...], float | None]:
-    """Return what looks wrong, the alphas that are allowed, and the embedding's nDCG@10 if it limits them."""
+    """Return problems of the data, the allowed alphas, and the embedding's nDCG@10 if it limits them."""
     findings = check_questions(dataset.texts("train"))
     if vectors.dev is None:
         return [*findings, UNPROVEN], (), None
@@ -200,9 +200,9 @@ def _limits(
     base_ndcg = vectors.base_ndcg(dataset, seed)
     alphas = scale_alphas((1.0,), headroom(base_ndcg))
     logger.info(
-        "the embedding has nDCG@10 %.3f on questions made of the passages: %s", base_ndcg,
-        f"alpha may be up to {alphas[0]:.2f}" if alphas
-        else f"it already does well (over {HIGH_BASE_NDCG}), and generated questions would teach it nothing",
+        "the embedding has nDCG@10 %.3f on questions generated from the passages: %s", base_ndcg,
+        f"alpha is at most {alphas[0]:.2f}" if alphas
+        else f"no headroom for generated questions (limit {HIGH_BASE_NDCG}), so nothing is trained",
     )  # fmt: skip
     return findings, alphas, base_ndcg
 

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-WEIGHTS, PROBE = "adapter.safetensors", "probe.safetensors"
+WEIGHTS, REFERENCE_VECTORS = "adapter.safetensors", "probe.safetensors"
+"""Files of an adapter's folder: its weights, and the vectors by which it recognises its embedding."""
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -45,15 +46,15 @@ def is_adapter(folder: str | Path) -> bool:
 
 
 class AdapterEmbedding(MarkedEmbedding):
-    """Any LlamaIndex embedding with a trained map over its vectors, of queries alone or of queries and passages.
+    """Any LlamaIndex embedding with a trained map over its vectors, for queries only or for queries and passages.
 
-    An adapter of queries leaves passages unchanged, so an index built with the embedding below keeps working. An
-    adapter of both needs an index that was built with it.
+    An adapter for queries leaves passages unchanged, so an index built with the underlying embedding keeps working. An
+    adapter for both needs an index that was built with it.
 
     Args:
         model_name: the adapter's folder (`train_adapter`).
         embed_model: the embedding that it was trained over; `Settings.embed_model` if None.
-        module: the torch module that was trained, if it was your own; the folder holds its weights only.
+        module: the torch module that was trained, if you passed your own; the folder holds its weights only.
 
     Raises:
         InputError: if the folder is not an adapter.
@@ -75,16 +76,16 @@ class AdapterEmbedding(MarkedEmbedding):
         (False, 8)
     """
 
-    embed_model: Any = Field(default=None, exclude=True, repr=False, description="The embedding below the adapter.")
+    embed_model: Any = Field(default=None, exclude=True, repr=False, description="The embedding under the adapter.")
     module: Any = Field(default=None, exclude=True, repr=False, description="A torch module of your own.")
     embed_batch_size: int = Field(default=2048, gt=0, le=2048, description="Texts handed to the embedding at once.")
     adapter_sha256: str | None = Field(
-        default=None, description="SHA-256 of the expected adapter weights; others are refused."
+        default=None, description="SHA-256 of the expected adapter weights; any others are rejected."
     )
 
     _map: Any = PrivateAttr(default=None)
     _record: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _below: EmbeddingContract | None = PrivateAttr(default=None)
+    _base_contract: EmbeddingContract | None = PrivateAttr(default=None)
     _contract: EmbeddingContract | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
@@ -102,7 +103,7 @@ class AdapterEmbedding(MarkedEmbedding):
         Args:
             folder: an adapter's folder (`train_adapter`).
             embed_model: the embedding that it was trained over; `Settings.embed_model` if None.
-            module: the torch module that was trained, if it was your own.
+            module: the torch module that was trained, if you passed your own.
         """
         if embed_model is None:
             from llama_index.core import Settings
@@ -130,13 +131,13 @@ class AdapterEmbedding(MarkedEmbedding):
 
     @property
     def contract(self) -> EmbeddingContract:
-        """What the vectors depend on; the contract of the embedding below if passages stay unchanged."""
+        """What the vectors depend on; the contract of the underlying embedding if passages stay unchanged."""
         self._loaded_map()
         assert self._contract is not None
         return self._contract
 
     def _loaded_map(self) -> torch.nn.Module:
-        """Return the map, loaded and checked at the first use."""
+        """Return the map; load and check it on first use."""
         if self._map is not None:
             return self._map  # type: ignore[no-any-return]
         with self._lock:
@@ -146,77 +147,78 @@ class AdapterEmbedding(MarkedEmbedding):
                 sha256 = sha256_of_file(folder / WEIGHTS)
                 if sha256 != (self.adapter_sha256 or record["adapter"]["sha256"]):
                     raise InputError(
-                        f"{folder / WEIGHTS} holds other weights ({sha256[:12]}) than expected: train the adapter "
-                        "again, or copy its whole folder"
+                        f"{folder / WEIGHTS} does not hold the expected weights (SHA-256 {sha256[:12]}): train the "
+                        "adapter again, or copy its whole folder"
                     )
                 module = _read_map(folder, record["adapter"], self.module)
-                self._below = self._checked_base(folder, record)
+                self._base_contract = self._checked_base(folder, record)
                 both_sides = record["adapter"]["both_sides"]
-                self._contract = replace(self._below, adapter=sha256) if both_sides else self._below
+                self._contract = replace(self._base_contract, adapter=sha256) if both_sides else self._base_contract
                 self._record, self.adapter_sha256 = record, sha256
                 self._map = module
         return self._map  # type: ignore[no-any-return]
 
     def _checked_base(self, folder: Path, record: dict[str, Any]) -> EmbeddingContract:
-        """Return the contract of the embedding below, after checking that the adapter was trained on its vectors."""
+        """Return the contract of the underlying embedding, if the adapter was trained on its vectors."""
         if self.embed_model is None:
             from llama_index.core import Settings
 
             self.embed_model = Settings.embed_model
         if self.embed_model is self:
             raise InputError(
-                f"the adapter {folder} has no embedding below it: give one, AdapterEmbedding.load(FOLDER, embed_model)"
+                f"the adapter {folder} has no underlying embedding: use AdapterEmbedding.load(FOLDER, embed_model)"
             )
-        vectors = EmbeddingClient(self.embed_model).probe()
+        vectors = EmbeddingClient(self.embed_model).reference_vectors()
         contract = contract_of(self.embed_model, vectors.shape[1])
         trained = EmbeddingContract.from_dict(record["base"])
-        cosine = min_cosine(_read_probe(folder), vectors)
+        cosine = min_cosine(_read_reference_vectors(folder), vectors)
         threshold = MIN_SAME_MODEL_COSINE_INT8 if contract.form or trained.form else MIN_SAME_MODEL_COSINE
         if cosine is not None and cosine > threshold:
             return contract
         differing = trained.differences(contract) or [
-            f"the vectors of the same texts ({'of other lengths' if cosine is None else f'cosine {cosine:.3f}'})"
+            f"the vectors of the same texts ({'different lengths' if cosine is None else f'cosine {cosine:.3f}'})"
         ]
         raise ContractError(
-            f"the adapter {folder} belongs to {_shown_name(record['base']['class_name'], trained)}, and the embedding "
-            f"is {_shown_name(self.embed_model.class_name(), contract)}: they differ in {'; '.join(differing)}. Load "
-            "it with its own embedding, or train another one"
+            f"the adapter {folder} belongs to {_display_name(record['base']['class_name'], trained)}, but the "
+            f"embedding is {_display_name(self.embed_model.class_name(), contract)}: they differ in "
+            f"{'; '.join(differing)}. Load the adapter over its own embedding, or train one for this embedding"
         )
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Return plain values without the embedding below; `from_dict(values, embed_model=...)` sets it again."""
+        """Return plain values without the underlying embedding; pass it to `from_dict(values, embed_model=...)`."""
         self._loaded_map()
         return super().to_dict(**kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle without the map; the copy loads it at its first use."""
+        """Pickle without the map; the copy loads it on first use."""
         clone = self.model_copy()
-        clone._map = clone._lock = clone._below = clone._contract = None
+        clone._map = clone._lock = clone._base_contract = clone._contract = None
         return super(AdapterEmbedding, clone).__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore from a pickle, ready for the first use."""
         super().__setstate__(state)
-        self._map = self._below = self._contract = None
+        self._map = self._base_contract = self._contract = None
         self._lock = threading.RLock()
 
     def _mapped(self, vectors: Sequence[Sequence[float]]) -> list[list[float]]:
-        """Apply the map to vectors of the embedding below; each result carries the contract."""
+        """Apply the map to vectors of the underlying embedding; each result carries the contract."""
         import torch
 
         module = self._loaded_map()
-        assert self._below is not None
+        assert self._base_contract is not None
         for mark in {mark for vector in vectors if (mark := mark_of(vector)) is not None}:
-            if differing := self._below.differences(mark):
+            if differing := self._base_contract.differences(mark):
                 raise ContractError(
-                    f"the adapter {self.model_name} was loaded over {self._below.base_model}, and a vector is of "
-                    f"{mark.base_model}: they differ in {'; '.join(differing)}. Load the adapter again"
+                    f"the adapter {self.model_name} was loaded over {self._base_contract.base_model}, but a vector "
+                    f"comes from {mark.base_model}: they differ in {'; '.join(differing)}. Load the adapter again"
                 )
         base_vectors = torch.tensor(np.asarray(vectors, dtype=np.float32))
-        if base_vectors.shape[1] != self._below.dimension:
+        if base_vectors.shape[1] != self._base_contract.dimension:
             raise ContractError(
-                f"the adapter {self.model_name} maps {self._below.dimension} numbers, and the embedding "
-                f"{self.embed_model.model_name} gave {base_vectors.shape[1]}: load it with its own embedding"
+                f"the adapter {self.model_name} maps vectors of {self._base_contract.dimension} numbers, but the "
+                f"embedding {self.embed_model.model_name} returned {base_vectors.shape[1]}: load the adapter over its "
+                "own embedding"
             )
         with torch.inference_mode():
             mapped = apply_map(module, base_vectors, alpha=float(self._record["adapter"]["share"]))
@@ -228,7 +230,7 @@ class AdapterEmbedding(MarkedEmbedding):
         return [MarkedVector(vector, mark_of(vector) or self.contract) for vector in vectors]
 
     def recognises(self, vector: Sequence[float]) -> bool:
-        """Return whether the embedding below made this passage's vector; LlamaIndex's nodes keep plain numbers."""
+        """Return whether the underlying embedding made this passage's vector; LlamaIndex's nodes keep plain numbers."""
         recognises = getattr(self.embed_model, "recognises", None)
         return bool(recognises is not None and not self.both_sides and recognises(vector))
 
@@ -252,7 +254,7 @@ class AdapterEmbedding(MarkedEmbedding):
         return self._passages(await self.embed_model._aget_text_embeddings(texts)) if texts else []
 
     async def _wait_for_rate_limit(self) -> None:
-        """Load the map, then wait for the rate limiter of the embedding below as its public methods would."""
+        """Load the map, then wait for the underlying embedding's rate limiter, as its public methods would."""
         await asyncio.to_thread(self._loaded_map)
         if self.embed_model.rate_limiter is not None:
             await self.embed_model.rate_limiter.async_acquire()
@@ -262,16 +264,18 @@ def _read_adapter_record(folder: Path) -> dict[str, Any]:
     """Read an adapter's `rag_ft.json`.
 
     Raises:
-        InputError: if the folder is not an adapter, or its record is broken.
+        InputError: if the folder is not an adapter, or its record is incomplete.
     """
     if not is_adapter(folder):
-        raise InputError(f"{folder} is no adapter (no {WEIGHTS} with a {RECORD_FILE}): give a folder of train_adapter")
+        raise InputError(
+            f"{folder} is not an adapter (it needs {WEIGHTS} and {RECORD_FILE}): pass a folder written by train_adapter"
+        )
     record = read_model_record(folder)
     required = {"adapter": ("kind", "dimension", "rank", "share", "both_sides", "sha256"), "base": ("class_name",)}
-    for part, names in required.items():
-        entry = record.get(part)
+    for key, names in required.items():
+        entry = record.get(key)
         if not isinstance(entry, dict) or any(name not in entry for name in names):
-            raise InputError(f"{folder / RECORD_FILE} does not say what the adapter is ({part}): train it again")
+            raise InputError(f"{folder / RECORD_FILE} does not describe the adapter (entry {key!r}): train it again")
     return record
 
 
@@ -279,14 +283,14 @@ def _read_map(folder: Path, adapter: dict[str, Any], module: Any) -> torch.nn.Mo
     """Load the trained map of a folder, on the CPU.
 
     Raises:
-        InputError: if a module of the user's own is missing, or the weights do not fit.
+        InputError: if the user's own module is missing, or the weights do not fit.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if adapter["kind"] == "custom" and module is None:
         raise InputError(
-            f"the adapter {folder} was trained as a module of your own ({adapter.get('module')}): give it again, "
+            f"the adapter {folder} was trained from your own module ({adapter.get('module')}): pass it, "
             "AdapterEmbedding.load(FOLDER, embed_model, module=...)"
         )
     trained: torch.nn.Module = (
@@ -301,18 +305,18 @@ def _read_map(folder: Path, adapter: dict[str, Any], module: Any) -> torch.nn.Mo
     return trained.float().cpu().eval()
 
 
-def _read_probe(folder: Path) -> NDArray[np.float32]:
+def _read_reference_vectors(folder: Path) -> NDArray[np.float32]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        return np.asarray(load_file(folder / PROBE)["vectors"], dtype=np.float32)
+        return np.asarray(load_file(folder / REFERENCE_VECTORS)["vectors"], dtype=np.float32)
     except (SafetensorError, OSError, KeyError) as error:
         raise InputError(
-            f"{folder / PROBE} cannot be read ({type(error).__name__}): train the adapter again"
+            f"{folder / REFERENCE_VECTORS} cannot be read ({type(error).__name__}): train the adapter again"
         ) from error
 
 
-def _shown_name(class_name: str, contract: EmbeddingContract) -> str:
+def _display_name(class_name: str, contract: EmbeddingContract) -> str:
     """Name an embedding by its class and its model, for messages."""
     return contract.base_model if contract.base_model.startswith(class_name) else f"{class_name} {contract.base_model}"

@@ -1,4 +1,4 @@
-"""Small trainable maps over vectors, for embeddings whose weights cannot be tuned; each starts as the identity."""
+"""Small trainable maps over vectors, for embeddings whose weights cannot be tuned. Each starts as the identity."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_map(kind: str, dimension: int, rank: int = RANK) -> torch.nn.Module:
         tensor([[1., 2., 3., 4.]], grad_fn=<AddBackward0>)
     """
     if kind not in get_args(Kind):
-        raise InputError(f"the adapter's kind is {kind!r}: give one of {', '.join(get_args(Kind))}")
+        raise InputError(f"the adapter's kind is {kind!r}: choose one of {', '.join(get_args(Kind))}")
     from torch import nn
 
     def zeros(rows: int, columns: int) -> nn.Linear:
@@ -74,10 +74,10 @@ def apply_map(module: torch.nn.Module, vectors: torch.Tensor, alpha: float = 1.0
     """
     import torch.nn.functional as functional
 
-    changed: Any = module(vectors)
-    if changed.shape != vectors.shape:
+    mapped: Any = module(vectors)
+    if mapped.shape != vectors.shape:
         raise InputError(
-            f"the adapter's module makes {changed.shape[-1]} numbers of {vectors.shape[-1]}: both must be the same"
+            f"the adapter's module turns {vectors.shape[-1]} numbers into {mapped.shape[-1]}: both must be the same"
         )
-    interpolated = vectors + alpha * (changed - vectors)
+    interpolated = vectors + alpha * (mapped - vectors)
     return functional.normalize(interpolated, dim=-1) * vectors.norm(dim=-1, keepdim=True)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.embedding.adapter import PROBE, WEIGHTS
+from rag_ft.embedding.adapter import REFERENCE_VECTORS, WEIGHTS
 from rag_ft.embedding.cards import adapter_card
 from rag_ft.embedding.contract import RECORD_FILE, EmbeddingContract
 from rag_ft.files import sha256_of_file, write_json, write_text, written_beside
@@ -24,7 +24,7 @@ def save_adapter(
     folder: str | Path,
     base: EmbeddingContract,
     model: BaseEmbedding,
-    probe: NDArray[np.float32],
+    reference_vectors: NDArray[np.float32],
     adapter: dict[str, Any],
     training: dict[str, Any],
 ) -> dict[str, Any]:
@@ -33,9 +33,9 @@ def save_adapter(
     Args:
         module: the map; only its weights are saved, no code.
         folder: the target; an older adapter there is replaced.
-        base: the contract of the embedding below the adapter.
+        base: the contract of the underlying embedding.
         model: that embedding.
-        probe: its vectors of the probe texts (`identity.probe`).
+        reference_vectors: its vectors of the reference texts (`identity.reference_vectors`).
         adapter: `kind`, `rank`, `share` (alpha), `strength`, `both_sides`.
         training: the record of the training.
 
@@ -50,7 +50,7 @@ def save_adapter(
         target.mkdir()
         save_file({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()},
                   target / WEIGHTS)  # fmt: skip
-        save_arrays({"vectors": probe}, target / PROBE)
+        save_arrays({"vectors": reference_vectors}, target / REFERENCE_VECTORS)
         content = {
             "rag_ft": importlib.metadata.version("rag-ft"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

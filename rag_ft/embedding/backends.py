@@ -1,7 +1,7 @@
-"""Faster forms of a model beside its weights: ONNX, in full precision or int8, and OpenVINO.
+"""Faster exports of a model: ONNX, in full precision or int8, and OpenVINO.
 
 The exporters of sentence-transformers need optimum, whose ONNX part does not support transformers 5. So torch exports
-the encoder alone, and the export replaces the encoder of the loaded model; tokenizer, pooling and prompts stay.
+the encoder alone. The export replaces the encoder of the loaded model, whose tokenizer, pooling and prompts stay.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def exported_file(folder: Path, backend: Backend, int8: bool) -> Path:
 
 
 def export_model(model: str | Path, backend: Backend = "onnx", int8: bool = False) -> Path:
-    """Write a faster form of a model into its folder.
+    """Export a model to a faster backend, into its own folder.
 
     Args:
-        model: a model folder of your own.
+        model: a local model folder.
         backend: `onnx` or `openvino`.
-        int8: store weights and activations in 8 bits, with ONNX only. It is smaller, mostly faster and slightly less
-            exact; measure it on your questions (`rag-ft export MODEL --int8 --dataset DATASET`).
+        int8: store weights and activations in 8 bits, with ONNX only. This is smaller, usually faster and slightly less
+            accurate: measure it on your questions (`rag-ft export MODEL --int8 --dataset DATASET`).
 
     Returns:
-        The file; `FineTunedEmbedding.load(model, backend=..., int8=...)` uses it.
+        The exported file; `FineTunedEmbedding.load(model, backend=..., int8=...)` uses it.
 
     Raises:
-        InputError: if the folder is not your own, the extra is not installed, or int8 is asked of OpenVINO.
+        InputError: if it is not a local folder, the extra is not installed, or int8 is requested for OpenVINO.
         OutsideError: if the model cannot be exported.
 
     Example:
@@ -65,27 +65,29 @@ def export_model(model: str | Path, backend: Backend = "onnx", int8: bool = Fals
     """
     folder = Path(model)
     if not folder.is_dir():
-        raise InputError(f"{model} is no model folder: an export is written into one, so save the model first")
+        raise InputError(f"{model} is not a model folder: save the model to a folder first, for the export to go there")
     _check_backend(backend, int8)
     weights = weights_sha256(folder)
     target = exported_file(folder, backend, int8)
     loaded = load_sentence_transformer(str(folder), device="cpu").eval()
     try:
-        with written_beside(folder / backend) as beside, quiet_libraries(), warnings.catch_warnings():
+        with written_beside(folder / backend) as temporary, quiet_libraries(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            beside.mkdir()
-            for kept in (folder / backend).glob("*") if (folder / backend).is_dir() else ():
-                if kept.stem != target.stem and kept.name != EXPORT_RECORD:
-                    shutil.copy2(kept, beside / kept.name)
-            written = beside / target.name
+            temporary.mkdir()
+            for existing in (folder / backend).glob("*") if (folder / backend).is_dir() else ():
+                if existing.stem != target.stem and existing.name != EXPORT_RECORD:
+                    shutil.copy2(existing, temporary / existing.name)
+            exported = temporary / target.name
             if backend == "onnx":
-                _to_onnx(loaded, written, int8)
+                _to_onnx(loaded, exported, int8)
             else:
-                _to_openvino(loaded, written)
+                _to_openvino(loaded, exported)
             others = {
-                name: entry for name, entry in _read_exports(folder / backend).items() if (beside / name).exists()
+                name: entry for name, entry in _read_exports(folder / backend).items() if (temporary / name).exists()
             }
-            write_json(beside / EXPORT_RECORD, others | {written.name: {"weights": weights, "sha256": _hash(written)}})
+            write_json(
+                temporary / EXPORT_RECORD, others | {exported.name: {"weights": weights, "sha256": _hash(exported)}}
+            )
     except (InputError, OutsideError):
         raise
     except Exception as error:
@@ -111,34 +113,36 @@ def load_exported(spec: ModelSpec, backend: Backend, int8: bool = False) -> Sent
     file = exported_file(folder or Path(name), backend, int8)
     command = f"rag-ft export {name} --backend {backend}{' --int8' * int8}"
     if folder is None or name == LOCAL:
-        raise InputError(f"{name} has no {backend} export: only model folders have them (rag-ft train makes one)")
-    _check_form(backend, int8)
+        raise InputError(
+            f"{name} has no {backend} export: only a model folder can have one (rag-ft train writes such a folder)"
+        )
+    _check_format(backend, int8)
     if not file.is_file():
-        raise InputError(f"{file} does not exist: make it with {command}")
+        raise InputError(f"{file} does not exist: run {command}")
     _check_backend(backend, int8)
     entry = _read_exports(file.parent).get(file.name, {})
     if entry.get("weights") != weights_sha256(folder) or entry.get("sha256") != _hash(file):
-        raise InputError(f"{file} was not exported from the weights beside it: make it again with {command}")
+        raise InputError(f"{file} was not exported from the present weights: export it again with {command}")
     model = replace(spec, device="cpu").load()
     session = _onnx_session(file) if backend == "onnx" else _openvino_session(file)
     model[0].model = _exported_encoder(model[0].model, session)
     return model
 
 
-def _check_form(backend: Backend, int8: bool) -> None:
+def _check_format(backend: Backend, int8: bool) -> None:
     if backend == "openvino" and int8:
         raise InputError("OpenVINO exports are not available in 8 bits: use --backend onnx --int8")
 
 
 def _check_backend(backend: Backend, int8: bool) -> None:
-    """Raise an `InputError` if the form does not exist or its packages are not installed."""
-    _check_form(backend, int8)
+    """Raise an `InputError` if the export format does not exist or its packages are not installed."""
+    _check_format(backend, int8)
     for package in ("onnx", "onnxscript") if backend == "onnx" else ("openvino",):
         require_package(package, backend, f"the backend {backend!r}")
 
 
 def _read_exports(folder: Path) -> dict[str, dict[str, str]]:
-    """Read which weights each exported file was made from, and its own hash."""
+    """Read the hash of each exported file, and of the weights it was made from."""
     if not (folder / EXPORT_RECORD).exists():
         return {}
     values = read_json(folder / EXPORT_RECORD)
@@ -150,11 +154,11 @@ def _read_exports(folder: Path) -> dict[str, dict[str, str]]:
 def _hash(file: Path) -> str:
     """Hash an export, with the weights that OpenVINO stores beside it."""
     weights = file.with_suffix(".bin")
-    return sha256_of(*(sha256_of_file(part) for part in (file, weights) if part.exists()))
+    return sha256_of(*(sha256_of_file(path) for path in (file, weights) if path.exists()))
 
 
 def _exported_encoder(original: Any, session: Session) -> Any:
-    """Return a module that replaces a transformer: it takes the same call, and an export answers it."""
+    """Return a module that replaces a transformer: it takes the same arguments and runs the export."""
     import torch
 
     class ExportedEncoder(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Any LlamaIndex embedding with its vectors cached on disk."""
+"""A wrapper of any LlamaIndex embedding that caches its vectors on disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
-from rag_ft.embedding.client import EmbeddingClient, opened_cache
+from rag_ft.embedding.client import EmbeddingClient, open_cache
 from rag_ft.embedding.contract import EmbeddingContract, contract_of
 from rag_ft.embedding.identity import Role
 from rag_ft.embedding.marked_embedding import MarkedEmbedding
@@ -20,12 +20,12 @@ from rag_ft.embedding.vector_cache import VectorCache
 class CachedEmbedding(MarkedEmbedding):
     """An embedding that computes each vector once, sends its requests in parallel and retries failed ones.
 
-    Vectors are cached by model, role, prefix and text. LlamaIndex's own `embeddings_cache` uses the text alone and so
-    mixes queries with passages, and one model with another.
+    The cache key is the model, role, prefix and text. The key of LlamaIndex's own `embeddings_cache` is the text alone,
+    so it mixes queries with passages and one model with another.
 
     Args:
         embed_model: any LlamaIndex embedding; `Settings.embed_model` if None.
-        cache: a file or a `VectorCache`; the one in the user's cache folder if None, no cache if False.
+        cache: a file or a `VectorCache`; None uses the file in the user's cache folder, False uses no cache.
         request_policy: how texts are sent to a server.
         **kwargs: any field of the class.
 
@@ -41,7 +41,9 @@ class CachedEmbedding(MarkedEmbedding):
     embed_model: Any = Field(
         default=None, exclude=True, repr=False, description="The embedding whose vectors are cached."
     )
-    cache_path: str | None = Field(default=None, description="The file with the vectors; None: the user's own.")
+    cache_path: str | None = Field(
+        default=None, description="The cache file; None: the file in the user's cache folder."
+    )
     embed_batch_size: int = Field(default=2048, gt=0, le=2048, description="Texts looked up at once.")
 
     _vectors: EmbeddingClient = PrivateAttr()
@@ -58,7 +60,7 @@ class CachedEmbedding(MarkedEmbedding):
             from llama_index.core import Settings
 
             embed_model = Settings.embed_model
-        opened = opened_cache(cache if cache is not None else kwargs.pop("cache_path", None))
+        opened = open_cache(cache if cache is not None else kwargs.pop("cache_path", None))
         kwargs |= {"model_name": embed_model.model_name, "cache_path": str(opened.path) if opened else None}
         super().__init__(embed_model=embed_model, **kwargs)
         self._vectors = EmbeddingClient(embed_model, opened, request_policy or RequestPolicy())
@@ -84,12 +86,12 @@ class CachedEmbedding(MarkedEmbedding):
 
     @property
     def vectors(self) -> EmbeddingClient:
-        """The client that embeds many texts at once and estimates what they cost."""
+        """The client that embeds many texts at once and estimates their cost."""
         return self._vectors
 
     @property
     def contract(self) -> EmbeddingContract:
-        """The contract of the embedding below, which made the cached vectors too."""
+        """The contract of the underlying embedding, which also made the cached vectors."""
         if self._contract is None:
             self._contract = contract_of(self.embed_model)
         return self._contract

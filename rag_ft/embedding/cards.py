@@ -1,4 +1,4 @@
-"""The cards (README.md) of tuned models and adapters: what they are, and how to use them."""
+"""The cards (README.md) of tuned models and adapters: what they are and how to use them."""
 
 from __future__ import annotations
 

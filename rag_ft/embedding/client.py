@@ -1,4 +1,4 @@
-"""A client for the vectors of many texts: from the cache, or else embedded and cached before they count."""
+"""A client for the vectors of many texts: it reads them from the cache, or embeds and caches them before use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from rag_ft.embedding.contract import MIN_SAME_MODEL_COSINE
-from rag_ft.embedding.identity import Role, address_of, identity_of, is_remote, knows_one_role, knows_weights
+from rag_ft.embedding.identity import Role, address_of, has_known_weights, identity_of, ignores_role, is_remote
 from rag_ft.embedding.request_sender import Request, RequestPolicy, RequestSender, Vectors
 from rag_ft.embedding.vector_cache import VectorCache
 from rag_ft.errors import InputError
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOCAL_BATCH_SIZE = 256
-"""Texts between two writes to the cache, for a model on this machine."""
+"""Number of texts between two writes to the cache, for a local model."""
 
 MAX_REQUEST_CHARACTERS = 400_000
-"""Maximum size of a request to a server; OpenAI takes 300,000 tokens."""
+"""Maximum number of characters in a request to a server; OpenAI accepts 300,000 tokens."""
 
 
 @dataclass
@@ -38,14 +38,14 @@ class EmbeddingClient:
     """Embeds texts and keeps their vectors, so that each text is embedded once.
 
     Args:
-        embed_model: any LlamaIndex embedding. One on a server gets its texts in parallel requests. A request that
-            fails with 429, 5xx, a timeout or a broken connection is sent again after a growing pause, or after the
-            server's `Retry-After`.
+        embed_model: any LlamaIndex embedding. A remote one gets its texts in parallel requests. A request that fails
+            with 429, 5xx, a timeout or a broken connection is sent again after a growing pause, or after the server's
+            `Retry-After`.
         cache: where vectors are kept; None keeps none.
         request_policy: how texts are sent to a server.
 
     Raises:
-        InputError: if the Batch API has no cache.
+        InputError: if the Batch API is used without a cache.
     """
 
     embed_model: BaseEmbedding
@@ -54,7 +54,7 @@ class EmbeddingClient:
 
     def __post_init__(self) -> None:
         if self.request_policy.batch and self.cache is None:
-            raise InputError("the Batch API needs a cache in a file: a batch may take a day, and a stopped run goes on")
+            raise InputError("the Batch API needs a cache, so that a stopped run can resume: pass one")
         self._version: int | None = None
         self._lock = threading.Lock()
         self._identities: dict[Role, str] = {}
@@ -65,30 +65,30 @@ class EmbeddingClient:
         """Return the vectors of texts in a role, shape (texts, dimension).
 
         Raises:
-            OutsideError: if the embedding fails for good; what was embedded is in the cache.
+            OutsideError: if the embedding fails after all retries; the vectors so far are in the cache.
         """
         if not texts:
             return np.zeros((0, 0), dtype=np.float32)
         keys = self._keys(texts, role, self._checked_version())
-        known = self.cache.get(keys) if self.cache is not None else {}
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        vectors = self.cache.get(keys) if self.cache is not None else {}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
         if missing:
-            if known:
+            if vectors:
                 logger.info("%d of %d vectors are in the cache already", len(set(keys)) - len(missing), len(set(keys)))
-            for found in self._embed_missing(missing, role, show_progress):
-                known |= found
-        return np.stack([known[key] for key in keys])
+            for embedded in self._embed_missing(missing, role, show_progress):
+                vectors |= embedded
+        return np.stack([vectors[key] for key in keys])
 
-    def probe(self) -> NDArray[np.float32]:
-        """Return the model's current vectors of the probe texts, whatever the cache holds; shape (4, dimension).
+    def reference_vectors(self) -> NDArray[np.float32]:
+        """Return the model's current vectors of the reference texts, without the cache; shape (4, dimension).
 
         Raises:
             OutsideError: if the embedding fails.
         """
-        return self._sender.probe()
+        return self._sender.reference_vectors()
 
     def estimate(self, queries: Sequence[str], passages: Sequence[str]) -> Estimate:
-        """Estimate what it takes to embed what is not in the cache; nothing is sent."""
+        """Estimate the cost of embedding the texts that are not in the cache; nothing is sent."""
         by_role: dict[Role, Sequence[str]] = {"query": queries, "passage": passages}
         missing = {role: self._missing(texts, role) for role, texts in by_role.items()}
         requests = [request for role, texts in missing.items() for request in self._requests(texts, role)]
@@ -101,21 +101,21 @@ class EmbeddingClient:
         return Estimate(model.model_name, len(requests), tokens, 0, price)
 
     def approve(self, queries: Sequence[str], passages: Sequence[str]) -> None:
-        """Have the estimate approved (`RequestPolicy.approve`) if anything is to be sent to a server.
+        """Ask for approval of the estimate (`RequestPolicy.approve`) if anything would be sent to a server.
 
         Raises:
             InputError: if it is not approved.
         """
         if not is_remote(self.embed_model):
             return
-        known = self._known_version()
+        cached_version = self._cached_version()
         self.request_policy.require_approval(self.estimate(queries, passages))
-        # Only a request tells whether the server still has the model whose vectors are in the cache.
-        if known and self._checked_version() != known:
+        # Only a request shows whether the server still serves the model whose vectors are in the cache.
+        if cached_version and self._checked_version() != cached_version:
             self.request_policy.require_approval(self.estimate(queries, passages))
 
     def _embed_missing(self, missing: Request, role: Role, show_progress: bool) -> Iterator[Vectors]:
-        """Yield the vectors of texts in parts; each part is in the cache by then."""
+        """Yield the vectors of texts in parts, each of which is already in the cache."""
         from tqdm.auto import tqdm
 
         if self.request_policy.batch:
@@ -128,15 +128,15 @@ class EmbeddingClient:
             total=len(missing), desc=f"vectors of {'queries' if role == 'query' else 'passages'}", unit="text",
             disable=not show_progress, dynamic_ncols=True,
         ) as bar:  # fmt: skip
-            for found in self._sender.send(self._requests(missing, role), role):
-                yield found
-                bar.update(len(found))
+            for vectors in self._sender.send(self._requests(missing, role), role):
+                yield vectors
+                bar.update(len(vectors))
 
     def _requests(self, texts: Request, role: Role) -> list[Request]:
         model = self.embed_model
-        takes_many = role == "passage" or hasattr(model, "query_embeddings") or knows_one_role(model)
+        takes_many_texts = role == "passage" or hasattr(model, "query_embeddings") or ignores_role(model)
         # LlamaIndex has no method for many queries.
-        size = (model.embed_batch_size if takes_many else 1) if is_remote(model) else LOCAL_BATCH_SIZE
+        size = (model.embed_batch_size if takes_many_texts else 1) if is_remote(model) else LOCAL_BATCH_SIZE
         parts = split_by_size(texts.items(), lambda item: len(item[1]), size, MAX_REQUEST_CHARACTERS)
         return [dict(part) for part in parts]
 
@@ -145,53 +145,53 @@ class EmbeddingClient:
         distinct = list(dict.fromkeys(texts))
         if self.cache is None or not distinct:
             return {str(number).encode(): text for number, text in enumerate(distinct)}
-        version = self._version if self._version is not None else self._known_version()
+        version = self._version if self._version is not None else self._cached_version()
         by_key = dict(zip(self._keys(distinct, role, version), distinct, strict=True))
-        known = self.cache.has(list(by_key))
-        return {key: text for key, text in by_key.items() if key not in known}
+        cached = self.cache.has(list(by_key))
+        return {key: text for key, text in by_key.items() if key not in cached}
 
     def _keys(self, texts: Sequence[str], role: Role, version: int) -> list[bytes]:
         identity = self._identity(role)
         return [bytes.fromhex(sha256_of(identity, str(version), role, text)) for text in texts]
 
     def _identity(self, role: Role) -> str:
-        if role not in self._identities:  # computed once: it may hash the weights
+        if role not in self._identities:  # computed once, since it may hash the weights
             self._identities[role] = identity_of(self.embed_model, role)
         return self._identities[role]
 
-    def _name(self) -> bytes:
+    def _model_hash(self) -> bytes:
         return bytes.fromhex(sha256_of(self._identity("query"), self._identity("passage")))
 
-    def _known_version(self) -> int:
+    def _cached_version(self) -> int:
         """Return the version of the model whose vectors are in the cache."""
-        if self.cache is None or knows_weights(self.embed_model):
+        if self.cache is None or has_known_weights(self.embed_model):
             return 0
-        return self.cache.known_version(self._name())
+        return self.cache.last_version(self._model_hash())
 
     def _checked_version(self) -> int:
-        """Return the version of the current model; if its weights are unknown, a few vectors tell it."""
+        """Return the version of the current model; if its weights are unknown, compare its reference vectors."""
         with self._lock:
             if self._version is None:
-                before = version = self._known_version()
-                if self.cache is not None and not knows_weights(self.embed_model):
-                    version = self.cache.version_of(self._name(), self.probe(), MIN_SAME_MODEL_COSINE)
-                    if 0 < before < version:
+                cached_version = version = self._cached_version()
+                if self.cache is not None and not has_known_weights(self.embed_model):
+                    version = self.cache.version_of(self._model_hash(), self.reference_vectors(), MIN_SAME_MODEL_COSINE)
+                    if 0 < cached_version < version:
                         logger.warning(
-                            "%s makes other vectors than it did when the cache was filled: they are computed again",
+                            "the model %s has changed since the cache was filled: recomputing its vectors",
                             self.embed_model.model_name,
                         )
                 self._version = version
             return self._version
 
 
-def opened_cache(cache: VectorCache | str | Path | Literal[False] | None) -> VectorCache | None:
-    """Open a cache: a file, the one in the user's cache folder if None, or no cache if False."""
+def open_cache(cache: VectorCache | str | Path | Literal[False] | None) -> VectorCache | None:
+    """Open a cache file; None opens the one in the user's cache folder, False opens none."""
     if cache is False:
         return None
     return cache if isinstance(cache, VectorCache) else VectorCache(cache or None)
 
 
 def _provider(model: BaseEmbedding) -> str | None:
-    """Return the provider of a model by its package: `llama_index.embeddings.cohere` is Cohere's."""
+    """Return the provider of a model, from its package's name (`llama_index.embeddings.cohere`: `cohere`)."""
     name = type(model).__module__.removeprefix("llama_index.embeddings.").split(".")[0]
     return "openai" if getattr(model, "_query_engine", None) is not None else name

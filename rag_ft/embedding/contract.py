@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RECORD_FILE = "rag_ft.json"
 
 MIN_SAME_MODEL_COSINE, MIN_SAME_MODEL_COSINE_INT8 = 0.999, 0.98
-"""Minimum cosine between two vectors of one text if the same model made both, in other batches or another precision.
+"""Minimum cosine between two vectors of one text that the same model made in different batches or precisions.
 
 Two separately tuned models mostly stay below it. In 8 bits a vector depends on the batch that it is computed in.
 """
@@ -48,19 +48,19 @@ class EmbeddingContract:
 
     Attributes:
         weights_sha256: SHA-256 over the weight files.
-        base_model: the model it was tuned from, or its own name. Compared only if the weights are unknown, as with an
-            API.
+        base_model: the model it was tuned from, or its own name. It is compared only if the weights are unknown, as
+            with an API.
         query_prefix: text put before each query.
         passage_prefix: text put before each passage.
         dimension: numbers in a vector.
         normalize: whether vectors have length 1.
-        max_length: tokens that the model reads of a text; the rest is cut.
+        max_length: number of tokens that the model reads of a text; the rest is cut off.
         distance: distance function of the index.
         pooling: how token vectors become one vector (`mean`, `cls`, ...); empty if the model does not say.
-        form: `int8-onnx` if the vectors are computed in 8 bits (0.1.0 also wrote `int8-openvino`), else empty. A query
-            of one form may search passages of another, but passages of two forms may not share an index.
+        form: `int8-onnx` if the vectors are computed in 8 bits (0.1.0 also wrote `int8-openvino`), otherwise empty. A
+            query of one form may search passages of another, but passages of two forms may not share an index.
         adapter: SHA-256 of an adapter that maps queries and passages; empty for an adapter that maps queries only,
-            since its queries search the passages of the embedding below it.
+            since its queries search the passages of the underlying embedding.
     """
 
     weights_sha256: str
@@ -109,7 +109,7 @@ class EmbeddingContract:
 
         Args:
             other: the contract to compare with.
-            passages: True if both contracts make passages of one index; False if one of them makes its queries.
+            passages: True to compare two sources of passages for one index; False to compare passages with queries.
 
         Example:
             >>> from rag_ft.embedding.contract import EmbeddingContract
@@ -133,11 +133,11 @@ class EmbeddingContract:
 
 
 def contract_of(model: BaseEmbedding, dimension: int | None = None) -> EmbeddingContract:
-    """Return the contract of a LlamaIndex embedding: its own if it has one, else what its attributes tell.
+    """Return the contract of a LlamaIndex embedding: its own, or one made from its attributes.
 
     Args:
         model: any LlamaIndex embedding.
-        dimension: numbers in its vectors if known; otherwise the model embeds a text to find out.
+        dimension: numbers in its vectors; if None, the model embeds a text to find out.
 
     Example:
         >>> from llama_index.core import MockEmbedding
@@ -160,7 +160,7 @@ def contract_of(model: BaseEmbedding, dimension: int | None = None) -> Embedding
 
 
 def min_cosine(first: ArrayLike, second: ArrayLike) -> float | None:
-    """Return the smallest cosine between rows of the same position; None if the two shapes differ.
+    """Return the smallest cosine between rows at the same position; None if the two shapes differ.
 
     Args:
         first: vectors, shape (texts, dimension).
@@ -171,15 +171,15 @@ def min_cosine(first: ArrayLike, second: ArrayLike) -> float | None:
         >>> min_cosine([[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 1.0]]), min_cosine([[1.0]], [[1.0, 0.0]])
         (1.0, None)
     """
-    one, two = np.asarray(first, dtype=np.float32), np.asarray(second, dtype=np.float32)
-    if one.shape != two.shape:
+    a, b = np.asarray(first, dtype=np.float32), np.asarray(second, dtype=np.float32)
+    if a.shape != b.shape:
         return None
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    return float(((one * two).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
 
 
 def write_record_entry(folder: Path, name: str, value: Any) -> None:
-    """Replace one entry of a model folder's `rag_ft.json`; not for entries that the vectors depend on."""
+    """Replace one entry of a model folder's `rag_ft.json`. Do not use it for entries that the vectors depend on."""
     write_json(Path(folder) / RECORD_FILE, read_model_record(folder) | {name: value})
 
 

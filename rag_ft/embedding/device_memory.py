@@ -1,4 +1,4 @@
-"""Memory of the computing device: recognising that it ran out, and freeing what is no longer referenced."""
+"""Device memory: recognising out-of-memory errors, and freeing memory that is no longer referenced."""
 
 from __future__ import annotations
 

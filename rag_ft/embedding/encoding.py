@@ -1,4 +1,4 @@
-"""Encoding texts into vectors, in bfloat16 if the processor computes it."""
+"""Encoding texts into vectors, in bfloat16 if the hardware supports it."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ Prompt = Literal["query", "document"]
 MAX_CHARACTERS_PER_TOKEN = 40
 """A text is cut to this many characters per token that the model reads, before it is tokenised.
 
-Tokenising a text of 20 MB would take seconds, for tokens that are thrown away.
+Tokenising a text of 20 MB would take seconds, and most of its tokens would be discarded.
 """
 
 USUAL_CHARACTERS_PER_TOKEN = 4
-"""Characters per token in most texts, for estimates."""
+"""Typical number of characters per token, for estimates."""
 
 BATCH_TOKENS = {"cpu": 3_072, "mps": 8_192}
 GPU_BATCH_TOKENS = 65_536
 """Maximum number of tokens in a forward pass, padding included.
 
 On a CPU it is small, so that the caches hold the activations: on two cores 1,000 abstracts of scifact took 24.6, 22.5,
-24.6 and 25.4 s in batches of 8, 16, 32 and 64 texts. An array on an Apple GPU has 4 GiB at most, which the attention of
-long texts reaches.
+24.6 and 25.4 s in batches of 8, 16, 32 and 64 texts. On an Apple GPU an array can have 4 GiB at most, which the
+attention of long texts reaches.
 """
 
 MAX_BATCH_TEXTS = 256
 DEFAULT_MAX_TOKENS = 8192
-"""Number of tokens to assume for a model without a maximum length."""
+"""Maximum length to assume for a model that has none, in tokens."""
 
 
 def batches_by_length(lengths: Sequence[int], max_tokens: int, batch_size: int | None = None) -> list[list[int]]:
-    """Group positions of texts into batches of similar length, longest first, so that little is padded.
+    """Group texts of similar length into batches of their positions, longest first, to keep padding small.
 
     Args:
         lengths: number of tokens in each text.
@@ -59,12 +59,12 @@ def batches_by_length(lengths: Sequence[int], max_tokens: int, batch_size: int |
         [[1, 3], [2, 0]]
     """
     batches: list[list[int]] = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
         longest = lengths[batches[-1][0]] if batches else 0
         size = batch_size or max(1, min(MAX_BATCH_TEXTS, max_tokens // max(1, longest)))
         if not batches or len(batches[-1]) >= size:
             batches.append([])
-        batches[-1].append(place)
+        batches[-1].append(position)
     return batches
 
 
@@ -74,10 +74,10 @@ def token_limit(model: SentenceTransformer) -> int:
     return int(limit) if limit is not None and math.isfinite(limit) else 0
 
 
-def cut_to_reach(model: SentenceTransformer, texts: Sequence[str]) -> list[str]:
-    """Cut texts to the characters that a model can reach (`MAX_CHARACTERS_PER_TOKEN`)."""
-    reach = MAX_CHARACTERS_PER_TOKEN * (token_limit(model) or DEFAULT_MAX_TOKENS)
-    return [text[:reach] for text in texts]
+def cut_to_readable(model: SentenceTransformer, texts: Sequence[str]) -> list[str]:
+    """Cut texts to the characters that a model can read at most (`MAX_CHARACTERS_PER_TOKEN`)."""
+    limit = MAX_CHARACTERS_PER_TOKEN * (token_limit(model) or DEFAULT_MAX_TOKENS)
+    return [text[:limit] for text in texts]
 
 
 def encode(
@@ -106,11 +106,11 @@ def encode(
     """
     if not texts:
         return np.zeros((0, dimension or model.get_embedding_dimension() or 0), dtype=np.float32)
-    cut = cut_to_reach(model, texts)
+    cut = cut_to_readable(model, texts)
     batches = batches_by_length(
         count_tokens(model, cut), BATCH_TOKENS.get(model.device.type, GPU_BATCH_TOKENS), batch_size
     )
-    # One context for all batches: autocast keeps the weights it has cast until the context ends.
+    # One context for all batches, since autocast keeps the weights it has cast until the context ends.
     with autocast(model.device.type, precision):
         vectors = _encode_batches(model, cut, model.prompts.get(role, ""), batches, show_progress)
     return truncated(vectors, dimension)
@@ -136,7 +136,7 @@ def encode_in_processes(
         dimension: cut the vectors to this many numbers (Matryoshka) before they are normalised.
     """
     vectors = model.encode(
-        cut_to_reach(model, texts),
+        cut_to_readable(model, texts),
         prompt=model.prompts.get(role, ""),
         batch_size=batch_size or 32,
         convert_to_tensor=True,
@@ -148,7 +148,7 @@ def encode_in_processes(
 def truncated(vectors: NDArray[np.float32], dimension: int | None = None) -> NDArray[np.float32]:
     """Cut vectors to their first numbers (Matryoshka) and scale them to length 1.
 
-    The length is set here and not under autocast, since in bfloat16 it would be off in the third digit.
+    Call it outside autocast: in bfloat16 the length would be off in the third digit.
 
     Args:
         vectors: shape (texts, full dimension).
@@ -167,25 +167,25 @@ def truncated(vectors: NDArray[np.float32], dimension: int | None = None) -> NDA
 def _encode_batches(
     model: SentenceTransformer, texts: list[str], prompt: str, batches: list[list[int]], show_progress: bool
 ) -> NDArray[np.float32]:
-    """Encode batches one by one; if memory runs out, go on with half as many texts in each."""
+    """Encode batches one by one; if memory runs out, halve the batches that remain."""
     from tqdm.auto import tqdm
 
-    waiting = batches[::-1]
+    remaining = batches[::-1]
     vectors: NDArray[np.float32] | None = None
     with tqdm(total=len(texts), desc="embedding", unit="text", disable=not show_progress, dynamic_ncols=True) as bar:
-        while waiting:
-            places = waiting.pop()
-            encoded = _encode_batch(model, [texts[place] for place in places], prompt)
+        while remaining:
+            positions = remaining.pop()
+            encoded = _encode_batch(model, [texts[position] for position in positions], prompt)
             if encoded is None:
                 free_memory()
-                logger.warning("out of memory with %d texts at once: going on with half as many", len(places))
-                halves = ((batch[len(batch) // 2 :], batch[: len(batch) // 2]) for batch in (*waiting, places))
-                waiting = [half for pair in halves for half in pair if half]
+                logger.warning("out of memory with a batch of %d texts: continuing with half as many", len(positions))
+                halves = ((batch[len(batch) // 2 :], batch[: len(batch) // 2]) for batch in (*remaining, positions))
+                remaining = [half for pair in halves for half in pair if half]
                 continue
             if vectors is None:
                 vectors = np.empty((len(texts), encoded.shape[1]), dtype=np.float32)
-            vectors[places] = encoded.float().cpu().numpy()
-            bar.update(len(places))
+            vectors[positions] = encoded.float().cpu().numpy()
+            bar.update(len(positions))
     assert vectors is not None
     return vectors
 
@@ -204,7 +204,7 @@ def _encode_batch(model: SentenceTransformer, texts: list[str], prompt: str) -> 
 
 
 def count_tokens(model: SentenceTransformer, texts: list[str]) -> list[int]:
-    """Count the tokens that the model reads of each text; estimate them if its tokenizer is of an unusual kind."""
+    """Count the tokens that the model reads of each text; estimate them if its tokenizer has another interface."""
     limit = token_limit(model) or DEFAULT_MAX_TOKENS
     try:
         with quiet_libraries():

@@ -1,4 +1,4 @@
-"""One clear error for whatever an embedding raises."""
+"""One clear error for any exception of an embedding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def embedding_failures(model: BaseEmbedding) -> Iterator[None]:
-    """Turn what an embedding raises within the block into an `OutsideError` of one line.
+    """Turn an embedding's exceptions within the block into an `OutsideError` of one line.
 
     Args:
         model: the embedding, named in the message.

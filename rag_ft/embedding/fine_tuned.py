@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 
 
 WINDOW_TEXTS = 256
-"""Number of texts of a long list that are embedded before another thread may embed its own."""
+"""Number of texts that a thread embeds before another thread may embed its own."""
 
 MAX_RECOGNISED_VECTORS = 200_000
 RECOGNISED_NUMBERS = 16
-"""Leading numbers of a vector by which the embedding recognises it."""
+"""Number of leading components by which the embedding recognises a vector."""
 
 
 class FineTunedEmbedding(MarkedEmbedding):
     """A SentenceTransformers model that carries its query and passage prefixes.
 
-    LlamaIndex embeds queries and passages by different methods, and each gets its prefix. The class serves tuned models
-    and base models; a base model's prefixes come from a table of known families.
+    LlamaIndex embeds queries and passages by different methods, and each method adds its prefix. The class works for
+    tuned models and base models; a base model's prefixes come from a table of known families.
 
     Args:
         model_name: a model folder, a hub name, or `local`.
         query_prefix: text put before each query; None uses the model's own, an empty text means no prefix.
         passage_prefix: text put before each passage; None uses the model's own, an empty text means no prefix.
         max_length: number of tokens the model reads of a text; None uses the model's own limit.
-        dimension: numbers in a vector; None uses the model's own. A smaller number cuts the vectors and scales the rest
-            to length 1 again (Matryoshka), for models that were trained for it (`rag-ft train --dimension`).
+        dimension: numbers in a vector; None uses the model's own. A smaller number truncates the vectors and scales
+            them to length 1 again (Matryoshka), for models that were trained for it (`rag-ft train --dimension`).
         device: a torch device; None picks the best one available.
         backend: `torch`, or `onnx` or `openvino` on the CPU if the model was exported (`rag-ft export`).
         int8: use the 8-bit export of the backend `onnx`.
-        devices: several devices, such as `["cuda:0", "cuda:1"]` or `["cpu"] * 4`; a process on each of them takes a
+        devices: several devices, such as `["cuda:0", "cuda:1"]` or `["cpu"] * 4`. A process on each of them embeds a
             part of a long list of passages.
 
     Raises:
@@ -69,22 +69,24 @@ class FineTunedEmbedding(MarkedEmbedding):
     query_prefix: str | None = Field(default=None, description="Text before each query; None: the model's own.")
     passage_prefix: str | None = Field(default=None, description="Text before each passage; None: the model's own.")
     max_length: int | None = Field(default=None, gt=0, description="Tokens read of a text; None: the model's own.")
-    dimension: int | None = Field(default=None, gt=0, description="Vectors are cut to this; None: the model's own.")
+    dimension: int | None = Field(default=None, gt=0, description="Numbers in a vector; None: the model's own.")
     device: str | None = Field(default=None, description="A torch device; None: the best one available.")
-    devices: list[str] | None = Field(default=None, description="Several devices: a process on each, for long lists.")
+    devices: list[str] | None = Field(
+        default=None, description="Several devices, with a process on each for long lists."
+    )
     backend: Literal["torch", "onnx", "openvino"] = Field(default="torch", description="What computes the vectors.")
     int8: bool = Field(default=False, description="Use the 8-bit export of the backend onnx.")
     precision: str = Field(
-        default="auto", pattern="^(auto|bf16|fp32)$", description="auto: bfloat16 if the processor computes it."
+        default="auto", pattern="^(auto|bf16|fp32)$", description="auto: bfloat16 if the hardware supports it."
     )
     embed_batch_size: int = Field(
-        default=2048, gt=0, le=2048, description="Texts handed over at once; they are sorted by length."
+        default=2048, gt=0, le=2048, description="Texts embedded at once; they are sorted by length."
     )
     encode_batch_size: int | None = Field(
-        default=None, gt=0, description="Texts in one forward pass; None: as many as the device computes well."
+        default=None, gt=0, description="Texts in one forward pass; None: a number that suits the device."
     )
     weights_sha256: str | None = Field(
-        default=None, description="SHA-256 of the expected weights; other weights are refused."
+        default=None, description="SHA-256 of the expected weights; any others are rejected."
     )
 
     _model: Any = PrivateAttr(default=None)
@@ -94,18 +96,18 @@ class FineTunedEmbedding(MarkedEmbedding):
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
     @model_validator(mode="after")
-    def _refuse_shared_cache(self) -> FineTunedEmbedding:
+    def _reject_shared_cache(self) -> FineTunedEmbedding:
         if self.embeddings_cache is not None:
             raise InputError(
                 "embeddings_cache mixes queries with passages and one model with another (its key is the text alone): "
-                "leave it out"
+                "leave it out, or use CachedEmbedding"
             )
         return self
 
     @model_validator(mode="after")
-    def _refuse_processes_of_exports(self) -> FineTunedEmbedding:
+    def _reject_processes_of_exports(self) -> FineTunedEmbedding:
         if self.devices and self.backend != "torch":
-            raise InputError(f"devices go with the backend 'torch', and the backend is {self.backend!r}: leave one out")
+            raise InputError(f"devices needs the backend 'torch', not {self.backend!r}: remove one of them")
         return self
 
     @classmethod
@@ -125,7 +127,7 @@ class FineTunedEmbedding(MarkedEmbedding):
         devices: list[str] | None = None,
         encode_batch_size: int | None = None,
     ) -> FineTunedEmbedding:
-        """Load a model now, so that a wrong folder fails here and not at the first query.
+        """Load a model now, so that a wrong folder raises here and not at the first query.
 
         Args:
             model: a model folder, a hub name, or `local`; a `ModelSpec` also sets the prefixes, the maximum length and
@@ -133,9 +135,9 @@ class FineTunedEmbedding(MarkedEmbedding):
             dimension: cut the vectors to this many numbers.
             backend: what computes the vectors: `torch`, `onnx` or `openvino`.
             int8: use the 8-bit export of the backend `onnx`.
-            precision: `auto` (bfloat16 if the processor computes it), `bf16` or `fp32`.
+            precision: `auto` (bfloat16 if the hardware supports it), `bf16` or `fp32`.
             devices: several torch devices that share long lists of passages.
-            encode_batch_size: number of texts in a forward pass; None fits as many as the device computes well.
+            encode_batch_size: number of texts in a forward pass; None chooses a number that suits the device.
 
         Example:
             >>> from rag_ft import FineTunedEmbedding
@@ -159,16 +161,16 @@ class FineTunedEmbedding(MarkedEmbedding):
 
     @property
     def sentence_transformer(self) -> SentenceTransformer:
-        """The model, loaded at the first use."""
+        """The model, loaded on first use."""
         if self._model is not None:
-            return self._model  # without the lock: an event loop must not wait for a long list
+            return self._model  # without the lock, so that an event loop does not wait for a long list
         with self._lock:
             if self._model is None:
                 model = self._load_model()
                 full = model.get_embedding_dimension() or 0
                 if self.dimension is not None and self.dimension > full:
                     raise InputError(
-                        f"dimension {self.dimension} is more than {self.model_name} has ({full}): cut less"
+                        f"dimension {self.dimension} exceeds the {full} of {self.model_name}: choose a smaller one"
                     )
                 self._check_weights()
                 self.query_prefix, self.passage_prefix = model.prompts["query"], model.prompts["document"]
@@ -200,8 +202,8 @@ class FineTunedEmbedding(MarkedEmbedding):
         actual = weights_sha256(folder)
         if actual != self.weights_sha256:
             raise InputError(
-                f"{self.model_name} holds other weights ({actual[:12]}) than were asked for "
-                f"({self.weights_sha256[:12]}): load the model anew with FineTunedEmbedding.load and rebuild the index"
+                f"{self.model_name} holds weights {actual[:12]} instead of {self.weights_sha256[:12]}: reload the "
+                "model with FineTunedEmbedding.load and rebuild the index"
             )
 
     def _make_contract(self, model: SentenceTransformer) -> EmbeddingContract:
@@ -220,7 +222,7 @@ class FineTunedEmbedding(MarkedEmbedding):
 
     @property
     def contract(self) -> EmbeddingContract:
-        """What the vectors depend on; an index stores it beside them."""
+        """What the vectors depend on; an index stores it with them."""
         self.sentence_transformer  # noqa: B018
         assert self._contract is not None
         return self._contract
@@ -237,12 +239,12 @@ class FineTunedEmbedding(MarkedEmbedding):
         return read_model_record(folder) if folder is not None else {}
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Return plain values with the prefixes in force, from which `from_dict` makes the same embedding."""
+        """Return plain values, prefixes included, from which `from_dict` makes the same embedding."""
         self.weights_sha256 = self.contract.weights_sha256 or None
         return super().to_dict(**kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle without the weights; the copy loads them at its first use."""
+        """Pickle without the weights; the copy loads them on first use."""
         copy = self.model_copy()
         copy._model = copy._processes = copy._lock = copy._recent = None
         return super(FineTunedEmbedding, copy).__getstate__()
@@ -258,15 +260,15 @@ class FineTunedEmbedding(MarkedEmbedding):
         contract = self.contract
         with self._lock:
             processes = self._started_processes(len(texts))
-        # The lock is released after each window, so that a thread with one question need not wait for a long list.
+        # The lock is released after each window, so that a thread with one question does not wait for a long list.
         window = WINDOW_TEXTS if processes is None else len(texts)
-        order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
+        order = sorted(range(len(texts)), key=lambda position: -len(texts[position]))
         embedded: list[Any] = [None] * len(texts)
         for start in range(0, len(order), max(1, window)):
-            places = order[start : start + window]
-            vectors = self._encode([texts[place] for place in places], role, processes)
-            for place, vector in zip(places, vectors.tolist(), strict=True):
-                embedded[place] = MarkedVector(vector, contract)
+            positions = order[start : start + window]
+            vectors = self._encode([texts[position] for position in positions], role, processes)
+            for position, vector in zip(positions, vectors.tolist(), strict=True):
+                embedded[position] = MarkedVector(vector, contract)
         with self._lock:
             self._recent |= dict.fromkeys(hash(tuple(vector[:RECOGNISED_NUMBERS])) for vector in embedded)
             while len(self._recent) > MAX_RECOGNISED_VECTORS:
@@ -282,18 +284,18 @@ class FineTunedEmbedding(MarkedEmbedding):
             with self._lock:
                 return encoder(self._model, texts, prompt, batch_size=self.encode_batch_size, dimension=self.dimension)
         except BaseException:
-            self.close()  # otherwise the next list would get what is left in the processes' queues
+            self.close()  # otherwise the next list would get results from the processes' queues
             raise
 
     def recognises(self, vector: Sequence[float]) -> bool:
-        """Return whether a vector is one of the last 200,000 that this object made.
+        """Return whether this object made a vector, among its last 200,000.
 
-        LlamaIndex's nodes keep plain numbers without the contract.
+        LlamaIndex's nodes keep plain numbers, without the contract.
         """
         return hash(tuple(vector[:RECOGNISED_NUMBERS])) in self._recent
 
     def _started_processes(self, texts: int) -> Any:
-        """Return the pool with a process on each device; None if there is one device or there are few texts."""
+        """Return the pool with a process on each device; None for a single device or few texts."""
         if self.devices is None or len(self.devices) < 2 or texts < (self.encode_batch_size or 32) * len(self.devices):
             return None
         if self._processes is None:
@@ -303,7 +305,7 @@ class FineTunedEmbedding(MarkedEmbedding):
         return self._processes
 
     def close(self) -> None:
-        """End the processes on several devices; a later call starts them again."""
+        """Stop the processes on several devices; a later call starts them again."""
         with self._lock:
             if self._processes is not None:
                 self._model.stop_multi_process_pool(self._processes)

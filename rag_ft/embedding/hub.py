@@ -25,7 +25,7 @@ def push_to_hub(
 
     Raises:
         InputError: if the folder does not hold a model of rag_ft, or the repository's name is invalid.
-        OutsideError: if the hub does not answer, or refuses.
+        OutsideError: if the hub does not answer, or rejects the upload.
 
     Example:
         >>> from rag_ft.embedding import push_to_hub
@@ -34,13 +34,13 @@ def push_to_hub(
         >>> push_to_hub("no-model", "acme/handbook-embeddings")
         Traceback (most recent call last):
             ...
-        rag_ft.errors.InputError: no-model holds no model that rag-ft made: give the folder of rag-ft train or run
+        rag_ft.errors.InputError: no-model is not a model of rag-ft: pass the output folder of rag-ft train or run
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
 
     if not read_model_record(Path(folder)):
-        raise InputError(f"{folder} holds no model that rag-ft made: give the folder of rag-ft train or run")
+        raise InputError(f"{folder} is not a model of rag-ft: pass the output folder of rag-ft train or run")
     api = HfApi(endpoint=endpoint, token=token)
     try:
         api.create_repo(repository, private=private, exist_ok=True)
@@ -48,10 +48,10 @@ def push_to_hub(
             repo_id=repository, folder_path=folder, commit_message="A model tuned with rag_ft", ignore_patterns=[".*"]
         )
     except HFValidationError as error:
-        raise InputError(f"{repository!r} is not a name on the hub: give OWNER/NAME") from error
+        raise InputError(f"{repository!r} is not a repository name: use OWNER/NAME") from error
     except Exception as error:
         reason = first_line(error)
         raise OutsideError(
-            f"the hub did not take {repository} ({reason}): log in (hf auth login) or try again"
+            f"the upload to {repository} failed ({reason}): log in (hf auth login) or try again"
         ) from error
     return str(commit.commit_url)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_BASE_MODEL = "BAAI/bge-small-en-v1.5"
 HUB_TIMEOUT = 10
-"""Seconds to wait for the hub's first answer."""
+"""Seconds to wait for the hub to answer."""
 
 LOCAL = "local"
 LOCAL_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -49,21 +49,19 @@ def local_model_folder() -> Path:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raise an `InputError` if a folder is not a model, or could run code when it is loaded."""
+    """Raise an `InputError` if a folder is not a model, or if loading it could run code."""
     if (folder / "adapter.safetensors").is_file():
-        raise InputError(
-            f"{folder} is an adapter: load it over its embedding, AdapterEmbedding.load(FOLDER, embed_model)"
-        )
+        raise InputError(f"{folder} is an adapter: load it with AdapterEmbedding.load(FOLDER, embed_model)")
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise InputError(f"{folder} is not a model folder: it has no modules.json and no config.json")
     if not any(folder.rglob("*.safetensors")):
         pickled = next((path.name for path in folder.rglob("*.bin")), None)
-        found = f"only {pickled}, a pickle, which is not loaded" if pickled else "none at all"
-        raise InputError(f"{folder} has no weights as .safetensors ({found}): save the model again with safetensors")
+        reason = f"only {pickled}, a pickle, which is never loaded" if pickled else "no weights at all"
+        raise InputError(f"{folder} has no .safetensors file ({reason}): save the model again with safetensors")
 
 
 def resolve_model(name: str) -> tuple[str, str]:
-    """Resolve a model's name to (path or hub name to load, name to show).
+    """Resolve a model's name to (path or hub name to load, display name).
 
     Raises:
         InputError: if a path does not exist, or the folder is not a model.
@@ -75,9 +73,11 @@ def resolve_model(name: str) -> tuple[str, str]:
         check_model_folder(path)
         return str(path), str(read_model_record(path).get("name") or path.resolve().name)
     if path.exists():
-        raise InputError(f"{name} is a file: give a model folder or a hub name like {DEFAULT_BASE_MODEL}")
+        raise InputError(f"{name} is a file: use a model folder or a hub name like {DEFAULT_BASE_MODEL}")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith((".", "/", "~")):
-        raise InputError(f"{name} is no model folder: give a folder, a hub name like {DEFAULT_BASE_MODEL}, or 'local'")
+        raise InputError(
+            f"{name} is not a model folder: use a folder, a hub name like {DEFAULT_BASE_MODEL}, or 'local'"
+        )
     return name, name
 
 
@@ -119,8 +119,8 @@ def load_sentence_transformer(
         name: a model folder, a hub name, or `local`.
         query_prefix: text put before each query; None uses the model's own, an empty text means no prefix.
         passage_prefix: text put before each passage; None uses the model's own, an empty text means no prefix.
-        max_length: number of tokens the model reads of a text; None uses the model's own limit. It may not exceed the
-            model's positions.
+        max_length: number of tokens the model reads of a text; None uses the model's own limit. It may not exceed
+            what the model can read.
         device: a torch device; None picks the best one available.
 
     Raises:
@@ -128,20 +128,22 @@ def load_sentence_transformer(
         OutsideError: if the hub cannot be reached or the model does not fit into memory.
     """
     check_device(device)
-    path, shown_name = resolve_model(name)
+    path, display_name = resolve_model(name)
     model = _load(name, path, device)
     if _is_slow_in_16_bits(model):
         model.float()
-    prefixes = prefixes_for(shown_name if path != name else path, model.prompts, query_prefix, passage_prefix)
+    prefixes = prefixes_for(display_name if path != name else path, model.prompts, query_prefix, passage_prefix)
     model.prompts = {"query": prefixes.query_prefix, "document": prefixes.passage_prefix}
     model.default_prompt_name = None
     longest = longest_input(model)
     if max_length is not None and longest is not None and max_length > longest:
-        raise InputError(f"--max-length {max_length} is more than {shown_name} can read ({longest} tokens)")
+        raise InputError(
+            f"--max-length {max_length} exceeds the {longest} tokens that {display_name} can read: choose a smaller one"
+        )
     if model.max_seq_length is None:
         model.max_seq_length = max_length or min(longest or 512, 8192)
     elif max_length is not None and not token_limit(model):
-        logger.info("%s reads texts to their end: a maximum length of %d changes nothing", shown_name, max_length)
+        logger.info("%s reads texts of any length: the maximum length of %d has no effect", display_name, max_length)
     elif max_length is not None:
         model.max_seq_length = max_length
     return model
@@ -170,7 +172,7 @@ def _load(name: str, path: str, device: str | None) -> SentenceTransformer:
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            raise OutsideError(f"{name} does not fit into the free memory: give another --device") from error
+            raise OutsideError(f"{name} does not fit into memory: choose another --device") from error
         if Path(path).is_dir():
             raise InputError(f"{path} cannot be loaded as a model ({first_line(error)}): save it again") from error
         raise _hub_failure(name, error) from error
@@ -199,15 +201,17 @@ def check_device(device: str | None) -> None:
     try:
         torch.device(device)
     except RuntimeError:
-        raise InputError(f"--device {device!r} is no torch device: give cpu, cuda, cuda:0 or mps") from None
+        raise InputError(f"--device {device!r} is not a torch device: use cpu, cuda, cuda:0 or mps") from None
     try:
         torch.empty(0, device=device)
-    except Exception as error:  # the error's class differs between devices
-        raise InputError(f"--device {device!r} is not there ({first_line(error)}): give another, or none") from None
+    except Exception as error:  # its class differs between devices
+        raise InputError(
+            f"--device {device!r} is not available ({first_line(error)}): choose another device or omit --device"
+        ) from None
 
 
 def _check_hub(name: str) -> None:
-    """Ask the hub once for a model that is not cached, since loading it would retry for minutes before it fails."""
+    """Ask the hub once for a model that is not cached; loading it would retry for minutes before it fails."""
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     if constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(name, "config.json"), str):
@@ -231,6 +235,6 @@ def longest_input(model: SentenceTransformer) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return None
-    # RoBERTa's positions start after the padding token's, so it reads two tokens fewer than its table has rows.
+    # RoBERTa's positions start after that of the padding token, so it reads fewer tokens than its table has rows.
     is_roberta = getattr(config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"}
     return int(positions) - (int(getattr(config, "pad_token_id", 1)) + 1 if is_roberta else 0)

@@ -1,4 +1,4 @@
-"""The base of rag_ft's embeddings: LlamaIndex's methods, sync and async, over one method that embeds texts."""
+"""The base class of rag_ft's embeddings: LlamaIndex's methods, sync and async, from one method that embeds texts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class MarkedEmbedding(BaseEmbedding):
     def get_agg_embedding_from_queries(
         self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
     ) -> list[float]:
-        """Embed several queries into one vector that still carries the contract; retrievers call this.
+        """Embed several queries into one vector that carries the contract; retrievers call this.
 
         Args:
             queries: one for a plain question, several for HyDE and similar transforms.

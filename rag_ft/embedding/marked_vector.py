@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 class MarkedVector(list[float]):
     """A vector as LlamaIndex passes it around, a list of numbers, with the contract that it was made under.
 
-    In LlamaIndex only a list of numbers passes between an embedding and a vector store. The contract travels with the
-    list, so that the store can refuse a vector of another model.
+    LlamaIndex passes only a list of numbers from an embedding to a vector store. The contract travels with the list, so
+    the store can reject a vector of another model.
 
     Attributes:
         contract: the contract of the embedding that made the vector.
@@ -45,7 +45,7 @@ def mark_of(vector: Any) -> EmbeddingContract | None:
 def marked_mean(
     vectors: list[list[float]], contract: EmbeddingContract, agg_fn: Callable[..., list[float]] | None = None
 ) -> MarkedVector:
-    """Combine vectors by `agg_fn` or their mean into one with the contract; a single vector stays as it is."""
+    """Combine vectors by `agg_fn` or their mean into one with the contract; a single vector is not changed."""
     from llama_index.core.base.embeddings.base import mean_agg
 
     combined = vectors[0] if len(vectors) == 1 and agg_fn is None else (agg_fn or mean_agg)(vectors)

@@ -1,4 +1,4 @@
-"""The arguments that say which model to load, and how: they travel together."""
+"""Which model to load, and how."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model by its name, with the settings that change how it reads a text.
+    """The name of a model, with the settings that change how it reads a text.
 
     Attributes:
         name: a model folder, a hub name, or `local`.
@@ -38,7 +38,7 @@ class ModelSpec:
 
     @classmethod
     def of(cls, model: str | Path | ModelSpec) -> ModelSpec:
-        """Return a spec as it is, and make one of a name."""
+        """Return a spec unchanged, or make one from a name."""
         return model if isinstance(model, ModelSpec) else cls(name=model)
 
     def load(self) -> SentenceTransformer:

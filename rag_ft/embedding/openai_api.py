@@ -1,4 +1,4 @@
-"""Embeddings behind OpenAI's protocol by name: those of OpenAI, of Azure, and of any compatible server."""
+"""Embeddings with OpenAI's protocol: those of OpenAI, of Azure, and of any compatible server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 OPENAI, AZURE = "openai", "azure"
 
 TEXTS_PER_REQUEST = 100
-"""Number of texts in a request. OpenAI accepts 2,048, but a failed request loses all of its texts."""
+"""Number of texts in a request. OpenAI accepts 2,048, but all texts of a failed request must be sent again."""
 
 
 def is_openai_name(name: str) -> bool:
@@ -29,7 +29,7 @@ def is_openai_name(name: str) -> bool:
 
 
 def openai_embedding(name: str, url: str | None = None) -> BaseEmbedding:
-    """Make LlamaIndex's embedding of a name, with the key from the environment.
+    """Make LlamaIndex's embedding for a name, with the key from the environment.
 
     Args:
         name: `openai:MODEL` with `OPENAI_API_KEY`, or `azure:DEPLOYMENT` with `AZURE_OPENAI_ENDPOINT` and
@@ -42,7 +42,7 @@ def openai_embedding(name: str, url: str | None = None) -> BaseEmbedding:
     require_package("llama_index.embeddings.openai", "openai", name)
     provider, _, model = name.partition(":")
     if not model:
-        raise InputError(f"{name!r} names no model: give one like openai:text-embedding-3-small")
+        raise InputError(f"{name!r} has no model: use a name like openai:text-embedding-3-small")
     settings: dict[str, Any] = {"model_name": model, "embed_batch_size": TEXTS_PER_REQUEST}
     if provider == AZURE:
         return _azure(name, settings)
@@ -56,7 +56,7 @@ def openai_embedding(name: str, url: str | None = None) -> BaseEmbedding:
 
 
 def _azure(name: str, settings: dict[str, Any]) -> BaseEmbedding:
-    """Make the embedding of an Azure deployment, by the v1 API or by the dated one that `OPENAI_API_VERSION` names."""
+    """Make the embedding of an Azure deployment, with the v1 API or the version in `OPENAI_API_VERSION`."""
     endpoint, key = (os.environ.get(f"AZURE_OPENAI_{part}") for part in ("ENDPOINT", "API_KEY"))
     if not endpoint or not key:
         missing = "AZURE_OPENAI_API_KEY" if endpoint else "AZURE_OPENAI_ENDPOINT"
@@ -68,7 +68,7 @@ def _azure(name: str, settings: dict[str, Any]) -> BaseEmbedding:
         return OpenAIEmbedding(**settings, api_key=key, api_base=f"{endpoint}/openai/v1")
 
     class AzureEmbedding(OpenAIEmbedding):
-        """Sends requests to the deployment's own address, with Azure's header for the key."""
+        """An embedding that sends requests to the deployment's address, with Azure's header for the key."""
 
         def _get_client(self) -> OpenAI:
             from openai import AzureOpenAI

@@ -1,4 +1,4 @@
-"""bfloat16 if the processor computes it, else float32."""
+"""bfloat16 if the hardware supports it, otherwise float32."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 def has_fast_bf16(device_type: str) -> bool:
     """Return whether a device multiplies bfloat16 in hardware.
 
-    On a CPU that means AVX512-BF16 or AMX, with which autocast encodes 2.6 times as fast as float32 and the cosine to
-    the float32 vectors is at least 0.9999. Other CPUs emulate bfloat16, which is slower.
+    On a CPU this needs AVX512-BF16 or AMX. Autocast then encodes 2.6 times as fast as float32, and the cosine to the
+    float32 vectors is at least 0.9999. Other CPUs emulate bfloat16, which is slower.
     """
     import torch
 

@@ -1,7 +1,8 @@
 """The query and passage prefixes of known model families.
 
-Each entry follows the model's own card. A prefix that is missing at inference, or that differs between training and
-use, costs quality without any error. So base models get theirs from this table, and a tuned model carries its own.
+Each entry follows the model's card. A prefix that is missing at inference, or that differs between training and
+inference, lowers the quality without an error. So base models get their prefixes from this table, and a tuned model
+carries its own.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ FAMILIES: tuple[tuple[str, Prefixes], ...] = (
         "Represent the question for retrieving supporting documents: ", "Represent the document for retrieval: ")),
     (r"(all|multi-qa|paraphrase)-.*(minilm|mpnet|distilbert|distilroberta|dot)", Prefixes()),
 )  # fmt: skip
-"""(pattern of the lower-case name, prefixes) of each family; the first match counts."""
+"""Pairs of (pattern of the lower-case name, prefixes); the first match counts."""
 
 
 def family_prefixes(*names: str) -> Prefixes | None:
-    """Return the prefixes of the first name that belongs to a known family; None if none does.
+    """Return the prefixes of the first name that belongs to a known family; None if no name does.
 
     Example:
         >>> from rag_ft.embedding.prefixes import family_prefixes
@@ -62,7 +63,7 @@ def family_prefixes(*names: str) -> Prefixes | None:
 
 
 def recorded_names(folder: Path) -> list[str]:
-    """Collect the names in a model folder: its base model in rag_ft.json, those in its config and card, its path."""
+    """Collect a model folder's names: the base model in `rag_ft.json`, names in its config and card, and its path."""
     names: list[str] = []
     for file, key in (("rag_ft.json", "base_model"), ("config.json", "_name_or_path")):
         try:
@@ -83,7 +84,7 @@ def recorded_names(folder: Path) -> list[str]:
 def prefixes_for(
     name: str, saved: dict[str, str] | None = None, query_prefix: str | None = None, passage_prefix: str | None = None
 ) -> Prefixes:
-    """Choose the prefixes: those given, else those saved in the model, else those of its family, else none.
+    """Choose the prefixes: from the arguments, then from the model, then from its family; otherwise there are none.
 
     Args:
         name: a hub name or a model folder.
@@ -94,11 +95,11 @@ def prefixes_for(
     saved = saved or {}
     folder = Path(name)
     family = family_prefixes(name, *(recorded_names(folder) if folder.is_dir() else ())) or Prefixes()
-    in_model = Prefixes(
+    saved_prefixes = Prefixes(
         saved.get("query") or "", next((saved[key] for key in ("document", "passage", "corpus") if saved.get(key)), "")
     )
-    known = in_model if any(in_model) else family
+    default = saved_prefixes if any(saved_prefixes) else family
     return Prefixes(
-        known.query_prefix if query_prefix is None else query_prefix,
-        known.passage_prefix if passage_prefix is None else passage_prefix,
+        default.query_prefix if query_prefix is None else query_prefix,
+        default.passage_prefix if passage_prefix is None else passage_prefix,
     )

@@ -1,4 +1,4 @@
-"""Requests for vectors, to a server or to a model on this machine."""
+"""Requests for vectors, to a server or to a local model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_ft.embedding.identity import Role, is_remote, passage_vectors, probe, query_vectors
+from rag_ft.embedding.identity import Role, is_remote, passage_vectors, query_vectors, reference_vectors
 from rag_ft.errors import InputError, OutsideError, RagFtError, first_line
 from rag_ft.remote.estimate import Estimate
 from rag_ft.remote.pacing import rate_limiter
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Request = dict[bytes, str]
-"""Texts by their keys."""
+"""Key -> text."""
 
 Vectors = dict[bytes, "NDArray[np.float32]"]
+"""Key -> vector."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class RequestPolicy:
     Attributes:
         workers: number of requests in flight.
         requests_per_minute: maximum number of requests in any minute.
-        approve: gets the estimate before the first request; nothing is sent if it returns False.
+        approve: called with the estimate before the first request; if it returns False, nothing is sent.
         batch: use the OpenAI Batch API, at half the price and within a day.
 
     Example:
@@ -55,16 +56,16 @@ class RequestPolicy:
     approve: Callable[[Estimate], bool] | None = None
     batch: bool = False
 
-    def require_approval(self, expected: Estimate) -> None:
-        """Show an estimate to `approve`, unless nothing is to be sent.
+    def require_approval(self, estimate: Estimate) -> None:
+        """Pass an estimate to `approve`, unless there is nothing to send.
 
         Raises:
             InputError: if it is not approved.
         """
-        if expected.calls:
-            logger.info("vectors: %s", expected)
-            if self.approve is not None and not self.approve(expected):
-                raise InputError(f"nothing was embedded: {expected}")
+        if estimate.calls:
+            logger.info("vectors: %s", estimate)
+            if self.approve is not None and not self.approve(estimate):
+                raise InputError(f"nothing was embedded, since the estimate was not approved: {estimate}")
 
 
 class RequestSender:
@@ -73,7 +74,7 @@ class RequestSender:
     Args:
         model: any LlamaIndex embedding.
         policy: how texts are sent to a server.
-        store: stores vectors before they count; None if they are not stored.
+        store: stores vectors before they are used; None if they are not stored.
     """
 
     def __init__(self, model: BaseEmbedding, policy: RequestPolicy, store: Callable[[Vectors], None] | None) -> None:
@@ -81,26 +82,26 @@ class RequestSender:
         self._responded = False
         self._limiter = rate_limiter(policy.requests_per_minute)
 
-    def probe(self) -> NDArray[np.float32]:
-        """Return the model's vectors of the probe texts, shape (4, dimension).
+    def reference_vectors(self) -> NDArray[np.float32]:
+        """Return the model's vectors of the reference texts, shape (4, dimension).
 
         Raises:
             OutsideError: if the embedding fails.
         """
         if not is_remote(self.model):
-            return probe(self.model)
-        found: NDArray[np.float32] = self._retrying(probe, threading.Event())(_without_own_retries(self.model))
-        return found
+            return reference_vectors(self.model)
+        call = self._retrying(reference_vectors, threading.Event())
+        return call(_without_own_retries(self.model))  # type: ignore[no-any-return]
 
     def send(self, requests: Sequence[Request], role: Role) -> Iterator[Vectors]:
-        """Yield the vectors of each request when they arrive; they are stored by then.
+        """Yield the vectors of each request as they arrive; they are already stored.
 
         Raises:
-            OutsideError: if the embedding fails for good.
+            OutsideError: if the embedding fails after all retries.
         """
         embed = query_vectors if role == "query" else passage_vectors
         if is_remote(self.model):
-            yield from self._send_in_flight(requests, embed)
+            yield from self._send_in_parallel(requests, embed)
             return
         for request in requests:
             try:
@@ -111,15 +112,15 @@ class RequestSender:
                 raise self._failure(error) from error
             yield self._stored(request, vectors)
 
-    def _send_in_flight(self, requests: Sequence[Request], embed: Callable[..., Any]) -> Iterator[Vectors]:
-        ended = threading.Event()
-        call, model = self._retrying(embed, ended), _without_own_retries(self.model)
+    def _send_in_parallel(self, requests: Sequence[Request], embed: Callable[..., Any]) -> Iterator[Vectors]:
+        stopped = threading.Event()
+        call, model = self._retrying(embed, stopped), _without_own_retries(self.model)
         pool = ThreadPoolExecutor(max_workers=self.policy.workers, thread_name_prefix="rag_ft-vectors")
         waiting = iter(requests)
         running: dict[Future[list[list[float]]], Request] = {}
         try:
             while True:
-                # No more requests start than are in flight: what is sent is paid for, and must reach the disk.
+                # Only as many requests start as are in flight: each one is paid for, so its vectors must be stored.
                 for request in islice(waiting, self.policy.workers - len(running)):
                     running[pool.submit(call, model, list(request.values()))] = request
                 if not running:
@@ -128,8 +129,8 @@ class RequestSender:
                     request = running.pop(future)
                     yield self._stored(request, future.result())
         finally:
-            ended.set()
-            # The other requests in flight are paid for too.
+            stopped.set()
+            # The other requests in flight are paid for too, so their vectors are stored.
             for future, request in running.items():
                 if not future.cancel():
                     try:
@@ -138,25 +139,25 @@ class RequestSender:
                         logger.debug("a request in flight failed too: %s", type(error).__name__)
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _retrying(self, call: Callable[..., Any], ended: threading.Event) -> Callable[..., Any]:
-        """Return a call to the server that is retried, and whose last failure is one clear line."""
+    def _retrying(self, call: Callable[..., Any], stopped: threading.Event) -> Callable[..., Any]:
+        """Return a call to the server that is retried, and whose last failure becomes an error of one line."""
         from tenacity import Retrying, retry_if_exception
         from tenacity.nap import sleep_using_event
 
         retrying = Retrying(
-            stop=lambda state: ended.is_set() or is_last_attempt(state, self._responded),
+            stop=lambda state: stopped.is_set() or is_last_attempt(state, self._responded),
             wait=pause_before_next,
             retry=retry_if_exception(is_retryable),
-            sleep=sleep_using_event(ended),
+            sleep=sleep_using_event(stopped),
             reraise=True,
         )
 
         def call_once(*arguments: Any) -> Any:
             if self._limiter is not None:
                 self._limiter.acquire()
-            found = call(*arguments)
+            result = call(*arguments)
             self._responded = True
-            return found
+            return result
 
         def call_with_retries(*arguments: Any) -> Any:
             try:
@@ -169,8 +170,8 @@ class RequestSender:
         return call_with_retries
 
     def _failure(self, error: Exception) -> OutsideError:
-        kept = "what was embedded is kept, the same command goes on" if self.store is not None else "run it again"
-        return OutsideError(f"the embedding {self.model.model_name} failed ({first_line(error)}): {kept}")
+        fix = "progress is saved; run the same command to resume" if self.store is not None else "run it again"
+        return OutsideError(f"the embedding {self.model.model_name} failed ({first_line(error)}): {fix}")
 
     def _stored(self, request: Request, vectors: Sequence[Sequence[float]]) -> Vectors:
         """Check the vectors of a request and store them.
@@ -180,18 +181,22 @@ class RequestSender:
         """
         name = self.model.model_name
         if len(vectors) != len(request) or len({len(vector) for vector in vectors}) != 1:
-            raise OutsideError(f"the embedding {name} gave {len(vectors)} vectors of {len(request)} texts: run again")
+            raise OutsideError(
+                f"the embedding {name} returned {len(vectors)} vectors for {len(request)} texts: run again"
+            )
         numbers = np.asarray(vectors, dtype=np.float32)
         if not np.isfinite(numbers).all():
-            raise OutsideError(f"the embedding {name} gave vectors with NaN or infinity: nothing was kept")
-        found = dict(zip(request, numbers, strict=True))
+            raise OutsideError(
+                f"the embedding {name} returned vectors with NaN or infinity: they were not stored, run again"
+            )
+        by_key = dict(zip(request, numbers, strict=True))
         if self.store is not None:
-            self.store(found)
-        return found
+            self.store(by_key)
+        return by_key
 
 
 def _without_own_retries(model: BaseEmbedding) -> BaseEmbedding:
-    """Return a copy that sends once: its own retries would neither be counted nor wait for the budget."""
+    """Return a copy without retries: they would not be counted, and would ignore the rate limit."""
     if not getattr(model, "max_retries", 0):
         return model
     copy = model.model_copy(update={"max_retries": 0})

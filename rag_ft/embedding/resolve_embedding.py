@@ -1,4 +1,4 @@
-"""Resolving a name to a LlamaIndex embedding: a model, an adapter's folder, or a model behind OpenAI's protocol."""
+"""From a name to a LlamaIndex embedding: a model, an adapter's folder, or a model with OpenAI's protocol."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def embedding_by_name(
     backend: Backend = "torch",
     int8: bool = False,
 ) -> BaseEmbedding:
-    """Load the embedding of a name.
+    """Load an embedding by its name.
 
     Args:
         model: a model folder, a hub name, `local`, `openai:MODEL`, `azure:DEPLOYMENT`, or an adapter's folder, which
             is loaded over the embedding that it was trained over. A `ModelSpec` also sets the prefixes, the maximum
             length and the device.
         url: address of an OpenAI-compatible server, instead of OpenAI's.
-        cache: where to keep the vectors of a server; None uses the user's cache, False keeps none.
+        cache: where to store a server's vectors; None uses the file in the user's cache folder, False stores none.
         request_policy: how texts are sent to a server.
         dimension: cut the vectors of a local model to this many numbers.
         backend: what computes the vectors of a local model.
@@ -78,6 +78,6 @@ def _base_name(folder: Path) -> str:
         on_azure = os.environ.get("AZURE_OPENAI_ENDPOINT") and not os.environ.get("OPENAI_API_KEY")
         return f"{AZURE if on_azure else OPENAI}:{name}"
     raise InputError(
-        f"the adapter {folder} belongs to {class_name} {name}, which has no name here: use it in Python, "
+        f"the adapter {folder} belongs to {class_name} {name}, which cannot be loaded by name: load it in Python, "
         "AdapterEmbedding.load(FOLDER, embed_model)"
     )

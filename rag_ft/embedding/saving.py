@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 
 def check_output(folder: Path) -> None:
-    """Check that a folder may be written: it is empty, missing, or holds a model of rag_ft.
+    """Check that a folder may be written: it is missing or empty, or holds a model of rag_ft.
 
     Raises:
         InputError: if it holds anything else.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD_FILE).exists()):
         raise InputError(
-            f"{folder} is in the way and is not a model of rag_ft: choose another --output, nothing is overwritten"
+            f"{folder} is in the way: it is not a model of rag_ft and is not overwritten, so choose another --output"
         )
 
 
 def save_model(
     model: SentenceTransformer, folder: str | Path, base_model: str, record: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Save a model as safetensors with prompts, `rag_ft.json` and a model card, completely or not at all.
+    """Save a model as safetensors with its prompts, `rag_ft.json` and a model card, completely or not at all.
 
     Args:
         model: a model with its prompts "query" and "document" set.
         folder: the target; an older model there is replaced.
         base_model: the model it was tuned from.
-        record: more entries for `rag_ft.json`, such as the recipe and the training.
+        record: further entries of `rag_ft.json`, such as the recipe and the training.
 
     Returns:
         The content of `rag_ft.json`.

@@ -1,4 +1,4 @@
-"""A cache of vectors on disk, so that each text is embedded once: one SQLite file for all models and processes."""
+"""An on-disk cache of vectors, so that each text is embedded once: one SQLite file for all models and processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EVICTION_TARGET = 0.9
 """Fraction of the maximum size to keep when the least recently used vectors are evicted."""
 
 USE_RESOLUTION = 60.0
-"""Seconds for which a second use of a vector is not recorded again."""
+"""Seconds within which repeated uses of a vector count as one."""
 
 MAX_KEYS_PER_QUERY = 500
 BUSY_TIMEOUT = 60.0
@@ -45,17 +45,17 @@ CREATE TABLE IF NOT EXISTS models (name BLOB PRIMARY KEY, version INTEGER NOT NU
 
 
 class VectorCache:
-    """Vectors by their keys, in an SQLite file that several processes may use at once.
+    """Vectors by key, in an SQLite file that several processes may use at the same time.
 
-    A vector is on disk when `put` returns. If the file grows over its maximum size, the least recently used vectors are
-    evicted. The file holds hashes and numbers, no text and nothing executable.
+    A vector is on disk when `put` returns. If the file exceeds its maximum size, the least recently used vectors are
+    evicted. The file holds only hashes and numbers.
 
     Args:
         path: the file; None uses `vectors.sqlite` in `RAG_FT_CACHE` or in the user's cache folder.
         max_bytes: approximate maximum size of the file.
 
     Raises:
-        InputError: if the file is not a cache of vectors.
+        InputError: if the file is not a vector cache.
         OutsideError: if it cannot be written.
 
     Example:
@@ -70,7 +70,7 @@ class VectorCache:
 
     def __init__(self, path: str | Path | None = None, max_bytes: int = MAX_BYTES) -> None:
         if max_bytes < 1:
-            raise InputError(f"max_bytes is {max_bytes}: give the size of the cache in bytes, 1 or more")
+            raise InputError(f"max_bytes is {max_bytes}: choose a size of the cache in bytes, 1 or more")
         self.path = Path(path).expanduser() if path is not None else cache_folder() / CACHE_FILE
         self.max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -93,66 +93,71 @@ class VectorCache:
             return int(connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """Return the cached vectors by their keys; each counts as used now."""
-        found: dict[bytes, NDArray[np.float32]] = {}
+        """Return the cached vectors by key; each counts as used now."""
+        vectors: dict[bytes, NDArray[np.float32]] = {}
         stale: list[bytes] = []
         now = time.time()
         with self._opened() as connection:
-            for part in _parts(list(dict.fromkeys(keys))):
-                marks = ",".join("?" * len(part))
-                rows = connection.execute(f"SELECT key, vector, used FROM vectors WHERE key IN ({marks})", part)
-                for key, vector, used in rows:
-                    if numbers := _numbers(vector):
-                        found[key] = numbers[0]
+            for batch in _batches(list(dict.fromkeys(keys))):
+                placeholders = ",".join("?" * len(batch))
+                rows = connection.execute(f"SELECT key, vector, used FROM vectors WHERE key IN ({placeholders})", batch)
+                for key, blob, used in rows:
+                    if (vector := _read_vector(blob)) is not None:
+                        vectors[key] = vector
                     if now - used > USE_RESOLUTION:
                         stale.append(key)
             if stale:
-                with _writing(connection):
+                with _transaction(connection):
                     connection.executemany("UPDATE vectors SET used = ? WHERE key = ?", [(now, key) for key in stale])
-        return found
+        return vectors
 
     def has(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Return those of the keys that are cached."""
-        found: set[bytes] = set()
+        """Return which of the keys are cached."""
+        cached: set[bytes] = set()
         with self._opened() as connection:
-            for part in _parts(list(dict.fromkeys(keys))):
-                marks = ",".join("?" * len(part))
-                found |= {key for (key,) in connection.execute(f"SELECT key FROM vectors WHERE key IN ({marks})", part)}
-        return found
+            for batch in _batches(list(dict.fromkeys(keys))):
+                placeholders = ",".join("?" * len(batch))
+                cached |= {
+                    key
+                    for (key,) in connection.execute(f"SELECT key FROM vectors WHERE key IN ({placeholders})", batch)
+                }
+        return cached
 
     def put(self, vectors: Mapping[bytes, NDArray[Any]]) -> None:
         """Store vectors on disk; the least recently used ones may be evicted."""
         now = time.time()
         rows = [(key, np.asarray(vector, dtype=NUMBER).tobytes(), now) for key, vector in vectors.items()]
         with self._opened() as connection:
-            with _writing(connection):
+            with _transaction(connection):
                 connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
             if self._size(connection) > self.max_bytes:
                 self._evict(connection)
 
-    def known_version(self, model: bytes) -> int:
+    def last_version(self, model: bytes) -> int:
         """Return the last version of a model whose vectors were stored; 0 if there is none."""
         with self._opened() as connection:
             row = connection.execute("SELECT version FROM models WHERE name = ?", (model,)).fetchone()
         return int(row[0]) if row else 0
 
-    def version_of(self, model: bytes, probe: NDArray[Any], threshold: float) -> int:
-        """Return the version of a model; it goes up if the model's vectors of the probe texts change.
+    def version_of(self, model: bytes, reference_vectors: NDArray[Any], threshold: float) -> int:
+        """Return the version of a model; it is increased if the model's vectors of the reference texts changed.
 
-        A server may serve other weights under the same name since the vectors were stored.
+        A server may have changed the weights behind a name since the vectors were stored.
 
         Args:
-            model: hash of what is known of the model.
-            probe: its vectors of fixed texts, flattened.
-            threshold: minimum cosine between two such probes of one model.
+            model: hash of the model's settings.
+            reference_vectors: its vectors of the reference texts.
+            threshold: minimum cosine between the flattened reference vectors of one model.
         """
-        given = np.asarray(probe, dtype=NUMBER).ravel()
-        with self._opened() as connection, _writing(connection):
+        current = np.asarray(reference_vectors, dtype=NUMBER).ravel()
+        with self._opened() as connection, _transaction(connection):
             row = connection.execute("SELECT version, probe FROM models WHERE name = ?", (model,)).fetchone()
             version = int(row[0]) if row else 0
-            if row is None or not _is_similar(_numbers(row[1]), given, threshold):
+            if row is None or not _is_similar(_read_vector(row[1]), current, threshold):
                 version += 1
-                connection.execute("INSERT OR REPLACE INTO models VALUES (?, ?, ?)", (model, version, given.tobytes()))
+                connection.execute(
+                    "INSERT OR REPLACE INTO models VALUES (?, ?, ?)", (model, version, current.tobytes())
+                )
         return version
 
     def close(self) -> None:
@@ -186,12 +191,12 @@ class VectorCache:
             yield
         except sqlite3.OperationalError as error:
             raise OutsideError(
-                f"the cache of vectors {self.path} cannot be used ({error}): free some space or give another place, "
+                f"the vector cache {self.path} cannot be used ({error}): free some space or choose another path, "
                 "and run again"
             ) from error
         except sqlite3.DatabaseError as error:
             raise InputError(
-                f"{self.path} is no cache of vectors ({error}): remove it, or give another place"
+                f"{self.path} is not a vector cache ({error}): remove it, or choose another path"
             ) from error
 
     @staticmethod
@@ -203,8 +208,8 @@ class VectorCache:
         return (pages - free) * size
 
     def _evict(self, connection: sqlite3.Connection) -> None:
-        """Remove the least recently used vectors, a tenth at a time, until the rest fits."""
-        with _writing(connection):
+        """Evict the least recently used vectors, a tenth at a time, until the file is small enough."""
+        with _transaction(connection):
             while self._size(connection) > self.max_bytes * EVICTION_TARGET:
                 count = int(connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
                 if count == 0:
@@ -217,8 +222,8 @@ class VectorCache:
 
 
 @contextmanager
-def _writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """Run the block as one transaction, which first waits for other writers."""
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Run the block as one transaction, after waiting for other writers."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -228,18 +233,18 @@ def _writing(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _numbers(vector: Any) -> list[NDArray[np.float32]]:
-    """Read the vector of a row; an empty list if the row holds none."""
-    if not isinstance(vector, bytes) or not vector or len(vector) % NUMBER.itemsize:
-        return []
-    numbers = np.frombuffer(vector, dtype=NUMBER).astype(np.float32)
-    return [numbers] if np.isfinite(numbers).all() else []
+def _read_vector(blob: Any) -> NDArray[np.float32] | None:
+    """Read the vector of a row; None if the row does not hold a vector."""
+    if not isinstance(blob, bytes) or not blob or len(blob) % NUMBER.itemsize:
+        return None
+    vector = np.frombuffer(blob, dtype=NUMBER).astype(np.float32)
+    return vector if np.isfinite(vector).all() else None
 
 
-def _is_similar(known: list[NDArray[np.float32]], given: NDArray[np.float32], threshold: float) -> bool:
-    cosine = min_cosine(known, [given]) if known else None
+def _is_similar(stored: NDArray[np.float32] | None, current: NDArray[np.float32], threshold: float) -> bool:
+    cosine = min_cosine([stored], [current]) if stored is not None else None
     return cosine is not None and cosine > threshold
 
 
-def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:
+def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:
     return (keys[start : start + MAX_KEYS_PER_QUERY] for start in range(0, len(keys), MAX_KEYS_PER_QUERY))

@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 from rag_ft.embedding.contract import ContractError, contract_of
 from rag_ft.errors import InputError
 from rag_ft.index.chroma import as_client, check_collection_name, chroma_failures, create_collection
-from rag_ft.index.contract import as_metadata, check_same, check_still_makes, from_metadata, stored_contract
+from rag_ft.index.contract import (
+    as_metadata,
+    check_contracts_match,
+    check_model_unchanged,
+    from_metadata,
+    stored_contract,
+)
 from rag_ft.index.fill import check_filled, fill
 from rag_ft.index.lock import build_lock
-from rag_ft.index.nodes import some_nodes
+from rag_ft.index.nodes import sample_nodes
 from rag_ft.index.other_store import fill_other_store
 from rag_ft.index.pointer import Pointer, read_pointer, write_pointer
 from rag_ft.index.revision import announced_writes
@@ -45,25 +51,25 @@ def rebuild_index(
 ) -> VectorStoreIndex:
     """Embed nodes into a new Chroma collection, and point the name at it once it is complete and checked.
 
-    Readers of the old collection are not interrupted and find the new one by themselves. The old one stays for
-    `rollback_index`. A killed build continues where it stopped; a build with few changes reuses the vectors of
-    unchanged texts. Vectors that nodes carry are not used, since another model may have made them.
+    Readers of the old collection are not interrupted and switch to the new one automatically. The old one is kept for
+    `rollback_index`. A killed build resumes where it stopped, and the vectors of unchanged texts are reused. Vectors
+    that nodes carry are ignored, since another model may have made them.
 
     Args:
-        nodes: LlamaIndex nodes, a list or a stream; a window of 2,048 is in memory at once. They are not changed.
+        nodes: LlamaIndex nodes, a list or a stream, of which 2,048 are in memory at once. They are not changed.
         embed_model: any LlamaIndex embedding; `Settings.embed_model` if None.
         chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
         name: the name of the index.
         vector_store: another LlamaIndex vector store instead of Chroma. Nodes are added to it directly, without a
             contract, a swap or a rollback.
-        reuse: take existing vectors of equal texts; False embeds all texts again.
+        reuse: reuse existing vectors of equal texts; False embeds all texts again.
         show_progress: show a progress bar with the time left.
 
     Returns:
         The index over a `LiveChromaStore`.
 
     Raises:
-        InputError: if there is no node, two nodes have one id, or the folder is something else.
+        InputError: if there are no nodes, two nodes share an id, or the folder is not a Chroma folder.
         OutsideError: if the server does not answer, another process builds the index, or the embedding fails.
 
     Example:
@@ -80,7 +86,7 @@ def rebuild_index(
         return fill_other_store(nodes, model, vector_store, show_progress)
     check_collection_name(name)
     client = as_client(chroma)
-    contract = contract_of(model)  # before the lock: it may load the model, or ask its server
+    contract = contract_of(model)  # before the lock, since it may load the model or send a request
     with chroma_failures(), build_lock(client, name) as lock:
         pointer = read_pointer(client, name) or Pointer()
         leftover = _leftover_version(client, name, pointer, model if reuse else None)
@@ -98,14 +104,14 @@ def rebuild_index(
         check_filled(collection, filled)
         lock.check()
         pointer = pointer.swapped_to(collection.name)
-        # One version back stays available; older ones go once nobody can be reading them.
-        old = {each.collection for each in pointer.retired[:-1] if is_expired(each.since)}
-        write_pointer(client, name, pointer.without(old))
+        # The previous version stays available; older ones are deleted once no reader can use them.
+        expired = {retired.collection for retired in pointer.retired[:-1] if is_expired(retired.since)}
+        write_pointer(client, name, pointer.without(expired))
         logger.info(
             "%d passages (%d embedded, %d vectors reused) in the Chroma collection %s",
             filled.count, filled.embedded, filled.reused, collection.name,
         )  # fmt: skip
-        delete_collections(client, old)
+        delete_collections(client, expired)
     return open_index(model, client, name)
 
 
@@ -118,22 +124,22 @@ def update_index(
     delete_missing: bool = True,
     show_progress: bool = False,
 ) -> VectorStoreIndex:
-    """Change the collection in use to hold these nodes; only new and changed ones are embedded.
+    """Update the collection in use to hold these nodes; only new and changed ones are embedded.
 
-    Use it for a few changes in many documents. Each change is visible as soon as it is written, whereas `rebuild_index`
-    shows all changes at once and can be rolled back.
+    Use it for a few changes in many documents. Each change is visible as soon as it is written. `rebuild_index` makes
+    all changes visible at once and can be rolled back.
 
     Args:
-        nodes: the present nodes; a hash of their content tells which ones changed.
+        nodes: all nodes; a hash of their content shows which ones changed.
         embed_model: the embedding that the index was built with; `Settings.embed_model` if None.
         chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
         name: the name of the index.
-        delete_missing: delete what is not among the nodes; otherwise only what belonged to their documents.
+        delete_missing: delete all other nodes; False deletes only other nodes of the same documents.
         show_progress: show a progress bar with the time left.
 
     Raises:
         ContractError: if the index was built with another model.
-        InputError: if there is no such index, or no node.
+        InputError: if there is no such index, or there are no nodes.
         OutsideError: if the server does not answer, another process builds the index, or the embedding fails.
 
     Example:
@@ -151,7 +157,7 @@ def update_index(
     """
     model = _or_default(embed_model)
     client = as_client(chroma, create=False)
-    existing_pointer(client, name)  # before the lock, so that a mistyped name leaves nothing behind
+    existing_pointer(client, name)  # before the lock, so that a mistyped name creates no collection
     with chroma_failures(), build_lock(client, name) as lock:
         pointer = existing_pointer(client, name)
         collection = client.get_collection(str(pointer.current), embedding_function=None)
@@ -167,8 +173,8 @@ def update_index(
             )
             filled = fill(writer, nodes, model, delete_others=delete_missing, show_progress=show_progress)
         logger.info(
-            "%d passages embedded, %d vectors reused, %d as they were, %d deleted in %s",
-            filled.embedded, filled.reused, filled.kept, filled.deleted, collection.name,
+            "%d passages embedded, %d vectors reused, %d unchanged, %d deleted in %s",
+            filled.embedded, filled.reused, filled.unchanged, filled.deleted, collection.name,
         )  # fmt: skip
     return open_index(model, client, name)
 
@@ -176,7 +182,7 @@ def update_index(
 def open_index(
     embed_model: BaseEmbedding | None = None, chroma: str | Path | ClientAPI = "chroma", name: str = "passages"
 ) -> VectorStoreIndex:
-    """Open an index that was built with this embedding; it follows later rebuilds by itself.
+    """Open an index that was built with this embedding; it follows later rebuilds automatically.
 
     Args:
         embed_model: any LlamaIndex embedding; `Settings.embed_model` if None.
@@ -208,7 +214,7 @@ def open_index(
     existing_pointer(client, name)
     store = LiveChromaStore(name, client, model)
     if not store.contract.weights_sha256 and store.collection.count():
-        check_still_makes(model, *some_nodes(store.collection, 1))
+        check_model_unchanged(model, *sample_nodes(store.collection, 1))
     return VectorStoreIndex.from_vector_store(store, embed_model=model)
 
 
@@ -221,9 +227,9 @@ def _or_default(embed_model: BaseEmbedding | None) -> BaseEmbedding:
 def _check_model(collection: Collection, model: BaseEmbedding) -> None:
     """Raise a `ContractError` if a collection holds passages of another model."""
     stored = stored_contract(collection)
-    check_same(stored, contract_of(model), collection.name, passages=True)
+    check_contracts_match(stored, contract_of(model), collection.name, passages=True)
     if not stored.weights_sha256 and collection.count():
-        check_still_makes(model, *some_nodes(collection))
+        check_model_unchanged(model, *sample_nodes(collection))
 
 
 def _is_of_model(collection: Collection, model: BaseEmbedding) -> bool:
@@ -239,7 +245,7 @@ def _leftover_version(client: ClientAPI, name: str, pointer: Pointer, model: Bas
     for leftover in sorted(unfinished_versions(client, name, pointer)):
         collection = client.get_collection(leftover, embedding_function=None)
         if model is not None and _is_of_model(collection, model):
-            logger.info("going on with %s, which holds %d passages", leftover, collection.count())
+            logger.info("resuming the build of %s, which holds %d passages", leftover, collection.count())
             return collection
         client.delete_collection(leftover)
     return None
@@ -248,7 +254,7 @@ def _leftover_version(client: ClientAPI, name: str, pointer: Pointer, model: Bas
 def _reusable_version(
     client: ClientAPI, pointer: Pointer, model: BaseEmbedding, contract: EmbeddingContract
 ) -> Collection | None:
-    """Return the collection in use if this model made its vectors, else None."""
+    """Return the collection in use if this model made its vectors, otherwise None."""
     if pointer.current is None:
         return None
     collection = client.get_collection(pointer.current, embedding_function=None)

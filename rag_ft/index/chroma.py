@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def is_address(where: str | Path) -> bool:
-    """Return whether a place is a server or Chroma's cloud rather than a folder."""
+    """Return whether a location is a server or Chroma's cloud, not a folder."""
     return bool(re.match(r"https?://|cloud(:|$)", str(where)))
 
 
@@ -31,26 +31,28 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
     `CHROMA_API_KEY`.
 
     Args:
-        where: a folder, `http://HOST:PORT` (or `https://`), followed by `/TENANT/DATABASE` if these are not the default
-            ones, or `cloud:TENANT/DATABASE` (`cloud` alone takes those of the key).
+        where: a folder, `http://HOST:PORT` (or `https://`), followed by `/TENANT/DATABASE` if these are not the
+            defaults, or `cloud:TENANT/DATABASE` (`cloud` alone uses those of the key).
         create: create the folder if it does not exist.
 
     Raises:
-        InputError: if the folder is something else or does not exist, or the cloud's key is missing.
+        InputError: if the folder is not a Chroma folder or does not exist, or the cloud's key is missing.
         OutsideError: if the server does not answer.
     """
     import chromadb
 
-    # Default settings, since Chroma refuses a second client on one folder with other settings than the first.
+    # Default settings, since Chroma refuses a second client of the same folder with different settings.
     if is_address(where):
         return _open_server(str(where))
     folder = Path(where).expanduser()
     if folder.is_file():
         raise InputError(f"{folder} is a file: --chroma takes a folder or http://HOST:PORT")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "chroma.sqlite3").is_file():
-        raise InputError(f"{folder} is not empty and is no Chroma folder (no chroma.sqlite3): choose another --chroma")
+        raise InputError(
+            f"{folder} is not empty and is not a Chroma folder (no chroma.sqlite3): choose another --chroma"
+        )
     if not create and not folder.is_dir():
-        raise InputError(f"{folder} does not exist: give the folder of a Chroma database")
+        raise InputError(f"{folder} does not exist: use the folder of a Chroma database")
     try:
         return chromadb.PersistentClient(path=str(folder))
     except Exception as error:
@@ -62,13 +64,13 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
 
 
 def as_client(chroma: str | Path | ClientAPI, create: bool = True) -> ClientAPI:
-    """Return a client as it is, and open any other place (`open_chroma`)."""
+    """Return a client unchanged, or open a folder or address (`open_chroma`)."""
     return open_chroma(chroma, create=create) if isinstance(chroma, str | Path) else chroma
 
 
 @contextmanager
 def chroma_failures() -> Iterator[None]:
-    """Turn what Chroma raises within the block into an `OutsideError` of one line."""
+    """Turn Chroma's exceptions within the block into an `OutsideError` of one line."""
     try:
         yield
     except RagFtError:
@@ -77,7 +79,7 @@ def chroma_failures() -> Iterator[None]:
         if not type(error).__module__.startswith(("chromadb", "httpx", "sqlite3")) and not isinstance(error, OSError):
             raise
         reason = first_line(error)
-        raise OutsideError(f"Chroma failed ({reason}): what was written stays, run the same again") from error
+        raise OutsideError(f"Chroma failed ({reason}): progress is saved; run the same again to resume") from error
 
 
 def _open_server(where: str) -> ClientAPI:
@@ -88,7 +90,7 @@ def _open_server(where: str) -> ClientAPI:
         if not (key := os.environ.get("CHROMA_API_KEY")):
             raise InputError(f"{where} needs a key: set CHROMA_API_KEY")
         connect: Callable[[], ClientAPI] = partial(chromadb.CloudClient, tenant=tenant, database=database, api_key=key)
-        shown = "Chroma's cloud"
+        address = "Chroma's cloud"
     else:
         url = urlparse(where)
         try:
@@ -107,25 +109,25 @@ def _open_server(where: str) -> ClientAPI:
             headers={"Authorization": f"Bearer {token}"} if token else None,
             **({"tenant": tenant, "database": database} if tenant and database else {}),
         )
-        shown = f"{url.scheme}://{url.hostname}:{port}"
+        address = f"the Chroma server {url.scheme}://{url.hostname}:{port}"
     try:
         client = connect()
         client.heartbeat()
     except Exception as error:
         reason = first_line(error)
-        refused = any(word in reason.lower() for word in ("401", "403", "unauthorized", "forbidden", "permission"))
-        fix = "check the key (CHROMA_AUTH_TOKEN, CHROMA_API_KEY)" if refused else "start it (chroma run)"
-        raise OutsideError(f"no Chroma server answers at {shown} ({reason}): {fix} or check the address") from error
+        is_denied = any(word in reason.lower() for word in ("401", "403", "unauthorized", "forbidden", "permission"))
+        fix = "check the key (CHROMA_AUTH_TOKEN, CHROMA_API_KEY)" if is_denied else "start it (chroma run)"
+        raise OutsideError(f"{address} does not answer ({reason}): {fix}, or check the address") from error
     return client
 
 
 def _tenant(path: str, where: str) -> tuple[str | None, str | None]:
-    """Split TENANT/DATABASE; (None, None) if the path is empty."""
+    """Split TENANT/DATABASE; return (None, None) if the path is empty."""
     if not path:
         return None, None
     tenant, _, database = path.partition("/")
     if not tenant or not database or "/" in database:
-        raise InputError(f"{where}: give TENANT/DATABASE after the address, or nothing")
+        raise InputError(f"{where}: put TENANT/DATABASE after the address, or leave it out")
     return tenant, database
 
 
@@ -133,19 +135,19 @@ def check_collection_name(name: str) -> str:
     """Return a collection's name, or raise an `InputError` if Chroma would refuse it."""
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]", name):
         raise InputError(
-            f"--collection {name!r}: 3 to 512 letters, digits, dots, dashes and underscores, "
+            f"--collection {name!r} is not a valid name: use 3 to 512 letters, digits, dots, dashes and underscores, "
             "with a letter or digit at both ends"
         )
     return name
 
 
 def create_collection(client: ClientAPI, name: str, metadata: dict[str, Any] | None = None) -> Collection:
-    """Create a collection with cosine distance and without an embedding function of Chroma's."""
+    """Create a collection with cosine distance and without Chroma's embedding function."""
     return client.create_collection(
         name, configuration={"hnsw": {"space": SPACE}}, metadata=metadata or None, embedding_function=None
     )
 
 
 def collection_names(client: ClientAPI) -> set[str]:
-    """Return the names of all collections of a database."""
+    """Return the names of all collections in a database."""
     return {collection.name for collection in client.list_collections()}

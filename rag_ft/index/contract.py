@@ -48,62 +48,64 @@ def stored_contract(collection: Collection) -> EmbeddingContract:
     """
     contract = from_metadata(collection.metadata)
     if contract is None:
-        raise ContractError(f"the collection {collection.name} has lost its contract: rebuild the index")
+        raise ContractError(f"the collection {collection.name} has no contract: rebuild the index")
     return contract
 
 
-def check_same(stored: EmbeddingContract, given: EmbeddingContract, collection: str, passages: bool = False) -> None:
+def check_contracts_match(
+    stored: EmbeddingContract, other: EmbeddingContract, collection: str, passages: bool = False
+) -> None:
     """Check that a model's vectors may be compared with those of a collection.
 
     Args:
         stored: the contract of the collection.
-        given: the contract of the model.
+        other: the contract of the model.
         collection: name of the collection, for the message.
-        passages: whether the model makes passages for the collection, and not only queries.
+        passages: whether the model embeds passages for the collection; False if it embeds queries only.
 
     Raises:
         ContractError: if they differ; the message names both models, the differences and the fix.
     """
-    if differing := stored.differences(given, passages):
+    if differing := stored.differences(other, passages):
         fix = (
             f"Load the model with query_prefix={stored.query_prefix!r}, or rebuild the index"
-            if stored.passage_fingerprint == given.passage_fingerprint
-            else "Open it with its own model, or rebuild it: rag-ft index SOURCE --model MODEL"
+            if stored.passage_fingerprint == other.passage_fingerprint
+            else "Open it with its own model, or rebuild it with rag-ft index SOURCE --model MODEL"
         )
         raise ContractError(
-            f"the collection {collection} holds vectors of {stored.base_model}, and the model is {given.base_model}: "
+            f"the collection {collection} holds vectors of {stored.base_model}, but the model is {other.base_model}: "
             f"they differ in {'; '.join(differing)}. {fix}"
         )
 
 
-def check_alike(
-    own: Sequence[Sequence[float]], given: Sequence[Sequence[float]], model: BaseEmbedding, what: str
+def check_vectors_match(
+    expected: Sequence[Sequence[float]], vectors: Sequence[Sequence[float]], model: BaseEmbedding, subject: str
 ) -> None:
-    """Check vectors of unknown origin against a model's own vectors of the same texts.
+    """Check vectors of unknown origin against the vectors of a model for the same texts.
 
     Args:
-        own: the model's vectors, shape (texts, dimension).
-        given: the vectors to check.
+        expected: the model's vectors, shape (texts, dimension).
+        vectors: the vectors to check.
         model: the model, for the message.
-        what: what the given vectors are, for the message.
+        subject: what the vectors are, for the message.
 
     Raises:
         ContractError: if a cosine is below the minimum for one model.
     """
     form = getattr(getattr(model, "contract", None), "form", "")
     threshold = MIN_SAME_MODEL_COSINE_INT8 if form else MIN_SAME_MODEL_COSINE
-    if [len(vector) for vector in own] == [len(vector) for vector in given]:
-        cosine = min_cosine(own, given)
+    if [len(vector) for vector in expected] == [len(vector) for vector in vectors]:
+        cosine = min_cosine(expected, vectors)
         if cosine is not None and cosine > threshold:
             return
     raise ContractError(
-        f"{what} are not those that {model.model_name} makes of the same words: embed with the model of the index "
-        "(Settings.embed_model), drop vectors that were kept from before, or rebuild it"
+        f"{subject} differ from the vectors of {model.model_name} for the same texts: embed with the model of the "
+        "index (Settings.embed_model) and discard old vectors, or rebuild the index"
     )
 
 
-def check_still_makes(model: BaseEmbedding, nodes: Sequence[BaseNode], vectors: Sequence[Sequence[float]]) -> None:
-    """Embed a few nodes of a collection again, if only the name of its model is known.
+def check_model_unchanged(model: BaseEmbedding, nodes: Sequence[BaseNode], vectors: Sequence[Sequence[float]]) -> None:
+    """Check a model that is known by its name only, by embedding a few nodes of a collection again.
 
     An API may serve other weights under the same name, and a folder may hold a new model.
 
@@ -113,9 +115,9 @@ def check_still_makes(model: BaseEmbedding, nodes: Sequence[BaseNode], vectors: 
         vectors: the stored vectors of the nodes.
 
     Raises:
-        ContractError: if the model no longer makes the stored vectors.
+        ContractError: if the model no longer returns the stored vectors.
     """
     from llama_index.core.schema import MetadataMode
 
-    own = model.get_text_embedding_batch([node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes])
-    check_alike(own, vectors, model, "the vectors in the index")
+    expected = model.get_text_embedding_batch([node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes])
+    check_vectors_match(expected, vectors, model, "the vectors in the index")

@@ -22,37 +22,37 @@ if TYPE_CHECKING:
 
 
 WINDOW = 2048
-"""Number of nodes in memory at once; enough to sort texts by length."""
+"""Number of nodes in memory at once. It is large enough to sort texts by length."""
 
 MAX_HASHES_PER_QUERY = 200
 ID_PAGE_SIZE = 10_000
 
 SAMPLE_SIZE = 32
-"""Number of passages from the first window that the collection must find by their own vectors."""
+"""Number of passages that are searched for by their own vectors, to check the collection."""
 
 
 @dataclass
 class FillResult:
-    """What was done to fill a collection.
+    """The result of filling a collection.
 
     Attributes:
         embedded: nodes whose text was embedded.
-        reused: nodes whose vector existed, beside other content or in another collection.
-        kept: nodes that were in the collection already.
+        reused: nodes whose vector existed, for other content or in another collection.
+        unchanged: nodes that were in the collection already.
         deleted: nodes that were removed from the collection.
-        sample: ids of some nodes and their vectors, to check the collection with.
+        sample: id -> vector of some nodes, to check the collection.
     """
 
     embedded: int = 0
     reused: int = 0
-    kept: int = 0
+    unchanged: int = 0
     deleted: int = 0
     sample: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """Number of nodes in the collection."""
-        return self.embedded + self.reused + self.kept
+        return self.embedded + self.reused + self.unchanged
 
 
 class SeenIds:
@@ -85,18 +85,18 @@ def fill(
     delete_others: bool = True,
     show_progress: bool = False,
 ) -> FillResult:
-    """Make a collection hold these nodes; a second call continues where a killed one stopped.
+    """Make a collection hold these nodes; after a kill, a second call resumes.
 
     Args:
-        writer: the collection; empty, half filled, or with an earlier state of the nodes. Its vectors are this model's.
-        nodes: the nodes; read once, a window at a time.
+        writer: the collection: empty, partly filled, or with earlier nodes. All its vectors are this model's.
+        nodes: the nodes, read once and a window at a time.
         model: embeds the texts that have no vector yet.
-        donor: a collection of the same contract, whose vectors are reused for equal texts.
-        delete_others: remove what is not among the nodes; otherwise only what belonged to their documents.
+        donor: a collection with the same contract, whose vectors are reused for equal texts.
+        delete_others: delete all other nodes; False deletes only other nodes of the same documents.
         show_progress: show a progress bar with the time left.
 
     Raises:
-        InputError: if there is no node, or two nodes have one id and different content.
+        InputError: if there are no nodes, or two nodes share an id but not their content.
         OutsideError: if the embedding or Chroma fails.
     """
     from tqdm.auto import tqdm
@@ -105,7 +105,7 @@ def fill(
     result, seen = FillResult(), SeenIds()
     documents: set[str] = set()
     was_empty = collection.count() == 0
-    donors = [each for each in (donor, None if was_empty else collection) if each is not None]
+    donors = [source for source in (donor, None if was_empty else collection) if source is not None]
     total = len(nodes) if isinstance(nodes, Sized) else None
     with tqdm(total=total, desc="indexing", unit="passage", disable=not show_progress, dynamic_ncols=True) as bar:
         for window in batched(nodes, WINDOW):
@@ -121,7 +121,7 @@ def fill(
                 writer.write(changed, vectors, stored)
             bar.update(len(window))
     if not len(seen):
-        raise InputError("there is no node to index: give at least one")
+        raise InputError("there are no nodes to index: pass at least one")
     result.deleted = _delete_others(writer, seen, None if delete_others else documents)
     return result
 
@@ -146,10 +146,10 @@ def _duplicate_id(record: Record) -> InputError:
 def _changed_records(
     records: Sequence[Record], stored: dict[str, dict[str, Any]], seen: SeenIds, result: FillResult
 ) -> list[Record]:
-    """Return the records that the collection does not hold yet; count the others, and note all ids as seen.
+    """Return the records that the collection does not hold yet. Count the others, and add all ids to those seen.
 
     Raises:
-        InputError: if a record has the id of an earlier one and other content.
+        InputError: if a record has the id of an earlier one but different content.
     """
     changed = []
     for record in records:
@@ -159,7 +159,7 @@ def _changed_records(
                 raise _duplicate_id(record)
             changed.append(record)
         elif record.id not in seen:
-            result.kept += 1
+            result.unchanged += 1
         seen.add(record.id)
     return changed
 
@@ -180,9 +180,9 @@ def _vectors(
     result.embedded += len(records) - reused
     vectors = [by_hash[record.text_hash] for record in records]
     if len(result.sample) < SAMPLE_SIZE:
-        # Evenly spaced: many equal vectors (a footer on every page) may hide a few others, and two would not show it.
+        # Evenly spaced: many equal vectors (a footer on every page) can hide a few others, which a small sample misses.
         step = max(1, len(records) // SAMPLE_SIZE)
-        result.sample |= {records[place].id: vectors[place] for place in range(0, len(records), step)}
+        result.sample |= {records[i].id: vectors[i] for i in range(0, len(records), step)}
     return vectors
 
 
@@ -195,7 +195,9 @@ def embed_passages(model: BaseEmbedding, texts: list[str]) -> NDArray[np.float32
     with embedding_failures(model):
         vectors = np.asarray(model.get_text_embedding_batch(texts), dtype=np.float32)
     if not np.isfinite(vectors).all():
-        raise OutsideError(f"the embedding {model.model_name} gave vectors with NaN or infinity: nothing was written")
+        raise OutsideError(
+            f"the embedding {model.model_name} returned vectors with NaN or infinity: they were not written, run again"
+        )
     return vectors
 
 
@@ -211,15 +213,15 @@ def _vectors_by_hash(donor: Collection, hashes: set[str], batch_size: int) -> di
 
     for batch in batched(sorted(hashes), min(MAX_HASHES_PER_QUERY, batch_size)):
         read(batch, len(batch) + 1)
-        missing = [each for each in batch if each not in vectors]
-        # A text that occurs many times may have filled the answer, so the others are read one by one.
-        for each in missing if len(missing) < len(batch) else ():
-            read([each], 1)
+        missing = [text_hash for text_hash in batch if text_hash not in vectors]
+        # A text that occurs many times may have filled the response, so the others are read one by one.
+        for text_hash in missing if len(missing) < len(batch) else ():
+            read([text_hash], 1)
     return vectors
 
 
 def _delete_others(writer: CollectionWriter, seen: SeenIds, documents: set[str] | None) -> int:
-    """Delete the records that were not seen; only those of some documents if these are given."""
+    """Delete the records that were not seen; if `documents` is set, only records of these documents."""
     if documents is None and writer.collection.count() == len(seen):
         return 0  # the usual case after a first build
     page_size = ID_PAGE_SIZE if writer.batch_size >= MAX_BATCH_SIZE else writer.batch_size
@@ -235,7 +237,7 @@ def _delete_others(writer: CollectionWriter, seen: SeenIds, documents: set[str] 
 
 
 def _conditions(documents: set[str] | None) -> Iterator[dict[str, Any] | None]:
-    """Yield the filters that select the records of some documents; None selects all."""
+    """Yield filters that select the records of some documents; the filter None selects all."""
     if documents is None:
         yield None
         return
@@ -252,21 +254,21 @@ def _id_pages(collection: Collection, where: dict[str, Any] | None, size: int) -
 
 
 def check_filled(collection: Collection, result: FillResult) -> None:
-    """Check that a collection is complete and searchable before anybody reads it.
+    """Check that a collection is complete and searchable before it is used.
 
     Raises:
-        OutsideError: if nodes are missing, or are not found by their own vectors.
+        OutsideError: if nodes are missing, or cannot be found by their own vectors.
     """
     if (count := collection.count()) != result.count:
         raise OutsideError(f"the collection {collection.name} holds {count} of {result.count} passages: run again")
     if not result.sample:
         return
-    answer = collection.query(
+    response = collection.query(
         query_embeddings=np.stack(list(result.sample.values())), n_results=1, include=["distances"]
     )
-    distances = [row[0] if row else 2.0 for row in answer["distances"] or []]
+    distances = [row[0] if row else 2.0 for row in response["distances"] or []]
     if (missed := sum(distance > 0.01 for distance in distances)) > len(distances) / 4:
         raise OutsideError(
             f"the collection {collection.name} does not find {missed} of {len(distances)} passages by their own "
-            "vectors: it is not used. Run again, or choose another --chroma"
+            "vectors and is not used: run again, or choose another --chroma"
         )

@@ -1,4 +1,4 @@
-"""The collection that a name points at right now, followed through rebuilds."""
+"""The collection that an index's name points at, followed through rebuilds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CHECK_SECONDS = 1.0
-"""Seconds after which the pointer is read again."""
+"""Maximum age of the pointer in seconds; then it is read again."""
 
 
 class LiveCollection:
-    """Follows the pointer of an index to the collection in use.
+    """Access to the collection in use, found through the pointer of an index.
 
     Args:
         client: a Chroma client.
@@ -33,10 +33,10 @@ class LiveCollection:
         check: raises a `ContractError` if a collection belongs to another model.
 
     Attributes:
-        fusions: how results are fused with BM25, by the fingerprint of the model.
+        fusions: fingerprint of a model -> how its results are fused with BM25.
 
     Raises:
-        InputError: if nothing was built under the name.
+        InputError: if no index of this name was built.
         ContractError: if the index belongs to another model.
     """
 
@@ -50,7 +50,7 @@ class LiveCollection:
 
     @property
     def current(self) -> Collection:
-        """The collection in use; the pointer is read again after a second."""
+        """The collection in use; the pointer is read again once it is a second old."""
         with self._lock:
             if self._collection is None or time.monotonic() - self._checked_at > CHECK_SECONDS:
                 try:
@@ -60,12 +60,14 @@ class LiveCollection:
                 except Exception as error:
                     if self._collection is None:
                         raise
-                    logger.debug("the pointer of %s was not read (%s): going on with what is open", self._name, error)
+                    logger.debug(
+                        "the pointer of %s could not be read (%s): using the open collection", self._name, error
+                    )
             assert self._collection is not None
             return self._collection
 
     def call(self, action: Callable[[Collection], T]) -> T:
-        """Run an action on the collection in use; run it again if the collection was replaced meanwhile."""
+        """Run an action on the collection in use; if the collection was replaced meanwhile, run it again."""
         collection = self.current
         try:
             return action(collection)
@@ -73,36 +75,38 @@ class LiveCollection:
             raise
         except Exception:
             with self._lock:
-                self._follow(gone=not self._exists(collection))
+                self._follow(was_deleted=not self._exists(collection))
                 current = self._collection
             if current is None or current is collection:
                 raise
             return action(current)
 
     def expire(self) -> None:
-        """Read the pointer again at the next use."""
+        """Read the pointer again on next use."""
         self._checked_at = float("-inf")
 
-    def _follow(self, gone: bool = False) -> None:
-        """Read the pointer, and open and check the collection if it is another one.
+    def _follow(self, was_deleted: bool = False) -> None:
+        """Read the pointer; if it names another collection, check that and open it.
 
         Args:
-            gone: whether the open collection was deleted.
+            was_deleted: whether the open collection was deleted.
         """
         pointer = read_pointer(self._client, self._name)
         if pointer is None or pointer.current is None:
-            raise InputError(f"no index {self._name} is complete yet: build it with rag-ft index SOURCE --model MODEL")
+            raise InputError(f"there is no index {self._name} yet: build it with rag-ft index SOURCE --model MODEL")
         self.fusions = pointer.fusions
         opened = self._collection
-        if opened is None or opened.name != pointer.current or gone:
+        if opened is None or opened.name != pointer.current or was_deleted:
             collection = self._client.get_collection(pointer.current, embedding_function=None)
             try:
                 self._check(collection)
             except ContractError:
-                # The app still has the earlier model: it keeps the earlier passages as long as they exist.
-                if opened is None or gone or not self._exists(opened):
+                # The app still uses the earlier model, so it keeps the earlier collection as long as that exists.
+                if opened is None or was_deleted or not self._exists(opened):
                     raise
-                logger.warning("the index %s was rebuilt for another model: load that one to read it", self._name)
+                logger.warning(
+                    "the index %s was rebuilt with another model: load that model to use the new version", self._name
+                )
             else:
                 if opened is None or opened.id != collection.id:
                     self._collection = collection

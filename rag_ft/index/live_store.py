@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 class LiveChromaStore(BasePydanticVectorStore):
     """The Chroma collection that an index's name points at, as a LlamaIndex vector store.
 
-    A rebuild fills another collection and then moves the pointer. This store follows it within a second, or as soon as
-    the old collection is gone. It refuses vectors of another model at each insert and query: `FineTunedEmbedding` marks
-    its vectors and recognises them; the texts of other vectors are embedded again for comparison.
+    A rebuild fills another collection and then moves the pointer. The store follows within a second, or as soon as the
+    old collection is deleted. It rejects vectors of another model in each insert and query: `FineTunedEmbedding` marks
+    and recognises its vectors; for other vectors, the text is embedded again and the two vectors are compared.
 
     Args:
         name: the name of the index.
@@ -46,7 +46,7 @@ class LiveChromaStore(BasePydanticVectorStore):
         embed_model: the embedding that the index is opened with.
 
     Raises:
-        InputError: if nothing was built under the name.
+        InputError: if no index of this name was built.
         ContractError: if it was built with another model.
 
     Example:
@@ -100,7 +100,7 @@ class LiveChromaStore(BasePydanticVectorStore):
 
     @contextmanager
     def _announced(self) -> Iterator[None]:
-        """Announce a change of the passages to everything that follows the collection, in all processes."""
+        """Announce a change of the passages to all readers of the collection, in all processes."""
         try:
             with announced_writes(self._client, self.name) as notice:
                 notice.mark()
@@ -124,11 +124,11 @@ class LiveChromaStore(BasePydanticVectorStore):
 
     @property
     def fusion(self) -> dict[str, Any] | None:
-        """How results are fused with those of BM25; None if nothing was learned for the index's model."""
+        """How results are fused with those of BM25; None if no fusion was learned for the index's model."""
         return self._live.fusions.get(self.contract.fingerprint)
 
     def keep_fusion(self, fusion: dict[str, Any]) -> None:
-        """Store how results are fused with those of BM25, for the present model of the index.
+        """Store how results are fused with those of BM25, for the current model of the index.
 
         Raises:
             OutsideError: if another process is building the index.
@@ -141,14 +141,14 @@ class LiveChromaStore(BasePydanticVectorStore):
         self._live.fusions = pointer.fusions
 
     def revision(self) -> Revision:
-        """Read the present revision of the collection in use."""
+        """Read the current revision of the collection in use."""
         return self._live.call(lambda collection: read_revision(self._client, self.name, collection.name))
 
     def nearest(self, query: VectorStoreQuery) -> tuple[list[str], list[float]]:
         """Return (ids of the passages most similar to a query, their cosine similarities), without the passages.
 
         Args:
-            query: its vector, its text, the number of passages, and filters.
+            query: the vector and text of the query, the number of passages, and filters.
 
         Raises:
             ContractError: if another model made the query's vector.
@@ -156,13 +156,13 @@ class LiveChromaStore(BasePydanticVectorStore):
 
         def search(collection: Collection) -> tuple[list[str], list[float]]:
             self._checker.check_query(collection, query)
-            answer = collection.query(
+            response = collection.query(
                 query_embeddings=[list(query.query_embedding or ())],
                 n_results=query.similarity_top_k,
                 where=_chroma_filter(query.filters),
                 include=["distances"],
             )
-            return answer["ids"][0], [1 - distance for distance in (answer["distances"] or [[]])[0]]
+            return response["ids"][0], [1 - distance for distance in (response["distances"] or [[]])[0]]
 
         return self._live.call(search)
 
@@ -183,7 +183,7 @@ class LiveChromaStore(BasePydanticVectorStore):
         return self._live.call(compare)
 
     def matching_ids(self, filters: MetadataFilters, ids: Sequence[str] | None = None) -> set[str]:
-        """Return the ids of passages that match filters; among the given ids, or among all if None."""
+        """Return the ids of passages that match filters, among `ids` or among all if None."""
         where, batch_size = _chroma_filter(filters), batch_size_of(self._client)
 
         def match(collection: Collection) -> set[str]:
@@ -199,7 +199,7 @@ class LiveChromaStore(BasePydanticVectorStore):
         return self._live.call(match)
 
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        """Insert nodes, or replace those of the same ids.
+        """Insert nodes, or replace nodes with the same ids.
 
         Raises:
             ContractError: if a node carries another model's vector.

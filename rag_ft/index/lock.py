@@ -1,8 +1,8 @@
-"""A lock that allows one builder for each index, stored in Chroma itself and not kept by a killed process.
+"""A lock that allows one builder per index. It is stored in Chroma, and a killed process does not keep it.
 
 A lock file in a folder would not reach other clients of a server. Chroma creates collections atomically, so a lock is
-an empty collection, `NAME.lock-VERSION-ATTEMPT`. VERSION is the pointer's; ATTEMPT goes up each time a lock of this
-version is found dead. A lock is dead if its process has ended (on this machine), or if nobody renews it.
+an empty collection, `NAME.lock-VERSION-ATTEMPT`. VERSION is that of the pointer; ATTEMPT is increased each time a
+lock of this version is found dead. A lock is dead if its process has ended (on this machine), or if it is not renewed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = 3.0
 DEAD_SECONDS = 12.0
-"""Seconds after which a lock of another machine is dead if it was not renewed."""
+"""Seconds without renewal after which a lock is dead."""
 
 HELD_TOKENS: set[str] = set()
-"""Tokens of the locks that this process holds, since a restarted container may reuse a process number."""
+"""Tokens of the locks that this process holds; a restarted container may reuse a process number."""
 
 
 class BuildLock:
@@ -65,7 +65,7 @@ class BuildLock:
         self._thread.start()
 
     def _try_acquire(self) -> bool:
-        """Take the lock of the present version; False if a build changed the version meanwhile."""
+        """Take the lock of the current version; return False if a build changed the version meanwhile."""
         version = self._current_version()
         attempts = self._attempts(version)
         if attempts and not self._is_dead(attempts[max(attempts)]):
@@ -92,7 +92,7 @@ class BuildLock:
         return False
 
     def _taken(self) -> OutsideError:
-        return OutsideError(f"another process builds the index {self.name}: wait until it is done, or end it")
+        return OutsideError(f"another process is building the index {self.name}: wait until it ends, or stop it")
 
     def check(self) -> None:
         """Check that the lock is still held.
@@ -101,7 +101,7 @@ class BuildLock:
             OutsideError: if another process found it dead and took it.
         """
         if not self.is_held():
-            raise OutsideError(f"another process took over the build of the index {self.name}: nothing was changed")
+            raise OutsideError(f"another process took over the build of the index {self.name}: wait until it ends")
 
     def is_held(self) -> bool:
         """Return whether no other process has taken the lock."""
@@ -124,7 +124,7 @@ class BuildLock:
         return pointer.version if pointer is not None else 0
 
     def _attempts(self, version: int) -> dict[int, str]:
-        """Find the locks of a version: attempt -> name of the collection."""
+        """Return the locks of a version: attempt -> name of the collection."""
         pattern = re.compile(rf"{re.escape(self.name)}\.lock-{version}-(\d+)")
         matches = (pattern.fullmatch(name) for name in collection_names(self.client))
         return {int(match.group(1)): match.group() for match in matches if match}
@@ -168,7 +168,7 @@ class BuildLock:
             self.client.delete_collection(lock)
         except NotFoundError:
             pass
-        except Exception as error:  # the lock will be dead soon, since nobody renews it
+        except Exception as error:  # the lock will soon be dead, since it is no longer renewed
             logger.warning("the lock %s could not be removed (%s)", lock, error)
 
     def _renew(self) -> None:
@@ -182,7 +182,7 @@ class BuildLock:
 
 
 def this_machine() -> str:
-    """Name the place in which process numbers are unique: the host, its boot, and the container."""
+    """Return an id of the scope in which process numbers are unique: the host, its boot, and the container."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts += [
@@ -203,7 +203,7 @@ def _is_alive(process: int) -> bool:
 
 @contextlib.contextmanager
 def build_lock(client: ClientAPI, name: str) -> Iterator[BuildLock]:
-    """Hold the lock of an index for a block.
+    """Hold the lock of an index during the block.
 
     Raises:
         OutsideError: if another process is building the index.
@@ -214,7 +214,7 @@ def build_lock(client: ClientAPI, name: str) -> Iterator[BuildLock]:
         yield lock
     finally:
         try:
-            # A process that found an older lock dead may be about to take the next number: the new version tells it.
+            # If another process found an older lock dead and is about to take its own, the new version stops it.
             if lock.is_held():
                 write_pointer(client, name, (read_pointer(client, name) or Pointer()).next_version())
         finally:

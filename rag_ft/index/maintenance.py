@@ -1,4 +1,4 @@
-"""Maintenance of an index: going back to the version before, and deleting old versions."""
+"""Maintenance of an index: rolling back to the previous version, and deleting old versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def rollback_index(chroma: str | Path | ClientAPI = "chroma", name: str = "passages") -> str:
-    """Point the name at the collection it had before; the present one stays, so a second call undoes the first.
+    """Point the name at the previous collection. The current one is kept, so a second call undoes the first.
 
     Args:
         chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
@@ -52,22 +52,22 @@ def rollback_index(chroma: str | Path | ClientAPI = "chroma", name: str = "passa
         'Leave is booked by noon.'
     """
     client = as_client(chroma, create=False)
-    existing_pointer(client, name)  # before the lock, so that a mistyped name leaves nothing behind
+    existing_pointer(client, name)  # before the lock, so that a mistyped name creates no collection
     with chroma_failures(), build_lock(client, name):
         pointer = existing_pointer(client, name)
         existing = collection_names(client)
-        earlier = [each.collection for each in pointer.retired if each.collection in existing]
+        earlier = [retired.collection for retired in pointer.retired if retired.collection in existing]
         if not earlier:
-            raise InputError(f"the index {name} has no collection before {pointer.current}: there is no way back")
+            raise InputError(f"the index {name} is at {pointer.current}: there is no earlier version to roll back to")
         write_pointer(client, name, pointer.swapped_to(earlier[-1]))
-    logger.info("the index %s is %s again, in place of %s", name, earlier[-1], pointer.current)
+    logger.info("rolled back %s from %s to %s", name, pointer.current, earlier[-1])
     return earlier[-1]
 
 
 def prune_index(
     chroma: str | Path | ClientAPI = "chroma", name: str = "passages", *, min_age: float = RETENTION_SECONDS
 ) -> list[str]:
-    """Delete the earlier collections of an index, and what killed builds of it left.
+    """Delete the earlier collections of an index, and those that killed builds left behind.
 
     Args:
         chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
@@ -94,10 +94,10 @@ def prune_index(
         ([], 1)
     """
     client = as_client(chroma, create=False)
-    existing_pointer(client, name)  # before the lock, so that a mistyped name leaves nothing behind
+    existing_pointer(client, name)  # before the lock, so that a mistyped name creates no collection
     with chroma_failures(), build_lock(client, name):
         pointer = existing_pointer(client, name)
-        expired = {each.collection for each in pointer.retired if is_expired(each.since, min_age)}
+        expired = {retired.collection for retired in pointer.retired if is_expired(retired.since, min_age)}
         deleted = expired | unfinished_versions(client, name, pointer)
         write_pointer(client, name, pointer.without(expired))
         delete_collections(client, deleted)

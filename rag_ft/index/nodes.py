@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def nodes_from_texts(texts: Mapping[str, str], documents: Mapping[str, str]) -> list[TextNode]:
-    """Make nodes whose embedded text is exactly the given one.
+    """Make nodes whose embedded text is exactly the given text.
 
     Args:
         texts: passage id -> text.
@@ -39,7 +39,7 @@ class ChromaNodes:
     """The nodes of a Chroma collection, read a page at a time and without their vectors.
 
     Args:
-        collection: a collection with texts, filled by LlamaIndex, rag_ft or anything else.
+        collection: a collection with texts, filled by LlamaIndex, rag_ft or any other program.
     """
 
     def __init__(self, collection: Collection) -> None:
@@ -57,20 +57,22 @@ class ChromaNodes:
             documents, metadatas = page["documents"] or [], page["metadatas"] or []
             for key, text, metadata in zip(page["ids"], documents, metadatas, strict=True):
                 if not text:
-                    raise InputError(f"{self.collection.name}: the entry {key!r} has no text to embed: remove it")
+                    raise InputError(
+                        f"{self.collection.name}: the entry {key!r} has no text to embed: delete the entry"
+                    )
                 yield node_of(key, text, dict(metadata or {}))
             offset += len(page["ids"])
 
 
-def some_nodes(collection: Collection, count: int = 4) -> tuple[list[BaseNode], list[Any]]:
+def sample_nodes(collection: Collection, count: int = 4) -> tuple[list[BaseNode], list[Any]]:
     """Read a few nodes of a collection and their vectors."""
     rows = collection.get(limit=count, include=["documents", "metadatas", "embeddings"])
-    parts = zip(rows["ids"], rows["documents"] or [], rows["metadatas"] or [], strict=True)
-    return [node_of(key, text, dict(metadata or {})) for key, text, metadata in parts], list(rows["embeddings"])  # type: ignore[arg-type]
+    entries = zip(rows["ids"], rows["documents"] or [], rows["metadatas"] or [], strict=True)
+    return [node_of(key, text, dict(metadata or {})) for key, text, metadata in entries], list(rows["embeddings"])  # type: ignore[arg-type]
 
 
 def nodes_from_chroma(source: str) -> ChromaNodes:
-    """Open the nodes of an existing collection, to embed them again elsewhere.
+    """Read the nodes of an existing collection, to embed them into another index.
 
     Args:
         source: `chroma:PATH:COLLECTION`, or an address instead of the path; COLLECTION may be an index of rag_ft.
@@ -93,7 +95,7 @@ def nodes_from_chroma(source: str) -> ChromaNodes:
 
     where, _, name = source.removeprefix("chroma:").rpartition(":")
     if not where or not name or name.startswith("//"):
-        raise InputError(f"{source}: give chroma:PATH_OR_URL:COLLECTION")
+        raise InputError(f"{source}: use chroma:PATH_OR_URL:COLLECTION")
     client = open_chroma(where, create=False)
     pointer = read_pointer(client, name)
     try:
@@ -107,7 +109,7 @@ def nodes_from_chroma(source: str) -> ChromaNodes:
 
 
 def node_of(key: str, text: str, metadata: dict[str, Any]) -> BaseNode:
-    """Read a node that LlamaIndex stored in Chroma, or make one for a text that something else stored."""
+    """Read a node that LlamaIndex stored in Chroma, or make one from the text of another program."""
     from llama_index.core.schema import TextNode
     from llama_index.core.vector_stores.utils import metadata_dict_to_node
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def fill_other_store(
     nodes: Iterable[BaseNode], model: BaseEmbedding, store: BasePydanticVectorStore, show_progress: bool
 ) -> VectorStoreIndex:
-    """Embed nodes into a vector store, a window at a time; it has no contract, no swap and no rollback.
+    """Embed nodes into a vector store, a window at a time, without a contract, a swap or a rollback.
 
     Raises:
         InputError: if the store does not keep texts.
@@ -33,7 +33,7 @@ def fill_other_store(
     from tqdm.auto import tqdm
 
     if not store.stores_text:
-        raise InputError(f"{store.class_name()} keeps no texts: give it to VectorStoreIndex with a docstore")
+        raise InputError(f"{store.class_name()} does not store texts: use it in a VectorStoreIndex with a docstore")
     with tqdm(desc="indexing", unit="passage", disable=not show_progress, dynamic_ncols=True) as bar:
         for window in batched(nodes, WINDOW):
             copies = [node.model_copy() for node in window]
@@ -42,5 +42,5 @@ def fill_other_store(
                 node.embedding = vector
             store.add(copies)
             bar.update(len(window))
-    logger.warning("%s stores no contract: nothing checks that it is queried with the right model", store.class_name())
+    logger.warning("%s stores no contract: queries with another model are not detected", store.class_name())
     return VectorStoreIndex.from_vector_store(store, embed_model=model)

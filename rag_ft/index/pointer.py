@@ -1,8 +1,8 @@
 """The pointer from an index's name to its collection: one entry in Chroma, changed atomically.
 
-Chroma cannot rename a collection to a name that is taken, and two renames would leave a moment without any. So the name
-of an index is never the name of a collection. Instead, the metadata of the empty collection `NAME.pointer` says which
-collection is in use and which ones were before.
+Chroma cannot rename a collection to a name that is taken, and between two renames there would be no collection of the
+name. So the name of an index is never the name of a collection. Instead, the metadata of the empty collection
+`NAME.pointer` names the collection in use and the earlier ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POINTER_SUFFIX = ".pointer"
 ENTRY = "rag_ft_pointer"
 
 MAX_FUSIONS = 3
-"""Number of models whose fusion is kept: the present one, and those that a rollback may return to."""
+"""Number of models whose fusion is kept: the current one, and those that a rollback may restore."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Pointer:
         version: number of builds that have ended.
         current: the collection in use; None before the first one is complete.
         retired: earlier collections, oldest first.
-        fusions: fingerprint of a model -> how its results are fused with BM25; of the last models that learned it.
+        fusions: fingerprint of a model -> how its results are fused with BM25, for the last models that learned it.
     """
 
     version: int = 0
@@ -62,28 +62,30 @@ class Pointer:
     def swapped_to(self, collection: str) -> Pointer:
         """Return the pointer after a swap to another collection."""
         replaced = (Retired(self.current, time.time()),) if self.current is not None else ()
-        kept = tuple(each for each in self.retired if each.collection != collection)
-        return replace(self, version=self.version + 1, current=collection, retired=kept + replaced)
+        others = tuple(retired for retired in self.retired if retired.collection != collection)
+        return replace(self, version=self.version + 1, current=collection, retired=others + replaced)
 
     def next_version(self) -> Pointer:
-        """Return the pointer after a build that swapped nothing."""
+        """Return the pointer after a build without a swap."""
         return replace(self, version=self.version + 1)
 
     def without(self, collections: set[str]) -> Pointer:
         """Return the pointer after some collections were deleted."""
-        return replace(self, retired=tuple(each for each in self.retired if each.collection not in collections))
+        return replace(
+            self, retired=tuple(retired for retired in self.retired if retired.collection not in collections)
+        )
 
     @property
     def collections(self) -> set[str]:
         """All collections in the pointer."""
-        return {each.collection for each in self.retired} | ({self.current} if self.current else set())
+        return {retired.collection for retired in self.retired} | ({self.current} if self.current else set())
 
 
 def read_pointer(client: ClientAPI, name: str) -> Pointer | None:
-    """Read the pointer of an index; None if nothing was ever built under the name.
+    """Read the pointer of an index; None if no index of this name was ever built.
 
     Raises:
-        InputError: if something else changed the entry.
+        InputError: if another program changed the entry.
     """
     from chromadb.errors import NotFoundError
 
@@ -95,12 +97,12 @@ def read_pointer(client: ClientAPI, name: str) -> Pointer | None:
         return Pointer()
     try:
         values = json.loads(str(metadata[ENTRY]))
-        retired = tuple(Retired(str(each["collection"]), float(each["since"])) for each in values["retired"])
+        retired = tuple(Retired(str(entry["collection"]), float(entry["since"])) for entry in values["retired"])
         fusions = {str(key): dict(value) for key, value in values.get("fusions", {}).items()}
         return Pointer(int(values["version"]), values["current"], retired, fusions)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
-            f"the collection {name}{POINTER_SUFFIX} says nothing that rag_ft wrote: remove it and build the index again"
+            f"the collection {name}{POINTER_SUFFIX} was not written by rag_ft: delete it and build the index again"
         ) from None
 
 
@@ -109,7 +111,7 @@ def write_pointer(client: ClientAPI, name: str, pointer: Pointer) -> None:
     values = {
         "version": pointer.version,
         "current": pointer.current,
-        "retired": [{"collection": each.collection, "since": each.since} for each in pointer.retired],
+        "retired": [{"collection": retired.collection, "since": retired.since} for retired in pointer.retired],
         **({"fusions": dict(pointer.fusions)} if pointer.fusions else {}),
     }
     collection = client.get_or_create_collection(name + POINTER_SUFFIX, embedding_function=None)

@@ -1,4 +1,4 @@
-"""A LlamaIndex node as a Chroma record, with hashes that show what changed."""
+"""A LlamaIndex node as a Chroma record, with hashes that detect changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HASH_DIGITS = 20
 
 @dataclass(frozen=True)
 class Record:
-    """What Chroma stores of a node.
+    """A node as Chroma stores it.
 
     Attributes:
         id: id of the node.
@@ -46,8 +46,8 @@ class Record:
 def record_of(node: BaseNode) -> Record:
     """Turn a node into a record that LlamaIndex's own Chroma store can read.
 
-    Chroma filters by plain values only, so lists and dictionaries of the metadata are stored only in the node's JSON.
-    A vector in the node is left out, since another model may have made it.
+    Chroma filters by plain values only, so lists and dictionaries in the metadata are stored only in the node's JSON. A
+    vector in the node is left out, since another model may have made it.
     """
     from llama_index.core.schema import MetadataMode
     from llama_index.core.vector_stores.utils import node_to_metadata_dict
@@ -62,6 +62,6 @@ def record_of(node: BaseNode) -> Record:
     }
     text = node.get_content(metadata_mode=MetadataMode.EMBED)
     document = node.get_content(metadata_mode=MetadataMode.NONE)
-    whole = sha256_of(json.dumps(metadata, sort_keys=True, ensure_ascii=False), document)
-    metadata |= {TEXT_HASH: sha256_of(text)[:HASH_DIGITS], NODE_HASH: whole[:HASH_DIGITS]}
+    record_hash = sha256_of(json.dumps(metadata, sort_keys=True, ensure_ascii=False), document)
+    metadata |= {TEXT_HASH: sha256_of(text)[:HASH_DIGITS], NODE_HASH: record_hash[:HASH_DIGITS]}
     return Record(node.node_id, text, document, metadata)

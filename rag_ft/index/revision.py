@@ -1,9 +1,9 @@
-"""The revision of an index: whether its passages changed since something was derived from them.
+"""The revision of an index, which shows whether its passages changed.
 
-A word index beside the vectors must follow each change of the passages, and Chroma notifies nobody. So every writer
-leaves a notice in the small collection `NAME.changes` before it writes, and removes it afterwards, when it also gives
-the revision a new name. A killed writer leaves its notice behind; what is read before the notice is `LEASE_SECONDS` old
-is not final.
+A word index beside the vectors must follow each change of the passages, but Chroma sends no notifications. So every
+writer adds a notice to the small collection `NAME.changes` before it writes. Afterwards it removes the notice and gives
+the revision a new name. A killed writer leaves its notice behind; until this is `LEASE_SECONDS` old, passages that are
+read may still change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NO_VECTOR = [0.0]
 """The vector of a notice, since Chroma requires one."""
 
 LEASE_SECONDS = 300.0
-"""Seconds for which a writer that left a notice may still be writing."""
+"""Seconds after its notice for which a writer may still be writing."""
 
 RENEW_SECONDS = 60.0
 """Seconds after which a writer renews its notice."""
@@ -37,8 +37,8 @@ class Revision:
 
     Attributes:
         collection: id of the collection in use; it differs after a rebuild.
-        name: differs after each change, and after a change that never ended; empty if nothing changed since the build.
-        settled: whether nobody was writing.
+        name: a new name after each change, even one that was not completed; empty if there was none since the build.
+        settled: whether no process was writing.
         count: number of passages.
     """
 
@@ -49,7 +49,7 @@ class Revision:
 
 
 def read_revision(client: ClientAPI, name: str, collection: str) -> Revision:
-    """Read the present revision of an index.
+    """Read the current revision of an index.
 
     Args:
         client: a Chroma client.
@@ -68,7 +68,7 @@ def read_revision(client: ClientAPI, name: str, collection: str) -> Revision:
 
 
 class WriteNotice:
-    """Tells readers that a process is writing into an index.
+    """A notice for readers that a process is writing to an index.
 
     Args:
         client: a Chroma client.
@@ -80,7 +80,7 @@ class WriteNotice:
         self._key, self._marked_at = uuid.uuid4().hex, 0.0
 
     def mark(self) -> None:
-        """Leave or renew the notice; repeated calls within a minute do nothing."""
+        """Add or renew the notice; further calls within a minute do nothing."""
         now = time.time()
         if now - self._marked_at < RENEW_SECONDS:
             return
@@ -104,7 +104,7 @@ class WriteNotice:
 
 @contextmanager
 def announced_writes(client: ClientAPI, name: str) -> Iterator[WriteNotice]:
-    """Yield the notice of a block that may write: call `mark` before each write; it ends even if a write fails."""
+    """Yield a notice for a block that calls `mark` before each write; it ends even if a write fails."""
     notice = WriteNotice(client, name)
     try:
         yield notice

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rag_ft.embedding.contract import EmbeddingContract
 
 RETENTION_SECONDS = 600.0
-"""Seconds for which a replaced collection is kept; readers follow the pointer within one second."""
+"""Seconds for which a replaced collection is kept. Readers follow the pointer within a second."""
 
 FINGERPRINT_DIGITS = 10
 
@@ -30,8 +30,8 @@ def existing_pointer(client: ClientAPI, name: str) -> Pointer:
     """
     pointer = read_pointer(client, name)
     if pointer is None or pointer.current is None:
-        pointers = [each for each in sorted(collection_names(client)) if each.endswith(POINTER_SUFFIX)]
-        indexes = ", ".join(each.removesuffix(POINTER_SUFFIX) for each in pointers) or "none"
+        pointers = [existing for existing in sorted(collection_names(client)) if existing.endswith(POINTER_SUFFIX)]
+        indexes = ", ".join(pointer_name.removesuffix(POINTER_SUFFIX) for pointer_name in pointers) or "none"
         raise InputError(
             f"there is no index {name} (indexes: {indexes}): build it with "
             f"rag-ft index SOURCE --model MODEL --collection {name}"
@@ -45,20 +45,20 @@ def version_name(name: str, contract: EmbeddingContract, version: int) -> str:
 
 
 def unfinished_versions(client: ClientAPI, name: str, pointer: Pointer) -> set[str]:
-    """Find the collections that killed builds left: named as versions, with a contract, and not in the pointer."""
+    """Find the collections of killed builds: named as versions, with a contract, and not in the pointer."""
     pattern = re.compile(rf"{re.escape(name)}-[0-9a-f]{{{FINGERPRINT_DIGITS}}}-\d+")
     versions = {
-        each.name
-        for each in client.list_collections()
-        if pattern.fullmatch(each.name) and from_metadata(each.metadata) is not None
+        collection.name
+        for collection in client.list_collections()
+        if pattern.fullmatch(collection.name) and from_metadata(collection.metadata) is not None
     }
     return versions - pointer.collections
 
 
 def delete_collections(client: ClientAPI, names: set[str]) -> None:
-    """Delete those of the collections that exist."""
-    for each in sorted(names & collection_names(client)):
-        client.delete_collection(each)
+    """Delete the collections that exist."""
+    for existing in sorted(names & collection_names(client)):
+        client.delete_collection(existing)
 
 
 def is_expired(since: float, min_age: float = RETENTION_SECONDS) -> bool:

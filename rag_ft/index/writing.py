@@ -23,10 +23,10 @@ CLOUD_BATCH_SIZE = 300
 
 MAX_BATCH_SIZE = 2048
 MAX_CALL_BYTES = 20_000_000
-"""Size of one call; servers refuse more than about 40 MB."""
+"""Maximum size of one call; servers reject more than about 40 MB."""
 
 BYTES_PER_NUMBER = 14
-"""Size of one number of a vector as JSON."""
+"""Approximate size of a vector's number as JSON."""
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -37,7 +37,7 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def batch_size_of(client: ClientAPI) -> int:
-    """Return the number of records in one call to this client."""
+    """Return the maximum number of records in one call to this client."""
     host = str(getattr(client.get_settings(), "chroma_server_host", None) or "")
     return CLOUD_BATCH_SIZE if host.endswith("trychroma.com") else min(MAX_BATCH_SIZE, client.get_max_batch_size())
 
@@ -49,7 +49,7 @@ class CollectionWriter:
     Attributes:
         collection: the collection.
         batch_size: maximum number of records in one call (`batch_size_of`).
-        before_write: called before each write; it raises if the process may no longer write.
+        before_write: called before each write; raises if the process may no longer write.
     """
 
     collection: Collection
@@ -57,7 +57,7 @@ class CollectionWriter:
     before_write: Callable[[], None] = lambda: None
 
     def stored_metadata(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Read the metadata of those of the ids that the collection holds."""
+        """Read the metadata of the records that the collection holds, by id."""
         stored: dict[str, dict[str, Any]] = {}
         for batch in batched(ids, self.batch_size):
             rows = self.collection.get(ids=batch, include=["metadatas"])
@@ -67,12 +67,12 @@ class CollectionWriter:
     def write(
         self, records: Sequence[Record], vectors: Sequence[NDArray[np.float32]], stored: dict[str, dict[str, Any]]
     ) -> None:
-        """Insert records, or replace those of the same ids completely.
+        """Insert records, or replace records with the same ids completely.
 
         Args:
             records: the records.
             vectors: the vector of each record.
-            stored: metadata that the collection has of these ids (`stored_metadata`).
+            stored: the metadata that the collection holds for these ids (`stored_metadata`).
         """
         self.before_write()
         start = 0
@@ -82,7 +82,7 @@ class CollectionWriter:
             self.collection.upsert(
                 ids=[record.id for record in batch],
                 embeddings=np.stack(vectors[start:end]),
-                # Chroma merges metadata, so an entry that is gone must be removed by name.
+                # Chroma merges metadata, so an old entry must be removed by name.
                 metadatas=[
                     record.metadata | {key: None for key in stored.get(record.id, {}) if key not in record.metadata}
                     for record in batch
@@ -92,7 +92,7 @@ class CollectionWriter:
             start = end
 
     def _batch_end(self, records: Sequence[Record], vectors: Sequence[NDArray[np.float32]], start: int) -> int:
-        """Find the end of the batch that starts here: it is full, or large in bytes."""
+        """Find the end of the batch that starts here, limited by its number of records and its size."""
         size, end = 0, start
         while end < len(records) and end - start < self.batch_size and (size < MAX_CALL_BYTES or end == start):
             size += BYTES_PER_NUMBER * len(vectors[end])

@@ -1,6 +1,6 @@
 """Requests to a server: retries, cost estimates, the OpenAI Batch API, and coroutines run from synchronous code.
 
-The LLM calls of `generation` and the embedding client build on it. It knows neither prompts nor vectors.
+The LLM calls of `generation` and the embedding client use it; it is independent of prompts and vectors.
 """
 
 import lazy_loader

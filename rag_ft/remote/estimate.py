@@ -1,4 +1,4 @@
-"""Estimates of what requests to a server take: calls, tokens, and money if the price is known."""
+"""Estimates of requests to a server: calls, tokens, and the price if it is known."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SAMPLE_SIZE = 200
-"""Number of texts whose tokens are counted; the others are assumed to be like them."""
+"""Number of texts whose tokens are counted; the total is extrapolated from them."""
 
-BATCH_DISCOUNT = 0.5
-"""The OpenAI Batch API takes half the price."""
+BATCH_PRICE_FACTOR = 0.5
+"""Fraction of the price that the OpenAI Batch API charges."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a number of calls takes.
+    """The cost of a number of calls.
 
     Attributes:
         model: name of the model.
-        calls: number of calls, without those whose responses are on the disk.
+        calls: number of calls, without those whose responses are stored.
         input_tokens: number of tokens sent, by LlamaIndex's tokenizer.
-        output_tokens: rough number of tokens in all responses; 0 for an embedding.
+        output_tokens: approximate number of tokens in all responses; 0 for an embedding.
         dollars: price in US dollars without retries; None if it is unknown.
 
     Example:
@@ -59,17 +59,17 @@ def dollars(
     batch: bool = False,
     provider: str | None = None,
 ) -> float | None:
-    """Return the price of tokens in US dollars by the price list of `genai-prices`; None if the model is not in it.
+    """Return the price of tokens in US dollars from the list of `genai-prices`; None if it is unknown.
 
-    The price of a model at another address than its provider's is unknown.
+    It is unknown if the list does not have the model, or if the address is not the provider's.
 
     Args:
         model: name of the model.
-        address: address of the server; empty for the provider's own.
+        address: address of the server; empty for the provider's default.
         input_tokens: number of tokens sent.
         output_tokens: number of tokens in the responses.
         batch: whether they go through the Batch API.
-        provider: the provider, if the name of the model is not enough.
+        provider: the provider, if the model's name does not identify it.
 
     Example:
         >>> from rag_ft.remote.estimate import dollars
@@ -85,4 +85,4 @@ def dollars(
         price = float(calc_price(usage, model_ref=model, provider_id=provider).total_price)
     except LookupError:
         return None
-    return price * BATCH_DISCOUNT if batch else price
+    return price * BATCH_PRICE_FACTOR if batch else price

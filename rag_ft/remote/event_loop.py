@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also from within the running loop of a notebook; an interrupt cancels it."""
+    """Run a coroutine to its end, even if a loop is running, as in a notebook; an interrupt cancels it."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

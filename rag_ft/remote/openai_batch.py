@@ -1,4 +1,4 @@
-"""The OpenAI Batch API: files of requests, answered within a day at half the price. A restart resumes them.
+"""The OpenAI Batch API: files of requests, answered within a day at half the price. A restart resumes the batches.
 
 Source: the Batch API reference, platform.openai.com/docs/api-reference/batch.
 """
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 2000
-"""How many of the account's newest batches are searched for one that was started but not noted."""
+"""Number of the account's newest batches that are searched for one that was started but not recorded."""
 
 FIRST_POLL, LONGEST_POLL = 5.0, 60.0
-"""Seconds between two polls of a batch. They grow while the batch takes longer."""
+"""First and longest pause between two polls of a batch, in seconds."""
 
 ROUNDS = 3
-"""How often a request is sent at most: each round sends what failed in the one before."""
+"""Maximum number of times a request is sent; each round sends what failed in the previous one."""
 
 ENDED = {"completed", "failed", "expired", "cancelled"}
 
@@ -51,7 +51,7 @@ class LineResult:
     Attributes:
         custom_id: the id of the request.
         body: the body of the response; empty if there is none.
-        reason: what the server says about a failure; the status of the response otherwise.
+        reason: the server's reason for a failure; otherwise the status of the response.
     """
 
     custom_id: str
@@ -71,13 +71,13 @@ class LineResult:
 
 
 class BatchJob:
-    """The batches whose answers go into one file.
+    """The batches whose responses go into one file.
 
     Args:
         client: the OpenAI client.
-        answers: the file of the answers. The ids of the batches are kept beside it (`NAME.batches.json`).
-        endpoint: the endpoint that answers each line.
-        stop: another thread sets it to end the waiting; the batches keep running.
+        answers: the file of the responses. The ids of the batches are stored beside it (`NAME.batches.json`).
+        endpoint: the endpoint that processes each line.
+        stop: another thread sets it to end the waiting; the batches continue on the server.
         show_progress: show a progress bar.
     """
 
@@ -94,12 +94,12 @@ class BatchJob:
         self.stop = stop or threading.Event()
         self.show_progress = show_progress
         self.file = answers.with_name(f"{answers.name}.batches.json")
-        known = read_json(self.file) if self.file.exists() else {}
-        self.name: str = known.get("job") or uuid.uuid4().hex
-        self.open: list[str] = known.get("open", [])
-        self.collected: list[str] = known.get("collected", [])
-        if known:
-            self._find_unnoted()
+        saved = read_json(self.file) if self.file.exists() else {}
+        self.name: str = saved.get("job") or uuid.uuid4().hex
+        self.open_ids: list[str] = saved.get("open", [])
+        self.collected_ids: list[str] = saved.get("collected", [])
+        if saved:
+            self._find_unrecorded()
 
     def run(
         self,
@@ -110,20 +110,20 @@ class BatchJob:
         max_requests: int,
         max_size: int,
     ) -> int:
-        """Send what is missing and store the answers, in at most `ROUNDS` rounds; return the number of requests sent.
+        """Send the missing requests and store the responses, in at most `ROUNDS` rounds; return how many were sent.
 
-        Each batch is noted as soon as the server has given it an id. The batches that an earlier run sent are
-        collected before anything is sent, so nothing is paid for twice.
+        Each batch is recorded as soon as it has an id. Batches of an earlier run are collected before anything is sent,
+        so no request is paid for twice.
 
         Args:
-            missing: gets the number of the round, and returns (id, request body) pairs without a stored answer.
-            store: stores the answers among results; gets the round in which they were sent too, 0 for an earlier run.
+            missing: called with the number of the round; returns (id, request body) pairs without a stored response.
+            store: stores results; called with the results and the round that sent them, 0 for an earlier run.
             size_of: returns the size of a request.
             max_requests: maximum number of requests in one batch.
             max_size: maximum total size of the requests in one batch.
 
         Raises:
-            OutsideError: if the server refuses a batch or cannot be reached; the same call resumes.
+            OutsideError: if the server rejects a batch or cannot be reached; repeat the call to resume.
         """
         sent = 0
         for round_number in range(ROUNDS + 1):  # round 0 only collects
@@ -132,20 +132,20 @@ class BatchJob:
                 if not bodies:
                     break
                 if round_number > 1:
-                    logger.info("batch: %d lines failed and are sent again", len(bodies))
+                    logger.info("batch: sending %d failed requests again", len(bodies))
                 lines = [
                     {"custom_id": key, "method": "POST", "url": self.endpoint, "body": body} for key, body in bodies
                 ]
-                for part in split_by_size(lines, size_of, max_requests, max_size):
-                    self._send(part)
+                for batch_lines in split_by_size(lines, size_of, max_requests, max_size):
+                    self._send(batch_lines)
                 sent += len(lines)
-            for identifier in list(self.open):
+            for identifier in list(self.open_ids):
                 store(self._results(identifier), round_number)
                 self._close(identifier)
         return sent
 
     def _results(self, identifier: str) -> list[LineResult]:
-        with _clear_failures():
+        with _batch_api_failures():
             batch = self._wait(identifier)
             files = [file for file in (batch.output_file_id, batch.error_file_id) if file]
             texts = [self.client.files.content(file).text for file in files]
@@ -161,19 +161,19 @@ class BatchJob:
                     results.append(LineResult.of(row))
         return results
 
-    def _find_unnoted(self) -> None:
-        """Find a batch of this job that was started by a run that was killed before it noted the id."""
-        with _clear_failures():
+    def _find_unrecorded(self) -> None:
+        """Find batches of this job whose ids were not recorded, since the run was killed."""
+        with _batch_api_failures():
             for batch in islice(self.client.batches.list(limit=100), MAX_LISTED):
-                ours = (batch.metadata or {}).get("rag_ft") == self.name
-                if ours and batch.id not in self.open and batch.id not in self.collected:
-                    self.open.append(batch.id)
+                is_own_batch = (batch.metadata or {}).get("rag_ft") == self.name
+                if is_own_batch and batch.id not in self.open_ids and batch.id not in self.collected_ids:
+                    self.open_ids.append(batch.id)
 
     def _send(self, lines: Sequence[Line]) -> None:
-        """Upload the lines and start a batch of them; its id is on the disk when this returns."""
+        """Upload the lines and start a batch of them; its id is on disk when this returns."""
         content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        self._note()
-        with _clear_failures():
+        self._save()
+        with _batch_api_failures():
             uploaded = self.client.files.create(file=("rag_ft.jsonl", content), purpose="batch")
             # The client must not retry: the server may have started the batch although its response was lost.
             started = self.client.with_options(max_retries=0).batches.create(
@@ -182,8 +182,8 @@ class BatchJob:
                 completion_window="24h",
                 metadata={"rag_ft": self.name},
             )
-        self.open.append(started.id)
-        self._note()
+        self.open_ids.append(started.id)
+        self._save()
         logger.info("batch %s: %d requests", started.id, len(lines))
 
     def _wait(self, identifier: str) -> Any:
@@ -198,30 +198,33 @@ class BatchJob:
                 if batch.status in ENDED:
                     return batch
                 if self.stop.wait(pause):
-                    raise OutsideError(f"stopped: the batch {identifier} runs on, the same command goes on with it")
+                    raise OutsideError(
+                        f"stopped: the batch {identifier} is still running; run the same command to resume"
+                    )
                 pause = min(LONGEST_POLL, pause * 1.3)
 
     def _close(self, identifier: str) -> None:
-        self.open.remove(identifier)
-        self.collected.append(identifier)
-        self._note()
+        self.open_ids.remove(identifier)
+        self.collected_ids.append(identifier)
+        self._save()
 
-    def _note(self) -> None:
-        write_json(self.file, {"job": self.name, "open": self.open, "collected": self.collected})
+    def _save(self) -> None:
+        write_json(self.file, {"job": self.name, "open": self.open_ids, "collected": self.collected_ids})
 
 
 @contextlib.contextmanager
-def _clear_failures() -> Iterator[None]:
-    """Turn the client's errors into one clear line without keys."""
+def _batch_api_failures() -> Iterator[None]:
+    """Turn the client's errors into an `OutsideError` of one line, without keys."""
     import openai
 
     try:
         yield
     except openai.APIStatusError as error:
         raise OutsideError(
-            f"the Batch API answered {error.status_code}: what was done is kept, the same command goes on"
+            f"the Batch API returned status {error.status_code}: progress is saved; run the same command to resume"
         ) from error
     except openai.APIError as error:
         raise OutsideError(
-            f"the Batch API cannot be reached ({type(error).__name__}): what was done is kept, the same command goes on"
+            f"the Batch API cannot be reached ({type(error).__name__}): progress is saved; run the same command to "
+            "resume"
         ) from error

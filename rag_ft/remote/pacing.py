@@ -1,4 +1,4 @@
-"""How much is sent at once, and how fast."""
+"""Limits on the rate and the size of requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def rate_limiter(requests_per_minute: float | None) -> BaseRateLimiter | None:
-    """Return LlamaIndex's rate limiter for a budget of requests; None if there is no budget."""
+    """Return LlamaIndex's rate limiter for a number of requests per minute; None if it is None."""
     if requests_per_minute is None:
         return None
     from llama_index.core.rate_limiter import SlidingWindowRateLimiter
@@ -23,7 +23,7 @@ def rate_limiter(requests_per_minute: float | None) -> BaseRateLimiter | None:
 def split_by_size(items: Iterable[T], size_of: Callable[[T], int], max_items: int, max_size: int) -> Iterator[list[T]]:
     """Split items into parts with a maximum number of items and a maximum total size.
 
-    An item that is larger than the maximum is a part of its own.
+    An item that exceeds the maximum size becomes a part by itself.
 
     Example:
         >>> from rag_ft.remote.pacing import split_by_size

@@ -1,4 +1,4 @@
-"""Retries: whether a failed request is sent again, how often, and after which pause."""
+"""Retries: whether a failed request is sent again, how often, and after what pause."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 ATTEMPTS, FIRST_ATTEMPTS, OVERLOADED_ATTEMPTS, UNKNOWN_ATTEMPTS = 6, 3, 8, 2
-"""Attempts per request if the connection or the server fails. There are fewer until the server has responded once, so
-that a server that is down shows soon, more if it is overloaded, and few if the kind of failure is unknown."""
+"""Maximum number of attempts per request if the connection or the server fails.
+
+There are fewer until the server has responded once, so that a server that is down is reported soon. There are more if
+the server is overloaded, and few if the kind of failure is unknown.
+"""
 
 MAX_WAIT = 60.0
-"""Maximum number of seconds before the next attempt, whatever `Retry-After` says."""
+"""Maximum number of seconds before the next attempt, even if `Retry-After` is longer."""
 
 RETRYABLE = {408, 409, 425, 429}
-"""HTTP statuses below 500 after which another attempt can succeed."""
+"""HTTP statuses below 500 after which another attempt may succeed."""
 
 OVERLOADED = {429, 503, 529}
 
 TRANSPORT = {"openai", "anthropic", "httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp", "grpc", "ssl"}
-"""Packages whose errors are about the connection if they have no HTTP status."""
+"""Packages whose errors without an HTTP status are connection errors."""
 
 
 def pause_before_next(state: RetryCallState) -> float:
@@ -40,7 +43,7 @@ def pause_before_next(state: RetryCallState) -> float:
         seconds = retry_after_seconds(headers.get("retry-after"))
     if seconds > 0:
         return min(seconds, MAX_WAIT)
-    # The windows of rate limits are a minute long.
+    # Rate limits usually count over a minute.
     first, longest = (2.0, MAX_WAIT) if error is not None and status_of(error) in OVERLOADED else (0.5, 20.0)
     return float(wait_random_exponential(multiplier=first, max=longest)(state))
 
@@ -68,7 +71,7 @@ def _error_of(state: RetryCallState) -> BaseException | None:
 
 
 def is_connection_error(error: BaseException) -> bool:
-    """Return whether an error is about the connection. Invalid JSON is too: the body was cut off."""
+    """Return whether the connection failed. Invalid JSON counts too, since the body was cut off."""
     if isinstance(error, (OSError, TimeoutError, json.JSONDecodeError)):
         return True
     return any(kind.__module__.split(".")[0] in TRANSPORT for kind in type(error).__mro__)
@@ -103,7 +106,7 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Return whether an error is about the server, not about one text."""
+    """Return whether an error is caused by the server, not by one text."""
     status = status_of(error)
     if status is None:
         return isinstance(error, OutsideError) or is_connection_error(error)

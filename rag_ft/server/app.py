@@ -42,13 +42,13 @@ def create_app(
         model: any LlamaIndex embedding, or its name (`embedding_by_name`): a model folder, a hub name, `local`, or an
             adapter's folder.
         name: the name that callers use; None uses the model's own. `NAME-query` and `NAME-passage` also set the role.
-        api_key: the key that callers must send; None uses the environment variable `RAG_FT_API_KEY`. Without either,
-            the server answers anybody who can reach it.
+        api_key: the key that callers must send; None uses the environment variable `RAG_FT_API_KEY`. Without
+            either, the server requires no key.
         limits: limits on callers and on the queue.
         dimensions: numbers that vectors may be cut to (Matryoshka), in addition to those that the model folder names.
 
     Raises:
-        InputError: if the model is wrong, or the extra `serve` is not installed.
+        InputError: if the model cannot be loaded, or the extra `serve` is not installed.
 
     Example:
         >>> from rag_ft.server.app import create_app
@@ -96,6 +96,6 @@ async def _error_response(_: Request, error: Exception) -> Any:
 
 async def _unknown_path(_: Request, error: Exception) -> Any:
     status = getattr(error, "status_code", 404)
-    reason = "this path does not take that method" if status == 405 else "nothing is served at this path"
+    reason = "this path does not support that method" if status == 405 else "unknown path"
     paths = "POST /v1/embeddings, GET /v1/models, /health, /ready, /metrics"
     return await _error_response(_, ApiError(status, f"{reason}: use one of {paths}", code="unknown_path"))

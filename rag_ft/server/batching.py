@@ -1,4 +1,4 @@
-"""Dynamic batching: one thread encodes the texts of many callers together, and nobody waits for another's long list."""
+"""Dynamic batching: one thread encodes the texts of many callers together. No caller waits for another's long list."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MIN_CALLERS = 8
-"""A caller's list may fill at most one such part of a batch before the next caller's texts are added."""
+"""A caller may fill at most this fraction (1/8) of a batch before the next caller's texts are added."""
 
 
 class QueueFullError(Exception):
     """The queue of waiting texts is full.
 
     Attributes:
-        retry_after: whole seconds until there should be room.
+        retry_after: expected number of whole seconds until the queue has room.
     """
 
     def __init__(self, retry_after: int) -> None:
@@ -58,7 +58,7 @@ class EmbeddedTexts:
 
 @dataclass(eq=False)
 class _Job:
-    """A caller's texts in the queue, longest first, since texts of similar length are encoded together."""
+    """A caller's texts in the queue. The longest are taken first, so that a batch has texts of similar length."""
 
     texts: list[str]
     role: Role
@@ -66,17 +66,17 @@ class _Job:
     future: asyncio.Future[EmbeddedTexts]
     order: list[int] = field(init=False)
     taken: int = 0
-    left: int = field(init=False)
+    remaining: int = field(init=False)
     tokens: int = 0
     vectors: NDArray[np.float32] | None = None
     is_cancelled: bool = False
 
     def __post_init__(self) -> None:
-        self.order = sorted(range(len(self.texts)), key=lambda place: -self.costs[place])
-        self.left = len(self.texts)
+        self.order = sorted(range(len(self.texts)), key=lambda position: -self.costs[position])
+        self.remaining = len(self.texts)
 
     def take(self, budget: int) -> list[int]:
-        """Take the next texts, up to a number of tokens but at least one; return their places."""
+        """Take the next texts, at least one and otherwise up to a number of tokens; return their positions."""
         start, spent = self.taken, 0
         while self.taken < len(self.order):
             cost = self.costs[self.order[self.taken]]
@@ -90,13 +90,13 @@ class _Job:
 class Batcher:
     """A bounded queue of texts and one thread that encodes them.
 
-    Texts gather while the thread encodes. The next batch takes texts from the callers in turn, up to the number of
-    tokens that the model encodes well together. So many single queries share a batch, and long lists fill the rest.
+    Texts queue up while the thread encodes. The next batch takes texts from each caller in turn, up to the number of
+    tokens that suits the model. So many single queries share a batch, and long lists fill the rest of it.
 
     Args:
         model: the model that encodes.
         queued_texts: maximum number of waiting texts.
-        wait_seconds: seconds for which an idle thread waits for more texts after the first.
+        wait_seconds: seconds that an idle thread waits for more texts after the first.
         on_batch: called in the thread with the number of texts and the seconds of each batch.
     """
 
@@ -129,7 +129,7 @@ class Batcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after its present batch, and fail the waiting texts."""
+        """End the thread after its current batch, and fail the waiting texts."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -137,7 +137,7 @@ class Batcher:
             self._thread.join()
 
     async def embed(self, texts: list[str], role: Role) -> EmbeddedTexts:
-        """Embed texts; if the caller is cancelled, its texts leave the queue.
+        """Embed texts; if the caller is cancelled, its texts are removed from the queue.
 
         Raises:
             QueueFullError: if too many texts are waiting.
@@ -165,7 +165,7 @@ class Batcher:
         return min(60, max(1, math.ceil(too_many / self._texts_per_second)))
 
     def _withdraw(self, job: _Job) -> None:
-        """Remove the rest of a caller's texts from the queue, after it went away or the model failed on one."""
+        """Remove the remaining texts of a caller from the queue, after it disconnected or the model failed on one."""
         job.is_cancelled = True
         if job.taken == len(job.texts):
             return
@@ -183,12 +183,12 @@ class Batcher:
                 began = time.perf_counter()
                 self._encode(batch)
                 seconds = time.perf_counter() - began
-                texts = sum(len(places) for _, places in batch)
+                texts = sum(len(positions) for _, positions in batch)
                 self._texts_per_second += 0.1 * (texts / max(seconds, 1e-6) - self._texts_per_second)
                 self._on_batch(texts, seconds)
 
     def _next_batch(self) -> list[tuple[_Job, list[int]]] | None:
-        """Wait for texts and take some of each caller's; None if the thread should end."""
+        """Wait for texts and take some from each caller; return None if the thread should end."""
         with self._changed:
             idle = not self._jobs
             while not self._jobs and not self._stopping:
@@ -201,13 +201,13 @@ class Batcher:
                 self._jobs.clear()
                 return None
             batch: dict[_Job, list[int]] = {}
-            left = self._model.batch_tokens
-            while self._jobs and left > 0:
+            budget = self._model.batch_tokens
+            while self._jobs and budget > 0:
                 job = self._jobs.popleft()
-                places = job.take(min(left, self._model.batch_tokens // MIN_CALLERS))
-                left -= sum(job.costs[place] for place in places)
-                self.queued -= len(places)
-                batch.setdefault(job, []).extend(places)
+                positions = job.take(min(budget, self._model.batch_tokens // MIN_CALLERS))
+                budget -= sum(job.costs[position] for position in positions)
+                self.queued -= len(positions)
+                batch.setdefault(job, []).extend(positions)
                 if job.taken < len(job.texts):
                     self._jobs.append(job)
             return list(batch.items())
@@ -223,8 +223,8 @@ class Batcher:
             except Exception as error:
                 failure = type(error).__name__
             if not failure:
-                self._deliver([(job, None) for job, _ in pieces if job.left == 0])
-            elif len(pieces) > 1:  # so that one caller's text fails only its own request
+                self._deliver([(job, None) for job, _ in pieces if job.remaining == 0])
+            elif len(pieces) > 1:  # so that a caller's text fails only that caller's request
                 for piece in pieces:
                     self._encode([piece])
             else:
@@ -234,26 +234,26 @@ class Batcher:
                 self._deliver([(failed, EncodingError(f"the model failed ({failure})"))])
 
     def _encode_pieces(self, pieces: list[tuple[_Job, list[int]]], role: Role) -> None:
-        pieces = [(job, places) for job, places in pieces if not job.is_cancelled]
-        texts = [job.texts[place] for job, places in pieces for place in places]
+        pieces = [(job, positions) for job, positions in pieces if not job.is_cancelled]
+        texts = [job.texts[position] for job, positions in pieces for position in positions]
         if not texts:
             return
         vectors, tokens = self._model.encode(texts, role)
         start = 0
-        for job, places in pieces:
-            end = start + len(places)
+        for job, positions in pieces:
+            end = start + len(positions)
             if job.vectors is None:
                 job.vectors = np.empty((len(job.texts), vectors.shape[1]), dtype=np.float32)
-            job.vectors[places] = vectors[start:end]
+            job.vectors[positions] = vectors[start:end]
             job.tokens += sum(tokens[start:end])
-            job.left -= len(places)
+            job.remaining -= len(positions)
             start = end
 
-    def _deliver(self, ended: list[tuple[_Job, EncodingError | None]]) -> None:
-        """Hand results to the event loop, all of them in one step."""
+    def _deliver(self, finished: list[tuple[_Job, EncodingError | None]]) -> None:
+        """Pass all results to the event loop in one step."""
 
         def set_results() -> None:
-            for job, error in ended:
+            for job, error in finished:
                 if job.future.done():
                     continue
                 if error is not None:
@@ -262,5 +262,5 @@ class Batcher:
                     assert job.vectors is not None
                     job.future.set_result(EmbeddedTexts(job.vectors, job.tokens))
 
-        if ended and self._loop is not None and not self._loop.is_closed():
+        if finished and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(set_results)

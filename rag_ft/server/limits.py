@@ -16,17 +16,17 @@ MAX_CALLERS = 10_000
 
 @dataclass(frozen=True)
 class Limits:
-    """Maximum sizes and rates, and the status that answers a request beyond them.
+    """Maximum sizes and rates, each with the status of a request that exceeds it.
 
     Attributes:
         body_bytes: size of a request's body (413).
-        texts: texts in one request, as many as OpenAI accepts (400).
-        characters: characters in one text, of which the model reads only the first part anyway (400).
-        queued_texts: texts of all callers that wait for the model (429 with Retry-After).
-        requests: requests in progress (429).
-        requests_per_minute: requests of one caller, by address (429); None sets no limit.
-        body_seconds: time in which a caller must send the body (408).
-        wait_seconds: time for which an idle server waits for more texts to encode together.
+        texts: number of texts in one request (400); the default is OpenAI's limit.
+        characters: number of characters in one text (400); the model reads only the first part of such a text.
+        queued_texts: number of texts of all callers that wait for the model (429 with Retry-After).
+        requests: number of requests in progress (429).
+        requests_per_minute: requests per minute of one caller, by address (429); None sets no limit.
+        body_seconds: seconds in which a caller must send the body (408).
+        wait_seconds: seconds that an idle server waits for more texts to encode together.
 
     Example:
         >>> from rag_ft.server.limits import Limits
@@ -47,18 +47,18 @@ class Limits:
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None and (value < 0 or (value == 0 and field.name != "wait_seconds")):
-                raise InputError(f"{field.name} is {value}: give more than 0")
+                raise InputError(f"{field.name} is {value}: choose more than 0")
         if self.queued_texts < self.texts:
             raise InputError(
-                f"queued_texts is {self.queued_texts} and texts {self.texts}: a full call would never be taken"
+                f"queued_texts is {self.queued_texts} and texts is {self.texts}: choose at least as many queued_texts"
             )
 
 
 class RateLimit:
-    """Limits the requests per minute of each caller, by a token bucket that holds the tokens of 1.5 seconds.
+    """A limit on the requests per minute of each caller: a token bucket that holds the tokens of 1.5 seconds.
 
     Args:
-        per_minute: requests; None sets no limit.
+        per_minute: number of requests per minute; None sets no limit.
         clock: returns the time in seconds; tests replace it.
 
     Example:
@@ -76,15 +76,15 @@ class RateLimit:
         self._callers: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def seconds_to_wait(self, caller: str) -> int:
-        """Return 0 and count the request if a caller may send it, else whole seconds until it may."""
+        """Return 0 and count the request if a caller may send it, otherwise the whole seconds until it may."""
         if self._per_second is None:
             return 0
         now = self._clock()
-        full = max(2.0, math.ceil(self._per_second * self.BURST_SECONDS))
-        left, since = self._callers.pop(caller, (full, now))
-        left = min(full, left + (now - since) * self._per_second)
-        allowed = left >= 1
-        self._callers[caller] = (left - allowed, now)
+        capacity = max(2.0, math.ceil(self._per_second * self.BURST_SECONDS))
+        tokens, since = self._callers.pop(caller, (capacity, now))
+        tokens = min(capacity, tokens + (now - since) * self._per_second)
+        allowed = tokens >= 1
+        self._callers[caller] = (tokens - allowed, now)
         while len(self._callers) > MAX_CALLERS:
             self._callers.popitem(last=False)
-        return 0 if allowed else max(1, math.ceil((1 - left) / self._per_second))
+        return 0 if allowed else max(1, math.ceil((1 - tokens) / self._per_second))

@@ -13,9 +13,9 @@ FIELDS = "rag_ft_fields"
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object with `time`, `level`, `event` and the fields of the event.
+    """Formats a record as one JSON object with `time`, `level`, `event` and the event's fields.
 
-    Of an exception it shows the class and the place only, since the message may contain a caller's text.
+    For an exception it writes only the class and the location, since the message may contain a caller's text.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -43,7 +43,7 @@ def log_event(
         level: a level of the logging module.
         event: name of the event.
         fields: entries of the JSON object.
-        error: an exception whose class and place are logged.
+        error: an exception whose class and location are logged.
     """
     logger.log(
         level,

@@ -19,7 +19,7 @@ TEXTS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Metrics of one server, in a registry of their own."""
+    """Metrics of one server, in a separate registry."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 

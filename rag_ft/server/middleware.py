@@ -1,4 +1,4 @@
-"""What happens to every request before its body is read: request id, key, limits, metrics and log."""
+"""Middleware that runs before a request's body is read: request id, key, limits, metrics and log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 PUBLIC_PATHS = ("/health", "/ready")
 KNOWN_PATHS = (*PUBLIC_PATHS, "/metrics", "/v1/embeddings", "/v1/models")
 CLIENT_CLOSED_REQUEST = 499
-"""Status in the log if the caller hung up before the response; nginx uses it too."""
+"""Status in the log if the caller disconnected before the response; nginx uses it too."""
 
 
 class RequestMiddleware:
@@ -32,10 +32,10 @@ class RequestMiddleware:
     Routes add fields to the log through the dictionary `rag_ft` in the request's scope.
 
     Args:
-        app: the application behind it.
+        app: the application that it wraps.
         key: the bearer token that callers must send; None requires none.
         limits: limits on requests.
-        metrics: the metrics that count requests.
+        metrics: counts the requests.
     """
 
     def __init__(self, app: ASGIApp, key: str | None, limits: Limits, metrics: Metrics) -> None:
@@ -73,7 +73,7 @@ class RequestMiddleware:
         except Exception as error:
             failure = error
             if status == CLIENT_CLOSED_REQUEST:
-                await _send_error(answer, ApiError(500, "the server failed on this request; its log says where"))
+                await _send_error(answer, ApiError(500, "internal server error: see the server's log"))
         finally:
             self._in_progress -= 1
             self._record(scope, status, time.perf_counter() - began, failure)
@@ -89,7 +89,7 @@ class RequestMiddleware:
         if self._in_progress > self._limits.requests:
             raise ApiError(
                 429,
-                f"{self._limits.requests} requests are in progress: try again",
+                f"{self._limits.requests} requests are in progress: try again later",
                 code="too_many_requests",
                 retry_after=1,
             )
@@ -103,10 +103,10 @@ class RequestMiddleware:
             )
 
     def _has_key(self, headers: dict[bytes, bytes]) -> bool:
-        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         assert self._key is not None
-        same = hmac.compare_digest(hashlib.sha256(given.strip()).digest(), self._key)
-        return same and kind.lower() == b"bearer"
+        matches = hmac.compare_digest(hashlib.sha256(key.strip()).digest(), self._key)
+        return matches and scheme.lower() == b"bearer"
 
     def _record(self, scope: Scope, status: int, seconds: float, failure: Exception | None) -> None:
         """Count a request in the metrics and log it."""
@@ -126,7 +126,7 @@ class RequestMiddleware:
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
-    """Return the caller's own request id if it is a plain word, else a new one."""
+    """Return the caller's request id if it is a plain word, otherwise a new one."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else uuid.uuid4().hex
 

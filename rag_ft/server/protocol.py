@@ -26,7 +26,7 @@ ROLES: dict[str, Role] = {
 
 PARAMETERS = ("model", "input", "encoding_format", "dimensions", "input_type", "user")
 VECTORS_PER_PART = 64
-"""Number of vectors that are written before the event loop serves other requests."""
+"""Number of vectors to write before the event loop serves other requests."""
 
 
 class ApiError(Exception):
@@ -34,7 +34,7 @@ class ApiError(Exception):
 
     Args:
         status: HTTP status.
-        message: one line with what is wrong, its value and the fix, without the caller's texts and without keys.
+        message: one line with the problem, the value and the fix, without the caller's texts or keys.
         param: the parameter that is wrong.
         code: error code for programs.
         retry_after: seconds to wait, sent as a header.
@@ -71,7 +71,7 @@ class EmbeddingRequest:
     """A request to `/v1/embeddings`.
 
     Attributes:
-        model: the name the caller used.
+        model: the model's name as the caller sent it.
         texts: one or more texts.
         role: the role of the texts, which selects their prefix.
         dimension: numbers in a vector; None for the full dimension.
@@ -156,9 +156,9 @@ def _printable(text: str, limit: int) -> str:
 def _parse_model(value: Any, names: Mapping[str, Role | None]) -> str:
     served = ", ".join(names)
     if not isinstance(value, str):
-        raise _invalid("model", "invalid_type", f"model is {_json_type(value)}: give one of {served}")
+        raise _invalid("model", "invalid_type", f"model is {_json_type(value)}: use one of {served}")
     if value not in names:
-        message = f"the model {_printable(value, 80)!r} is not served here: give one of {served}"
+        message = f"the model {_printable(value, 80)!r} is not served here: use one of {served}"
         raise ApiError(404, message, "model", "model_not_found")
     return value
 
@@ -166,43 +166,43 @@ def _parse_model(value: Any, names: Mapping[str, Role | None]) -> str:
 def _parse_texts(value: Any, limits: Limits) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list):
-        raise _invalid("input", "invalid_type", f"input is {_json_type(value)}: give a string or an array of strings")
+        raise _invalid("input", "invalid_type", f"input is {_json_type(value)}: send a string or an array of strings")
     if not texts:
-        raise _invalid("input", "empty_array", "input is an empty array: give one text or more")
+        raise _invalid("input", "empty_array", "input is an empty array: send one or more texts")
     if len(texts) > limits.texts:
-        message = f"input has {len(texts)} entries: send {limits.texts} at most in a call"
+        message = f"input has {len(texts)} entries: send at most {limits.texts} in a request"
         raise _invalid("input", "array_above_max_length", message)
-    for place, text in enumerate(texts):
-        _check_text(place, text, limits)
+    for position, text in enumerate(texts):
+        _check_text(position, text, limits)
     return texts
 
 
-def _check_text(place: int, text: Any, limits: Limits) -> None:
+def _check_text(position: int, text: Any, limits: Limits) -> None:
     if not isinstance(text, str):
-        raise _not_a_text(place, text)
+        raise _not_a_text(position, text)
     if not text:
-        raise _invalid("input", "empty_string", f"input[{place}] is an empty string: leave it out")
+        raise _invalid("input", "empty_string", f"input[{position}] is an empty string: leave it out")
     if len(text) > limits.characters:
-        message = f"input[{place}] has {len(text)} characters: send {limits.characters} at most in a text"
+        message = f"input[{position}] has {len(text)} characters: send at most {limits.characters}"
         raise _invalid("input", "string_above_max_length", message)
     try:
         text.encode()
     except UnicodeEncodeError:
-        message = f"input[{place}] has half of a character pair: send Unicode"
+        message = f"input[{position}] has half of a surrogate pair: send valid Unicode"
         raise _invalid("input", "invalid_unicode", message) from None
 
 
-def _not_a_text(place: int, value: Any) -> ApiError:
-    """Return the error for an entry that is not a string; clients with a tokenizer of their own send token ids."""
+def _not_a_text(position: int, value: Any) -> ApiError:
+    """Return the error for an entry that is not a string; clients that tokenise send token ids."""
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if is_number or (isinstance(value, list) and all(isinstance(token, int) for token in value)):
         return _invalid(
             "input",
             "token_ids_not_supported",
-            "input holds token ids, and this model's vocabulary differs from that of your tokenizer: send texts "
+            "input holds token ids, but this model has another vocabulary than your tokenizer: send texts "
             "(LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False)",
         )
-    return _invalid("input", "invalid_type", f"input[{place}] is {_json_type(value)}: give strings")
+    return _invalid("input", "invalid_type", f"input[{position}] is {_json_type(value)}: send strings")
 
 
 def _parse_role(value: Any, model: str, role_of_name: Role | None) -> Role:
@@ -210,9 +210,9 @@ def _parse_role(value: Any, model: str, role_of_name: Role | None) -> Role:
         return role_of_name or "passage"
     if not isinstance(value, str) or value not in ROLES:
         shown = repr(_printable(value, 40)) if isinstance(value, str) else _json_type(value)
-        raise _invalid("input_type", "invalid_value", f"input_type is {shown}: give one of {', '.join(ROLES)}")
+        raise _invalid("input_type", "invalid_value", f"input_type is {shown}: use one of {', '.join(ROLES)}")
     if role_of_name is not None and ROLES[value] != role_of_name:
-        message = f"input_type is {value!r} and the model {model!r}: leave one of them out"
+        message = f"input_type is {value!r}, but the model {model!r} sets another role: leave input_type out"
         raise _invalid("input_type", "invalid_value", message)
     return ROLES[value]
 
@@ -222,12 +222,12 @@ def _parse_dimension(value: Any, dimensions: Sequence[int]) -> int | None:
         return None
     if not isinstance(value, int) or isinstance(value, bool):
         shown = f"{value:g}" if isinstance(value, float) else _json_type(value)
-        raise _invalid("dimensions", "invalid_type", f"dimensions is {shown}: give a whole number")
+        raise _invalid("dimensions", "invalid_type", f"dimensions is {shown}: send a whole number")
     if value not in dimensions:
         shown = str(value) if abs(value) < 10**9 else "too large a number"
-        known = ", ".join(map(str, sorted(dimensions)))
-        hint = "" if len(dimensions) > 1 else " (it was not trained for others: rag-ft train --dimension)"
-        message = f"dimensions is {shown}, and this model gives {known}{hint}"
+        available = ", ".join(map(str, sorted(dimensions)))
+        hint = "" if len(dimensions) > 1 else " (for others, train it with rag-ft train --dimension)"
+        message = f"dimensions is {shown}, but this model has {available}{hint}"
         raise _invalid("dimensions", "invalid_value", message)
     return value
 
@@ -237,7 +237,7 @@ def _parse_encoding(value: Any) -> Literal["float", "base64"]:
         return "float"
     if value == "base64":
         return "base64"
-    raise _invalid("encoding_format", "invalid_value", "encoding_format is neither 'float' nor 'base64': give one")
+    raise _invalid("encoding_format", "invalid_value", "encoding_format must be 'float' or 'base64'")
 
 
 def response_parts(vectors: NDArray[Any], request: EmbeddingRequest, tokens: int) -> Iterator[bytes]:
@@ -246,15 +246,15 @@ def response_parts(vectors: NDArray[Any], request: EmbeddingRequest, tokens: int
     Args:
         vectors: shape (texts, dimension), float32.
         request: the request.
-        tokens: tokens that the model read of the texts, prefixes included.
+        tokens: number of tokens that the model read, prefixes included.
     """
     yield b'{"object":"list","data":['
     for start in range(0, len(vectors), VECTORS_PER_PART):
         part = vectors[start : start + VECTORS_PER_PART]
         encoded = map(_base64, part) if request.encoding == "base64" else map(json.dumps, part.tolist())
         rows = (
-            f'{{"object":"embedding","index":{place},"embedding":{numbers}}}'
-            for place, numbers in enumerate(encoded, start)
+            f'{{"object":"embedding","index":{position},"embedding":{numbers}}}'
+            for position, numbers in enumerate(encoded, start)
         )
         yield ("," * (start > 0) + ",".join(rows)).encode()
     usage = f'{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}'

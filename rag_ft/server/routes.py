@@ -21,7 +21,7 @@ from rag_ft.server.served_model import ServedModel
 Result = TypeVar("Result")
 
 DISCARD_FACTOR = 16
-"""A body up to this many times the limit is read to its end and discarded, so that the caller gets the error."""
+"""A body of up to this many times the limit is read and discarded, so that the caller receives the error."""
 
 
 def embedding_routes(served: ServedModel, batcher: Batcher, metrics: Metrics, limits: Limits) -> APIRouter:
@@ -41,19 +41,19 @@ def embedding_routes(served: ServedModel, batcher: Batcher, metrics: Metrics, li
             body = await _read_body(request, limits)
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        asked = parse_request(body, names, served.dimensions, limits)
+        parsed = parse_request(body, names, served.dimensions, limits)
         log_fields = request.scope["rag_ft"]
-        log_fields |= {"model": asked.model, "role": asked.role, "texts": len(asked.texts)}
-        embedded = await _embed(request, batcher, asked, limits)
+        log_fields |= {"model": parsed.model, "role": parsed.role, "texts": len(parsed.texts)}
+        embedded = await _embed(request, batcher, parsed, limits)
         if embedded is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         log_fields["tokens"] = embedded.tokens
-        metrics.texts.labels(asked.role).inc(len(asked.texts))
-        metrics.tokens.labels(asked.role).inc(embedded.tokens)
-        is_full = asked.dimension in (None, embedded.vectors.shape[1])
-        vectors = embedded.vectors if is_full else truncated(embedded.vectors, asked.dimension)
+        metrics.texts.labels(parsed.role).inc(len(parsed.texts))
+        metrics.tokens.labels(parsed.role).inc(embedded.tokens)
+        is_full = parsed.dimension in (None, embedded.vectors.shape[1])
+        vectors = embedded.vectors if is_full else truncated(embedded.vectors, parsed.dimension)
         parts = []
-        for part in response_parts(vectors, asked, embedded.tokens):
+        for part in response_parts(vectors, parsed, embedded.tokens):
             parts.append(part)
             await asyncio.sleep(0)
         return Response(b"".join(parts), media_type="application/json")
@@ -66,7 +66,7 @@ def embedding_routes(served: ServedModel, batcher: Batcher, metrics: Metrics, li
     async def one_model(name: str) -> JSONResponse:
         if name not in names:
             raise ApiError(
-                404, f"that model is not served here: give one of {', '.join(names)}", "model", "model_not_found"
+                404, f"that model is not served here: use one of {', '.join(names)}", "model", "model_not_found"
             )
         return JSONResponse(_model(served, name))
 
@@ -88,18 +88,18 @@ def embedding_routes(served: ServedModel, batcher: Batcher, metrics: Metrics, li
     return router
 
 
-async def _embed(request: Request, batcher: Batcher, asked: EmbeddingRequest, limits: Limits) -> EmbeddedTexts | None:
-    """Embed a request's texts; None if the caller hung up.
+async def _embed(request: Request, batcher: Batcher, parsed: EmbeddingRequest, limits: Limits) -> EmbeddedTexts | None:
+    """Embed a request's texts; None if the caller disconnected.
 
     Raises:
         ApiError: if the queue is full or the model fails.
     """
     try:
-        return await _unless_disconnected(request, batcher.embed(asked.texts, asked.role))
+        return await _unless_disconnected(request, batcher.embed(parsed.texts, parsed.role))
     except QueueFullError as full:
         raise ApiError(
             429,
-            f"{limits.queued_texts} texts are waiting already: try again in {full.retry_after} s",
+            f"{limits.queued_texts} texts are already waiting: try again in {full.retry_after} s",
             code="queue_full",
             retry_after=full.retry_after,
         ) from None
@@ -124,8 +124,8 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     Raises:
         ApiError: if it is not plain JSON, too large or too slow.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
         # A web page cannot send this type to another site without that site's permission.
         raise ApiError(
             415,
@@ -133,11 +133,9 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
             code="unsupported_media_type",
         )
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ApiError(415, "the body is compressed: send it plain", code="unsupported_media_type")
+        raise ApiError(415, "the body is compressed: send it uncompressed", code="unsupported_media_type")
     too_large = ApiError(
-        413,
-        f"the body is over {limits.body_bytes} bytes: send fewer or shorter texts in a request",
-        code="body_too_large",
+        413, f"the body has more than {limits.body_bytes} bytes: send fewer or shorter texts", code="body_too_large"
     )
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > DISCARD_FACTOR * limits.body_bytes:
@@ -161,7 +159,7 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
 
 
 async def _unless_disconnected(request: Request, work: Awaitable[Result]) -> Result | None:
-    """Return the result of some work; cancel it and return None if the caller hangs up first."""
+    """Return the result of some work; if the caller disconnects first, cancel it and return None."""
     working, listening = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait((working, listening), return_when=asyncio.FIRST_COMPLETED)

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 GRACE_SECONDS = 30
-"""Seconds that requests in progress have to finish after a signal."""
+"""Seconds in which requests in progress must finish after a signal."""
 
 SWITCH_SECONDS = 0.001
 """Interval at which Python switches threads.
 
-The encoding thread releases the interpreter at each matrix product and, with the default of 5 ms, waits for the event
-loop to give it back. 64 callers got 155 and 175 responses per second with the default, and 187 and 183 with this value.
+The encoding thread releases the interpreter at each matrix product, and with the default of 5 ms it waits for the event
+loop to return it. 64 callers got 155 and 175 responses per second with the default, and 187 and 183 with this value.
 """
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """Bind a socket to an address; nobody can reach it before it listens.
+    """Bind a socket to an address; it accepts no connection before it listens.
 
     Args:
         host: host name or IP address.
@@ -45,7 +45,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
         listening.bind(address)
     except OSError as error:
         raise InputError(
-            f"--host {host} --port {port} cannot be used ({error.strerror or error}): take another"
+            f"--host {host} --port {port} cannot be used ({error.strerror or error}): choose another"
         ) from None
     return listening
 
@@ -54,8 +54,8 @@ def check_host(host: str, has_key: bool) -> None:
     """Raise an `InputError` if other machines could reach a server that requires no key."""
     if host not in LOCAL_HOSTS and not has_key:
         raise InputError(
-            f"--host {host} opens the server to other machines, and {KEY_VARIABLE} is not set: set it to a key that "
-            "callers send, or stay on 127.0.0.1"
+            f"--host {host} opens the server to other machines, but {KEY_VARIABLE} is not set: set it to a key that "
+            "callers must send, or use 127.0.0.1"
         )
 
 
@@ -96,18 +96,18 @@ def _server(app: FastAPI) -> Any:
     import uvicorn
 
     class Server(uvicorn.Server):
-        """A uvicorn server that does not raise the signal again when it ends, since being stopped is no failure."""
+        """A uvicorn server that does not raise the signal again when it ends, since a stop is not a failure."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             if threading.current_thread() is not threading.main_thread():
                 yield
                 return
-            before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+            handlers = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
             try:
                 yield
             finally:
-                for number, handler in before.items():
+                for number, handler in handlers.items():
                     signal.signal(number, handler)
 
     config = uvicorn.Config(

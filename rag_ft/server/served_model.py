@@ -1,4 +1,4 @@
-"""An embedding as the server uses it: texts of one role in, vectors and token counts out."""
+"""The server's interface to an embedding: texts of one role in, vectors and token counts out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from rag_ft.embedding.contract import read_model_record
-from rag_ft.embedding.encoding import BATCH_TOKENS, GPU_BATCH_TOKENS, count_tokens, cut_to_reach, encode
+from rag_ft.embedding.encoding import BATCH_TOKENS, GPU_BATCH_TOKENS, count_tokens, cut_to_readable, encode
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.identity import passage_vectors, query_vectors
 from rag_ft.embedding.loading import model_folder, resolve_model
@@ -35,7 +35,7 @@ class EncodedTexts(NamedTuple):
 
     Attributes:
         vectors: shape (texts, dimension), float32.
-        tokens: number of tokens that the model read of each text, prefix included.
+        tokens: number of tokens that the model read from each text, prefix included.
     """
 
     vectors: NDArray[np.float32]
@@ -43,14 +43,14 @@ class EncodedTexts(NamedTuple):
 
 
 class ServedModel(Protocol):
-    """What the server needs from a model.
+    """The model interface that the server needs.
 
     Attributes:
         name: the name that callers use.
         dimension: numbers in a vector.
         dimensions: dimensions that callers may request, including the full one.
-        max_length: number of tokens that it reads of a text; 0 if it does not say.
-        batch_tokens: number of tokens that it encodes well together.
+        max_length: number of tokens that it reads of a text; 0 if unknown.
+        batch_tokens: number of tokens in a batch that suits the model.
     """
 
     name: str
@@ -71,8 +71,8 @@ def served_model(embedding: BaseEmbedding, name: str | None = None, dimensions: 
 
     Args:
         embedding: any LlamaIndex embedding; a `FineTunedEmbedding` is served fastest.
-        name: the name that callers use; None uses the embedding's own.
-        dimensions: numbers that its vectors may be cut to, in addition to those that the model folder names.
+        name: the name that callers use; None uses the embedding's name.
+        dimensions: dimensions that its vectors may be cut to, in addition to those in the model folder.
     """
     if isinstance(embedding, FineTunedEmbedding):
         return _ServedTransformer(embedding, name, dimensions)
@@ -109,12 +109,12 @@ class _ServedTransformer:
 
     def count_tokens(self, texts: list[str], role: Role) -> list[int]:
         """Count the tokens that the model reads of each text, prefix included."""
-        prefixed = [self._prefixes[role] + text for text in cut_to_reach(self._model, texts)]
+        prefixed = [self._prefixes[role] + text for text in cut_to_readable(self._model, texts)]
         with self._embedding._lock:
             return count_tokens(self._model, prefixed)
 
     def ready_to_encode(self) -> AbstractContextManager[Any]:
-        # Autocast keeps cast weights until the outermost context ends; otherwise each batch would cast them again.
+        # Autocast keeps the cast weights until the outermost context ends, so that not every batch casts them again.
         return autocast(self._model.device.type, self._embedding.precision)
 
 
@@ -123,13 +123,13 @@ class _ServedEmbedding:
 
     def __init__(self, embedding: BaseEmbedding, name: str | None, dimensions: Sequence[int]) -> None:
         self._embedding = embedding
-        below = getattr(embedding, "embed_model", None)
-        self._below = _ServedTransformer(below, name, ()) if isinstance(below, FineTunedEmbedding) else None
+        base = getattr(embedding, "embed_model", None)
+        self._base = _ServedTransformer(base, name, ()) if isinstance(base, FineTunedEmbedding) else None
         self.name = name or Path(embedding.model_name).name
         self.dimension = len(embedding.get_query_embedding("one"))
         self.dimensions = _dimensions(self.dimension, dimensions)
-        self.max_length = self._below.max_length if self._below is not None else 0
-        self.batch_tokens = self._below.batch_tokens if self._below is not None else BATCH_TOKENS["cpu"]
+        self.max_length = self._base.max_length if self._base is not None else 0
+        self.batch_tokens = self._base.batch_tokens if self._base is not None else BATCH_TOKENS["cpu"]
 
     def encode(self, texts: list[str], role: Role) -> EncodedTexts:
         vectors = query_vectors if role == "query" else passage_vectors
@@ -138,14 +138,14 @@ class _ServedEmbedding:
         )
 
     def _count_tokens(self, texts: list[str], role: Role) -> list[int]:
-        if self._below is not None:
-            return self._below.count_tokens(texts, role)
+        if self._base is not None:
+            return self._base.count_tokens(texts, role)
         from llama_index.core.utils import get_tokenizer
 
         return [len(get_tokenizer()(text)) for text in texts]
 
     def ready_to_encode(self) -> AbstractContextManager[Any]:
-        return self._below.ready_to_encode() if self._below is not None else nullcontext()
+        return self._base.ready_to_encode() if self._base is not None else nullcontext()
 
 
 def _dimensions(full: int, shorter: Sequence[int]) -> tuple[int, ...]:
@@ -153,8 +153,8 @@ def _dimensions(full: int, shorter: Sequence[int]) -> tuple[int, ...]:
 
 
 def _trained_dimensions(model: str) -> list[int]:
-    """Read the dimensions that a model was trained to be cut to from its folder."""
+    """Read the dimensions that a model was trained for from its folder."""
     folder = model_folder(model)
     recipe = read_model_record(folder).get("recipe") if folder is not None else None
-    found = recipe.get("dimensions") if isinstance(recipe, dict) else None
-    return [each for each in found if isinstance(each, int)] if isinstance(found, list) else []
+    dimensions = recipe.get("dimensions") if isinstance(recipe, dict) else None
+    return [number for number in dimensions if isinstance(number, int)] if isinstance(dimensions, list) else []

@@ -108,7 +108,7 @@ def test_the_embedding_stays_if_there_is_nothing_to_learn(tmp_path: Path) -> Non
     assert len(kept) >= 6  # chance gets one in ten
     model = kept[0].embed_model()
     np.testing.assert_allclose(model.get_query_embedding("word1 word2"), vector_of("word1 word2"), atol=1e-6)
-    assert "this one changes nothing" in (kept[0].folder / "README.md").read_text()
+    assert "this one leaves the vectors unchanged" in (kept[0].folder / "README.md").read_text()
 
 
 def test_an_adapter_that_loses_on_unseen_documents_is_refused() -> None:
@@ -120,7 +120,7 @@ def test_an_adapter_that_loses_on_unseen_documents_is_refused() -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 60)
     differences = np.repeat([0.2, -0.01], 30) + noise - np.repeat([noise[:30].mean(), noise[30:].mean()], 30)
     base = Candidate(name="base", alpha=0.0, values=np.full(60, 0.4))
-    policy = Policy(no_part_loses=True, several_tries=True)
+    policy = Policy(reject_any_loss=True, correct_for_multiple=True)
     one = select(base, [Candidate(name="pull 3", alpha=1.0, values=base.values + differences)], dev, policy)
     assert one.refused == {"pull 3": "it loses on one part of the dev questions (real, unseen documents: -0.010)"}
     other = select(base, [Candidate(name="pull 3", alpha=1.0, values=base.values + differences + 0.02)], dev, policy)
@@ -204,7 +204,7 @@ def test_an_index_refuses_the_adapter_of_another_embedding(trained: Any, tmp_pat
     nodes = nodes_from_texts(jargon_dataset().passage_texts, {})
     other = FineTunedEmbedding.load("local")
     rebuild_index([TextNode(text="A Kittiwake is an expenses claim.")], other, client, "others")
-    with pytest.raises(ContractError, match=r"holds vectors of .*MiniLM.*, and the model is Words words"):
+    with pytest.raises(ContractError, match=r"holds vectors of .*MiniLM.*, but the model is Words words"):
         open_index(trained.embed_model(), client, "others")
     recipe = AdapterRecipe(map_passages=True)
     both = train_adapter(jargon_dataset(), words(), tmp_path / "both", recipe=recipe, cache=False).embed_model()
@@ -223,7 +223,7 @@ def test_an_index_refuses_the_adapter_of_another_embedding(trained: Any, tmp_pat
 
 
 def test_an_adapter_belongs_to_one_embedding(trained: Any) -> None:
-    with pytest.raises(ContractError, match=r"belongs to Words words, and the embedding is Words words: they differ"):
+    with pytest.raises(ContractError, match=r"belongs to Words words, but the embedding is Words words: they differ"):
         AdapterEmbedding.load(trained.folder, words(version=1))
     with pytest.raises(ContractError, match=r"the embedding is FineTunedEmbedding .*MiniLM-L6-v2: they differ in"):
         AdapterEmbedding.load(trained.folder, FineTunedEmbedding.load("local"))
@@ -293,7 +293,7 @@ def test_a_module_of_the_users_own(tmp_path: Path) -> None:
     found = trained.embed_model().get_query_embedding("jargon1")
     again = AdapterEmbedding.load(tmp_path / "a", words(), module=TwoLayers())
     assert again.get_query_embedding("jargon1") == found
-    with pytest.raises(InputError, match=r"a module of your own \(test_train_adapter.TwoLayers\): give it again"):
+    with pytest.raises(InputError, match=r"your own module \(test_train_adapter.TwoLayers\): pass it"):
         AdapterEmbedding.load(tmp_path / "a", words())
     with pytest.raises(InputError, match="does not fit the adapter"):
         AdapterEmbedding.load(tmp_path / "a", words(), module=torch.nn.Linear(3, 3))
@@ -306,14 +306,14 @@ def test_a_module_of_the_users_own(tmp_path: Path) -> None:
 def test_folders_without_an_adapter_are_refused(trained: Any, tmp_path: Path) -> None:
     assert is_adapter(trained.folder)
     assert not is_adapter(tmp_path)
-    with pytest.raises(InputError, match="is no adapter"):
+    with pytest.raises(InputError, match="is not an adapter"):
         AdapterEmbedding.load(tmp_path, words())
-    with pytest.raises(InputError, match="is an adapter: load it over its embedding"):
+    with pytest.raises(InputError, match="is an adapter: load it with AdapterEmbedding"):
         FineTunedEmbedding.load(trained.folder)
     for name, content, said in (
         ("rag_ft.json", "{", "not valid JSON"),
-        ("rag_ft.json", '{"adapter": {}}', "does not say what the adapter is"),
-        ("adapter.safetensors", "rubbish", "holds other weights"),
+        ("rag_ft.json", '{"adapter": {}}', "does not describe the adapter"),
+        ("adapter.safetensors", "rubbish", "does not hold the expected weights"),
         ("probe.safetensors", "rubbish", "cannot be read"),
     ):
         folder = tmp_path / f"broken-{name}-{len(content)}"
@@ -336,5 +336,5 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is in the way"):
         train_adapter(jargon_dataset(), words(), tmp_path / "mine", cache=False)
-    with pytest.raises(InputError, match="no question in split 'train'"):
+    with pytest.raises(InputError, match="no questions in split 'train'"):
         train_adapter(jargon_dataset().with_qrels({}), words(), tmp_path / "a", cache=False)

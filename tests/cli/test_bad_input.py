@@ -95,7 +95,7 @@ def test_a_folder_of_images(refused: Callable[..., str], tmp_path: Path) -> None
     for number in range(3):
         (tmp_path / "documents" / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xff")
     said = refused(WRONG, "generate", tmp_path / "documents", "--output", tmp_path / "dataset")
-    assert "holds no text document (.png)" in said
+    assert "contains no documents (.png)" in said
 
 
 def test_documents_of_one_word(refused: Callable[..., str], tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_broken_dataset(
 def test_an_empty_split(refused: Callable[..., str], beir_folder: Path, tmp_path: Path) -> None:
     (beir_folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n")
     said = refused(WRONG, "train", beir_folder, "--output", tmp_path / "model", "--base-model", "local")
-    assert "no question in split 'train' (splits with questions: dev, test)" in said
+    assert "no questions in split 'train' (splits with questions: dev, test)" in said
 
 
 def test_a_model_folder_without_weights(refused: Callable[..., str], beir_folder: Path, tmp_path: Path) -> None:

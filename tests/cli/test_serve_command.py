@@ -79,8 +79,8 @@ def test_a_taken_port_is_an_error_that_names_it() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["serve", "no/such/model", "--port", "0"], "no model folder"),
-        (["serve", "local", "--port", "0", "--dimension", "4000"], "more than local has"),
+        (["serve", "no/such/model", "--port", "0"], "not a model folder"),
+        (["serve", "local", "--port", "0", "--dimension", "4000"], "exceeds the 384 of local"),
         (["serve", "local", "--port", "0", "--backend", "onnx"], "has no onnx export"),
         (["serve", "local", "--port", "0", "--host", "no.such.host.invalid"], "RAG_FT_API_KEY is not set"),
     ],

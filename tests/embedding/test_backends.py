@@ -86,7 +86,7 @@ def test_a_missing_export_is_an_error_with_its_command(model: Path, tmp_path: Pa
         FineTunedEmbedding.load(model, backend="onnx", int8=True)
     with pytest.raises(InputError, match="int8 needs the backend"):
         FineTunedEmbedding.load(model, int8=True)
-    with pytest.raises(InputError, match="is no model folder"):
+    with pytest.raises(InputError, match="is not a model folder"):
         export_model("local")
 
 

@@ -106,13 +106,13 @@ def test_a_model_is_uploaded_with_its_card_and_contract(hub: HubServer, folder: 
 
 
 def test_a_refusal_is_one_line_without_the_key(hub: HubServer, folder: Path) -> None:
-    with pytest.raises(OutsideError, match="the hub did not take acme/model") as refused:
+    with pytest.raises(OutsideError, match="the upload to acme/model failed") as refused:
         push_to_hub(folder, "acme/model", token="hf_wrong", endpoint=hub.address)
     assert "\n" not in str(refused.value)
 
 
 def test_a_wrong_folder_or_name_is_refused(hub: HubServer, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no model"):
+    with pytest.raises(InputError, match="is not a model of rag-ft"):
         push_to_hub(tmp_path, "acme/model", token="hf_right", endpoint=hub.address)
     with pytest.raises(InputError, match="OWNER/NAME"):
         push_to_hub(folder, "a/b/c", token="hf_right", endpoint=hub.address)

@@ -32,7 +32,7 @@ from rag_ft.embedding import (
     request_sender,
 )
 from rag_ft.embedding.client import EmbeddingClient
-from rag_ft.embedding.identity import PROBES
+from rag_ft.embedding.identity import REFERENCE_TEXTS
 from rag_ft.embedding.openai_api import openai_embedding
 from rag_ft.errors import InputError, OutsideError
 from rag_ft.remote import openai_batch, retries
@@ -64,8 +64,8 @@ def small() -> BaseEmbedding:
 
 
 def asked_again(state: State) -> int:
-    """Texts that were paid for more than once, apart from the probe texts."""
-    return sum(count - 1 for text, count in state.texts.items() if text not in PROBES)
+    """Texts that were paid for more than once, apart from the reference texts."""
+    return sum(count - 1 for text, count in state.texts.items() if text not in REFERENCE_TEXTS)
 
 
 def test_texts_are_sent_in_parallel_requests(server: tuple[State, str], tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_texts_are_sent_in_parallel_requests(server: tuple[State, str], tmp_path
     np.testing.assert_allclose(found, [vector_of(text) for text in TEXTS], atol=1e-6)
     assert 2 <= state.stats()["most_in_flight"] <= 12  # 8, and those whose end the server has not noted yet
     requests = state.stats()["requests"]
-    assert requests == 12 + 1  # and the probe
+    assert requests == 12 + 1  # and the reference texts
     again = EmbeddingClient(small(), VectorCache(cache.path)).embed(TEXTS, "passage")
     np.testing.assert_array_equal(again, found)
     assert state.stats()["requests"] == requests + 1
@@ -118,7 +118,7 @@ def test_nothing_is_sent_before_approval(server: tuple[State, str], tmp_path: Pa
     source = EmbeddingClient(
         model, VectorCache(cache), RequestPolicy(approve=lambda expected: bool(seen.append(expected)))
     )
-    with pytest.raises(InputError, match=r"nothing was embedded: 1 calls to text-embedding-3-small, about \d+ tokens"):
+    with pytest.raises(InputError, match=r"not approved: 1 calls to text-embedding-3-small, about \d+ tokens"):
         source.approve([], TEXTS)
     assert seen[0].dollars == pytest.approx(seen[0].input_tokens * 0.02e-6)
     assert state.stats()["requests"] == 0
@@ -148,7 +148,7 @@ def test_a_killed_run_resumes_without_paying_twice(server: tuple[State, str], tm
     assert asked_again(state) <= 4 * 5  # what was in flight
     before = sum(state.texts.values())
     train_adapter(jargon_dataset(), small(), tmp_path / "adapter")
-    assert sum(state.texts.values()) - before <= 3 * len(PROBES)
+    assert sum(state.texts.values()) - before <= 3 * len(REFERENCE_TEXTS)
 
 
 def test_the_batch_api_gives_the_same_vectors_and_resumes_after_a_stop(
@@ -217,7 +217,7 @@ def test_a_missing_key_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(InputError, match="needs a key: set OPENAI_API_KEY in the environment"):
         openai_embedding("openai:text-embedding-3-small")
-    with pytest.raises(InputError, match="names no model"):
+    with pytest.raises(InputError, match="has no model"):
         openai_embedding("openai:")
     assert openai_embedding("openai:ours", "http://127.0.0.1:9/v1").model_name == "ours"  # may need none
 
@@ -239,7 +239,7 @@ def test_train_and_compare_over_openai_on_the_command_line(server: tuple[State, 
     assert "ship" in done.output
     tested = len(jargon_dataset(documents=100).qrels["test"])
     # Passages are in the cache since the training, and the test questions are asked for once, for both sides.
-    assert sum(state.texts.values()) - paid <= tested + 8 * len(PROBES)
+    assert sum(state.texts.values()) - paid <= tested + 8 * len(REFERENCE_TEXTS)
     refused = CliRunner().invoke(
         app, ["train", str(tmp_path / "data"), "--output", str(adapter), *base, "--epochs", "3", "-q"]
     )

@@ -119,7 +119,7 @@ def test_the_least_recently_used_vectors_are_evicted(tmp_path: Path, monkeypatch
 def test_a_wrong_file_is_one_clear_line(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("No database. " * 200)
-    with pytest.raises(InputError, match=r"notes\.txt is no cache of vectors"):
+    with pytest.raises(InputError, match=r"notes\.txt is not a vector cache"):
         VectorCache(file).get([b"a"])
     assert file.read_text() == "No database. " * 200
     with pytest.raises(InputError, match="in the way"):
@@ -153,7 +153,7 @@ def test_a_text_is_embedded_once_for_each_role_and_prefix(tmp_path: Path) -> Non
     assert model._asked.count("a lantern") == 2
     again = CachedEmbedding(other := Counting(model_name="words"), tmp_path / "vectors.sqlite")
     assert again.get_text_embedding_batch(texts) == first
-    assert len(other._asked) == 4  # the probe texts, to know that the model is the same
+    assert len(other._asked) == 4  # the reference texts, to know that the model is the same
     prefixed = Counting(model_name="words", query_instruction="query: ")
     with_prefix = CachedEmbedding(prefixed, tmp_path / "vectors.sqlite")
     assert with_prefix.get_query_embedding("a lantern") != first[0]
@@ -167,7 +167,7 @@ def test_other_weights_under_the_same_name_are_noticed(tmp_path: Path, caplog: p
     (other := Counting(model_name="words"))._version = 1
     changed = CachedEmbedding(other, file)
     np.testing.assert_allclose(changed.get_text_embedding("a lantern"), vector_of("a lantern", 1), atol=1e-6)
-    assert "makes other vectors than it did" in caplog.text
+    assert "has changed since the cache was filled" in caplog.text
 
 
 def test_settings_that_change_vectors_change_the_identity_and_keys_do_not() -> None:
@@ -206,10 +206,10 @@ def test_a_pickle_holds_the_path_of_the_cache(tmp_path: Path) -> None:
 def test_a_model_whose_vectors_change_gets_a_new_version(tmp_path: Path) -> None:
     cache = VectorCache(tmp_path / "vectors.sqlite")
     draw = np.random.default_rng(0)
-    probe = draw.normal(size=64)
-    assert cache.known_version(b"model") == 0
-    assert cache.version_of(b"model", probe, MIN_SAME_MODEL_COSINE) == 1
-    assert cache.version_of(b"model", probe + draw.normal(scale=1e-3, size=64), MIN_SAME_MODEL_COSINE) == 1
+    reference = draw.normal(size=64)
+    assert cache.last_version(b"model") == 0
+    assert cache.version_of(b"model", reference, MIN_SAME_MODEL_COSINE) == 1
+    assert cache.version_of(b"model", reference + draw.normal(scale=1e-3, size=64), MIN_SAME_MODEL_COSINE) == 1
     assert cache.version_of(b"model", draw.normal(size=64), MIN_SAME_MODEL_COSINE) == 2
     assert cache.version_of(b"model", draw.normal(size=32), MIN_SAME_MODEL_COSINE) == 3
-    assert cache.known_version(b"model") == 3
+    assert cache.last_version(b"model") == 3

@@ -98,19 +98,19 @@ def test_the_role_follows_from_the_name_or_the_input_type(model: str, input_type
         ({"model": "acme"}, 400, "input", "input is null"),
         ({"model": "acme", "input": []}, 400, "input", "empty array"),
         ({"model": "acme", "input": ["a", ""]}, 400, "input", r"input\[1\] is an empty string"),
-        ({"model": "acme", "input": ["a"] * 9}, 400, "input", "9 entries: send 8 at most"),
-        ({"model": "acme", "input": "a" * 51}, 400, "input", "51 characters: send 50"),
+        ({"model": "acme", "input": ["a"] * 9}, 400, "input", "9 entries: send at most 8"),
+        ({"model": "acme", "input": "a" * 51}, 400, "input", "51 characters: send at most 50"),
         ({"model": "acme", "input": {"text": "a"}}, 400, "input", "input is an object"),
         ({"model": "acme", "input": ["a", None]}, 400, "input", r"input\[1\] is null"),
         ({"model": "acme", "input": [1, 2, 3]}, 400, "input", "token ids"),
         ({"model": "acme", "input": [[1, 2], [3]]}, 400, "input", "token ids"),
-        ({"model": "acme", "input": "\ud800"}, 400, "input", "half of a character pair"),
-        ({"model": "acme", "input": "x", "dimensions": 100}, 400, "dimensions", "100, and this model gives 64, 384"),
+        ({"model": "acme", "input": "\ud800"}, 400, "input", "half of a surrogate pair"),
+        ({"model": "acme", "input": "x", "dimensions": 100}, 400, "dimensions", "100, but this model has 64, 384"),
         ({"model": "acme", "input": "x", "dimensions": "64"}, 400, "dimensions", "a string"),
         ({"model": "acme", "input": "x", "dimensions": True}, 400, "dimensions", "a boolean"),
         ({"model": "acme", "input": "x", "encoding_format": "int8"}, 400, "encoding_format", "base64"),
-        ({"model": "acme", "input": "x", "input_type": "question"}, 400, "input_type", "'question': give one of query"),
-        ({"model": "acme-query", "input": "x", "input_type": "passage"}, 400, "input_type", "leave one of them out"),
+        ({"model": "acme", "input": "x", "input_type": "question"}, 400, "input_type", "'question': use one of query"),
+        ({"model": "acme-query", "input": "x", "input_type": "passage"}, 400, "input_type", "leave input_type out"),
         ({"model": "acme", "input": "x", "input_typ": "query"}, 400, "input_typ", "unknown parameter"),
     ],
     ids=lambda value: "" if isinstance(value, dict | int) or value is None else None,
@@ -122,7 +122,7 @@ def test_an_error_names_the_parameter_and_the_fix(asked: dict[str, Any], status:
 
 
 def test_a_model_that_was_not_trained_for_it_gives_one_dimension() -> None:
-    with pytest.raises(ApiError, match="not trained for others"):
+    with pytest.raises(ApiError, match="for others, train it"):
         parse_request(b'{"model": "acme", "input": "x", "dimensions": 64}', NAMES, (384,), LIMITS)
 
 

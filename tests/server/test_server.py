@@ -27,7 +27,7 @@ from rag_ft import FineTunedEmbedding
 from rag_ft.embedding import AdapterEmbedding, ModelSpec
 from rag_ft.embedding.adapter_maps import make_map
 from rag_ft.embedding.adapter_saving import save_adapter
-from rag_ft.embedding.identity import probe
+from rag_ft.embedding.identity import reference_vectors
 from rag_ft.server.limits import Limits
 
 KEY = "a-key-for-the-tests-1234567890"
@@ -110,7 +110,7 @@ def test_vectors_are_cut_if_the_model_was_trained_for_it(client: openai.OpenAI, 
     expected = FineTunedEmbedding.load(local.model_name, precision="fp32", dimension=64).get_text_embedding(PASSAGE)
     assert len(cut) == 64
     assert same(cut, expected)
-    with pytest.raises(openai.BadRequestError, match="dimensions is 100, and this model gives 64, 128, 384"):
+    with pytest.raises(openai.BadRequestError, match="dimensions is 100, but this model has 64, 128, 384"):
         client.embeddings.create(model="acme", input=PASSAGE, dimensions=100)
 
 
@@ -195,7 +195,7 @@ def test_an_adapters_folder_is_served(local: FineTunedEmbedding, tmp_path: Path)
         tmp_path / "mapped",
         base=local.contract,
         model=local,
-        probe=probe(local),
+        reference_vectors=reference_vectors(local),
         adapter=made,
         training=training,
     )
