@@ -16,7 +16,7 @@ import numpy as np
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.sources import HUMAN
 from rag_ft.dataset.splitting import hold_out_dev
-from rag_ft.dataset.text.sketch import shared, sketch_of
+from rag_ft.dataset.text.sketch import jaccard, sketch_of
 from rag_ft.embedding.contract import read_model_record
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, model_folder
 from rag_ft.errors import InputError
@@ -246,7 +246,7 @@ def _fraction_tuned(base_model: str, dataset: QADataset) -> float:
     training = (read_model_record(Path(folder)) if folder is not None else {}).get("training", {})
     if not training.get("corpus") or not training.get("share"):
         return 0.0
-    return shared(training["corpus"], sketch_of(dataset.passage_texts.values()))
+    return jaccard(training["corpus"], sketch_of(dataset.passage_texts.values()))
 
 
 def _decide(

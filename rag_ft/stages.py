@@ -49,17 +49,17 @@ class Stages:
         self._any_repeated = False
 
     def done(self, name: str, arguments: dict[str, Any], product: str) -> bool:
-        """Return whether a stage ended with these arguments and its product exists."""
+        """Return whether a stage finished with these arguments and its product exists."""
         # An option that is not given is missing, or null in folders of version 0.1.0.
         before, now = _given(self._stages.get(name)), _given(arguments)
         unchanged = not self._any_repeated and before is not None and before == now
         done = unchanged and (self.file.parent / product).is_file()
         if done:
-            logger.info("%s: done before", name)
+            logger.info("%s: already done, skipped", name)
         return done
 
     def start(self, name: str) -> None:
-        """Begin a stage: it and those after it are no longer done."""
+        """Start a stage: it and the stages after it are no longer done."""
         self._any_repeated = True
         for stale in STAGES[STAGES.index(name) :]:
             self._stages.pop(stale, None)

@@ -101,7 +101,7 @@ def train(
 ) -> tuple[TrainedModel, Weights | None]:
     """Train as `train_model` does; return the shipped model, and the tuned weights before selection if it trained."""
     model = load_sentence_transformer("local", max_length=max_length)
-    plan = plan_training(prepare(dataset, model, Choices(settings=settings, seed=seed, fit_length=False)), output)
+    plan = plan_training(prepare(dataset, model, Choices(settings=settings, seed=seed, adapt_max_length=False)), output)
     with checkpoints_of(plan, output) as checkpoints:
         training = Training(plan=plan)
         if checkpoints is not None:

@@ -1,4 +1,4 @@
-"""Fit a map of vectors: contrastive, against all passages at once, and pulled towards the identity."""
+"""Fit a map over vectors with a contrastive loss over all passages at once, and a pull towards the identity."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ SCALE = 20.0
 """Scale of the cosine in the loss (1 / temperature)."""
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 100, 512, 1e-3
-"""Steps of Adam for the strongest pull (half of them for each other one), pairs in a step, the peak learning rate."""
+"""Number of Adam steps for the strongest pull (half as many for the others), pairs per step, peak learning rate."""
 
 MAX_NEGATIVES = 8_192
-"""Maximum number of passages that a step compares with; of more, each step draws others."""
+"""Maximum number of negative passages in a step. If there are more, each step samples them."""
 
 PULLED = 512
-"""Passages of a step that are pulled towards where they were."""
+"""Number of passages in a step that are pulled towards their original vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterExamples:
-    """What a map learns from, as unit vectors.
+    """Training examples of a map, as unit vectors.
 
     Attributes:
-        queries: one row for each pair of a question and a passage that answers it, shape (pairs, dimension).
-        passages: the passages that a question is told apart from, shape (passages, dimension).
-        positives: the place of each pair's passage among `passages`, shape (pairs,).
-        answers: (row, passage) of each passage that answers a row's question, or nearly repeats one that does. None of
-            them is its negative. Shape (entries, 2), in the order of the rows.
+        queries: the question of each pair of a question and a passage that answers it, shape (pairs, dimension).
+        passages: the passages that are used as negatives, shape (passages, dimension).
+        positives: the index in `passages` of each pair's passage, shape (pairs,).
+        answers: (row, index in `passages`) of each passage that answers the row's question, or nearly repeats one that
+            does. These are not used as negatives of the row. Shape (entries, 2), in the order of the rows.
     """
 
     queries: NDArray[np.float32]
@@ -49,19 +49,19 @@ class AdapterExamples:
 def fit_path(
     module: torch.nn.Module, examples: AdapterExamples, recipe: AdapterRecipe | None
 ) -> Iterator[tuple[float, torch.nn.Module]]:
-    """Fit a map for several pulls towards the identity, the strongest first, each on from the one before.
+    """Fit a map for several pulls towards the identity, the strongest first. Each fit starts from the one before.
 
-    The loss of a pair is the cross-entropy of its passage among all passages, which costs one product of matrices since
-    their vectors are known. To it is added the pull times the mean square of how far the map moves questions and
+    The loss of a pair is the cross-entropy of its passage among all passages. It costs one matrix product, because the
+    vectors are known. Added to it is the pull times the mean squared distance by which the map moves questions and
     passages.
 
     Args:
         module: the map before training; it is changed in place.
-        examples: what it learns from.
-        recipe: its pulls, seed and device; nothing is fitted if None.
+        examples: the training examples.
+        recipe: the recipe, with pulls, seed and device; if None, nothing is fitted.
 
     Yields:
-        (pull, the map): copy it before you ask for the next.
+        (pull, the map): copy the map before you request the next one.
     """
     if recipe is None:
         return
@@ -79,14 +79,14 @@ def fit_path(
 
 
 class _Steps:
-    """Draws the pairs and passages of each step, and computes its loss."""
+    """Samples the pairs and passages of each step, and computes the loss."""
 
     def __init__(self, module: torch.nn.Module, examples: AdapterExamples, recipe: AdapterRecipe) -> None:
         self.module, self.map_passages = module, recipe.map_passages
         self.rng = torch.Generator().manual_seed(recipe.seed)
         self.queries, self.passages, self.positives = (
-            torch.from_numpy(np.ascontiguousarray(part)).to(recipe.device)
-            for part in (examples.queries, examples.passages, examples.positives)
+            torch.from_numpy(np.ascontiguousarray(array)).to(recipe.device)
+            for array in (examples.queries, examples.passages, examples.positives)
         )
         self.starts = torch.from_numpy(np.searchsorted(examples.answers[:, 0], np.arange(len(examples.queries) + 1)))
         self.answers = torch.from_numpy(examples.answers[:, 1].copy())
@@ -110,12 +110,12 @@ class _Steps:
             positives, passages = apply_map(self.module, positives), apply_map(self.module, passages)
         positive = SCALE * (anchors * positives).sum(dim=1)
         scores = SCALE * anchors @ passages.T
-        answers = tuple(part.to(scores.device) for part in self._answers(rows, columns))
+        answers = tuple(indices.to(scores.device) for indices in self._answers(rows, columns))
         scores = scores.index_put(answers, scores.new_tensor(float("-inf")))
         return (torch.logaddexp(positive, scores.logsumexp(dim=1)) - positive).mean()
 
     def _answers(self, rows: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (row, column) of the scores of a step that belong to answers."""
+        """Return (row, column) of the scores in a step that belong to answers."""
         self.column.fill_(-1)
         self.column[columns] = torch.arange(len(columns))
         counts = self.starts[rows + 1] - self.starts[rows]

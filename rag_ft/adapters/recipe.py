@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterRecipe:
-    """How an adapter is trained.
+    """The settings of an adapter's training.
 
     Attributes:
-        module: a torch module of your own instead of the linear map: vectors of shape (texts, dimension) in and out.
-            The adapter's folder holds its weights alone, so give it again when you load the adapter.
-        map_passages: map passages too, and not queries alone. The index must then be rebuilt with the adapter.
-        pulls: strengths of the pull towards the identity. Each makes a candidate.
-        max_pairs: maximum number of pairs to train on; None takes up to 10,000.
+        module: your own torch module instead of the linear map: vectors of shape (texts, dimension) in and out. The
+            adapter's folder contains only its weights, so pass it again when you load the adapter.
+        map_passages: map passages as well as queries. The index must then be rebuilt with the adapter.
+        pulls: strengths of the pull towards the identity. Each gives a candidate.
+        max_pairs: maximum number of training pairs; None means 10,000.
         seed: seeds every random choice.
-        device: a torch device; the map is small.
+        device: a torch device. The map is small, so the CPU is fast enough.
 
     Raises:
         InputError: if `pulls` is empty or has a negative number.
@@ -42,9 +42,9 @@ class AdapterRecipe:
 
     def __post_init__(self) -> None:
         if not self.pulls or min(self.pulls) < 0:
-            raise InputError(f"pulls are {self.pulls!r}: give some numbers, 0 or more each")
+            raise InputError(f"pulls are {self.pulls!r}: use at least one number, each 0 or more")
 
     @property
     def kind(self) -> str:
-        """The kind of map, as `rag_ft.json` has it. Linear maps did best: others learned no more of new documents."""
+        """The kind of map, as stored in `rag_ft.json`."""
         return "linear" if self.module is None else "custom"

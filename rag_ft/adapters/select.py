@@ -1,4 +1,4 @@
-"""Fit a map for each strength of the pull towards the identity, and select one of them or none."""
+"""Fit a map for each pull towards the identity, and select one of them or none."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class FittedMap:
 
     Attributes:
         module: the map.
-        pull: strength of the pull that it was fitted with; None for the identity.
-        findings: what its values on dev say about the questions.
+        pull: the pull that it was fitted with; None for the identity.
+        findings: warnings from its dev scores.
     """
 
     module: torch.nn.Module
@@ -49,7 +49,7 @@ def select_map(
     Args:
         vectors: the vectors of the dataset.
         identity: the map before training.
-        alphas: weights of the fitted map to try; with none of them nothing is fitted.
+        alphas: weights of the fitted map to try; if empty, nothing is fitted.
         recipe: the recipe.
     """
     unchanged = FittedMap(module=copy.deepcopy(identity).cpu())
@@ -69,7 +69,7 @@ def select_map(
                 maps[candidate.name] = FittedMap(module=fitted, pull=pull, findings=tuple(findings))
                 yield candidate
 
-    policy = Policy(max_forgetting=MAX_FORGETTING, no_part_loses=True, several_tries=True, seed=recipe.seed)
+    policy = Policy(max_forgetting=MAX_FORGETTING, reject_any_loss=True, correct_for_multiple=True, seed=recipe.seed)
     selection = select(base, candidates(), vectors.dev, policy)
     return selection, maps[selection.name]
 

@@ -1,4 +1,4 @@
-"""Training on from a tuned model: its record, the questions it knows already, and its earlier dataset."""
+"""Continue training from a tuned model: its record, the questions that it was trained on, and its earlier dataset."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class EarlierTraining:
-    """What is known of the model that a training goes on from.
+    """The record of the model that training continues from.
 
     Attributes:
         record: its `rag_ft.json`; empty if the training starts from a base model.
-        trained_on: hashes of questions that it was tuned on. Dev must ask none of them.
+        trained_on: hashes of questions that it was tuned on. They are left out of dev.
     """
 
     record: dict[str, Any] = field(default_factory=dict)
@@ -33,12 +33,12 @@ class EarlierTraining:
 
     @property
     def questions(self) -> list[str]:
-        """The hashes that its record keeps of its training questions."""
+        """The hashes of training questions in its record."""
         return list(self.record.get("training", {}).get("questions", ()))
 
     @property
     def generations(self) -> list[dict[str, Any]]:
-        """What stays known of this model and of those before it."""
+        """A summary of this model and of the models before it."""
         if not self.record:
             return []
         training = self.record.get("training", {})
@@ -49,31 +49,31 @@ class EarlierTraining:
 def continue_training(
     dataset: QADataset, continue_from: str | Path | None, earlier: QADataset | None, replay: float, seed: int
 ) -> tuple[QADataset, EarlierTraining]:
-    """Return the dataset to train on, with some earlier questions replayed, and what the model was tuned on before.
+    """Return the dataset to train on, with some earlier questions replayed, and the record of the earlier training.
 
     Args:
         dataset: the new dataset.
         continue_from: the folder of a tuned model; None starts from a base model.
-        earlier: the dataset that this model was tuned on. Both keep a dev set of their own: if only one had one, it
-            alone would decide.
+        earlier: the dataset that this model was tuned on. Each dataset gets its own dev set, so that both take part in
+            the selection.
         replay: fraction of earlier questions among all training questions.
-        seed: seeds the draws.
+        seed: seeds every random choice.
 
     Raises:
-        InputError: if the model was not tuned by rag_ft, or the datasets cannot be trained on together.
+        InputError: if the model was not tuned by rag_ft, or no loss can learn from both datasets.
     """
     record = _record_of(continue_from) if continue_from is not None else {}
     hashes = [*record.get("training", {}).get("questions", ())]
     if earlier is None:
         if record:
-            logger.warning("no earlier dataset is given: nothing tells whether earlier questions are still answered")
+            logger.warning("without --earlier, forgetting cannot be measured: pass the dataset of the earlier training")
         return dataset, EarlierTraining(record=record, trained_on=frozenset(hashes))
     if earlier.qrels.get("train") and not dataset.qrels.get("train"):
         raise InputError(
-            f"the new dataset has {len(dataset.scored_pairs)} scored pairs and no question to train on, the earlier "
-            "one has questions: no loss learns from both, so give no earlier dataset, or questions"
+            f"the new dataset has {len(dataset.scored_pairs)} scored pairs and no training questions, but the earlier "
+            "one has questions. No loss learns from both: omit the earlier dataset, or add questions to the new one"
         )
-    # The earlier dev set is drawn as it was when the model was tuned, so that it asks nothing the model has seen.
+    # The earlier dev set is drawn with the model's own seed, so that it has no question that the model was trained on.
     own_seed = record.get("recipe", {}).get("seed")
     earlier = hold_out_dev(earlier, seed=own_seed if isinstance(own_seed, int) else seed)
     hashes += [hash_of(earlier.queries[query].text) for query in earlier.qrels.get("train", ())]
@@ -84,5 +84,5 @@ def continue_training(
 def _record_of(folder: str | Path) -> dict[str, Any]:
     record = read_model_record(Path(folder))
     if not record:
-        raise InputError(f"{folder} was not tuned by rag_ft (no rag_ft.json): give it as --base-model instead")
+        raise InputError(f"{folder} was not tuned by rag_ft (no rag_ft.json): pass it as --base-model instead")
     return record

@@ -1,4 +1,4 @@
-"""The maximum length that a model reads passages with."""
+"""The maximum length at which a model reads passages."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ MAX_TRUNCATION = 0.25
 """Mean fraction of a passage that may be cut off before a model reads further than it was trained to."""
 
 MAX_CHARACTERS = 20_000
-"""Characters of a passage that are tokenised to find its length."""
+"""Maximum number of characters of a passage that are tokenised to find its length."""
 
 
 def fitting_max_length(model: SentenceTransformer, passages: Sequence[str], sample_size: int = 500) -> int:
-    """Return the maximum length for some passages: the model's own, or more if that would cut a quarter of each.
+    """Return the maximum length for these passages: the model's own, or more if that cuts a quarter of the text.
 
     Truncation costs more than any loss function can gain if passages are much longer than the model reads (10-K
     filings: 9 points of hit rate between 256 and 512 tokens). But a model reads best, and twice as fast, at the length
-    it was trained on, so a small cut is left alone. Each passage counts equally, since a question is about one of them:
+    it was trained on, so a small cut is accepted. Each passage counts equally, because a question is about one of them:
     a few very long passages do not decide for all.
 
     Args:
         model: a model with a tokenizer.
         passages: texts as they are embedded.
-        sample_size: number of passages that are counted.
+        sample_size: approximate number of passages that are measured.
 
     Returns:
         A number of tokens, a multiple of 64 if it is above the model's own limit; 0 if the model has no limit.
@@ -43,7 +43,7 @@ def fitting_max_length(model: SentenceTransformer, passages: Sequence[str], samp
     if longest <= own or not passages:
         return own
     step = max(1, len(passages) // sample_size)
-    with quiet_libraries():  # it warns of texts longer than the model reads, and those are what is counted here
+    with quiet_libraries():  # the tokenizer warns of texts that are longer than the model reads
         tokens = model.tokenizer([text[:MAX_CHARACTERS] for text in passages[::step]])["input_ids"]
     lengths = sorted(len(ids) for ids in tokens)
     if sum(max(0, length - own) / length for length in lengths) / len(lengths) < MAX_TRUNCATION:

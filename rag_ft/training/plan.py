@@ -1,6 +1,6 @@
-"""Plan a training: its examples, the base model's dev score, the alphas it may take, and how long it will take.
+"""Plan a training: its examples, the base model's dev score, the allowed alphas, and the estimated time.
 
-Planning reads the model and leaves it as it was.
+Planning does not change the model.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NO_MARGIN = 10.0
-"""A margin that no passage reaches."""
+"""A margin so large that it excludes no passage."""
 
 MIN_ALPHA = 0.1
-"""Minimum weight of the tuned model that is worth a training."""
+"""Minimum allowed weight of the tuned model for which training is worth its time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that is known of a training before its first step.
+    """The plan of a training, complete before its first step.
 
     Attributes:
-        job: what is trained.
-        recipe: the job's recipe with the alphas and, under a time limit, the epochs that are possible. Without alphas
+        job: the prepared job.
+        recipe: the job's recipe with the allowed alphas and, under a time limit, the epochs that fit. Without alphas
             nothing is trained.
-        examples: what the loss learns from.
-        base: the base model's dev values and score; None without a dev set.
+        examples: the training examples.
+        base: the base model's dev values; None without a dev set.
         seconds: estimated time; None if nothing is trained.
-        findings: what already looks wrong.
-        fingerprint: what must be the same for a killed training to go on.
+        findings: problems found so far.
+        fingerprint: hash of everything that must be the same for a killed training to resume.
     """
 
     job: Job
@@ -76,8 +76,8 @@ class BaseOnDev:
     Attributes:
         values: its value for each dev unit, shape (units,).
         seconds: how long it took to encode the dev set.
-        ndcg: its nDCG@10 on questions made without an LLM; None if it does not limit the alphas.
-        findings: what its score says about the data.
+        ndcg: its nDCG@10 on questions generated without an LLM; None if it does not limit the alphas.
+        findings: problems of the data that its score shows.
     """
 
     values: NDArray[np.float64]
@@ -86,7 +86,7 @@ class BaseOnDev:
     findings: list[str] = field(default_factory=list)
 
     def scores(self, dev: Dev) -> dict[str, float]:
-        """Return the dev score, as that of the first candidate."""
+        """Return candidate -> dev score, with the base as the only candidate."""
         return {"base": dev_score(self.values, dev)}
 
 
@@ -94,11 +94,11 @@ def plan_training(job: Job, output: Path) -> Plan:
     """Plan a training.
 
     Args:
-        job: what is trained.
-        output: the model folder, beside which a killed training left its plan.
+        job: the prepared job.
+        output: the model folder; a killed training left its plan beside it.
 
     Raises:
-        InputError: if there is nothing that the loss can learn from.
+        InputError: if there is no training example for the loss.
     """
     recipe, examples = job.recipe, examples_for(job)
     fingerprint = fingerprint_of(job, examples)
@@ -132,10 +132,10 @@ def plan_training(job: Job, output: Path) -> Plan:
 
 
 def examples_for(job: Job) -> list[TrainingExample]:
-    """Return what is trained on, in the shape that the loss learns from.
+    """Return the training examples, in the shape that the loss learns from.
 
     Raises:
-        InputError: if there is no example.
+        InputError: if there is none.
     """
     dataset, recipe, teacher, max_pairs = job.dataset, job.recipe, job.teacher, job.budget.pairs
     if job.shape in ("scored", "binary"):
@@ -149,7 +149,7 @@ def examples_for(job: Job) -> list[TrainingExample]:
         dataset = dataset.without_mined_negatives()
     count = max(1, recipe.negatives)
     if job.shape == "rankings":
-        # A passage that is close to the answer is not wrong here: the teacher says how close.
+        # Passages close to the answer are allowed here, because the teacher scores how close they are.
         count, recipe = NEAR_NEGATIVES, replace(recipe, negatives=NEAR_NEGATIVES)
     if recipe.mine is not None or job.shape == "rankings":
         dataset = mine_negatives(
@@ -160,22 +160,22 @@ def examples_for(job: Job) -> list[TrainingExample]:
     if job.shape == "rankings" and teacher is not None:
         examples = ranking_examples(examples, teacher, recipe.seed)
     if not examples:
-        raise InputError("the train split has no pair of a question and a passage with text in them")
+        raise InputError("the train split has no pair in which both the question and the passage have text")
     if job.shape == "triplets" and not examples[0].negatives:
         raise InputError(
             f"the loss {recipe.loss!r} needs negatives, and those of the training questions are all in documents that "
-            "dev or test ask about: mine some (--mine dense)"
+            "dev or test questions are about: mine negatives (--mine dense)"
         )
     return examples
 
 
 def fingerprint_of(job: Job, examples: Sequence[TrainingExample]) -> str:
-    """Return a hash of all that must be the same for a training to go on from its checkpoints."""
+    """Return a hash of everything that must be the same for a training to resume from its checkpoints."""
     model, dataset, dev = job.model, job.dataset, job.dev
     questions = [(query, dataset.queries[query].text, grades) for query, grades in dataset.qrels.get("dev", {}).items()]
     settings = (model.prompts, model.max_seq_length, job.recipe.to_dict(), job.budget.minutes, sorted(questions))
     digest = hashlib.sha256(repr(settings).encode())
-    digest.update(repr(dev.passages() if dev is not None else None).encode())  # the dev score depends on its pool
+    digest.update(repr(dev.passages() if dev is not None else None).encode())  # the dev score depends on the pool
     for example in examples:
         digest.update(repr((example.anchor, example.positive, example.negatives)).encode())
         digest.update(b"" if example.label is None else np.asarray(example.label, dtype=np.float32).tobytes())
@@ -194,11 +194,11 @@ def _update(digest: hashlib._Hash, weights: Mapping[str, object]) -> None:
 
 
 def _base_on_dev(job: Job) -> BaseOnDev | None:
-    """Measure the base model on dev, and time it."""
+    """Measure the base model on dev, and how long that takes."""
     dev = job.dev
     if dev is None:
         return None
-    encode(job.model, dev.texts()[:8], "document")  # what is loaded at first use is not timed
+    encode(job.model, dev.texts()[:8], "document")  # a warm-up that is not timed
     started = time.monotonic()
     values = dev.values(job.model)
     seconds = time.monotonic() - started
@@ -213,22 +213,22 @@ def _base_on_dev(job: Job) -> BaseOnDev | None:
 
 
 def _allowed_alphas(alphas: Sequence[float], base: BaseOnDev | None, rule: Rule) -> tuple[float, ...]:
-    """Return the alphas within the headroom of the base model; none if nothing could be proven or gained."""
+    """Return the alphas within the headroom of the base model; none if a gain cannot be proven or expected."""
     if base is None:
         return () if rule == "significant" else tuple(alphas)
     if base.ndcg is None:
         return tuple(alphas)
     allowed = scale_alphas(alphas, headroom(base.ndcg))
     logger.info(
-        "the base model has nDCG@10 %.3f on questions made of the passages: %s", base.ndcg,
-        f"alpha may be up to {allowed[0]:.2f}" if allowed
-        else f"it already does well (over {HIGH_BASE_NDCG}), and generated questions would teach it nothing",
+        "the base model has nDCG@10 %.3f on questions generated from the passages: %s", base.ndcg,
+        f"alpha is at most {allowed[0]:.2f}" if allowed
+        else f"no headroom for generated questions (limit {HIGH_BASE_NDCG}), so nothing is trained",
     )  # fmt: skip
     return allowed
 
 
 def scale_alphas(alphas: Sequence[float], factor: float) -> tuple[float, ...]:
-    """Return the alphas times a factor; none if the first one is next to nothing.
+    """Return the alphas times a factor; none if the first one falls below `MIN_ALPHA`.
 
     Example:
         >>> from rag_ft.training.plan import scale_alphas

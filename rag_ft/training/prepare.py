@@ -1,4 +1,4 @@
-"""Prepare a training: choose the recipe, and decide once what trains, what selects, and what is in neither."""
+"""Prepare a training: choose the recipe, and decide once on training questions, dev set and uncovered documents."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rag_ft.dataset.qa_dataset import QADataset
 
 MARGIN_LOSSES, MARGIN_RATE = ("triplet", "contrastive", "online-contrastive"), 0.2
-"""Losses with a margin, and the factor of their learning rate: a margin pulls as hard if it is missed by much or by
-little. At the full rate the dev score fell (triplets on the demo's documents: .523 -> .517, at a fifth .556)."""
+"""Losses with a margin, and the factor of their learning rate: their gradient is as large for a narrow miss as for a
+wide one. At the full rate the dev score fell (triplets on the demo's documents: .523 -> .517, at a fifth .556)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class Budget:
     """Limits of a training.
 
     Attributes:
-        pairs: maximum number of pairs to train on; None has no limit.
-        minutes: maximum time of the training; None has no limit.
+        pairs: maximum number of training pairs; None sets no limit.
+        minutes: maximum training time in minutes; None sets no limit.
     """
 
     pairs: int | None = None
@@ -47,20 +47,20 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What the caller of a training chooses.
+    """The caller's choices for a training.
 
     Attributes:
         recipe: replaces the default recipe.
         settings: values that replace those of the recipe.
-        seed: seeds the default recipe and every other draw.
-        fit_length: let the passages decide the model's maximum length (`fitting_max_length`).
+        seed: seeds the default recipe and every other random choice.
+        adapt_max_length: derive the model's maximum length from the passage lengths (`fitting_max_length`).
         rule: the proof that a tuned model needs (`Policy`). With `not-worse` a model is trained without dev too.
     """
 
     recipe: Recipe | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    fit_length: bool = True
+    adapt_max_length: bool = True
     rule: Rule = "significant"
 
     def sets(self, name: str) -> bool:
@@ -70,17 +70,17 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a training is about: everything that is decided before it is planned.
+    """A prepared training: everything that is decided before it is planned.
 
     Attributes:
-        model: the model, with the base's weights and the maximum length it will be trained with.
-        teacher: the model to distil from; None if there is none.
+        model: the model, with the base weights and the maximum length that it will be trained with.
+        teacher: the model to distil from; None without one.
         dataset: the dataset with its dev split, without training pairs that would leak into it.
-        dev: what selects; None if nothing can be held out.
-        uncovered: the documents that neither train nor dev asks about; None if there are few.
+        dev: the dev set; None if too little can be held out.
+        uncovered: the documents without a train or dev question; None if there are few.
         recipe: the recipe with its loss.
-        generated: whether most training questions were generated and nobody chose other alphas, so that `headroom`
-            limits them: dev questions generated like the training questions approve of too much.
+        generated: whether most training questions were generated and the caller did not set the alphas, so that
+            `headroom` limits them: dev questions generated like the training questions approve of too much.
         budget: limits of the training.
         rule: the proof that a tuned model needs.
         started: when the preparation began, by `time.monotonic`; it counts towards the budget.
@@ -117,21 +117,21 @@ def prepare(
     Args:
         dataset: a dataset with a train split or scored pairs; without a dev split one is held out.
         model: the base model.
-        choices: what the caller chooses.
+        choices: the caller's choices.
         teacher: a model to distil from.
         budget: limits of the training.
-        trained_on: hashes of questions that the model was tuned on before; dev asks none of them.
+        trained_on: hashes of questions that the model was tuned on before; they are left out of dev.
 
     Raises:
         InputError: if the recipe does not fit the data.
     """
     started, budget = time.monotonic(), budget or Budget()
-    model.float()  # in 16 bits most of what a small step adds is rounded away
+    model.float()  # in 16 bits most small updates would be rounded away
     facts = _facts(dataset, model, teacher)
     recipe = _choose_recipe(facts, model, choices, budget)
     scored = SHAPE[recipe.loss or "mnr"] in ("scored", "binary")
     dev, dataset = hold_out(dataset, scored, choices.seed, trained_on)
-    if choices.fit_length and token_limit(model):
+    if choices.adapt_max_length and token_limit(model):
         passages = [pair.passage for pair in dataset.scored_pairs] if scored else dataset.positive_texts("train")
         model.max_seq_length = fitting_max_length(model, passages)
     looks_beyond_dev = isinstance(dev, DevQuestions) and not scored and choices.rule == "significant"
@@ -175,32 +175,34 @@ def _choose_recipe(facts: DataFacts, model: SentenceTransformer, choices: Choice
     if recipe.rounds > 1 and (recipe.mine is None or facts.teacher):
         raise InputError(
             f"rounds is {recipe.rounds}: a later round differs only by the hard negatives that the model of the round "
-            "before finds, so give --mine, and no --teacher"
+            "before finds, so set --mine and omit --teacher"
         )
     if loss == "mse" and facts.teacher and not facts.same_space:
-        raise InputError("the loss 'mse' needs a teacher of as many dimensions or more: take 'kl' or 'margin-mse'")
+        raise InputError(
+            "the loss 'mse' needs a teacher with at least as many dimensions as the model: choose 'kl' or 'margin-mse'"
+        )
     check_shape(loss, facts, recipe.mine is not None)
     check_dimensions(model, recipe)
     if not choices.sets("learning_rate"):
         rate = recipe.learning_rate * (LEARNING_RATE_FACTOR if recipe.lora else 1)
         recipe = replace(recipe, learning_rate=rate * (MARGIN_RATE if loss in MARGIN_LOSSES else 1))
     if SHAPE[loss] in ("triplets", "rankings") and recipe.negatives < 1:
-        raise InputError(f"negatives is 0: the loss {loss!r} needs one or more")
+        raise InputError(f"negatives is 0: the loss {loss!r} needs at least 1")
     return replace(recipe, negatives=1) if SHAPE[loss] == "triplets" else recipe
 
 
 def hold_out(dataset: QADataset, scored: bool, seed: int, trained_on: Collection[str]) -> tuple[Dev | None, QADataset]:
     """Return the dev set and the dataset without it.
 
-    Scored pairs select only if they are trained on: beside questions the same texts may stand in both.
+    Scored pairs become the dev set only if they are trained on: next to questions, both may contain the same texts.
     """
     if dataset.qrels.get("train"):
         dataset = hold_out_dev(dataset, seed=seed)
     if dev := dataset.qrels.get("dev"):
-        unknown = {
+        unseen = {
             query: grades for query, grades in dev.items() if hash_of(dataset.queries[query].text) not in trained_on
         }
-        dataset = dataset.with_qrels(dataset.qrels | {"dev": unknown})
+        dataset = dataset.with_qrels(dataset.qrels | {"dev": unseen})
     pairs = without_held_out(dataset.scored_pairs, [*dataset.texts("dev"), *dataset.texts("test")])
     if dataset.qrels.get("dev"):
         return DevQuestions.of(dataset, seed), dataset.with_scored_pairs(pairs)

@@ -1,4 +1,4 @@
-"""What `rag_ft.json` says of a training: the same entries for models, adapters and the compatibility engines."""
+"""The record of a training in `rag_ft.json`: the same entries for models, adapters and the compatibility engines."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from rag_ft.training.selection.select import Selection
 
 STORED_WORDS = {"alpha ": "share ", "unseen documents": "new documents", "seen documents": "known documents"}
-"""Words of names in memory -> in `rag_ft.json`, whose keys are those of version 0.1.0."""
+"""Words of names in memory -> words in `rag_ft.json`, which keeps the keys of version 0.1.0."""
 
 STORED_STATUS = {"seen": "known", "unseen": "new"}
 
 
 def stored_name(name: str) -> str:
-    """Return the name of a candidate or a part of dev as `rag_ft.json` has it.
+    """Return the name of a candidate or a part of dev as stored in `rag_ft.json`.
 
     Example:
         >>> from rag_ft.training.record import displayed_name, stored_name
@@ -41,17 +41,17 @@ def stored_name(name: str) -> str:
 
 
 def displayed_name(name: str) -> str:
-    """Return a stored name in the words that are shown."""
+    """Return a stored name as users see it."""
     for word, stored in STORED_WORDS.items():
         name = name.replace(stored, word)
     return name
 
 
 def selection_record(selection: Selection, dev: Dev | None, alphas: Sequence[float]) -> dict[str, Any]:
-    """Return what was selected, on what, and why.
+    """Return the record of a selection: what was selected, on which dev set, and why.
 
     Args:
-        selection: what was selected.
+        selection: the result of the selection.
         dev: the dev set, if there is one.
         alphas: the weights of the tuned model that were allowed.
     """
@@ -69,18 +69,18 @@ def selection_record(selection: Selection, dev: Dev | None, alphas: Sequence[flo
 
 
 def dataset_record(dataset: QADataset, earlier_questions: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what the training questions were.
+    """Return the record of the training questions.
 
     Args:
-        dataset: what was trained on.
+        dataset: the dataset that was trained on.
         earlier_questions: hashes of questions that the model was trained on before.
     """
     trained_on = [*dataset.texts("train"), *(pair.query for pair in dataset.scored_pairs)]
     return {
         "question_styles": question_sources(dataset.questions("train")),
-        # A check-up recognises by these that a model was tuned for a corpus already.
+        # A check-up uses these hashes to recognise that a model was already tuned on a corpus.
         "corpus": sketch_of(dataset.passage_texts.values()),
-        # A comparison recognises by these that it would ask what a model was trained on.
+        # A comparison uses these hashes to refuse test questions that a model was trained on.
         "questions": questions_sketch(trained_on, earlier_questions),
     }
 
@@ -98,20 +98,20 @@ def parts_record(
     if dev is None or base is None:
         return {}
     shipped = base if shipped is None else shipped
-    found = {}
+    record = {}
     for template, labels in (("{}", dev.sources), ("on {} documents", dev.documents)):
         distinct = list(dict.fromkeys(labels))
         for label in distinct if len(distinct) > 1 else []:
             part = np.asarray(labels) == label
             means = {"base": base[part].mean(), "shipped": shipped[part].mean()}
-            found[stored_name(template.format(label))] = {"questions": int(part.sum())} | {
+            record[stored_name(template.format(label))] = {"questions": int(part.sum())} | {
                 name: round(float(mean), 4) for name, mean in means.items()
             }
-    return found
+    return record
 
 
 def gain_to_dict(gain: Difference | None) -> dict[str, Any] | None:
-    """Return a gain as `rag_ft.json` has it; an unknown bound is null."""
+    """Return a gain as stored in `rag_ft.json`; an unknown bound is null."""
     if gain is None:
         return None
     bounds = [round(bound, 4) if math.isfinite(bound) else None for bound in gain.ci95]

@@ -18,7 +18,7 @@ from rag_ft.embedding.saving import check_output, save_model
 from rag_ft.training.continuing import EarlierTraining, continue_training
 from rag_ft.training.examples.distillation import compare_with_teacher
 from rag_ft.training.loop.checkpoints import Checkpoints
-from rag_ft.training.loop.fit import Fit, fit
+from rag_ft.training.loop.fit import FittedModel, fit_model
 from rag_ft.training.loop.rotation import realign_rotation, remove_rotation
 from rag_ft.training.loop.time_budget import in_words
 from rag_ft.training.loop.tracking import Tracking, check_trackers
@@ -44,7 +44,7 @@ class TrainedModel:
 
     Attributes:
         folder: the model folder.
-        alpha: weight of the tuned model in what is shipped; 0 is the base model, unchanged.
+        alpha: weight of the tuned model in the shipped weights; 0 is the base model, unchanged.
         dev: dev score by candidate (`base`, `epoch 1`, ..., `alpha 0.5`): nDCG@10, or Spearman's correlation if there
             are only scored pairs.
         record: the content of `rag_ft.json`.
@@ -70,7 +70,7 @@ class TrainedModel:
 
     @property
     def findings(self) -> list[str]:
-        """What looked wrong, each with what to change."""
+        """Problems that were found, each with its fix."""
         return list(self.record["training"]["findings"])
 
 
@@ -103,7 +103,7 @@ def train_model(
     base's and the tuned ones. The base model is a candidate too, and stays unless another one is significantly better
     (`rag_ft.training.selection.select`). The test split is not used.
 
-    If the process is killed, the same call goes on from the last checkpoint. Ctrl-C ends the training and keeps the
+    If the process is killed, the same call resumes from the last checkpoint. Ctrl-C ends the training and keeps the
     best weights so far.
 
     Args:
@@ -111,30 +111,30 @@ def train_model(
             the documents, and 10 % of the questions about the others.
         output: the model folder; it appears when it is complete.
         base_model: a hub name, a folder, or `local`.
-        query_prefix: text put before a query; None takes the base model's own.
-        passage_prefix: text put before a passage; None takes the base model's own.
-        max_length: number of tokens read of a passage; None lets the passages decide.
-        max_pairs: maximum number of pairs to train on.
-        max_minutes: maximum time; there are fewer epochs, then fewer pairs, if they would take longer.
-        teacher: a larger model, given like `base_model`, whose vectors or rankings the model learns.
-        continue_from: a tuned model to go on from, instead of `base_model`.
-        earlier: the dataset that this model was tuned on. Some of it is trained on again, and its dev questions must
-            agree too.
+        query_prefix: text put before a query; None uses the base model's own prefix.
+        passage_prefix: text put before a passage; None uses the base model's own prefix.
+        max_length: maximum number of tokens read per passage; None derives it from the passage lengths.
+        max_pairs: maximum number of training pairs.
+        max_minutes: maximum training time in minutes. If necessary, it reduces the epochs first, then the pairs.
+        teacher: a larger model, named like `base_model`, whose vectors or rankings the model learns.
+        continue_from: a tuned model to continue from, instead of `base_model`.
+        earlier: the dataset that this model was tuned on. Some of its questions are trained on again, and a candidate
+            must not lose on its dev questions.
         replay: fraction of earlier questions among all training questions.
         recipe: replaces the default recipe (`recipe_for`). Its alphas are not limited by `headroom`.
         settings: values that replace those of the recipe, such as `{"epochs": 1, "loss": "gist"}` (`Recipe`).
-        seed: seeds every random choice; None takes the recipe's. The same seed gives the same numbers on the same CPU;
-            a GPU's kernels add up in any order.
+        seed: seeds every random choice; None uses the recipe's seed. The same seed gives the same numbers on the same
+            CPU, but not on a GPU, whose kernels sum in any order.
         device: a torch device; None picks the best one available.
         show_progress: show a progress bar with the time left.
-        report_to: trackers: `tensorboard`, `trackio`, `mlflow`, `wandb`, as far as they are installed. TensorBoard's
-            files go into a folder beside the model, `NAME.logs`.
+        report_to: installed trackers to use: `tensorboard`, `trackio`, `mlflow`, `wandb`. TensorBoard's files are
+            written into a folder beside the model, `NAME.logs`.
 
     Returns:
-        The model's folder, the alpha that was selected, and the dev scores.
+        The model's folder, the selected alpha, and the dev scores.
 
     Raises:
-        InputError: if the dataset has no training question, or something else is at `output`.
+        InputError: if the dataset has no training question, or `output` exists and is not a model folder.
         OutsideError: if the hub cannot be reached, or the disk is full.
 
     Example:
@@ -144,7 +144,7 @@ def train_model(
         >>> queries = {f"q{n}": Query(f"q{n}", f"Where is form {n} signed?") for n in range(8)}
         >>> dataset = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(8)}})
         >>> trained = train_model(dataset, tempfile.mkdtemp() + "/model", "local", settings={"epochs": 1})
-        >>> trained.is_base  # eight questions are too few to be sure that anything got better
+        >>> trained.is_base  # eight questions are too few to prove a gain
         True
         >>> len(FineTunedEmbedding.load(trained.folder).get_query_embedding("Who signs form 3?"))
         384
@@ -153,7 +153,7 @@ def train_model(
     check_output(output)
     check_trackers(report_to)
     check_training_device(device)
-    choices = _choices(recipe, settings, seed, fit_length=max_length is None)
+    choices = _choices(recipe, settings, seed, adapt_max_length=max_length is None)
     dataset, before = continue_training(dataset, continue_from, earlier, replay, choices.seed)
     if not dataset.scored_pairs:
         dataset.require("train")
@@ -178,13 +178,15 @@ def train_model(
         return training.save(output, name)
 
 
-def _choices(recipe: Recipe | None, settings: Mapping[str, Any] | None, seed: int | None, fit_length: bool) -> Choices:
+def _choices(
+    recipe: Recipe | None, settings: Mapping[str, Any] | None, seed: int | None, adapt_max_length: bool
+) -> Choices:
     check_settings(settings or {})
     if seed is None:
         seed = recipe.seed if recipe is not None else 0
     elif recipe is not None:
         recipe = replace(recipe, seed=seed)
-    return Choices(recipe=recipe, settings=settings or {}, seed=seed, fit_length=fit_length)
+    return Choices(recipe=recipe, settings=settings or {}, seed=seed, adapt_max_length=adapt_max_length)
 
 
 def _log_plan(plan: Plan, name: str) -> None:
@@ -201,7 +203,7 @@ def _log_plan(plan: Plan, name: str) -> None:
 def checkpoints_of(plan: Plan, output: Path) -> Iterator[Checkpoints | None]:
     """Open the checkpoints of a training, and remove them when the model is saved; None if nothing is trained.
 
-    They stay locked until then, so that no other process goes on from them.
+    They stay locked until then, so that no other process resumes from them.
     """
     if not plan.recipe.alphas:
         yield None
@@ -217,13 +219,13 @@ def checkpoints_of(plan: Plan, output: Path) -> Iterator[Checkpoints | None]:
 
 
 class Training:
-    """A planned training: `run` fits and selects, `save` writes what was selected.
+    """A planned training: `run` fits and selects, `save` writes the selected model.
 
     Args:
         plan: the plan.
-        before: the model that it goes on from.
+        before: the record of the model that training continues from.
         teacher: the teacher's name.
-        started: when it began, by `time.monotonic`.
+        started: start time, by `time.monotonic`.
     """
 
     def __init__(
@@ -238,7 +240,7 @@ class Training:
         self.started = time.monotonic() if started is None else started
         self.policy = Policy(rule=plan.job.rule, max_forgetting=plan.recipe.max_forgetting)
         self.recipe = plan.recipe
-        self.fitted: Fit | None = None
+        self.fitted: FittedModel | None = None
         dev = plan.job.dev
         self.selection = Selection(scores=plan.base.scores(dev) if plan.base is not None and dev is not None else {})
         triplets = dev_triplets(plan.job.dataset, plan.recipe.seed)
@@ -249,20 +251,20 @@ class Training:
         """Fit, select, and leave the selected weights in the model."""
         job = self.plan.job
         if job.teacher is not None:
-            job.teacher.to("cpu")  # its labels are made, and the student needs the memory
-        self.fitted = fit(self.plan, checkpoints, tracking)
+            job.teacher.to("cpu")  # the labels exist, and the student needs the memory
+        self.fitted = fit_model(self.plan, checkpoints, tracking)
         self.selection = self._select(self.fitted)
         if self.selection.alpha and self.recipe.dimensions:
             realign_rotation(job.model, list(job.dataset.passage_texts.values()), job.dev, self.recipe.dimensions)
 
-    def _select(self, fitted: Fit) -> Selection:
+    def _select(self, fitted: FittedModel) -> Selection:
         job, base = self.plan.job, self.plan.base
         if job.dev is None or base is None:
             job.model.load_state_dict(fitted.rounds[-1].weights)
             return Selection(name="alpha 1", alpha=1.0)
         several, alphas = self.recipe.rounds > 1, self.recipe.alphas
         if self.policy.rule == "not-worse":
-            alphas = tuple(sorted(alphas, reverse=True))  # of two that do equally well the larger one is taken
+            alphas = tuple(sorted(alphas, reverse=True))  # of equal scores the largest alpha is selected
         tuned = [
             Tuned(
                 weights=each.weights, values=each.values, alphas=alphas,
@@ -276,8 +278,8 @@ class Training:
         )
         epochs = {
             each.prefix + name: score
-            for each, done in zip(tuned, fitted.rounds, strict=True)
-            for name, score in done.result.scores.items()
+            for each, fitted_round in zip(tuned, fitted.rounds, strict=True)
+            for name, score in fitted_round.result.scores.items()
         }
         scores = {"base": selection.scores["base"]} | epochs | selection.scores
         return replace(selection, scores=scores)
@@ -292,7 +294,7 @@ class Training:
         for finding in self.findings:
             logger.warning("%s", finding)
         if not self.selection.alpha and self.recipe.dimensions:
-            logger.warning("the base model stays, so its vectors cannot be cut: it was not trained for that")
+            logger.warning("the base model stays, and it was not trained for cut vectors: use its full dimension")
             self.recipe = replace(self.recipe, dimensions=())
             if self.fitted is not None and self.fitted.rotation is not None:
                 remove_rotation(self.plan.job.model, self.fitted.rotation)
@@ -302,7 +304,7 @@ class Training:
 
     @property
     def findings(self) -> list[str]:
-        """What looked wrong before and during the training."""
+        """Problems found before and during the training."""
         return [*self.plan.findings, *(self.fitted.findings if self.fitted is not None else [])]
 
     def _record(self) -> dict[str, Any]:
@@ -328,5 +330,5 @@ class Training:
 
     def _triplet_accuracy(self) -> dict[str, float]:
         shipped = triplet_accuracy(self.plan.job.model, self._triplets)
-        logger.info("triplet accuracy on dev: %.3f, before %.3f", shipped, self._base_accuracy)
+        logger.info("dev triplet accuracy: %.3f -> %.3f", self._base_accuracy, shipped)
         return {"base": round(self._base_accuracy, 4), "shipped": round(shipped, 4)}

@@ -115,7 +115,7 @@ def test_rows_that_fit_into_no_batch_are_given_up_in_time_with_a_warning(caplog:
     ids: Ids = [frozenset([row]) for row in range(100)]
     ids += [frozenset(["template"])] * 20_000
     assert 1 <= len(sampler_of(ids)) <= 101  # it takes minutes if each batch tries all of them
-    assert "of 20100 pairs fit into no batch" in caplog.text
+    assert "of 20100 pairs do not fit into any batch" in caplog.text
 
 
 def test_a_few_passages_with_many_queries_use_every_row() -> None:

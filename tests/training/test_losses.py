@@ -204,18 +204,18 @@ def assert_correlation_rises(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "kl"}, "the loss 'kl' learns from another model: give --teacher"),
+        ({"loss": "kl"}, "the loss 'kl' learns from another model: choose one with --teacher"),
         ({"loss": "cosent"}, "has no scored_pairs.jsonl"),
         ({"loss": "triplet"}, "needs negatives, and the dataset has none"),
         ({"loss": "triplet", "mine": "bm25", "negatives": 0}, "negatives is 0"),
-        ({"mine": "magic"}, "mine is 'magic': give one of dense, bm25, both"),
+        ({"mine": "magic"}, "mine is 'magic': choose one of dense, bm25, both"),
         ({"lora": -1}, "lora is -1"),
         ({"rounds": 2}, "rounds is 2: a later round differs"),
-        ({"warmup": "much"}, "warmup is 'much': give a number from 0 to 1"),
-        ({"forgetting": -0.1}, "forgetting is -0.1: give a number from 0 to 1"),
-        ({"dropout": 0.1}, "dropout is 0.1: give True or False"),
-        ({"alphas": (0.5, 2)}, r"alphas are \(0.5, 2\): give a list of numbers above 0, and 1 at most"),
-        ({"dimensions": ("128",)}, r"dimensions are \('128',\): give a list of whole numbers"),
+        ({"warmup": "much"}, "warmup is 'much': use a number from 0 to 1"),
+        ({"forgetting": -0.1}, "forgetting is -0.1: use a number from 0 to 1"),
+        ({"dropout": 0.1}, "dropout is 0.1: use True or False"),
+        ({"alphas": (0.5, 2)}, r"alphas are \(0.5, 2\): use a list of numbers above 0 and at most 1"),
+        ({"dimensions": ("128",)}, r"dimensions are \('128',\): use a list of whole numbers"),
     ],
 )
 def test_a_setting_that_does_not_fit_the_data_is_refused(
@@ -284,8 +284,8 @@ def test_with_dimensions_the_loss_is_the_sum_over_cut_vectors() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "magic"}, "loss is 'magic': give one of mnr, gist, triplet"),
-        ({"batch_size": 1}, "batch_size is 1: give a whole number, 2 or more"),
+        ({"loss": "magic"}, "loss is 'magic': choose one of mnr, gist, triplet"),
+        ({"batch_size": 1}, "batch_size is 1: use a whole number, 2 or more"),
         ({"epochs": "3"}, "epochs is '3'"),
         ({"learning_rate": 0}, "learning_rate is 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),

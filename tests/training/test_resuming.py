@@ -75,7 +75,7 @@ def test_a_killed_training_continues_and_ends_with_the_same_scores(dataset: QADa
     again = start_training(folder, tmp_path / "killed")
     _, output = again.communicate(timeout=240)
     assert again.returncode == 0, output
-    assert "going on from step" in output
+    assert "resuming from step" in output
     figures = [record_of(tmp_path / name)["training"]["dev_ndcg@10"] for name in ("whole", "killed")]
     assert figures[0].keys() == figures[1].keys()
     for name, figure in figures[0].items():
@@ -96,7 +96,7 @@ def test_a_training_survives_a_checkpoint_that_cannot_be_written(
     training = start_training(write_beir(dataset, tmp_path / "dataset"), tmp_path / "model", limit)
     _, output = training.communicate(timeout=240)
     assert "could not be written" in output
-    assert "training goes on without this checkpoint" in output
+    assert "training continues without this checkpoint" in output
     if megabytes > 100:
         assert training.returncode == 0, output
         assert record_of(tmp_path / "model")["training"]["dev_ndcg@10"]
@@ -123,7 +123,7 @@ def test_a_training_does_not_continue_from_checkpoints_of_another(
     assert Checkpoints.read_plan(tmp_path / "m", "two") is None
     same.close()
     other = Checkpoints.open(tmp_path / "m", "two", PLAN)
-    assert "had other arguments or data: this one begins anew" in caplog.text
+    assert "had other arguments or data: starting over" in caplog.text
     assert not (other.folder / "round-1").exists()
     other.close()
     again = Checkpoints.open(tmp_path / "m", "one", PLAN)  # a forgotten option is given again
@@ -150,7 +150,7 @@ def form_examples(count: int = 64) -> list[TrainingExample]:
 @pytest.mark.slow
 def test_an_interrupted_training_measures_no_epoch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor_module, "SECONDS_BETWEEN", 0.0)
-    monkeypatch.setattr(monitor_module, "MAX_TIME_SHARE", 1e9)
+    monkeypatch.setattr(monitor_module, "MAX_TIME_FRACTION", 1e9)
     recipe = Recipe(epochs=3, batch_size=16, similar_per_batch=1)
     whole = run_trainer(load_sentence_transformer("local", max_length=32), form_examples(32), recipe, lambda: 0.5)
     measured: list[float] = []

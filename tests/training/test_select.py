@@ -217,9 +217,9 @@ def test_seen_and_unseen_documents_count_equally_if_both_are_many(seen: int, uns
 
 
 def test_signs_of_trouble_are_reported() -> None:
-    assert "did not move" in check_losses([1.0] * 20)[0]
+    assert "did not decrease" in check_losses([1.0] * 20)[0]
     assert check_losses([1.0] * 10 + [0.5] * 10) == []
-    assert "not a number" in check_losses([1.0, float("nan")])[0]
+    assert "NaN or infinite" in check_losses([1.0, float("nan")])[0]
     draw = np.random.default_rng(0)
     base = draw.normal(size=(50, 16)).astype(np.float32)
     base /= np.linalg.norm(base, axis=1, keepdims=True)
@@ -227,10 +227,10 @@ def test_signs_of_trouble_are_reported() -> None:
     one = np.tile(base[:1], (50, 1))
     assert "collapsed" in check_vectors(base, one)[0]
     assert check_vectors(base, base[:, ::-1]) == []
-    assert "hardly more than chance" in check_base_score(0.02, 0.01)[0]
+    assert "hardly better than chance" in check_base_score(0.02, 0.01)[0]
     assert check_base_score(0.5, 0.01) == []
     sources = ["real"] * 20 + ["key phrases"] * 20
-    assert "are not like them" in check_sources(np.array([-0.01] * 20 + [0.1] * 20), sources)[0]
+    assert "are unlike real ones" in check_sources(np.array([-0.01] * 20 + [0.1] * 20), sources)[0]
     assert check_sources(np.array([0.01] * 20 + [0.1] * 20), sources) == []
 
 
@@ -280,7 +280,7 @@ def test_several_tries_are_corrected_for_chance() -> None:
     tries = [Candidate(name=f"pull {n}", alpha=1.0, values=base.values + gain) for n, gain in enumerate(gains)]
     dev = dev_of(["other"] * 100, [])
     assert select(base, tries, dev).name == "pull 0"
-    corrected = select(base, tries, dev, Policy(several_tries=True))
+    corrected = select(base, tries, dev, Policy(correct_for_multiple=True))
     assert corrected.name == "base"
     assert "20 candidates were tried" in corrected.refused["pull 0"]
 
@@ -290,7 +290,7 @@ def test_the_reason_for_a_refusal_is_the_strongest_one() -> None:
     base = Candidate(name="base", alpha=0.0, values=np.full(80, 0.4))
     gain = np.concatenate([np.full(40, 0.2), np.full(40, -0.1)]) + np.tile([0.02, -0.02], 40)
     tries = [Candidate(name=f"pull {n}", alpha=1.0, values=base.values + gain) for n in range(2)]
-    found = select(base, tries, dev_of(["real"] * 40 + ["other"] * 40, []), Policy(several_tries=True))
+    found = select(base, tries, dev_of(["real"] * 40 + ["other"] * 40, []), Policy(correct_for_multiple=True))
     assert found.name == "base"
     assert all("loses on the dev questions from source 'other'" in reason for reason in found.refused.values())
 

@@ -87,7 +87,7 @@ def test_nothing_is_trained_if_nothing_can_be_held_out(tmp_path: Path) -> None:
         trained = train_model(dataset, tmp_path / str(number), "local", max_length=32)
         assert trained.is_base
         assert "too few questions can be held out" in trained.record["training"]["base_stays_because"]
-        assert "add questions or scored pairs" in trained.findings[-1]
+        assert "add questions, scored pairs" in trained.findings[-1]
         assert "Too few questions can be held out" in (trained.folder / "README.md").read_text()
 
 

@@ -21,36 +21,36 @@ LENGTH_WINDOW = 8
 """Number of batches within which rows are sorted by length."""
 
 MAX_ROWS_PER_PASSAGE = 4
-"""Maximum number of rows of one passage in a unit: more would leave a batch too few passages."""
+"""Maximum number of rows of one passage in a unit: with more, a batch would have too few passages."""
 
 MAX_TRIES = 16
 """Maximum number of units tried for a batch, as a multiple of the batch size. It bounds the time if few rows fit."""
 
 MAX_SMALL_BATCHES = 16
-"""Maximum number of batches in a row that come out too small before the remaining rows are given up."""
+"""Maximum number of consecutive batches that are too small, after which the remaining rows are left out."""
 
 MIN_USED = 0.9
-"""Minimum share of the rows in a batch; below it the sampler logs a warning."""
+"""Minimum fraction of the rows that are in a batch; below it the sampler logs a warning."""
 
 SIMILARITY_WINDOW = 2048
-"""Number of rows among which similar ones are searched, so that time grows linearly with the rows."""
+"""Number of rows among which similar ones are searched, so that the time grows linearly with the rows."""
 
 SMALL_BATCH = 4
-"""A batch with less than 1/4 of the rows of the largest batch is left out: it has hardly any negatives."""
+"""A batch with less than 1/4 of the rows of the largest batch is left out, because it has few negatives."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerRows:
-    """What the sampler knows of each row of the training data.
+    """The properties of the rows of the training data that the sampler uses.
 
     Attributes:
-        positive_ids: the groups of near-duplicate passages that answer the row's query.
-        in_batch_ids: the groups of the passages that the row adds to its batch; `positive_ids` if None.
-        passages: the positive of each row. Rows of one passage enter a batch together, up to `MAX_ROWS_PER_PASSAGE` of
-            them; none do if empty.
-        vectors: of the positives, of length 1, shape (rows, dimension); batches are random if None.
-        similar_per_batch: number of rows with similar passages that enter a batch together.
-        lengths: of each row's texts; rows are not sorted by length if empty.
+        positive_ids: the groups of near-duplicate passages that answer each row's query.
+        in_batch_ids: the groups of the passages that each row adds to its batch; `positive_ids` if None.
+        passages: the positive of each row. Up to `MAX_ROWS_PER_PASSAGE` rows of one passage share a batch; if empty,
+            rows are not grouped by passage.
+        vectors: unit vectors of the positives, shape (rows, dimension); if None, batches are random.
+        similar_per_batch: number of rows with similar passages that share a batch.
+        lengths: the length of each row's longest text; if empty, rows are not sorted by length.
     """
 
     positive_ids: Sequence[frozenset[object]]
@@ -64,16 +64,16 @@ class SamplerRows:
 class NoFalseNegativesBatchSampler(DefaultBatchSampler):
     """Random batches of rows, or of groups of similar rows, without false negatives.
 
-    No row of a batch shows a passage that answers the query of another row. Ids decide this and not texts: a passage
-    without one of its sentences is another text, but still an answer. A row that does not fit waits for the next batch.
-    Batches that are too small are left out, so the rows in use differ between epochs; the number of batches does not.
+    No row of a batch adds a passage that answers the query of another row. Ids are compared, not texts: a passage
+    without one of its sentences is a different text, but still an answer. A row that does not fit waits for the next
+    batch. Batches that are too small are left out, so epochs may use different rows, but the same number of batches.
 
     Rows of similar length share a batch, because padding costs time.
 
     Args:
-        rows: what is known of each row.
-        *args: those of `DefaultBatchSampler`.
-        **kwargs: those of `DefaultBatchSampler`.
+        rows: the properties of the rows.
+        *args: the arguments of `DefaultBatchSampler`.
+        **kwargs: the keyword arguments of `DefaultBatchSampler`.
     """
 
     def __init__(self, *args: Any, rows: SamplerRows, **kwargs: Any) -> None:
@@ -94,10 +94,10 @@ class NoFalseNegativesBatchSampler(DefaultBatchSampler):
             batches = self._make_batches(0)
             self._count = len(batches)
             total, used = len(self.positive_ids), sum(map(len, batches))
-            if used + self.batch_size // SMALL_BATCH < MIN_USED * total:  # a last batch that is too small is normal
+            if used + self.batch_size // SMALL_BATCH < MIN_USED * total:  # the last batch is often too small
                 logger.warning(
-                    "%d of %d pairs fit into no batch: their passages nearly repeat each other, or answer the same "
-                    "questions", total - used, total,
+                    "%d of %d pairs do not fit into any batch: their passages nearly repeat each other, or answer the "
+                    "same questions. Remove repeated pairs", total - used, total,
                 )  # fmt: skip
         return self._count
 
@@ -117,11 +117,11 @@ class NoFalseNegativesBatchSampler(DefaultBatchSampler):
                 small_in_a_row += 1
         if not self.rows.lengths:
             return batches
-        # Sorted by length, they would teach short texts first.
+        # In sorted order, training would see short texts first.
         return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
 
     def _shuffled_units(self, generator: torch.Generator) -> list[list[int]]:
-        """Rows in random order, as units that enter a batch together; units of similar passages are neighbours."""
+        """Return rows in random order, as units that share a batch; units of similar passages are neighbours."""
         units = self._units(torch.randperm(len(self.positive_ids), generator=generator).tolist())
         unit_of = {unit[0]: unit for unit in units}
         groups = [[row] for row in unit_of]
@@ -158,26 +158,26 @@ class NoFalseNegativesBatchSampler(DefaultBatchSampler):
         ]
 
     def _take_batch(self, waiting: deque[list[int]]) -> list[int]:
-        """Take the units out of a queue that fit into one batch; those that do not fit stay in the queue."""
+        """Take the units that fit into one batch out of the queue; those that do not fit stay in it."""
         batch: list[int] = []
         answers: set[object] = set()
-        shown: set[object] = set()
+        passages: set[object] = set()
         skipped: list[list[int]] = []
         while waiting and len(batch) < self.batch_size and len(skipped) < MAX_TRIES * self.batch_size:
             unit = waiting.popleft()
             positives = frozenset().union(*(self.positive_ids[row] for row in unit))
             in_batch = self.in_batch_ids[unit[0]]
-            if not answers.isdisjoint(in_batch) or not shown.isdisjoint(positives):
+            if not answers.isdisjoint(in_batch) or not passages.isdisjoint(positives):
                 skipped.append(unit)
                 continue
             answers |= positives
-            shown |= in_batch
-            room = self.batch_size - len(batch)
-            batch += unit[:room]
-            if unit[room:]:
-                skipped.append(unit[room:])
+            passages |= in_batch
+            free = self.batch_size - len(batch)
+            batch += unit[:free]
+            if unit[free:]:
+                skipped.append(unit[free:])
         if len(batch) < self.batch_size and waiting:
-            waiting.extend(skipped)  # none of them fits, so others get their turn first
+            waiting.extend(skipped)  # none of them fits, so others are tried first
         else:
             waiting.extendleft(reversed(skipped))
         return batch
@@ -186,12 +186,12 @@ class NoFalseNegativesBatchSampler(DefaultBatchSampler):
 def similar_rows(
     order: Sequence[int], vectors: NDArray[np.float32], positive_ids: Sequence[frozenset[object]], size: int
 ) -> list[list[int]]:
-    """Group each row with the free rows that are most similar to it and share no positive with it.
+    """Group each row with the most similar rows that are not in a group yet and share no positive with it.
 
     Args:
-        order: rows, in the order in which they choose.
-        vectors: of each row's passage, of length 1, shape (rows, dimension).
-        positive_ids: of each row.
+        order: the rows, in the order in which groups are formed.
+        vectors: unit vectors of the rows' passages, shape (rows, dimension).
+        positive_ids: the groups of near-duplicate passages that answer each row's query.
         size: maximum number of rows in a group.
 
     Example:
@@ -206,12 +206,12 @@ def similar_rows(
         rows = np.asarray(order[start : start + SIMILARITY_WINDOW])
         similarity = vectors[rows] @ vectors[rows].T
         free = np.ones(len(rows), dtype=bool)
-        for place in range(len(rows)):
-            if not free[place]:
+        for index in range(len(rows)):
+            if not free[index]:
                 continue
-            group, answered = [place], set(positive_ids[rows[place]])
-            free[place] = False
-            scores = np.where(free, similarity[place], -np.inf)
+            group, answered = [index], set(positive_ids[rows[index]])
+            free[index] = False
+            scores = np.where(free, similarity[index], -np.inf)
             for other in np.argsort(-scores, kind="stable"):
                 if len(group) == size or scores[other] == -np.inf:
                     break

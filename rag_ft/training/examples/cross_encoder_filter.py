@@ -17,10 +17,10 @@ def load_cross_encoder(name: str, device: str | None = None) -> CrossEncoder:
 
     Args:
         name: a folder or a hub name.
-        device: a torch device; the best available one if None.
+        device: a torch device; None picks the best one available.
 
     Raises:
-        InputError: if the name cannot be loaded.
+        InputError: if the reranker cannot be loaded.
     """
     from sentence_transformers import CrossEncoder
 
@@ -30,26 +30,26 @@ def load_cross_encoder(name: str, device: str | None = None) -> CrossEncoder:
     except Exception as error:
         reason = first_line(error)
         raise InputError(
-            f"{name} cannot be loaded as a cross-encoder ({reason}): give a folder or a hub name"
+            f"{name} cannot be loaded as a cross-encoder ({reason}): choose a folder or a hub name of one"
         ) from error
 
 
 def without_answers(
     mined: dict[str, dict[str, str]], dataset: QADataset, cross_encoder: CrossEncoder, margin: float
 ) -> dict[str, dict[str, str]]:
-    """Remove passages that a cross-encoder takes for answers.
+    """Remove mined passages that a cross-encoder scores like answers.
 
     Args:
         mined: query -> passage -> its miner.
-        dataset: with a train split.
+        dataset: a dataset with a train split.
         cross_encoder: scores the relevant and the mined passages of each query.
-        margin: maximum score of a negative as a share of the best relevant passage's.
+        margin: maximum score of a negative as a fraction of the best relevant passage's score.
     """
     import torch
 
     texts, train = dataset.passage_texts, dataset.require("train")
     rows = [(query, passage) for query, miner_of in mined.items() for passage in [*train[query], *miner_of]]
-    # Scores from 0 to 1, so that the margin is a share.
+    # Scores from 0 to 1, so that the margin is a fraction.
     predicted = cross_encoder.predict(
         [(dataset.queries[query].text, texts[passage]) for query, passage in rows], activation_fn=torch.nn.Sigmoid()
     )

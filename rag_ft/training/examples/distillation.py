@@ -1,4 +1,4 @@
-"""Training examples labelled by a larger teacher: with its vectors, or with its scores of passages."""
+"""Training examples labelled by a larger teacher, with its vectors or its passage scores."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 NEAR_NEGATIVES, RANDOM_NEGATIVES = 2, 2
-"""Number of nearest and of random passages that a teacher scores beside the positive. From the nearest alone a student
-never learns that all others are far: with two layers of a model on the demo's policies and `margin-mse`, the dev score
-fell from .415 to .340."""
+"""Number of near and of random passages that a teacher scores in addition to the positive. From near passages alone a
+student does not learn that all others are far: with two layers of a model on the demo's policies and `margin-mse`, the
+dev score fell from .415 to .340."""
 
 
 def vector_examples(
@@ -35,17 +35,17 @@ def vector_examples(
 ) -> list[TrainingExample]:
     """Make examples of queries and passages with the teacher's vectors as labels.
 
-    Passages that no question is about teach too: the label needs no question. Vectors that are longer than the
-    student's are projected onto their first principal axes, which keeps most of the cosines (model distillation in
-    sentence-transformers' examples, Reimers).
+    Passages without a question are used too, because the label needs no question. Vectors that are longer than the
+    student's are projected onto their first principal axes, which preserves most of the cosines (model distillation in
+    the examples of sentence-transformers, Reimers).
 
     Args:
         queries: training questions.
         passages: all passages of the documents that training sees.
-        teacher: with its prompts set.
-        dimension: of the student's vectors, at most the teacher's.
-        seed: seeds the sample, and which passage comes into a row with which query.
-        max_texts: number of queries, and of passages, to sample.
+        teacher: a model with its prompts set.
+        dimension: dimension of the student's vectors, at most the teacher's.
+        seed: seeds the sample and the pairing of queries and passages in rows.
+        max_texts: maximum number of queries, and of passages; more are sampled.
     """
     queries, passages = ([text for text in texts if text.strip()] for texts in (queries, passages))
     draw = np.random.default_rng(seed)
@@ -63,22 +63,22 @@ def vector_examples(
 
 
 def _sample(texts: list[str], count: int, draw: np.random.Generator) -> list[str]:
-    return [texts[place] for place in draw.choice(len(texts), count, replace=False)] if len(texts) > count else texts
+    return [texts[index] for index in draw.choice(len(texts), count, replace=False)] if len(texts) > count else texts
 
 
 def _repeat_shuffled(count: int, rows: int, draw: np.random.Generator) -> list[int]:
-    """Return `rows` numbers below `count` in random order, each as often as any other."""
+    """Return `rows` numbers below `count` in random order, all about equally often."""
     return [int(n) for _ in range(-(-rows // count)) for n in draw.permutation(count)][:rows]
 
 
 def ranking_examples(
     examples: Sequence[TrainingExample], teacher: SentenceTransformer, seed: int = 0
 ) -> list[TrainingExample]:
-    """Label examples with the teacher's cosines of the query to the positive and to each negative.
+    """Label examples with the teacher's cosines between the query and its positive and negatives.
 
     Args:
-        examples: with the nearest passages as negatives. Each gets `RANDOM_NEGATIVES` positives of other examples too.
-        teacher: with its prompts set.
+        examples: examples with near negatives. Each also gets `RANDOM_NEGATIVES` positives of other examples.
+        teacher: a model with its prompts set.
         seed: seeds the random negatives.
     """
     draw = random.Random(seed)
@@ -92,11 +92,11 @@ def ranking_examples(
             for each, drawn in zip(examples, draws, strict=True)
         ]
     texts = list(dict.fromkeys(text for each in examples for text in (each.positive, *each.negatives)))
-    place = {text: number for number, text in enumerate(texts)}
+    index_of = {text: index for index, text in enumerate(texts)}
     vectors = encode(teacher, texts, "document")
     queries = encode(teacher, [each.anchor for each in examples], "query")
     return [
-        replace(each, label=(vectors[[place[text] for text in (each.positive, *each.negatives)]] @ query).tolist())
+        replace(each, label=(vectors[[index_of[text] for text in (each.positive, *each.negatives)]] @ query).tolist())
         for each, query in zip(examples, queries, strict=True)
     ]
 
@@ -104,10 +104,10 @@ def ranking_examples(
 def compare_with_teacher(
     name: str, model: SentenceTransformer, teacher: SentenceTransformer, dev: Dev
 ) -> dict[str, Any]:
-    """Measure the dev scores of teacher and student, and how much faster the student encodes the same passages."""
+    """Measure the dev scores of teacher and student, and how much faster the student encodes passages."""
     seconds = []
     for each in (teacher, model):
-        encode(each, dev.passages()[:8], "document")  # loads what is loaded at first use
+        encode(each, dev.passages()[:8], "document")  # a warm-up that is not timed
         started = time.monotonic()
         encode(each, dev.passages(), "document")
         seconds.append(time.monotonic() - started)

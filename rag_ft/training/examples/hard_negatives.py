@@ -1,4 +1,4 @@
-"""Hard negatives: passages that look like an answer and are none, mined among those that training sees."""
+"""Hard negatives: passages that resemble an answer without being one, mined among those that training sees."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CANDIDATES = 100
-"""Number of best passages of a query that negatives are taken from."""
+"""Number of top-ranked passages of a query that negatives are taken from."""
 
 MARGIN = 0.95
-"""Maximum score of a negative as a share of the positive's score: a passage that comes nearer is often an answer too
-(Moreira et al. 2024, NV-Retriever)."""
+"""Maximum score of a negative as a fraction of the positive's score: a passage that scores higher is often an answer
+too (Moreira et al. 2024, NV-Retriever)."""
 
 QUERY_BATCH_SIZE = 256
 
 SPARE_FOR_FILTER = 3
-"""How many times as many negatives are mined if a cross-encoder filters them."""
+"""Factor on the number of mined negatives if a cross-encoder filters them."""
 
 
 def mine_negatives(
@@ -46,26 +46,26 @@ def mine_negatives(
     cross_encoder: CrossEncoder | None = None,
     show_progress: bool = False,
 ) -> QADataset:
-    """Give the training questions of a dataset hard negatives.
+    """Mine hard negatives for the training questions of a dataset.
 
-    A negative is one of the best passages of a question in the documents that training sees. It does not answer the
-    question, does not nearly repeat a passage that does, and does not score too near to it.
+    A negative is one of the top-ranked passages of a question in the documents that training sees. It does not answer
+    the question, does not nearly repeat a passage that does, and scores clearly lower than it.
 
     Args:
-        dataset: with a train split. Its own negatives stay, before the mined ones.
-        model: finds the dense negatives; with its prompts set (`load_sentence_transformer`).
-        by: `dense`, `bm25`, `both`, which takes them in turn, or `mix`, which takes passages that the sum of both
-            scores ranks high.
-        count: maximum number of negatives of a question.
-        margin: maximum score of a negative as a share of the positive's: the dense score, or BM25's with `by="bm25"`.
-        cross_encoder: drops passages that score over `margin` of the positive, as answers.
+        dataset: a dataset with a train split. Its own negatives are kept, before the mined ones.
+        model: a model with its prompts set (`load_sentence_transformer`), which finds the dense negatives.
+        by: `dense`, `bm25`, `both` in turn, or `mix`, which ranks passages by the sum of both scores.
+        count: maximum number of negatives per question.
+        margin: maximum score of a negative as a fraction of the positive's: the dense score, or BM25's with
+            `by="bm25"`.
+        cross_encoder: removes passages that score over `margin` of the positive, because they are probably answers.
         show_progress: show a progress bar while passages are encoded.
 
     Returns:
         The dataset with negatives; `negative_sources` names the miner of each.
 
     Raises:
-        InputError: if dense negatives are asked for without a model, or there is no train split.
+        InputError: if dense negatives are requested without a model, or there is no train split.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query, mine_negatives
@@ -77,11 +77,11 @@ def mine_negatives(
         {'q1': ['desk'], 'q2': ['leave']}
     """
     if by != "bm25" and model is None:
-        raise InputError(f"hard negatives by {by!r} need a model: give one, or mine by 'bm25'")
+        raise InputError(f"hard negatives by {by!r} need a model: pass one, or mine by 'bm25'")
     train, groups = dataset.require("train"), dataset.near_duplicates
     texts = dataset.training_passages
     ids = list(texts)
-    place = {key: number for number, key in enumerate(ids)}
+    index_of = {key: index for index, key in enumerate(ids)}
     queries = dataset.texts("train")
     scorers: dict[str, Iterator[NDArray[np.float32]]] = {}
     if model is not None and by != "bm25":
@@ -90,7 +90,7 @@ def mine_negatives(
         scorers["bm25"] = BM25(texts).scores(queries)
     mined: dict[str, dict[str, str]] = {}
     for query, scores_of_query in zip(train, zip(*scorers.values(), strict=True), strict=True):
-        answers = [place[passage] for passage in train[query] if passage in place]
+        answers = [index_of[passage] for passage in train[query] if passage in index_of]
         if not answers:
             continue
         answer_groups = {groups[passage] for qrels in dataset.qrels.values() for passage in qrels.get(query, ())}
@@ -110,7 +110,7 @@ def mine_negatives(
         mined[query] = _interleave(candidates, count if cross_encoder is None else SPARE_FOR_FILTER * count)
     if cross_encoder is not None:
         mined = without_answers(mined, dataset, cross_encoder, margin)
-    negatives, sources = _added(dataset.negatives, dataset.negative_sources, mined, count)
+    negatives, sources = _add_mined(dataset.negatives, dataset.negative_sources, mined, count)
     logger.info("%d of %d training questions have hard negatives", sum(map(bool, negatives.values())), len(train))
     return dataset.with_negatives(negatives, sources)
 
@@ -134,18 +134,18 @@ def _interleave(rankings: Sequence[Sequence[tuple[str, str]]], count: int) -> di
     return taken
 
 
-def _added(
+def _add_mined(
     negatives: Mapping[str, list[str]],
     sources: Mapping[str, dict[str, str]],
     mined: Mapping[str, dict[str, str]],
     count: int,
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
-    """Add mined negatives to given ones, up to `count` of a query, with the miner of each."""
+    """Add mined negatives to existing ones, up to `count` per query, with the miner of each."""
     negatives, sources = dict(negatives), dict(sources)
     for query, miner_of in mined.items():
-        given = negatives.get(query, [])
-        new = [passage for passage in miner_of if passage not in given][: max(0, count - len(given))]
+        existing = negatives.get(query, [])
+        new = [passage for passage in miner_of if passage not in existing][: max(0, count - len(existing))]
         if new:
-            negatives[query] = [*given, *new]
+            negatives[query] = [*existing, *new]
             sources[query] = {**sources.get(query, {}), **{passage: miner_of[passage] for passage in new}}
     return negatives, sources

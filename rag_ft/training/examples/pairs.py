@@ -22,27 +22,27 @@ SPARE_DRAWS = 10
 def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = None) -> list[TrainingExample]:
     """Make an example of each pair of a training question and a relevant passage.
 
-    A question that is a sentence of its passage is mostly removed from it (`Recipe.cloze`).
+    If the question is a sentence of its passage, this sentence is usually removed from the passage (`Recipe.cloze`).
 
     Args:
-        dataset: with a train split. If some questions have hard negatives, a question without one takes random
+        dataset: a dataset with a train split. If some questions have hard negatives, a question without one gets random
             passages, and is left out if too few passages answer other questions.
-        recipe: its `cloze`, `negatives` and `seed` count.
-        max_pairs: number of pairs to sample.
+        recipe: the recipe; its `cloze`, `negatives` and `seed` are used.
+        max_pairs: maximum number of pairs; more are sampled.
     """
     draw = random.Random(recipe.seed)
     pairs = _sample(dataset.pairs("train"), max_pairs, draw)
     texts, train = dataset.passage_texts, dataset.require("train")
     negatives_of: dict[str, list[str]] = {}
     if recipe.negatives and dataset.negatives:
-        # Training must not push away what only dev or test looks for.
+        # Training must not push away passages of held-out documents.
         held_out, units = dataset.held_out_units, dataset.split_units
         negatives_of = {
             query: [p for p in dataset.negatives.get(query, []) if units[p] not in held_out] for query, _ in pairs
         }
     count = min(recipe.negatives, max(map(len, negatives_of.values()), default=0))
     relevant = (passage for query, _ in pairs for passage in train[query])
-    group = _near_duplicates(texts, [*relevant, *(p for found in negatives_of.values() for p in found)])
+    group = _near_duplicates(texts, [*relevant, *(p for negatives in negatives_of.values() for p in negatives)])
     positives = list(dict.fromkeys(passage for _, passage in pairs))
     examples = []
     seen: set[tuple[str, int]] = set()
@@ -52,9 +52,9 @@ def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = No
             continue
         seen.add((query_id, group[passage_id]))
         query, passage = dataset.queries[query_id].text, texts[passage_id]
-        rest = without_copy(query, passage)
-        if rest is not None and draw.random() < recipe.cloze:
-            passage = rest
+        without_sentence = without_copy(query, passage)
+        if without_sentence is not None and draw.random() < recipe.cloze:
+            passage = without_sentence
         if not query.strip() or not passage.strip():
             continue
         answers: frozenset[object] = frozenset(group[answer] for answer in train[query_id])
@@ -75,15 +75,15 @@ def scored_examples(
 
     Args:
         pairs: scored pairs.
-        binary: round the scores to 0 and 1, for a loss that knows no others.
-        max_pairs: number of pairs to sample.
+        binary: round the scores to 0 and 1, for a loss that needs binary labels.
+        max_pairs: maximum number of pairs; more are sampled.
         seed: seeds the sample.
 
     Raises:
         InputError: if there are none.
     """
     if not pairs:
-        raise InputError("the dataset has no scored pairs (scored_pairs.jsonl), which this loss learns from")
+        raise InputError("this loss learns from scored pairs, and the dataset has no scored_pairs.jsonl")
     return [
         TrainingExample(pair.query, pair.passage, label=float(pair.score >= 0.5) if binary else pair.score)
         for pair in _sample(pairs, max_pairs, random.Random(seed))
@@ -91,7 +91,7 @@ def scored_examples(
 
 
 def without_held_out(pairs: Sequence[ScoredPair], held_out: Sequence[str]) -> list[ScoredPair]:
-    """Return the scored pairs whose query is not a held-out question, and nearly repeats none."""
+    """Return the scored pairs whose query neither is nor nearly repeats a held-out question."""
     if not held_out or not pairs:
         return list(pairs)
     groups = near_duplicate_groups([*held_out, *(pair.query for pair in pairs)])

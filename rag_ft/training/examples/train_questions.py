@@ -1,4 +1,4 @@
-"""What is known of the questions of a train split: their sources, and the hashes by which they are recognised."""
+"""The sources of training questions, and the hashes by which they are recognised."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rag_ft.dataset.sources import HUMAN
 from rag_ft.dataset.text.sketch import QUESTION_SKETCH_SIZE, sketch_of
 
 UNKNOWN = "given"
-"""Name for the source of a question that does not tell its own."""
+"""Name for the source of a question without a stored source."""
 
 
 def question_sources(queries: Iterable[Query]) -> dict[str, int]:
@@ -19,7 +19,7 @@ def question_sources(queries: Iterable[Query]) -> dict[str, int]:
 
 
 def is_generated(queries: Iterable[Query]) -> bool:
-    """Tell whether most questions were generated: they name a source other than people."""
+    """Return whether most questions were generated: they have a source other than people."""
     sources = question_sources(queries)
     generated = sum(count for source, count in sources.items() if source not in (UNKNOWN, HUMAN))
     return generated * 2 > sum(sources.values())
@@ -29,7 +29,7 @@ def questions_sketch(texts: Iterable[str], earlier: Iterable[str] = ()) -> list[
     """Return hashes of the training questions, so that a comparison can refuse test questions that a model has seen.
 
     Args:
-        texts: the training questions, those of scored pairs among them.
-        earlier: the sketch of the model that the training continues from.
+        texts: the training questions, including those of scored pairs.
+        earlier: the sketch of the model that training continues from.
     """
     return sorted({*sketch_of(texts, QUESTION_SKETCH_SIZE), *earlier})[:QUESTION_SKETCH_SIZE]

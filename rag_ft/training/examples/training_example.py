@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """A query and a passage, as texts, with what a loss needs beside them.
+    """A query and a passage, as texts, with the negatives and the label that a loss needs.
 
     Attributes:
         anchor: the query.
         positive: a passage that answers it.
-        positive_ids: the groups of near-duplicate passages that answer the query. None of them may be its negative.
-        negatives: passages that do not answer it. All examples of a training have equally many.
+        positive_ids: the groups of near-duplicate passages that answer the query. They must not be its negatives.
+        negatives: passages that do not answer it. All examples of a training have the same number.
         in_batch_ids: the groups of the passages that this example adds to its batch.
         label: a score, one score for the positive and each negative, or a teacher's vectors of anchor and positive,
             shape (2, dimension); None for a loss without labels.

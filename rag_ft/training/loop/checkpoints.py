@@ -1,4 +1,4 @@
-"""Checkpoints that a killed training continues from: the Trainer's own, with the dev scores and weights until then."""
+"""Checkpoints that a killed training resumes from: the Trainer's own, with the dev scores and best weights so far."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ STATE = "state.json"
 BEST = "best.safetensors"
 
 SECONDS_BETWEEN = 60.0
-"""Minimum time between two checkpoints: a kill loses about as much training."""
+"""Minimum time between two checkpoints: a kill loses about this much training."""
 
-MAX_TIME_SHARE = 0.05
-"""Maximum share of the time for checkpoints. Those of a model of 1 GB take 9 GB, and are written less often."""
+MAX_TIME_FRACTION = 0.05
+"""Maximum fraction of the time for checkpoints. Those of a 1 GB model take 9 GB, so they are written less often."""
 
 OTHER_TRAININGS = 1
-"""Number of trainings with other arguments or data whose checkpoints stay: a forgotten option must not lose hours."""
+"""Number of trainings with other arguments or data whose checkpoints are kept: a forgotten option must not lose hours
+of work."""
 
 
 @dataclass
@@ -42,8 +43,8 @@ class Checkpoints:
     """The folder beside the model folder that holds the checkpoints until the model is saved.
 
     Attributes:
-        folder: of this training.
-        lock: keeps a second process out.
+        folder: the folder of this training.
+        lock: keeps other processes out.
     """
 
     folder: Path
@@ -51,7 +52,7 @@ class Checkpoints:
 
     @staticmethod
     def read_plan(output: Path, fingerprint: str) -> dict[str, int] | None:
-        """Return how many epochs and pairs an interrupted training had fitted into its time; None if there is none."""
+        """Return the epochs and pairs that an interrupted training planned for its time limit; None without one."""
         file = _root(output) / fingerprint / PLAN
         try:
             return {name: int(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
@@ -60,15 +61,15 @@ class Checkpoints:
 
     @classmethod
     def open(cls, output: Path, fingerprint: str, plan: dict[str, int]) -> Checkpoints:
-        """Open the checkpoints of a training. Of other trainings at this place only the latest stays.
+        """Open the checkpoints of a training. Of other trainings of this model folder only the latest is kept.
 
         Args:
             output: the model folder.
-            fingerprint: of all that the training depends on; it names the folder.
-            plan: the epochs and pairs that fit into the time of the training.
+            fingerprint: hash of everything that the training depends on; it names the folder.
+            plan: the epochs and pairs that fit into the time limit.
 
         Raises:
-            InputError: if another process trains this model now.
+            InputError: if another process is training this model.
         """
         root = _root(output)
         with outside_failures(root):
@@ -85,8 +86,8 @@ class Checkpoints:
         others.sort(key=_last_written, reverse=True)
         if others and not folder.exists():
             logger.warning(
-                "the training of %s that broke off had other arguments or data: this one begins anew, and that one's "
-                "checkpoints stay until a model stands", output,
+                "the interrupted training of %s had other arguments or data: starting over; its checkpoints are kept "
+                "until this training finishes", output,
             )  # fmt: skip
         for each in others[OTHER_TRAININGS:]:
             shutil.rmtree(each)
@@ -96,7 +97,7 @@ class Checkpoints:
         return cls(folder, lock)
 
     def stage(self, name: str) -> Path:
-        """Create the folder of one training among several (a round of mining)."""
+        """Create the folder of one stage of the training (a round of mining)."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         return folder
@@ -118,7 +119,7 @@ class Checkpoints:
 
 
 def _last_written(folder: Path) -> float:
-    """When the last complete checkpoint of a training was written; 0 if there is none."""
+    """Return when the last complete checkpoint of a training was written; 0 if there is none."""
     return max((each.stat().st_mtime for each in folder.glob(f"*/checkpoint-*/{COMPLETE}")), default=0.0)
 
 
@@ -128,13 +129,13 @@ def _root(output: Path) -> Path:
 
 def last_complete(folder: Path) -> Path | None:
     """Find the newest complete checkpoint, and delete incomplete ones."""
-    found = None
+    newest = None
     for each in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1])):
         if (each / COMPLETE).exists():
-            found = each
+            newest = each
         else:
             shutil.rmtree(each)
-    return found
+    return newest
 
 
 @contextmanager
@@ -147,11 +148,11 @@ def discard_unwritable(checkpoint: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = first_line(error)
         if isinstance(error, RuntimeError):
-            if "inline_container" not in reason:  # torch's writer has no error of its own
+            if "inline_container" not in reason:  # torch's writer has no specific error class
                 raise
             reason = "is the disk full?"
         shutil.rmtree(checkpoint, ignore_errors=True)
-        logger.warning("%s could not be written (%s): training goes on without this checkpoint", checkpoint, reason)
+        logger.warning("%s could not be written (%s): training continues without this checkpoint", checkpoint, reason)
 
 
 def save_progress(folder: Path, state: dict[str, Any], best: dict[str, torch.Tensor] | None) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rag_ft.training.selection.dev_set import Dev
 
 MAX_CHECKED = 64
-"""Passages whose vectors show whether training changed anything, or collapsed."""
+"""Maximum number of passages whose vectors are checked for change and collapse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class Round:
     """A round of training.
 
     Attributes:
-        result: what the Trainer found.
-        weights: the best weights by dev; the last ones without a dev set.
+        result: the result of the Trainer.
+        weights: the weights with the best dev score; the last ones without a dev set.
         values: their dev values, shape (units,); None without a dev set.
     """
 
@@ -49,14 +49,14 @@ class Round:
 
 
 @dataclass(kw_only=True)
-class Fit:
-    """A fitted model, before anything is selected.
+class FittedModel:
+    """A fitted model, before the selection.
 
     Attributes:
         base: the weights that training started from.
-        rotation: the module that turns vectors onto their principal axes, if they may be cut.
+        rotation: the module that rotates vectors onto their principal axes, if they may be cut.
         rounds: the rounds of training.
-        findings: what looked wrong.
+        findings: problems that were found.
     """
 
     base: Weights
@@ -70,42 +70,42 @@ class Fit:
         return any(each.result.interrupted for each in self.rounds)
 
 
-def fit(plan: Plan, checkpoints: Checkpoints, tracking: Tracking | None = None) -> Fit:
+def fit_model(plan: Plan, checkpoints: Checkpoints, tracking: Tracking | None = None) -> FittedModel:
     """Train a model as planned.
 
     Args:
-        plan: the plan; its model holds the last weights afterwards, which are no result.
-        checkpoints: where a killed training goes on from.
+        plan: the plan. Its model holds arbitrary weights afterwards; use those of the result.
+        checkpoints: the checkpoints that a killed training resumes from.
         tracking: progress bar and trackers.
     """
     model, recipe, dev = plan.job.model, plan.recipe, plan.job.dev
     rotation = _add_rotation(plan)
-    done = Fit(base=copy_weights(model), rotation=rotation)
+    fitted = FittedModel(base=copy_weights(model), rotation=rotation)
     passages = dev.passages()[:MAX_CHECKED] if dev is not None else []
     base_vectors = encode(model, passages, "document") if passages else None
     examples: Sequence[TrainingExample] = plan.examples
     for number in range(1, recipe.rounds + 1):
         if number > 1:
-            model.load_state_dict(done.rounds[-1].weights)
+            model.load_state_dict(fitted.rounds[-1].weights)
             mined = examples_for(plan.job)
             _, examples = apply_limits({"epochs": recipe.epochs, "pairs": len(plan.examples)}, recipe, mined)
-            model.load_state_dict(done.base)
-        last = _fit_round(plan, done.base, examples, checkpoints.stage(f"round-{number}"), tracking)
-        done.rounds.append(last)
-        done.findings += check_losses(last.result.losses)
+            model.load_state_dict(fitted.base)
+        last = _fit_round(plan, fitted.base, examples, checkpoints.stage(f"round-{number}"), tracking)
+        fitted.rounds.append(last)
+        fitted.findings += check_losses(last.result.losses)
         if base_vectors is not None:
             model.load_state_dict(last.weights)
-            done.findings += check_vectors(base_vectors, encode(model, passages, "document"))
+            fitted.findings += check_vectors(base_vectors, encode(model, passages, "document"))
         if dev is not None and plan.base is not None and last.values is not None:
-            done.findings += check_sources(last.values - plan.base.values, dev.sources)
+            fitted.findings += check_sources(last.values - plan.base.values, dev.sources)
         if last.result.interrupted:
             break
-    done.findings = list(dict.fromkeys(done.findings))
-    return done
+    fitted.findings = list(dict.fromkeys(fitted.findings))
+    return fitted
 
 
 def _add_rotation(plan: Plan) -> Dense | None:
-    """Turn vectors that may be cut onto their principal axes; a teacher's vectors have axes of their own."""
+    """Rotate vectors that may be cut onto their principal axes, unless a teacher's vectors define the axes."""
     if not plan.recipe.dimensions or plan.job.shape == "vectors":
         return None
     anchors = [example.anchor for example in plan.examples]
@@ -136,7 +136,7 @@ def _fit_round(
     if dev is None or best is None:
         return Round(result=result, weights=weights, values=None)
     if best.values is None or best.score != max(result.scores.values(), default=None):
-        # A checkpoint brings back the best weights and their score, but not the values of the units.
+        # A checkpoint restores the best weights and their score, but not the values of the units.
         model.load_state_dict(weights)
         return Round(result=result, weights=weights, values=dev.values(model))
     return Round(result=result, weights=weights, values=best.values)

@@ -1,4 +1,4 @@
-"""The result of one training: its dev scores, its losses, and the weights with the best dev score."""
+"""The result of one run of the Trainer: dev scores, losses, and the weights with the best dev score."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from rag_ft.training.selection.weights import Weights
 
 @dataclass
 class FitResult:
-    """The result of one training.
+    """The result of one run of the Trainer.
 
     Attributes:
-        scores: the dev score after each epoch (`epoch 1`, ...), within long ones (`epoch 0.20`), and at the step at
-            which the training was stopped.
-        weights: those with the best dev score; the last ones if there is no dev set.
+        scores: the dev score after each epoch (`epoch 1`, ...), within long epochs (`epoch 0.20`), and at the step
+            where the training was stopped.
+        weights: the weights with the best dev score; the last ones without a dev set.
         losses: the training loss, averaged over equal parts of the training.
-        texts_per_second: number of texts that went through the model per second, without the time for dev.
-        inner_batch: number of pairs whose activations fitted into memory.
+        texts_per_second: number of texts encoded per second of training, without the time for dev.
+        inner_batch: number of pairs whose activations fit into memory.
         interrupted: whether the user stopped the training.
     """
 

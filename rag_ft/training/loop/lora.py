@@ -1,4 +1,4 @@
-"""Low-rank updates of frozen weights (LoRA, Hu et al. 2022), merged when weights are taken out."""
+"""Low-rank updates of frozen weights (LoRA, Hu et al. 2022), merged when the weights are read."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 LEARNING_RATE_FACTOR = 10.0
-"""Factor of the learning rate of all weights: the updates start at 0 and are few (Biderman et al. 2024)."""
+"""Factor on the learning rate for all weights: the updates start at 0 and are few (Biderman et al. 2024)."""
 
 
 def add_lora(model: SentenceTransformer, rank: int, seed: int = 0) -> None:
     """Freeze a model's weights and add trainable low-rank updates to every linear layer.
 
     Args:
-        model: changed in place.
-        rank: of the updates; they are scaled by 2.
-        seed: seeds their first values.
+        model: the model, changed in place.
+        rank: rank of the updates; they are scaled by 2.
+        seed: seeds their initial values.
 
     Raises:
-        InputError: if peft is not installed, or the model is no transformer.
+        InputError: if peft is not installed, or the model is not a transformer.
     """
     require_package("peft", "lora", "--lora")
     import torch
@@ -31,7 +31,7 @@ def add_lora(model: SentenceTransformer, rank: int, seed: int = 0) -> None:
 
     inner: Any = getattr(model[0], "auto_model", None)
     if inner is None:
-        raise InputError("low-rank updates need a transformer, and this model is none: train all of its weights")
+        raise InputError("LoRA needs a transformer, and this model is not one: omit --lora")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     linear = [name for name, module in inner.named_modules() if isinstance(module, torch.nn.Linear)]
@@ -44,7 +44,7 @@ def add_lora(model: SentenceTransformer, rank: int, seed: int = 0) -> None:
 
 
 def remove_lora(model: SentenceTransformer) -> None:
-    """Restore the plain layers and their original weights. The weights of `merged_weights` fit them."""
+    """Restore the plain layers and their original weights. The result of `merged_weights` can be loaded into them."""
     from peft.tuners.lora import LoraLayer
 
     for parent in list(model.modules()):
@@ -56,7 +56,7 @@ def remove_lora(model: SentenceTransformer) -> None:
 
 
 def merged_weights(model: SentenceTransformer) -> dict[str, torch.Tensor]:
-    """Return the weights of a model with its updates added, under their names without LoRA."""
+    """Return the weights of a model with its low-rank updates added, under their names without LoRA."""
     from peft.tuners.lora import LoraLayer
 
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
@@ -73,5 +73,5 @@ def merged_weights(model: SentenceTransformer) -> dict[str, torch.Tensor]:
 
 
 def has_lora(model: SentenceTransformer) -> bool:
-    """Tell whether a model has low-rank updates."""
+    """Return whether a model has low-rank updates."""
     return any(".lora_" in name for name, _ in model.named_parameters())

@@ -1,4 +1,4 @@
-"""The losses of a recipe, and which one fits the data. All but one are those of sentence-transformers."""
+"""The losses of a recipe, and which one fits the data. All but one come from sentence-transformers."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ SHAPE: dict[Loss, Shape] = {
 """Loss -> the shape of data that it learns from. `vectors` and `rankings` come from a teacher."""
 
 TEACHER_TEMPERATURE = 0.05
-"""Temperature of the softmax over a teacher's cosines: 1 / the scale of the contrastive losses."""
+"""Temperature of the softmax over a teacher's cosines: the inverse of the contrastive losses' scale."""
 
 TRIPLET_MARGIN = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """What a loss needs to know of the data.
+    """The properties of the data that the choice of a loss depends on.
 
     Attributes:
-        pairs: number of pairs to train on.
+        pairs: number of training pairs.
         has_questions: whether there is a train split.
         generated: whether most of its questions were generated.
         scores: the distinct scores of the scored pairs.
@@ -96,12 +96,12 @@ positive | Solatorio 2024 |
     | `kl` | a teacher's scores | copies the teacher's distribution over positive and negatives | Lin et al. 2020 |
 
     For `mnr` and `gist`, batches larger than `inner_batch` are cached (Gao et al. 2021): the gradients are those of
-    the whole batch, and the memory is that of the inner one. With `dimensions`, the loss is the sum over vectors that
-    are cut to each of them (Kusupati et al. 2022).
+    the whole batch, with the memory of the inner batch. With `dimensions`, the loss is the sum over vectors that are
+    cut to each of them (Kusupati et al. 2022).
 
     Args:
-        model: the model to be trained; `gist` takes a copy of it as its guide.
-        recipe: its `loss` (None means `mnr`), `scale`, `batch_size`, `inner_batch` and `dimensions` count.
+        model: the model to train; `gist` uses a copy of it as its guide.
+        recipe: the recipe; `loss` (None means `mnr`), `scale`, `batch_size`, `inner_batch` and `dimensions` are used.
 
     Example:
         >>> from rag_ft import Recipe
@@ -127,7 +127,7 @@ def _plain_loss(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
 
     from rag_ft.training.loop.shared_passages_loss import SharedPassagesLoss
 
-    # A static embedding gets all texts in one row, which cannot be divided; it needs hardly any memory.
+    # A static embedding gets all texts in one row, which cannot be divided, but it needs hardly any memory.
     whole = recipe.batch_size <= recipe.inner_batch or has_static_embedding_input(model)
     cached: dict[str, Any] = {} if whole else {"mini_batch_size": recipe.inner_batch}
     match recipe.loss:
@@ -156,49 +156,47 @@ def _plain_loss(model: SentenceTransformer, recipe: Recipe) -> nn.Module:
 
 
 def is_row_wise(recipe: Recipe) -> bool:
-    """Tell whether each row has a loss of its own, so that the gradients of parts of a batch can be added up."""
+    """Return whether the loss is a mean over rows, so that the gradients of parts of a batch can be added up."""
     return recipe.loss in ("triplet", "cosine", "contrastive", "mse", "margin-mse", "kl")
 
 
 def has_in_batch_negatives(recipe: Recipe) -> bool:
-    """Tell whether the passages of other rows are negatives, so that a batch can hold false ones."""
+    """Return whether the passages of other rows are negatives, so that a batch can contain false negatives."""
     return recipe.loss in (None, "mnr", "gist")
 
 
 def shares_passages(recipe: Recipe, examples: Sequence[TrainingExample]) -> bool:
-    """Tell whether a passage is encoded once for all queries of a batch on it. With negatives it is not."""
+    """Return whether a passage is encoded once for all of its queries in a batch. Negatives prevent that."""
     return recipe.loss in (None, "mnr") and not examples[0].negatives
 
 
 def check_dimensions(model: SentenceTransformer, recipe: Recipe) -> None:
-    """Refuse dimensions that are more than the model has.
-
-    Raises:
-        InputError: if the model's vectors have fewer.
-    """
+    """Raise an `InputError` if the recipe has more dimensions than the model."""
     full = model.get_embedding_dimension() or 0
     if recipe.dimensions and max(recipe.dimensions) > full:
-        raise InputError(f"dimensions are {list(recipe.dimensions)}: the model's vectors have {full}")
+        raise InputError(
+            f"dimensions are {list(recipe.dimensions)}, but the model's vectors have {full}: use smaller numbers"
+        )
 
 
 def check_shape(loss: Loss, facts: DataFacts, mined: bool) -> None:
-    """Refuse a loss that cannot learn from the data.
+    """Check that a loss can learn from the data.
 
     Args:
-        loss: its name.
-        facts: what it needs to know of the data.
+        loss: the name of the loss.
+        facts: the properties of the data.
         mined: whether hard negatives will be mined.
 
     Raises:
-        InputError: with what to give instead.
+        InputError: if it cannot.
     """
     shape = SHAPE[loss]
     if shape in ("vectors", "rankings") and not facts.teacher:
-        raise InputError(f"the loss {loss!r} learns from another model: give --teacher")
+        raise InputError(f"the loss {loss!r} learns from another model: choose one with --teacher")
     if facts.teacher and shape not in ("vectors", "rankings"):
         fitting = ", ".join(name for name in SHAPE if SHAPE[name] in ("vectors", "rankings"))
-        raise InputError(f"the loss {loss!r} does not learn from a teacher: give one of {fitting}")
+        raise InputError(f"the loss {loss!r} does not learn from a teacher: choose one of {fitting}")
     if shape in ("scored", "binary") and not facts.scores:
-        raise InputError(f"the loss {loss!r} learns from pairs with scores, and the dataset has no scored_pairs.jsonl")
+        raise InputError(f"the loss {loss!r} learns from scored pairs, and the dataset has no scored_pairs.jsonl")
     if shape == "triplets" and not mined and not facts.has_negatives:
-        raise InputError(f"the loss {loss!r} needs negatives, and the dataset has none: mine some (--mine dense)")
+        raise InputError(f"the loss {loss!r} needs negatives, and the dataset has none: mine them (--mine dense)")

@@ -1,4 +1,4 @@
-"""How much of a batch is in memory at once, and what to reduce if memory runs out."""
+"""How much of a batch is in memory at once, and how to reduce it if memory runs out."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class MemoryUse:
     """How much of a batch is in memory at once.
 
     Attributes:
-        recipe: its `inner_batch` counts for losses with in-batch negatives.
-        parts: number of parts of a batch whose gradients are added up, for losses of single rows.
-        gradient_checkpointing: whether activations are computed again in the backward pass.
+        recipe: the recipe; its `inner_batch` limits memory for losses with in-batch negatives.
+        parts: number of parts of a batch whose gradients are added up, for row-wise losses.
+        gradient_checkpointing: whether activations are recomputed in the backward pass.
     """
 
     recipe: Recipe
@@ -33,28 +33,28 @@ class MemoryUse:
     gradient_checkpointing: bool = False
 
     def reduced(self, pairs: int) -> MemoryUse | None:
-        """Return a use of less memory; None if there is none.
+        """Return the next step to less memory; None if there is none.
 
         Args:
-            pairs: number of pairs to train on.
+            pairs: number of training pairs.
         """
         in_batch = has_in_batch_negatives(self.recipe)
         batch_size = min(self.recipe.batch_size, pairs)
         half = (min(self.recipe.inner_batch, batch_size) if in_batch else batch_size // self.parts) // 2
         if half >= MIN_INNER_BATCH and (in_batch or is_row_wise(self.recipe)):
-            logger.warning("out of memory: going on with %d pairs in memory at once", half)
+            logger.warning("out of memory: retrying with %d pairs in memory at once", half)
             if in_batch:
                 return replace(self, recipe=replace(self.recipe, inner_batch=half))
             return replace(self, parts=2 * self.parts)
         if self.gradient_checkpointing:
             return None
-        logger.warning("out of memory: going on with gradient checkpointing, which is slower")
+        logger.warning("out of memory: retrying with gradient checkpointing, which is slower")
         return replace(self, gradient_checkpointing=True)
 
 
 def enable_gradient_checkpointing(model: SentenceTransformer) -> None:
-    """Let a transformer compute its activations again in the backward pass; other models stay as they are."""
+    """Let a transformer recompute its activations in the backward pass; other models stay unchanged."""
     inner = getattr(model[0], "auto_model", None)
     if inner is not None:
-        # The first name is that of transformers 5.20 and later.
+        # transformers 5.20 and later use the first name.
         getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()

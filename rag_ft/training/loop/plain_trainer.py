@@ -15,13 +15,13 @@ WEIGHTS = "weights.safetensors"
 
 
 class PlainTrainer(SentenceTransformerTrainer):
-    """The Trainer with checkpoints of plain weights: loading one runs no code of a module.
+    """The Trainer with checkpoints of plain weights: loading a checkpoint runs no module code.
 
     Args:
-        **kwargs: those of `SentenceTransformerTrainer`.
+        **kwargs: the arguments of `SentenceTransformerTrainer`.
 
     Attributes:
-        texts: number of texts that went through the model.
+        texts: number of texts encoded so far.
     """
 
     texts = 0
@@ -39,7 +39,7 @@ class PlainTrainer(SentenceTransformerTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        # Copies, because tied weights share their memory, which the format refuses.
+        # Copy them, because tied weights share memory, which safetensors does not allow.
         weights = {name: tensor.to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
 

@@ -1,4 +1,4 @@
-"""The axes along which vectors differ most. Vectors turned onto them lose little if the last numbers are cut off."""
+"""The axes along which vectors differ most. Vectors rotated onto them lose little if the last numbers are cut off."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def principal_axes(queries: NDArray[np.float32], passages: NDArray[np.float32]) 
         [[0.0, 1.0], [1.0, 0.0]]
     """
     # Not centred, because cosines are measured from the origin.
-    _, axes = np.linalg.eigh(queries.T @ queries + passages.T @ passages)  # the largest come last
-    # An axis has two directions: a training that continues after a kill must take the same one.
+    _, axes = np.linalg.eigh(queries.T @ queries + passages.T @ passages)  # ascending: the largest come last
+    # An axis has two directions. Fix one, so that a training that resumes after a kill gets the same.
     axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))] < 0, -1, 1).astype(axes.dtype)
     return np.ascontiguousarray(axes[:, ::-1])
 
@@ -39,12 +39,12 @@ def onto_principal_axes(
     Args:
         queries: shape (queries, d).
         passages: shape (passages, d).
-        dimension: number of axes to keep; d changes nothing.
+        dimension: number of axes to keep; d or more changes nothing.
     """
     if dimension >= passages.shape[1]:
         return queries, passages
-    kept = principal_axes(queries, passages)[:, :dimension]
-    return unit_vectors(queries @ kept), unit_vectors(passages @ kept)
+    axes = principal_axes(queries, passages)[:, :dimension]
+    return unit_vectors(queries @ axes), unit_vectors(passages @ axes)
 
 
 def unit_vectors(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

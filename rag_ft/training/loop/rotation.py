@@ -1,4 +1,4 @@
-"""A rotation at the end of a model, so that its vectors keep most of their meaning if they are cut."""
+"""A rotation at the end of a model, so that its vectors keep most of their quality if they are cut."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ PASSAGES_AFTER = 2_000
 
 
 def add_rotation(model: SentenceTransformer, queries: Sequence[str], passages: Sequence[str]) -> Dense | None:
-    """Add a rotation onto the principal axes of some texts to the end of a model. It changes no cosine.
+    """Add a rotation onto the principal axes of some texts to the end of a model. Cosines do not change.
 
-    Vectors that are cut keep more: of all-MiniLM-L6-v2 on covidqa, 128 of 384 numbers keep .94 of the nDCG@10 instead
-    of .85. Training for cut vectors (Matryoshka) starts there.
+    Cut vectors keep more of their quality: of all-MiniLM-L6-v2 on covidqa, 128 of 384 numbers keep .94 of the nDCG@10
+    instead of .85. Training for cut vectors (Matryoshka) starts from there.
 
     Args:
-        model: changed in place.
-        queries: queries of the kind that it will get.
-        passages: all passages that it will find. Those that nobody asks about count too (.94 with all of them, .91 with
+        model: the model, changed in place.
+        queries: queries like those that it will encode.
+        passages: all passages that will be searched, including those without a question (.94 with all of them, .91 with
             those of training).
 
     Returns:
-        The added module; None if the model already ends with a linear map, from an earlier training like this.
+        The added module; None if the model already ends with a linear map, from an earlier training.
     """
     import torch
     from sentence_transformers.base.modules import Dense
@@ -62,19 +62,19 @@ def add_rotation(model: SentenceTransformer, queries: Sequence[str], passages: S
 def realign_rotation(
     model: SentenceTransformer, passages: Sequence[str], dev: Dev | None, dimensions: Sequence[int]
 ) -> bool:
-    """Turn a tuned model's vectors onto their new principal axes, if that raises the dev score of cut vectors.
+    """Rotate a tuned model's vectors onto their new principal axes, if that raises the dev score of cut vectors.
 
     Training moves the vectors away from the axes: tuned on covidqa, 128 of 384 numbers kept .89 of the nDCG@10, and .95
-    after this. The axes of queries, or of passages and queries alike, keep less (.91, .93).
+    after this. The axes of queries, or of passages and queries together, keep less (.91, .93).
 
     Args:
-        model: changed in place, if it ends with a linear map.
-        passages: the passages that it will find.
-        dev: decides by its questions; nothing is done with another dev set.
+        model: the model, changed in place if it ends with a linear map.
+        passages: the passages that will be searched.
+        dev: the dev set; nothing is done if it has no questions.
         dimensions: the lengths that vectors are cut to.
 
     Returns:
-        Whether the vectors were turned.
+        Whether the vectors were rotated.
     """
     import torch
 
@@ -90,7 +90,7 @@ def realign_rotation(
         return float(np.mean([dev_score(dev.values_of(*cut), dev) for cut in cuts]))
 
     before, after = cut_score(dev_queries, dev_passages), cut_score(dev_queries @ axes, dev_passages @ axes)
-    logger.info("vectors cut to %s: dev %.3f, turned again %.3f", list(dimensions), before, after)
+    logger.info("vectors cut to %s: dev score %.3f, rotated again %.3f", list(dimensions), before, after)
     if after <= before:
         return False
     with torch.no_grad():

@@ -19,14 +19,15 @@ DIRECTIONS = ("query_to_doc", "doc_to_query")
 class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
     """Rank each query's passage first among those of the batch, and each passage's query, in one softmax.
 
-    If every row has its own passage, the loss is `MultipleNegativesRankingLoss` in both directions. Rows of one passage
-    are no negatives of each other, and the model encodes their passage once, which is most of a step's cost on a CPU.
-    Batches larger than the inner one are cached (Gao et al. 2021), so that memory is that of the inner one.
+    If every row has its own passage, the loss equals `MultipleNegativesRankingLoss` in both directions. Rows with the
+    same passage are not negatives of each other, and the model encodes their passage once. Passages are most of a
+    step's cost on a CPU. Batches larger than the inner batch are cached (Gao et al. 2021), so that they need only its
+    memory.
 
     Args:
         model: the SentenceTransformer that is trained.
         scale: factor of the cosine (1 / temperature).
-        mini_batch_size: number of texts whose activations are in memory at once; None takes the whole batch.
+        mini_batch_size: number of texts whose activations are in memory at once; None means the whole batch.
 
     Example:
         >>> from rag_ft.embedding.loading import load_sentence_transformer
@@ -68,7 +69,7 @@ class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
             own = positive_of[part_rows, None]
             to_passages = self.scale * cos_sim(queries[part_rows], torch.cat([positives, *negatives]))
             to_queries = self.scale * cos_sim(positives[own.squeeze(1)], queries)
-            # Another query on the same passage is as right as this one.
+            # Another query of the same passage is not a negative.
             same = own == positive_of[None]
             same[torch.arange(len(same)), torch.arange(start, start + len(same))] = False
             right = to_passages.gather(1, own).squeeze(1)
@@ -87,19 +88,19 @@ class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
 
 
 def _distinct(features: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
-    """Return the features of a column without repeated rows, and the place of each row in them."""
+    """Return the features of a column without repeated rows, and the index of each row in them."""
     if "offsets" in features:  # a static embedding: the ids of all texts are in one row
         return features, torch.arange(len(features["offsets"]), device=features["offsets"].device)
     ids = features["input_ids"]
-    # On the CPU, because not every device has these functions, and they cost nothing beside the model's work.
+    # On the CPU, because not every device has these functions, and their cost is negligible.
     distinct, places = torch.unique(ids.cpu(), dim=0, return_inverse=True)
     if len(distinct) == len(ids):
         return features, torch.arange(len(ids), device=ids.device)
     first = torch.full((len(distinct),), len(ids))
     first.scatter_reduce_(0, places, torch.arange(len(ids)), "amin")
     first, places = first.to(ids.device), places.to(ids.device)
-    kept = {
+    without_repeats = {
         name: value[first] if isinstance(value, Tensor) and value.ndim and len(value) == len(ids) else value
         for name, value in features.items()
     }
-    return kept, places
+    return without_repeats, places

@@ -25,10 +25,10 @@ STEP_FACTOR = 4.5
 too large for a processor's caches."""
 
 CACHED_FACTOR = 4 / 3
-"""Factor of the time if a batch is cached: its texts go forward twice."""
+"""Factor on the time of a cached batch: it has two forward passes."""
 
-TRAINING_SHARE = 0.8
-"""Share of a time limit for training steps; the rest is for dev, loading and saving."""
+TRAINING_FRACTION = 0.8
+"""Fraction of a time limit for training steps; the rest is for dev, loading and saving."""
 
 
 def estimate_seconds(
@@ -37,10 +37,10 @@ def estimate_seconds(
     """Estimate the time of a training with its dev scores from the time of the base model's dev score.
 
     Args:
-        recipe: its epochs, alphas, rounds and batches count.
-        examples: what is trained on.
-        max_length: number of tokens that are read of a text; 0 reads all.
-        dev_texts: the texts of a dev score.
+        recipe: the recipe; its epochs, alphas, rounds and batch sizes are used.
+        examples: the training examples.
+        max_length: maximum number of tokens read per text; 0 sets no limit.
+        dev_texts: the texts that are encoded for a dev score.
         dev_seconds: how long it took to encode them.
 
     Example:
@@ -88,15 +88,15 @@ def in_words(seconds: float) -> str:
 def fit_to_minutes(
     minutes: float, model: SentenceTransformer, recipe: Recipe, examples: list[TrainingExample]
 ) -> tuple[Recipe, list[TrainingExample]]:
-    """Reduce the epochs, then the examples, so that the training fits into a time. A few steps are run to measure one.
+    """Reduce the epochs, then the examples, to fit a training into a time limit. A few steps are run and timed.
 
     Raises:
-        KeyboardInterrupt: if the user stops it.
+        KeyboardInterrupt: if the user stops these steps.
     """
     seconds = _seconds_per_example(model, recipe, examples)
-    budget = int(minutes * 60 * TRAINING_SHARE / seconds) // recipe.rounds
+    budget = int(minutes * 60 * TRAINING_FRACTION / seconds) // recipe.rounds
     if recipe.similar_per_batch > 1:
-        # Similar passages are found by encoding all of them once, which takes about a third of an epoch.
+        # To find similar passages, all of them are encoded once, which takes about a third of an epoch.
         budget -= min(len(examples), budget // 4) // 3
     min_examples = min(recipe.batch_size, recipe.inner_batch, len(examples))
     plan = {
@@ -104,7 +104,7 @@ def fit_to_minutes(
         "pairs": min(len(examples), max(budget, min_examples)),
     }
     logger.info(
-        "%.2f s for 100 pairs: %d epochs over %d of %d pairs fit %g minutes",
+        "%.2f s for 100 pairs: %d epochs over %d of %d pairs fit into %g minutes",
         seconds * 100, plan["epochs"], plan["pairs"], len(examples), minutes,
     )  # fmt: skip
     return apply_limits(plan, recipe, examples)
@@ -113,18 +113,18 @@ def fit_to_minutes(
 def apply_limits(
     plan: dict[str, int], recipe: Recipe, examples: list[TrainingExample]
 ) -> tuple[Recipe, list[TrainingExample]]:
-    """Apply the number of epochs and pairs that fit into a time, as a training's `plan.json` keeps them."""
+    """Apply the number of epochs and pairs that fit into a time limit, as stored in a training's `plan.json`."""
     if plan["pairs"] < len(examples):
         examples = random.Random(recipe.seed).sample(examples, plan["pairs"])
     return replace(recipe, epochs=plan["epochs"]), examples
 
 
 def _seconds_per_example(model: SentenceTransformer, recipe: Recipe, examples: list[TrainingExample]) -> float:
-    """Measure the time of a training step, and leave the model as it was."""
+    """Measure the time per example in a training step; the model is restored afterwards."""
     base = copy_weights(model)
     batch = min(recipe.batch_size, recipe.inner_batch, len(examples))
     trial = replace(recipe, learning_rate=1e-9, similar_per_batch=1, batch_size=max(2, batch), rounds=1)
-    # The first trial loads what is loaded at first use. A GPU's steps are so short that two of them tell nothing.
+    # The first trial is a warm-up. A GPU's steps are too short to time two of them.
     for steps in (1, 2) if model.device.type == "cpu" else (2, 20):
         result = run_trainer(model, examples[: 4 * batch], trial, max_steps=steps)
         if result.interrupted:

@@ -1,4 +1,4 @@
-"""How a training shows its progress: a progress bar, and experiment trackers that the Trainer knows."""
+"""How a training shows its progress: a progress bar, and the experiment trackers that the Trainer supports."""
 
 from __future__ import annotations
 
@@ -29,11 +29,7 @@ class Tracking:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse a tracker before any work is done.
-
-    Raises:
-        InputError: if the Trainer does not know one, or its package is missing.
-    """
+    """Raise an `InputError` if the Trainer does not support a tracker, or its package is missing."""
     if not names:
         return
     from transformers.integrations import get_available_reporting_integrations
@@ -41,7 +37,8 @@ def check_trackers(names: Sequence[str]) -> None:
 
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
-            raise InputError(f"there is no tracker {name!r}: give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}")
+            supported = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise InputError(f"there is no tracker {name!r}: choose one of {supported}")
         if name not in get_available_reporting_integrations():
             raise InputError(f"--report-to {name} needs its package: pip install {name}")
 
@@ -50,7 +47,7 @@ def check_trackers(names: Sequence[str]) -> None:
 def tensorboard_folder(folder: Path | None) -> Iterator[None]:
     """Let TensorBoard write into a folder, unless the user set one.
 
-    The Trainer would write into the folder of the checkpoints, which is deleted in the end.
+    By default the Trainer writes into the folder of the checkpoints, which is deleted in the end.
     """
     if folder is None or TENSORBOARD_FOLDER in os.environ:
         yield

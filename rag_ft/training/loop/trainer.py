@@ -1,4 +1,4 @@
-"""Training with the SentenceTransformers Trainer, which survives a kill, Ctrl-C and a lack of memory."""
+"""Training with the SentenceTransformers Trainer that survives a kill, Ctrl-C and running out of memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.embedding.device_memory import free_memory, is_out_of_memory
-from rag_ft.embedding.encoding import USUAL_CHARACTERS_PER_TOKEN, cut_to_reach, encode, token_limit
+from rag_ft.embedding.encoding import USUAL_CHARACTERS_PER_TOKEN, cut_to_readable, encode, token_limit
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.errors import InputError
 from rag_ft.quiet import quiet_libraries
@@ -47,23 +47,24 @@ def run_trainer(
     """Train a model in place. The result holds the weights with the best dev score, which the model may not have.
 
     Args:
-        model: with its prompts set.
-        examples: equally many negatives in each, and a label in each or in none.
-        recipe: its loss fits the examples.
-        measure_dev: measures the dev score of the model as it is, after each epoch and within long ones.
-        checkpoint_folder: keeps checkpoints, from which a later call with the same arguments continues; None keeps
+        model: a model with its prompts set.
+        examples: the training examples. All have the same number of negatives, and all or none have a label.
+        recipe: the recipe; its loss must fit the examples.
+        measure_dev: a function that returns the model's current dev score; called after each epoch and within long
+            ones.
+        checkpoint_folder: a folder for checkpoints, from which a later call with the same arguments resumes; None keeps
             none.
         tracking: how progress is shown; None shows none.
-        max_steps: ends the training after this many steps, without dev scores; -1 has no limit.
+        max_steps: number of steps after which the training ends, without dev scores; -1 sets no limit.
 
     Raises:
-        torch.OutOfMemoryError: if a few texts at a time with gradient checkpointing still do not fit.
+        torch.OutOfMemoryError: if even a few texts at a time with gradient checkpointing do not fit.
     """
     before = copy_weights(model)
     memory = MemoryUse(recipe)
     with ExitStack() as stack:
         stack.enter_context(preserved_random_state(model.device))
-        # A Trainer and its callbacks refer to each other, which keeps the optimiser's state until it is collected.
+        # A Trainer and its callbacks refer to each other, so the optimizer's state stays until garbage collection.
         stack.callback(free_memory)
         if checkpoint_folder is None:
             checkpoint_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rag_ft-")))
@@ -79,18 +80,14 @@ def run_trainer(
                     raise
                 memory = smaller
             free_memory()
-            model.load_state_dict(before)  # a checkpoint brings its own weights; GIST's guide is the base
+            model.load_state_dict(before)  # GIST's guide is the base; a checkpoint restores its own weights
 
 
 def check_training_device(device: str | None) -> None:
-    """Refuse a device that the Trainer would not use, before any work is done.
-
-    Raises:
-        InputError: if it is a GPU other than the first.
-    """
+    """Raise an `InputError` if a device is a GPU other than the first, which the Trainer would not use."""
     if device is not None and device.partition(":")[2] not in ("", "0"):
         raise InputError(
-            f"device is {device!r}: training runs on the first GPU it sees, so choose one with CUDA_VISIBLE_DEVICES"
+            f"device is {device!r}, but training runs on the first visible GPU: choose it with CUDA_VISIBLE_DEVICES"
         )
 
 
@@ -111,13 +108,13 @@ def _fit(
     monitor = TrainingMonitor(model, measure_dev, recipe, show_progress=tracking.show_progress, keep_best=max_steps < 0)
     checkpoint = monitor.resume(folder)
     if monitor.is_out_of_patience:
-        return monitor.result  # it had ended, and was killed afterwards
+        return monitor.result  # this training was complete, and the process was killed afterwards
     batch_size = min(recipe.batch_size, len(examples)) // memory.parts
     data, sampler = _columns(examples, model), _batch_sampler(model, examples, recipe)
     texts = [name for name in data.column_names if name != "label"]
     if memory.gradient_checkpointing:
         enable_gradient_checkpointing(model)
-    # The model card is our own: the Trainer need not draw examples for one, nor ask the hub about the base model.
+    # rag_ft writes its own model card, so keep the Trainer from sampling examples and querying the hub for one.
     model.model_card_data.widget = [{"text": ""}]
     model.model_card_data.local_files_only = True
     with (
@@ -148,7 +145,7 @@ def _fit(
 
 
 def _arguments(recipe: Recipe, folder: str, batch_size: int, device: str, **others: Any) -> Any:
-    """Return the arguments of a Trainer that neither saves nor evaluates on its own."""
+    """Return the arguments of a Trainer that neither saves nor evaluates by itself."""
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     arguments = SentenceTransformerTrainingArguments(
@@ -178,7 +175,7 @@ def _arguments(recipe: Recipe, folder: str, batch_size: int, device: str, **othe
 def _batch_sampler(
     model: SentenceTransformer, examples: Sequence[TrainingExample], recipe: Recipe
 ) -> Callable[..., Any]:
-    """Return the sampler of a recipe: similar passages and lengths share a batch, and false negatives do not."""
+    """Return the sampler of a recipe: batches of similar passages and lengths, without false negatives."""
     from rag_ft.training.examples.batch_sampler import NoFalseNegativesBatchSampler, SamplerRows
 
     in_batch, vectors = has_in_batch_negatives(recipe), None
@@ -188,7 +185,7 @@ def _batch_sampler(
         vectors = encode(model, passages, "document")[[place[each.positive] for each in examples]]
     max_characters = USUAL_CHARACTERS_PER_TOKEN * (token_limit(model) or 512)
     rows = SamplerRows(
-        # Without in-batch negatives there are no false ones.
+        # Without in-batch negatives there are no false negatives.
         positive_ids=[each.positive_ids if in_batch else frozenset() for each in examples],
         in_batch_ids=[each.in_batch_ids or each.positive_ids if in_batch else frozenset() for each in examples],
         passages=[each.positive for each in examples] if shares_passages(recipe, examples) else [],
@@ -200,15 +197,15 @@ def _batch_sampler(
 
 
 def _columns(examples: Sequence[TrainingExample], model: SentenceTransformer) -> Dataset:
-    """Return the examples as the Trainer's data, with texts cut to what the model reads."""
+    """Return the examples as a dataset for the Trainer, with texts cut to what the model reads."""
     from datasets import Dataset
 
     columns: dict[str, list[Any]] = {
-        "anchor": cut_to_reach(model, [each.anchor for each in examples]),
-        "positive": cut_to_reach(model, [each.positive for each in examples]),
+        "anchor": cut_to_readable(model, [each.anchor for each in examples]),
+        "positive": cut_to_readable(model, [each.positive for each in examples]),
     }
     for number in range(len(examples[0].negatives)):
-        columns[f"negative_{number + 1}"] = cut_to_reach(model, [each.negatives[number] for each in examples])
+        columns[f"negative_{number + 1}"] = cut_to_readable(model, [each.negatives[number] for each in examples])
     if examples[0].label is not None:
         columns["label"] = [each.label for each in examples]
     return Dataset.from_dict(columns)

@@ -1,4 +1,4 @@
-"""Contexts in which the Trainer runs: separate random generators, Ctrl-C, and no dropout."""
+"""Context managers for the Trainer: random generators, Ctrl-C, and dropout."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def preserved_random_state(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def stop_on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first Ctrl-C, which ends the training after its step. The second one ends the program."""
+    """Call `stop` at the first Ctrl-C, so that the training ends after its step. The second one ends the program."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -43,7 +43,7 @@ def stop_on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
 
     def handle(number: int, frame: Any) -> None:
         stop()
-        logger.warning("stopping after this step; the best weights so far are kept (Ctrl-C again ends at once)")
+        logger.warning("stopping after this step; the best weights so far are kept (Ctrl-C again exits at once)")
         signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, handle)
@@ -55,7 +55,7 @@ def stop_on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def without_dropout(model: SentenceTransformer, keep: bool) -> Iterator[None]:
-    """Switch every dropout layer off, unless they are to be kept."""
+    """Switch off every dropout layer, unless `keep` is True."""
     import torch
 
     layers = [] if keep else [layer for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]

@@ -1,4 +1,4 @@
-"""The Trainer's callback: it measures dev, keeps the best weights, asks for checkpoints and shows the progress."""
+"""The Trainer's callback: it measures dev, keeps the best weights, requests checkpoints and shows the progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from rag_ft.training.loop.checkpoints import (
-    MAX_TIME_SHARE,
+    MAX_TIME_FRACTION,
     SECONDS_BETWEEN,
     discard_unwritable,
     last_complete,
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEV_SCORES = 5
-"""Approximate number of dev scores of a training with long epochs. A single epoch would leave no weights to select."""
+"""Approximate number of dev scores of a training with long epochs, so that even one epoch has several candidates."""
 
 STEPS_BETWEEN = 100
-"""Minimum number of steps between two dev scores within an epoch: more scores would cost more than they tell."""
+"""Minimum number of steps between two dev scores within an epoch: each score costs time."""
 
 
 class TrainingMonitor(TrainerCallback):
@@ -41,14 +41,14 @@ class TrainingMonitor(TrainerCallback):
 
     Args:
         model: the model that is trained.
-        measure_dev: measures the dev score of the model as it is. Without it the last weights are the best.
-        recipe: its epochs, rounds and patience count.
+        measure_dev: a function that returns the model's current dev score. Without it the last weights are the best.
+        recipe: the recipe; its epochs, rounds and patience are used.
         show_progress: show a progress bar with the time left and the dev score.
-        keep_best: measure and keep weights at all; a trial run does neither.
+        keep_best: measure dev and keep weights; a trial run does neither.
 
     Attributes:
-        result: what was found so far.
-        seconds: time of the training, without the time for dev.
+        result: the result so far.
+        seconds: training time, without the time for dev.
         interrupted: whether the training ends after the current step.
         log: the Trainer's function that logs values.
     """
@@ -84,13 +84,13 @@ class TrainingMonitor(TrainerCallback):
         self.interrupted = True
 
     def resume(self, folder: Path) -> Path | None:
-        """Take over what was found until the last checkpoint of a folder, and return it; None if there is none."""
+        """Restore the progress of the last checkpoint in a folder, and return the checkpoint; None if there is none."""
         checkpoint = last_complete(folder)
         if checkpoint is not None:
             state, weights = load_progress(checkpoint)
             self.result = FitResult(state["scores"], weights, state["losses"])
             self._best, self._epochs_without_gain = state["best"], state["waited"]
-            logger.info("going on from step %s", checkpoint.name.rsplit("-", 1)[1])
+            logger.info("resuming from step %s", checkpoint.name.rsplit("-", 1)[1])
         return checkpoint
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -106,7 +106,7 @@ class TrainingMonitor(TrainerCallback):
         if self.interrupted:
             control.should_training_stop = True
         elif self.keep_best and state.epoch % 1:
-            # No checkpoint after the last step of an epoch: a training that continues there would not measure it.
+            # No checkpoint after the last step of an epoch: a training that resumes there would not measure dev.
             steps = round(state.max_steps / self.recipe.epochs)
             if self.measure_dev is not None and is_measured_after(state.global_step, steps, self.recipe.epochs):
                 # With a high learning rate dev goes up and down: only the end of an epoch counts against patience.
@@ -118,13 +118,13 @@ class TrainingMonitor(TrainerCallback):
             self.result.losses.append(float(logs["loss"]))
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not self.keep_best or state.epoch % 1:  # it was stopped within the epoch
+        if not self.keep_best or state.epoch % 1:  # the training was stopped within the epoch
             return
         self._measure(f"epoch {round(state.epoch)}")
-        # A round that is complete need not be trained again if a later one is killed.
+        # A complete round is not repeated if a later one is killed.
         self._request_checkpoint(control, now=self.recipe.rounds > 1)
         if self.is_out_of_patience and state.global_step < state.max_steps:
-            logger.info("no better for %d epochs: training ends", self._epochs_without_gain)
+            logger.info("no improvement for %d epochs: training ends", self._epochs_without_gain)
             control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -148,7 +148,7 @@ class TrainingMonitor(TrainerCallback):
             with discard_unwritable(checkpoint):
                 save_progress(checkpoint, progress, self.result.weights)
         self._saved_at = time.monotonic()
-        self._seconds_between = max(SECONDS_BETWEEN, (self._saved_at - self._requested_at) / MAX_TIME_SHARE)
+        self._seconds_between = max(SECONDS_BETWEEN, (self._saved_at - self._requested_at) / MAX_TIME_FRACTION)
 
     def _request_checkpoint(self, control: Any, now: bool = False) -> None:
         self._requested_at = time.monotonic()
@@ -168,7 +168,7 @@ class TrainingMonitor(TrainerCallback):
             if self._bar is not None:
                 self._bar.set_postfix_str(f"dev {score:.3f}")
         else:
-            score = self._best + 1 if self._best > float("-inf") else 0.0  # without dev the last weights are taken
+            score = self._best + 1 if self._best > float("-inf") else 0.0  # without dev the last weights are the best
         if score > self._best:
             # After a gain within an epoch the end of this epoch does not count against patience.
             self._best, self._epochs_without_gain = score, -1 if within_epoch else 0
@@ -179,11 +179,11 @@ class TrainingMonitor(TrainerCallback):
 
 
 def is_measured_after(step: int, steps: int, epochs: int) -> bool:
-    """Tell whether dev is measured after a step that is not the last of its epoch.
+    """Return whether dev is measured after a step that is not the last of its epoch.
 
     Args:
-        step: number of steps made, over all epochs.
-        steps: number of steps of an epoch.
+        step: number of steps so far, over all epochs.
+        steps: number of steps in an epoch.
         epochs: number of epochs of the training.
 
     Example:

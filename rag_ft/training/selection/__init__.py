@@ -1,1 +1,1 @@
-"""What decides which weights are shipped: the dev set, its score, the proof that a policy asks for, diagnostics."""
+"""Model selection: the dev set, its score, the policy that a candidate must satisfy, and diagnostics."""

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from rag_ft.dataset.qa_dataset import ScoredPair
 
 DEV_FRACTION = 0.15
-"""Fraction of the scored pairs that is held out."""
+"""Fraction of the scored pairs to hold out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DevPairs:
-    """Held-out scored pairs; the metric is Spearman's rank correlation of their cosines and scores.
+    """Held-out scored pairs. The metric is Spearman's rank correlation of their cosines and scores.
 
     Attributes:
         pairs: the held-out pairs.
-        groups: the query of each pair; near-duplicate queries count as one.
+        groups: the query of each pair; near-duplicate queries are one group.
         metric: `spearman`.
     """
 
@@ -43,7 +43,7 @@ class DevPairs:
 
     @property
     def sources(self) -> list[str]:
-        """The source of each pair; they all have the same one."""
+        """The source of each pair: always `pairs`."""
         return ["pairs"] * len(self.pairs)
 
     @property
@@ -59,11 +59,11 @@ class DevPairs:
 
         Args:
             pairs: scored pairs.
-            seed: seeds the draw.
-            trained_on: hashes of queries that the model was tuned on before. They are not drawn.
+            seed: seeds every random choice.
+            trained_on: hashes of queries that the model was tuned on before. They are not held out.
 
         Returns:
-            The dev set, or None if there are too few pairs, and the other pairs.
+            The dev set (None if there are too few pairs) and the other pairs.
         """
         queries = sorted({pair.query for pair in pairs})
         group_of = dict(zip(queries, near_duplicate_groups(queries), strict=True))
@@ -71,7 +71,7 @@ class DevPairs:
         sizes = Counter(groups)
         order = sorted(sizes.keys() - {group_of[query] for query in queries if hash_of(query) in trained_on})
         random.Random(seed).shuffle(order)
-        # Of a small set a third is held out, so that the dev set is large enough.
+        # Up to a third of a small set is held out, so that the dev set is large enough.
         size = max(DEV_FRACTION * len(groups), min(MIN_UNITS, len(groups) / 3))
         held_out: set[int] = set()
         for group in order:
@@ -88,7 +88,7 @@ class DevPairs:
         return cls(pairs=[pair for pair, _ in dev], groups=[group for _, group in dev]), rest
 
     def values(self, model: SentenceTransformer) -> NDArray[np.float64]:
-        """Return what each pair adds to the correlation, shape (pairs,); the mean is Spearman's coefficient."""
+        """Return each pair's contribution to the correlation, shape (pairs,); the mean is Spearman's coefficient."""
         from scipy.stats import rankdata
 
         queries = encode(model, [pair.query for pair in self.pairs], "query")

@@ -1,4 +1,4 @@
-"""The values of a dev set's units as one score, in which no part of dev outweighs another."""
+"""Combine the values of a dev set's units into one score, in which no part of dev outweighs another."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from rag_ft.training.selection.dev_set import Dev
 
 MIN_PART = 20
-"""Minimum number of units of a part that counts by itself, and that can reject a candidate."""
+"""Minimum number of units of a part that is weighted separately, and that can reject a candidate."""
 
 
 def dev_parts(dev: Dev) -> list[str]:
-    """Return the part of dev that each unit is in: its source, split into seen and unseen documents if both are many.
+    """Return the part of dev of each unit: its source, split by seen and unseen documents if both are many.
 
-    A model that memorises documents gains on the seen ones and loses on the unseen ones.
+    A model that memorises documents gains on seen documents and loses on unseen ones.
     """
     sources = _large_sources(dev.sources)
     documents: Sequence[str] = dev.documents or [""] * len(dev.sources)
@@ -36,7 +36,7 @@ def dev_parts(dev: Dev) -> list[str]:
 
 
 def _large_sources(sources: Sequence[str]) -> list[str]:
-    """Count small sources with the most frequent one: three questions must not be half of the score."""
+    """Merge small sources into the most frequent one, so that three questions are not half of the score."""
     counts = Counter(sources)
     largest = max(counts, key=counts.__getitem__, default="")
     return [source if counts[source] >= MIN_PART else largest for source in sources]
@@ -45,8 +45,9 @@ def _large_sources(sources: Sequence[str]) -> list[str]:
 def unit_weights(dev: Dev) -> NDArray[np.float64]:
     """Return the weight of each unit, shape (units,); they sum to 1.
 
-    Sources of 20 units or more count equally, since key phrases are many, and so do the parts of each source: how many
-    questions about unseen documents dev holds depends on how it was drawn, not on what users will ask.
+    Sources of 20 units or more count equally, although there are more key phrases than other questions. The parts of
+    each source count equally too: the number of questions about unseen documents depends on how dev was drawn, not on
+    what users will ask.
 
     Example:
         >>> from types import SimpleNamespace
@@ -65,14 +66,14 @@ def dev_score(values: NDArray[np.float64], dev: Dev) -> float:
     """Return the weighted mean of the units' values.
 
     Args:
-        values: one for each unit, shape (units,).
+        values: the value of each unit, shape (units,).
         dev: the dev set that was measured.
     """
     return float(values @ unit_weights(dev))
 
 
 def dev_gain(differences: NDArray[np.float64], dev: Dev, seed: int = 0) -> Difference:
-    """Return the weighted mean of differences, with its interval.
+    """Return the weighted mean of differences with its confidence interval.
 
     Args:
         differences: candidate minus base for each unit, shape (units,).

@@ -1,4 +1,4 @@
-"""The dev set: held-out questions over a small pool of passages, which weights are selected by."""
+"""The dev set: held-out questions over a small pool of passages, used to select weights."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from rag_ft.dataset.qa_dataset import QADataset
 
 POOL_SIZE = 600
-"""Passages that dev questions are searched in: those that answer them, and a random rest."""
+"""Number of passages that dev questions search: those that answer them, and random others."""
 
 QUERY_BATCH = 256
-"""Queries that are scored against the pool at once."""
+"""Number of queries that are scored against the pool at once."""
 
 MAX_RANK = 10
 
 MIN_UNITS = 30
-"""Minimum number of questions (or scored pairs) of a source for a figure of its own."""
+"""Minimum number of questions (or scored pairs) of a source for a separate score."""
 
 DocumentStatus = Literal["seen", "unseen"]
 """Whether training sees the document that a question is about."""
 
 
 class Dev(Protocol):
-    """A measure that weights are selected by. Its units are questions, or scored pairs."""
+    """A dev set, used to select weights. Its units are questions or scored pairs."""
 
     @property
     def metric(self) -> str:
@@ -48,21 +48,21 @@ class Dev(Protocol):
 
     @property
     def sources(self) -> list[str]:
-        """Where each unit comes from. No source may lose."""
+        """The source of each unit. A candidate must not lose on any source."""
 
     @property
     def documents(self) -> list[DocumentStatus]:
-        """The status of each unit's document. Neither may lose. Empty if that is not known."""
+        """The status of each unit's document; empty if unknown. A candidate must not lose on either."""
 
     @property
     def groups(self) -> list[object]:
-        """What each unit is resampled with."""
+        """The group of each unit; groups are resampled as a whole."""
 
     def values(self, model: SentenceTransformer) -> NDArray[np.float64]:
         """Return the metric of each unit under a model, shape (units,)."""
 
     def passages(self) -> list[str]:
-        """Return passages that a model's vectors can be checked with."""
+        """Return passages to check a model's vectors with."""
 
     def texts(self) -> list[str]:
         """Return every text that `values` encodes."""
@@ -70,7 +70,7 @@ class Dev(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DevQuestions:
-    """Dev questions over a pool of passages that is small enough to be encoded many times; nDCG@10.
+    """Dev questions over a pool of passages that is small enough to encode many times. The metric is nDCG@10.
 
     Attributes:
         query_ids: the dev questions.
@@ -78,9 +78,9 @@ class DevQuestions:
         passage_ids: the pool.
         passage_texts: its texts.
         qrels: the dev judgements.
-        sources: `key phrases`, `real` (asked by people) or `other`; prefixed with `earlier` if the question belongs to
-            an earlier dataset.
-        groups: what each question is resampled with: its document.
+        sources: `key phrases`, `real` (asked by people) or `other`, with the prefix `earlier` for questions of an
+            earlier dataset.
+        groups: the document of each question; documents are resampled as a whole.
         documents: whether training sees each question's document.
         metric: `ndcg@10`.
     """
@@ -99,13 +99,13 @@ class DevQuestions:
     def of(cls, dataset: QADataset, seed: int = 0, pool_size: int = POOL_SIZE) -> DevQuestions:
         """Make the dev set of a dataset's dev split.
 
-        Test passages may be in the pool, as passages that are not relevant. No test question is used. If there are
-        more than 1,000 questions, a sample keeps the proportions of their sources.
+        The pool may contain test passages, as passages that are not relevant. No test question is used. If there are
+        more than 1,000 questions, they are sampled in proportion to their sources.
 
         Args:
             dataset: a dataset with a dev split.
-            seed: seeds the draws.
-            pool_size: number of passages to search in. Relevant passages are always included.
+            seed: seeds every random choice.
+            pool_size: number of passages to search. Relevant passages are always included.
         """
         earlier = set(dataset.info.get("earlier_questions", ()))
         names = {KEY_PHRASES: "key phrases", HUMAN: "real"}
@@ -115,7 +115,7 @@ class DevQuestions:
         }
         sampled = _sample_by_source(source, MAX_DEV_QUERIES, seed)
         dev = {query: dataset.qrels["dev"][query] for query in sampled}
-        # Ten relevant passages per question are enough: the metric has no place for more.
+        # Ten relevant passages per question are enough: nDCG@10 ignores further ones.
         relevant = {
             passage for grades in dev.values() for passage in sorted(grades, key=lambda p: -grades[p])[:MAX_RANK]
         }
@@ -165,12 +165,12 @@ class DevQuestions:
         return [*self.query_texts, *self.passage_texts]
 
     def base_ndcg(self, values: NDArray[np.float64]) -> float:
-        """Return the mean over the questions made without an LLM, or over all questions if those are few."""
+        """Return the mean over the questions generated without an LLM, or over all questions if those are few."""
         plain = np.array([source.endswith("key phrases") for source in self.sources])
         return float((values[plain] if plain.sum() >= MIN_UNITS else values).mean())
 
     def chance(self) -> float:
-        """Return about the nDCG@10 of a random ranking."""
+        """Return the approximate nDCG@10 of a random ranking."""
         discounts = 1 / np.log2(np.arange(2, min(MAX_RANK, len(self.passage_ids)) + 2))
         expected = [
             len(relevant) / max(1, len(self.passage_ids)) * discounts.sum() / discounts[: len(relevant)].sum()

@@ -1,4 +1,4 @@
-"""Diagnostics of a training: common faults, recognised by their signs, with what to change."""
+"""Diagnostics of a training: detect common problems, and say how to fix them."""
 
 from __future__ import annotations
 
@@ -13,64 +13,64 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLAT = 0.97
-"""A loss did not move if its last quarter is above this fraction of its first quarter."""
+"""A loss counts as flat if its last quarter is above this fraction of its first quarter."""
 
 MIN_LOSSES = 3
-"""Minimum number of values in a quarter: batches differ, so fewer tell nothing."""
+"""Minimum number of values in a quarter: batches differ too much for fewer."""
 
 UNCHANGED = 0.999
-"""Mean cosine of passage vectors before and after training, above which nothing was learned."""
+"""Mean cosine of passage vectors before and after training above which the model counts as unchanged."""
 
 COLLAPSED = 0.9
-"""Mean cosine of different passages above which a model has collapsed."""
+"""Mean cosine of different passages above which a model counts as collapsed."""
 
 REPEATED = 0.1
-"""Fraction of training questions that nearly repeat another one, above which it is reported."""
+"""Fraction of near-duplicate training questions above which they are reported."""
 
 UNPROVEN = (
-    "too little can be held out to tell whether tuning helps, so nothing is tuned: add questions or scored pairs, or a "
-    "dev split"
+    "too few questions can be held out to test whether tuning helps, so nothing is tuned: add questions, scored pairs "
+    "or a dev split"
 )
 """The message shown if there is no dev set."""
 
 NEAR_CHANCE = 3.0
-"""Multiple of a random ranking's score, below which questions do not belong to their passages."""
+"""Multiple of a random ranking's score below which questions probably do not match their passages."""
 
 
 def check_questions(texts: Sequence[str]) -> list[str]:
-    """Return what is wrong with the texts of the training questions."""
+    """Return a finding if many training questions nearly repeat each other."""
     if not texts:
         return []
     repeated = 1 - len(set(near_duplicate_groups(list(texts)))) / len(texts)
     if repeated <= REPEATED:
         return []
     return [
-        f"{repeated:.0%} of the training questions nearly repeat another one: they teach nothing new, and each is a "
-        "false negative of the other. Leave the repeats out (rag-ft inspect shows them)"
+        f"{repeated:.0%} of the training questions nearly repeat another one: they add nothing, and become false "
+        "negatives of each other. Remove the repeats (rag-ft inspect shows them)"
     ]
 
 
 def check_base_score(base_ndcg: float, chance: float) -> list[str]:
-    """Return a finding if the base model retrieves next to nothing: a sign of wrong pairs, not of hard questions.
+    """Return a finding if the base model is close to a random ranking: a sign of wrong pairs, not of hard questions.
 
     Args:
         base_ndcg: nDCG@10 of the base model on dev.
         chance: nDCG@10 of a random ranking.
     """
-    # A random ranking of few passages scores high: then half of the way from chance to 1 is the limit.
+    # A random ranking of few passages scores high. Then the limit is half-way between chance and 1.
     if base_ndcg > min(NEAR_CHANCE * chance, (1 + chance) / 2):
         return []
     return [
-        f"the base model retrieves hardly more than chance on dev (nDCG@10 {base_ndcg:.3f}, chance {chance:.3f}): the "
-        "questions may not belong to their passages, or are in a language that it does not know. Look at some pairs "
-        "(rag-ft inspect), and choose a base model for that language"
+        f"the base model is hardly better than chance on dev (nDCG@10 {base_ndcg:.3f}, chance {chance:.3f}): the "
+        "questions may not match their passages, or their language is unknown to the model. Check some pairs (rag-ft "
+        "inspect), or choose a base model for that language"
     ]
 
 
 def check_losses(losses: Sequence[float]) -> list[str]:
     """Return a finding if the loss did not go down."""
     if any(not np.isfinite(loss) for loss in losses):
-        return ["the loss is not a number any more: lower the learning rate to a tenth"]
+        return ["the loss became NaN or infinite: lower the learning rate to a tenth"]
     quarter = len(losses) // 4
     if quarter < MIN_LOSSES:
         return []
@@ -78,8 +78,8 @@ def check_losses(losses: Sequence[float]) -> list[str]:
     if first <= 1e-6 or last <= FLAT * first:
         return []
     return [
-        f"the loss did not move ({first:.3f} at the start, {last:.3f} at the end): raise the learning rate, train "
-        "longer, or look whether questions and passages belong together (rag-ft inspect)"
+        f"the loss did not decrease ({first:.3f} at the start, {last:.3f} at the end): raise the learning rate, train "
+        "longer, or check whether questions and passages match (rag-ft inspect)"
     ]
 
 
@@ -93,18 +93,18 @@ def check_vectors(base: NDArray[np.float32], tuned: NDArray[np.float32]) -> list
     if len(base) < 2:
         return []
     if not np.isfinite(tuned).all():
-        return ["the tuned model's vectors are not numbers: lower the learning rate to a tenth"]
-    kept = float((base * tuned).sum(axis=1).mean())
-    if kept > UNCHANGED:
+        return ["the tuned model's vectors contain NaN or infinity: lower the learning rate to a tenth"]
+    unchanged = float((base * tuned).sum(axis=1).mean())
+    if unchanged > UNCHANGED:
         return [
-            f"training hardly changed the vectors (cosine to the base model's {kept:.4f}): raise the learning rate "
-            "or the number of epochs"
+            f"training hardly changed the vectors (mean cosine to the base model's {unchanged:.4f}): raise the "
+            "learning rate or the number of epochs"
         ]
-    alike, before = _mean_cosine(tuned), _mean_cosine(base)
-    if alike > COLLAPSED and alike > before + 0.1:
+    after, before = _mean_cosine(tuned), _mean_cosine(base)
+    if after > COLLAPSED and after > before + 0.1:
         return [
-            f"the vectors collapsed: all passages look alike (mean cosine {alike:.2f}, before {before:.2f}). Lower "
-            "the learning rate, take larger batches, or a loss with negatives"
+            f"the vectors collapsed: all passages look alike (mean cosine {after:.2f}, before {before:.2f}). Lower "
+            "the learning rate, or use larger batches or a loss with negatives"
         ]
     return []
 
@@ -116,7 +116,7 @@ def _mean_cosine(vectors: NDArray[np.float32]) -> float:
 
 
 def check_sources(differences: NDArray[np.float64], sources: Sequence[str]) -> list[str]:
-    """Return a finding if generated dev questions gain and those that people asked do not.
+    """Return a finding if generated dev questions gain, but real ones do not.
 
     Args:
         differences: tuned minus base for each dev question.
@@ -129,6 +129,6 @@ def check_sources(differences: NDArray[np.float64], sources: Sequence[str]) -> l
     if other_gain < 0.02 or real_gain > 0:
         return []
     return [
-        f"generated dev questions gain ({other_gain:+.3f}) and those that people asked do not ({real_gain:+.3f}): the "
-        "generated ones are not like them. Generate other styles, with an LLM that has seen some real questions"
+        f"generated dev questions gain ({other_gain:+.3f}), but real ones do not ({real_gain:+.3f}): the generated "
+        "questions are unlike real ones. Generate other styles, with real questions as examples for the LLM"
     ]

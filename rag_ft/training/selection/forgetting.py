@@ -1,4 +1,4 @@
-"""The forgetting probe: general questions that ship with the project and belong to no collection."""
+"""The forgetting probe: general questions that ship with rag_ft and belong to no collection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ForgettingProbe:
 
     Attributes:
         queries: the questions.
-        passages: the passage of each.
+        passages: the passage that answers each question.
     """
 
     queries: list[str]
@@ -35,14 +35,14 @@ class ForgettingProbe:
 
     @classmethod
     def shipped(cls) -> ForgettingProbe:
-        """Load the questions that ship with the project."""
+        """Load the questions that ship with rag_ft."""
         rows = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
         return cls([row["query"] for row in rows], [row["passage"] for row in rows])
 
     def score(self, model: SentenceTransformer) -> float:
         """Return the mean softmax probability of the right passages, from 0 to 1.
 
-        Nearly every model ranks them first, so ranks tell nothing; the margin does.
+        Nearly every model ranks them first, so the score measures the margin, not the rank.
 
         Example:
             >>> from rag_ft.embedding.loading import load_sentence_transformer

@@ -1,4 +1,4 @@
-"""Select the model that is shipped: the base is a candidate, and another needs the proof that a policy asks for."""
+"""Select the model to ship: the base is a candidate, and any other needs the proof that a policy asks for."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_P_VALUE = 0.1
-"""Maximum one-sided p-value of a gain on dev. The same dev questions selected the epoch and the alpha, so it promises
-a little less than it says; a verdict rests on the comparison on test questions."""
+"""Maximum one-sided p-value of a gain on dev. The same dev questions selected the epoch and the alpha, so the true
+error rate is somewhat higher. Verdicts come from the comparison on test questions."""
 
 BASE = "base"
 
@@ -35,7 +35,7 @@ class Candidate:
     Attributes:
         name: `base`, `alpha 0.5`, `pull 10`, ...
         alpha: weight of the tuned model, from 0 (the base) to 1.
-        values: its value for each dev unit, shape (units,).
+        values: its dev values, shape (units,).
         general: its score on general questions (`ForgettingProbe`); None if it was not measured.
     """
 
@@ -50,31 +50,31 @@ class Policy:
     """How much proof a candidate needs to replace the base.
 
     Attributes:
-        rule: `significant` asks for a gain that is more than chance, on every source of dev questions and on seen and
-            unseen documents; `not-worse` takes the best score.
+        rule: `significant` asks for a significant gain on dev, and no significant loss on any source of dev questions
+            or on seen or unseen documents; `not-worse` selects the best score.
         max_forgetting: maximum drop of the score on general questions.
-        no_part_loses: reject a candidate if a part of dev loses at all, and not only if it loses significantly.
-        several_tries: the candidates are independent attempts, so their p-values are corrected (Holm).
+        reject_any_loss: reject a candidate that loses on a part of dev at all, even if the loss is not significant.
+        correct_for_multiple: correct the p-values for the number of candidates (Holm), as for independent attempts.
         seed: seeds the bootstrap.
     """
 
     rule: Rule = "significant"
     max_forgetting: float = 1.0
-    no_part_loses: bool = False
-    several_tries: bool = False
+    reject_any_loss: bool = False
+    correct_for_multiple: bool = False
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What was selected, and why the other candidates were not.
+    """The selected candidate, and why others were rejected.
 
     Attributes:
         name: the selected candidate.
         alpha: its weight of the tuned model; 0 is the base.
         scores: dev score by candidate.
         gain: of the selected candidate over the base, on dev; None for the base, and if the policy asks for no proof.
-        refused: candidates that beat the base on dev -> why they were not taken.
+        refused: candidates that beat the base on dev -> why they were rejected.
         general: score on general questions by candidate.
         values: the selected candidate's dev values, shape (units,); None for the base.
     """
@@ -99,10 +99,10 @@ def select(
 
     Args:
         base: the base model.
-        candidates: the others, in order of preference between equal scores; a generator may measure them one by one.
+        candidates: the other candidates. The first of equal scores is preferred. A generator may measure them lazily.
         dev: the dev set that their values were measured on.
         policy: the proof that a candidate needs.
-        veto: a last check, asked of the best candidates first: it returns why a candidate is not taken, or "".
+        veto: a last check, called for the best candidates first. It returns why a candidate is rejected, or "".
 
     Example:
         >>> import numpy as np
@@ -116,8 +116,8 @@ def select(
     """
     policy = policy or Policy()
     candidates = list(candidates)
-    everyone = {candidate.name: candidate for candidate in (base, *candidates)}
-    scores = {name: dev_score(candidate.values, dev) for name, candidate in everyone.items()}
+    by_name = {candidate.name: candidate for candidate in (base, *candidates)}
+    scores = {name: dev_score(candidate.values, dev) for name, candidate in by_name.items()}
     if policy.rule == "not-worse":
         accepted = [each for each in candidates if scores[each.name] >= scores[base.name]]
         refused: dict[str, str] = {}
@@ -133,7 +133,7 @@ def select(
         chosen = candidate
         break
     for name, reason in refused.items():
-        logger.info("%s is not taken: %s", name, reason)
+        logger.info("%s rejected: %s", name, reason)
     is_base, is_proven = chosen is base, policy.rule == "significant"
     return Selection(
         name=chosen.name,
@@ -141,20 +141,20 @@ def select(
         scores=scores,
         gain=None if is_base or not is_proven else dev_gain(chosen.values - base.values, dev, policy.seed),
         refused=refused,
-        general={name: each.general for name, each in everyone.items() if each.general is not None},
+        general={name: each.general for name, each in by_name.items() if each.general is not None},
         values=None if is_base else chosen.values,
     )
 
 
 def _objections(base: Candidate, better: Iterable[Candidate], dev: Dev, policy: Policy) -> dict[str, str]:
     """Return candidate -> why its gain is not accepted."""
-    found = {each.name: _objection(base, each, dev, policy) for each in better}
-    return {name: reason for name, reason in found.items() if reason}
+    reasons = {each.name: _objection(base, each, dev, policy) for each in better}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _objection(base: Candidate, candidate: Candidate, dev: Dev, policy: Policy) -> str:
     differences = candidate.values - base.values
-    if policy.no_part_loses and (reason := _losing_part(differences, dev)):
+    if policy.reject_any_loss and (reason := _losing_part(differences, dev)):
         return reason
     if reason := objection_to(differences, dev, policy.seed):
         return reason
@@ -176,9 +176,9 @@ def objection_to(differences: NDArray[np.float64], dev: Dev, seed: int = 0) -> s
             part = np.asarray(labels) == label
             if part.sum() >= MIN_PART:
                 groups = [group for group, is_part in zip(dev.groups, part, strict=True) if is_part]
-                found = paired_bootstrap(differences[part], groups)
-                if found.ci95[1] < 0:
-                    return f"it loses on the dev questions {template.format(label)} ({found})"
+                difference = paired_bootstrap(differences[part], groups)
+                if difference.ci95[1] < 0:
+                    return f"it loses on the dev questions {template.format(label)} ({difference})"
     gain = dev_gain(differences, dev, seed)
     if gain.mean <= 0 or gain.p_value / 2 > MAX_P_VALUE:
         return f"its gain on dev may be chance ({gain})"
@@ -188,21 +188,21 @@ def objection_to(differences: NDArray[np.float64], dev: Dev, seed: int = 0) -> s
 def _losing_part(differences: NDArray[np.float64], dev: Dev) -> str:
     parts = np.asarray(dev_parts(dev))
     for part in dict.fromkeys(parts.tolist()):
-        chosen = parts == part
-        if chosen.sum() >= MIN_PART and (mean := float(differences[chosen].mean())) < 0:
+        in_part = parts == part
+        if in_part.sum() >= MIN_PART and (mean := float(differences[in_part].mean())) < 0:
             return f"it loses on one part of the dev questions ({part}: {mean:+.3f})"
     return ""
 
 
 def _chance_findings(base: Candidate, candidates: Iterable[Candidate], dev: Dev, policy: Policy) -> dict[str, str]:
-    """Return the candidates whose gain may be chance because several were tried, and why."""
-    if not policy.several_tries:
+    """Return candidate -> why its gain may be chance, given how many candidates were tried."""
+    if not policy.correct_for_multiple:
         return {}
     gains = {each.name: dev_gain(each.values - base.values, dev, policy.seed) for each in candidates}
-    # One-sided, as `MAX_P_VALUE` is. A loss is never taken for a gain, but it was an attempt too.
+    # One-sided, like `MAX_P_VALUE`. A candidate that loses counts as an attempt too.
     attempts = {name: gain.p_value / 2 if gain.mean > 0 else 1.0 for name, gain in gains.items()}
     return {
-        name: f"its gain on dev may be chance, since {len(attempts)} candidates were tried ({gains[name]})"
+        name: f"its gain on dev may be chance, because {len(attempts)} candidates were tried ({gains[name]})"
         for name, p_value in holm(attempts).items()
         if p_value > MAX_P_VALUE and gains[name].mean > 0
     }
@@ -214,15 +214,17 @@ def why_base(dev: Dev | None, alphas: Iterable[float], refused: Mapping[str, str
     Args:
         dev: the dev set, if there is one.
         alphas: the weights of the tuned model that were allowed.
-        refused: candidates that did better on dev, and why they were not taken.
+        refused: candidates that beat the base on dev -> why they were rejected.
 
     Example:
         >>> from rag_ft.training.selection.select import why_base
         >>> why_base(None, (1.0,), {})
-        'too few questions can be held out to tell whether a tuned model is better'
+        'too few questions can be held out to test whether a tuned model is better'
     """
     if dev is None:
-        return "too few questions can be held out to tell whether a tuned model is better"
+        return "too few questions can be held out to test whether a tuned model is better"
     if not tuple(alphas):
-        return "the base model already does well on this corpus, and generated questions would teach it nothing"
-    return "nothing that beat the base model on dev was taken" if refused else "nothing beat the base model on dev"
+        return "the base model already does well on this corpus, so generated questions would not help"
+    if refused:
+        return "every candidate that beat the base model on dev was rejected"
+    return "no candidate beat the base model on dev"

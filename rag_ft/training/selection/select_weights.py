@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """Tuned weights, and what to try between them and the base.
+    """Tuned weights, and the alphas to try between them and the base.
 
     Attributes:
         weights: the weights at alpha 1.
-        values: their value for each dev unit, shape (units,).
+        values: their dev values, shape (units,).
         alphas: the weights of the tuned model to try.
-        prefix: goes before the names of the candidates, such as `round 2 `.
+        prefix: prefix of the candidates' names, such as `round 2 `.
     """
 
     weights: Weights
@@ -37,13 +37,13 @@ class Tuned:
 
 
 class WeightSelection:
-    """Loads one candidate after the other into a model, measures it, and selects.
+    """Loads one candidate after the other into a model, measures it, and selects one.
 
     Args:
-        model: its weights are replaced while candidates are measured; afterwards it has the selected ones.
+        model: the model. Its weights are replaced while candidates are measured; afterwards it has the selected ones.
         base: the base weights.
         dev: the dev set.
-        uncovered: documents that no question is about, if a candidate must not lose on them.
+        uncovered: documents without questions, if a candidate must not lose on them.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class WeightSelection:
         """Select a candidate and load its weights.
 
         Args:
-            base_values: the base model's value for each dev unit, shape (units,).
+            base_values: the base model's dev values, shape (units,).
             tuned: the weights of each round.
             policy: the proof that a candidate needs.
         """

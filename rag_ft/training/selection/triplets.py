@@ -1,4 +1,4 @@
-"""Triplet accuracy on dev: whether a question is nearer to its answer than to a passage that does not answer it."""
+"""Dev triplet accuracy: how often a question is nearer to its answer than to a passage that does not answer it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Triplet = tuple[str, str, str]
 
 
 def dev_triplets(dataset: QADataset, seed: int = 0) -> list[Triplet]:
-    """Return the triplets of the dev questions that came with negatives, at most about 1,000."""
+    """Return triplets of the dev questions that have negatives, at most about 1,000."""
     texts = dataset.passage_texts
     triplets = [
         (dataset.queries[query].text, texts[positive], texts[negative])
@@ -32,11 +32,11 @@ def dev_triplets(dataset: QADataset, seed: int = 0) -> list[Triplet]:
 
 
 def triplet_accuracy(model: SentenceTransformer, triplets: Sequence[Triplet]) -> float:
-    """Return the share of triplets whose positive is nearer to the question than the negative.
+    """Return the fraction of triplets in which the positive is nearer to the question than the negative.
 
     Args:
         model: a model with its prompts set.
-        triplets: one or more.
+        triplets: at least one triplet.
     """
     questions, positives, negatives = zip(*triplets, strict=True)
     anchors = encode(model, questions, "query")

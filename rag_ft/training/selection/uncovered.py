@@ -1,4 +1,4 @@
-"""Uncovered documents: those that neither train nor dev asks about. A tuned model must not lose on them."""
+"""Uncovered documents: those without a train or dev question. A tuned model must not lose on them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_PROBED = 300
-"""Maximum number of uncovered passages that get a question. They are encoded for the base and for each candidate."""
+"""Maximum number of uncovered passages with a question. They are encoded for the base and for each candidate."""
 
 MAX_COMPARED = 400
 """Maximum number of passages of either kind that are compared to find a domain shift."""
 
-HEAD, MAX_CHARACTERS = 1_000, 2_000
-"""Characters at the start of a passage that a sentence is taken from, and characters of it that are read at all."""
+SENTENCE_CHARACTERS, MAX_CHARACTERS = 1_000, 2_000
+"""Number of characters at the start of a passage that a sentence is taken from, and that are read at all."""
 
 RARE = 0.05
-"""A passage is out of domain if fewer than this fraction of the covered passages are as unlike the others."""
+"""A passage is out of domain if fewer than this fraction of the covered passages have so low a score."""
 
 MAX_OUT_OF_DOMAIN = 1 / 3
-"""Fraction of out-of-domain passages from which dev questions cannot speak for the uncovered documents. Measured: .05
+"""Fraction of out-of-domain passages above which dev questions do not represent the uncovered documents. Measured: .05
 to .25 if the questions are about the corpus, .47 to .81 if they are about another domain (covidqa, scifact)."""
 
 FOLDS = 5
@@ -42,12 +42,12 @@ FOLDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class UncoveredDocuments:
-    """The documents that neither train nor dev asks about.
+    """The documents without a train or dev question.
 
     Attributes:
         questions: sentences taken out of passages of these documents, as questions; None if there are few.
-        out_of_domain: fraction of their passages that are unlike all covered passages. It is about 5 % if the
-            questions are about documents drawn at random.
+        out_of_domain: fraction of their passages that are unlike the covered passages. It is about 5 % if the covered
+            documents are a random sample.
     """
 
     questions: DevQuestions | None
@@ -55,52 +55,52 @@ class UncoveredDocuments:
 
     @property
     def domain_shift(self) -> bool:
-        """Whether so many passages are out of domain that dev questions cannot speak for them."""
+        """Whether so many passages are out of domain that dev questions do not represent them."""
         return self.out_of_domain > MAX_OUT_OF_DOMAIN
 
     @property
     def findings(self) -> list[str]:
-        """What to tell the person who trains on these questions."""
+        """A warning if there is a domain shift."""
         if not self.domain_shift:
             return []
         consequence = (
-            "a model is shipped only if it is better on them too"
+            "a model is shipped only if it is also better on them"
             if self.questions is not None
-            else "nothing tells what a model does with them, since no sentence can be taken out of most of them"
+            else "the effect of tuning on them cannot be measured, because most have no sentence to use as a question"
         )
         return [
             f"{self.out_of_domain:.0%} of the passages in documents without a train or dev question are unlike the "
-            f"passages with one: {consequence}. Add questions about them if the model is meant for them, or leave them "
-            "out of the dataset"
+            f"covered passages: {consequence}. Add questions about them if the model is meant for them, or remove them "
+            "from the dataset"
         ]
 
     def objection_to(self, differences: NDArray[np.float64]) -> str:
-        """Return why a model must not be shipped for these documents, or "".
+        """Return why a model must not be shipped because of these documents, or "".
 
         Args:
             differences: candidate minus base for each of `questions`, shape (questions,).
         """
         assert self.questions is not None
-        found = paired_bootstrap(differences, self.questions.groups)
-        if found.ci95[1] < 0:
-            return f"it loses on the documents without a train or dev question ({found})"
-        if self.domain_shift and (found.mean <= 0 or found.p_value / 2 > MAX_P_VALUE):
-            return f"the documents without a train or dev question are unlike the others and may not gain ({found})"
+        gain = paired_bootstrap(differences, self.questions.groups)
+        if gain.ci95[1] < 0:
+            return f"it loses on the documents without a train or dev question ({gain})"
+        if self.domain_shift and (gain.mean <= 0 or gain.p_value / 2 > MAX_P_VALUE):
+            return f"the documents without a train or dev question are unlike the others and may not gain ({gain})"
         return ""
 
 
 def uncovered_documents(dataset: QADataset, seed: int = 0) -> UncoveredDocuments | None:
-    """Find out what can be measured on the uncovered documents.
+    """Find the uncovered documents, and make questions about them.
 
-    Sentences taken out of their passages do not tell which weights are best, since they approve of too much. But a
-    model that loses on them was tuned for another corpus. Passages of test documents count; test questions do not.
+    Sentences taken out of their passages cannot select weights, because they approve of too much. But a model that
+    loses on them was tuned for another corpus. Passages of test documents are used; test questions are not.
 
     Args:
         dataset: a dataset with a train and a dev split.
-        seed: seeds the draws.
+        seed: seeds every random choice.
 
     Returns:
-        Questions on at most 300 passages, searched among these; None if there are fewer than 30 such passages.
+        Questions on at most 300 passages, searched among these; None if there are fewer than 30 uncovered passages.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -128,7 +128,7 @@ def uncovered_documents(dataset: QADataset, seed: int = 0) -> UncoveredDocuments
 
 
 def _sentence_questions(passages: Sequence[Passage], rng: random.Random, seed: int) -> DevQuestions | None:
-    """Make a question of one sentence of each passage, and search it among the passages without their sentences."""
+    """Take one sentence out of each passage as a question about it."""
     sample = _sample_distinct(passages, rng)
     one_line = [" ".join(passage.text.split()) for passage in sample]
     chosen: dict[str, Passage] = {}
@@ -149,27 +149,27 @@ def _sentence_questions(passages: Sequence[Passage], rng: random.Random, seed: i
 def _sample_distinct(passages: Sequence[Passage], rng: random.Random) -> list[Passage]:
     """Sample passages without near-duplicates, which would rank as high as the right one.
 
-    They keep the order of the corpus, since a few documents are resampled by neighbouring passages.
+    They keep the order of the corpus, because few documents are resampled as groups of neighbouring passages.
     """
-    places = sorted(rng.sample(range(len(passages)), min(len(passages), 3 * MAX_PROBED)))
-    tried = [passages[place] for place in places]
-    groups = near_duplicate_groups([passage.text[:MAX_CHARACTERS] for passage in tried])
-    distinct = list(dict(zip(reversed(groups), reversed(tried), strict=True)).values())[::-1]
-    kept = set(rng.sample(range(len(distinct)), min(len(distinct), MAX_PROBED)))
-    return [passage for place, passage in enumerate(distinct) if place in kept]
+    indices = sorted(rng.sample(range(len(passages)), min(len(passages), 3 * MAX_PROBED)))
+    sampled = [passages[index] for index in indices]
+    groups = near_duplicate_groups([passage.text[:MAX_CHARACTERS] for passage in sampled])
+    distinct = list(dict(zip(reversed(groups), reversed(sampled), strict=True)).values())[::-1]
+    chosen = set(rng.sample(range(len(distinct)), min(len(distinct), MAX_PROBED)))
+    return [passage for index, passage in enumerate(distinct) if index in chosen]
 
 
 def _shuffled_sentences(text: str, rng: random.Random) -> list[str]:
     """Return the sentences at the start of a text in random order."""
-    found = sentences(text[:HEAD])
-    found = found[:-1] if len(text) > HEAD else found  # the last one is cut off
-    return rng.sample(found, len(found))
+    complete = sentences(text[:SENTENCE_CHARACTERS])
+    complete = complete[:-1] if len(text) > SENTENCE_CHARACTERS else complete  # the last one is cut off
+    return rng.sample(complete, len(complete))
 
 
 def _out_of_domain(covered: Sequence[Passage], uncovered: Sequence[Passage]) -> float:
-    """Return the fraction of uncovered passages that a classifier puts outside nearly all covered ones.
+    """Return the fraction of uncovered passages that a classifier scores below nearly all covered ones.
 
-    A classifier between two samples tests whether they have one distribution (Lopez-Paz & Oquab 2017). It judges
+    A classifier between two samples tests whether they have the same distribution (Lopez-Paz & Oquab 2017). It scores
     documents that it was not trained on, and needs two documents of each kind.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -184,7 +184,7 @@ def _out_of_domain(covered: Sequence[Passage], uncovered: Sequence[Passage]) -> 
     # Character n-grams exist in every script.
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
     vectors = vectorizer.fit_transform([passage.text[:MAX_CHARACTERS] for passage in passages])
-    likeness = cross_val_predict(
+    scores = cross_val_predict(
         LogisticRegression(C=10.0, class_weight="balanced", max_iter=1_000),
         vectors,
         is_covered,
@@ -192,4 +192,4 @@ def _out_of_domain(covered: Sequence[Passage], uncovered: Sequence[Passage]) -> 
         cv=StratifiedGroupKFold(min(FOLDS, documents), shuffle=True, random_state=0),
         method="decision_function",
     )
-    return float(np.mean(likeness[is_covered == 0] < np.quantile(likeness[is_covered == 1], RARE)))
+    return float(np.mean(scores[is_covered == 0] < np.quantile(scores[is_covered == 1], RARE)))

@@ -1,4 +1,4 @@
-"""Weights of a model in main memory, and the straight line between two of them."""
+"""Weights of a model in main memory, and interpolation between two sets of them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def interpolate_weights(base: Weights, tuned: Weights, alpha: float) -> Weights:
     """Interpolate between two sets of weights (WiSE-FT, Wortsman et al. 2022).
 
     Args:
-        base: the weights at alpha 0. Tensors of integers are taken from here.
+        base: the weights at alpha 0. Integer tensors are copied from them.
         tuned: the weights at alpha 1, with the same names and shapes.
-        alpha: from 0 to 1.
+        alpha: weight of the tuned weights, from 0 to 1.
 
     Example:
         >>> import torch
