@@ -46,7 +46,7 @@ def build_page_variants(
     Args:
         nodes: LlamaIndex nodes; iterated over once for each variant.
         candidates: what each variant searches with, as in `compare`: an embedding, `Hybrid`, "bm25" or a retriever.
-        names: the name that people know each variant by.
+        names: the displayed name of each variant.
         chroma: a Chroma folder or client that keeps the indexes; in memory if None.
         llm: answers from the passages of each variant; no answers are written if None.
         top_k: number of passages in a ranking.

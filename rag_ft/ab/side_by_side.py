@@ -49,7 +49,7 @@ class SearchProgress:
     """The results of a variant so far.
 
     Attributes:
-        nodes: the passages found.
+        nodes: the retrieved passages.
         milliseconds: duration of the search.
         answer: the answer from these passages.
         failed: the reason why there are no passages or no answer.
@@ -90,17 +90,17 @@ class SideBySide:
                 yield event
         for event in sorted(held_back, key=lambda event: event["place"]):
             yield event
-        found = {variant: search.nodes for variant, search in progress.items() if search.nodes is not None}
-        if not found:
+        retrieved = {variant: search.nodes for variant, search in progress.items() if search.nodes is not None}
+        if not retrieved:
             return
-        results = self._results(order, found, progress)
-        nodes = [node for nodes in found.values() for node in nodes]
+        results = self._results(order, retrieved, progress)
+        nodes = [node for nodes in retrieved.values() for node in nodes]
         query = await self._recorder.arecord(MODE, session_of(question), question, nodes, results)
         rankings = results.rankings or {}
         yield {
             "event": "shown",
             "query": query,
-            "places": [places[variant] for variant in order if variant in found],
+            "places": [places[variant] for variant in order if variant in retrieved],
             "moved": {
                 places[variant]: ranks_in_other(rankings.get(variant), rankings.get(other(variant)))
                 for variant in VARIANTS
@@ -108,13 +108,16 @@ class SideBySide:
         }
 
     def _results(
-        self, order: list[Variant], found: dict[Variant, list[NodeWithScore]], progress: dict[Variant, SearchProgress]
+        self,
+        order: list[Variant],
+        retrieved: dict[Variant, list[NodeWithScore]],
+        progress: dict[Variant, SearchProgress],
     ) -> ShownResults:
         return ShownResults(
             order=order,
-            rankings={variant: [node.node_id for node in nodes] for variant, nodes in found.items()},
+            rankings={variant: [node.node_id for node in nodes] for variant, nodes in retrieved.items()},
             names={variant: shown.name for variant, shown in self.variants.items()},
-            milliseconds={variant: progress[variant].milliseconds or 0 for variant in found},
+            milliseconds={variant: progress[variant].milliseconds or 0 for variant in retrieved},
             answers={variant: search.answer for variant, search in progress.items() if search.answer is not None},
             failed={variant: search.failed for variant, search in progress.items() if search.failed},
         )

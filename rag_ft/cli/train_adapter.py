@@ -115,7 +115,7 @@ def show_adapter(trained: TrainedAdapter) -> None:
         say(f"dev ndcg@10: {', '.join(f'{displayed_name(name)} {score:.3f}' for name, score in trained.dev.items())}")
     show_rejected(training)
     if trained.is_base:
-        say(f"{training['base_stays_because']}: the folder holds an adapter that changes nothing", style="yellow")
+        say(f"{training['base_stays_because']}: the saved adapter does not change the vectors", style="yellow")
 
 
 def show_rejected(training: Mapping[str, Any]) -> None:

@@ -205,7 +205,7 @@ class _Generation:
         }
 
     def _is_current(self, identifier: str, node: str) -> bool:
-        current_ids = {_question_id(self.keys[node], place, node) for place in range(self.count)}
+        current_ids = {_question_id(self.keys[node], number, node) for number in range(self.count)}
         return identifier in current_ids or not _is_own_id(identifier)
 
     def ask(self, journal: Journal, retry_limit: int, workers: int, show_progress: bool) -> str:
@@ -234,7 +234,7 @@ class _Generation:
             questions = self.earlier.get(node)
             if questions is None and key in answers:
                 lines = _questions(answers[key], self.count)
-                questions = {_question_id(key, place, node): line for place, line in enumerate(lines)}
+                questions = {_question_id(key, number, node): line for number, line in enumerate(lines)}
                 incomplete += len(questions) < self.count
             if questions is not None or not answered_only:
                 corpus[node] = text
@@ -266,8 +266,8 @@ def _questions(answer: str, count: int) -> list[str]:
     return [question for line in lines for question in questions_in(line, 1)][:count]
 
 
-def _question_id(key: str, place: int, node: str) -> str:
-    return str(uuid.uuid5(ID_NAMESPACE, f"{key} {place} {node}"))
+def _question_id(key: str, number: int, node: str) -> str:
+    return str(uuid.uuid5(ID_NAMESPACE, f"{key} {number} {node}"))
 
 
 def _is_own_id(identifier: str) -> bool:
