@@ -1,4 +1,4 @@
-"""The errors that a user can fix, and their exit codes."""
+"""Errors that a user can fix, with their exit codes."""
 
 
 class RagFtError(Exception):
@@ -10,7 +10,7 @@ class RagFtError(Exception):
         ...     load_dataset("no-folder")
         ... except RagFtError as error:
         ...     print(error.exit_code, error)
-        2 no-folder does not exist: give a dataset folder (corpus.jsonl, queries.jsonl, qrels/)
+        2 no-folder does not exist: pass a dataset folder (corpus.jsonl, queries.jsonl, qrels/)
     """
 
     exit_code = 4
@@ -24,7 +24,7 @@ class InputError(RagFtError):
         >>> Filters(depth=0)
         Traceback (most recent call last):
             ...
-        rag_ft.errors.InputError: depth is 0: give 1 or more
+        rag_ft.errors.InputError: depth is 0: pass 1 or more
     """
 
     exit_code = 2
@@ -39,18 +39,18 @@ class OutsideError(RagFtError):
         >>> open_index(MockEmbedding(embed_dim=8), "http://127.0.0.1:9")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        rag_ft.errors.OutsideError: no Chroma server answers at http://127.0.0.1:9 ...
+        rag_ft.errors.OutsideError: the Chroma server http://127.0.0.1:9 does not answer ...
     """
 
     exit_code = 4
 
 
 class UnknownIdError(InputError):
-    """A query, passage or document is named that does not exist."""
+    """A query, passage or document id does not exist."""
 
 
 def without_secrets(text: str) -> str:
-    """Return an error message without secrets: the keys in the environment, and whatever looks like a key.
+    """Return an error message without secrets: keys from the environment, and anything that looks like a key.
 
     Example:
         >>> from rag_ft.errors import without_secrets

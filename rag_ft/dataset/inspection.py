@@ -1,4 +1,4 @@
-"""What a dataset contains: counts, lengths, word overlap, samples, and warnings."""
+"""Inspect a dataset: counts, lengths, word overlap, samples and warnings."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rag_ft.dataset.text.overlap import content_words
 from rag_ft.dataset.text.words import word_count
 
 GIVEN = "given"
-"""The source that is shown for questions whose source is unknown."""
+"""The source that is reported for questions whose source is unknown."""
 
 CLOZE_SOURCES = {SENTENCE, HEADING}
-"""Sources of questions that training cuts out of their passage: a full overlap does not make them easy to train on."""
+"""Sources of questions that training removes from their passage, so a full overlap does not make them easy."""
 
 BINS = 10
 MAX_RELEVANT = 20
-"""Maximum number of relevant passages of a question that its overlap is computed for."""
+"""Maximum number of relevant passages for which the overlap of a question is computed."""
 
 JSON_KEYS = {"seen": "known", "unseen": "new", "sources": "styles", "source": "style"}
 """Attributes that have another name in JSON."""
@@ -44,10 +44,10 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Sample:
-    """A question for a person to look at, with its first passage.
+    """A sample question with its first passage.
 
     Attributes:
-        overlap: share of its content words that are in its passage, 0 to 1; None if it has no content words.
+        overlap: fraction of its content words that are in its passage, 0 to 1; None if it has no content words.
     """
 
     split: str
@@ -63,14 +63,14 @@ class Inspection:
     """What a dataset contains.
 
     Attributes:
-        passages, documents: how many there are.
+        passages, documents: number of passages and documents.
         repeated: number of groups of passages that nearly repeat each other.
         questions: split -> number of questions.
-        seen, unseen: number of test questions on documents that training sees, and on others.
-        negatives, scored_pairs: how many there are.
+        seen, unseen: number of test questions on documents that training sees, and on other documents.
+        negatives, scored_pairs: number of hard negatives and scored pairs.
         sources: split -> source -> number of questions.
-        lengths: words of questions, words and characters of passages.
-        overlap: source -> share of a question's distinct content words that are in its passage, 0 to 1.
+        lengths: number of words of questions, and of words and characters of passages.
+        overlap: source -> fraction of a question's distinct content words that are in its passage, 0 to 1.
         histograms: source -> number of questions in each tenth of the overlap.
         samples: a few questions of each source.
         warnings: one line for each problem, with what to do.
@@ -102,29 +102,29 @@ class Inspection:
     warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures for JSON."""
+        """Return all attributes for JSON."""
         return asdict(self, dict_factory=lambda items: {JSON_KEYS.get(key, key): value for key, value in items})
 
 
 @dataclass(frozen=True)
-class _AskedQuery:
+class _Question:
     split: str
-    query: str
+    id: str
     source: str
     overlap: float | None
 
 
 def inspect_dataset(dataset: QADataset, split: str | None = None, *, samples: int = 3, seed: int = 0) -> Inspection:
-    """Count, measure and check a dataset.
+    """Report counts, lengths, word overlap, samples and warnings of a dataset.
 
     Args:
         dataset: any dataset.
-        split: the split whose questions are measured and shown; all splits if None. Warnings are always about all.
+        split: the split whose questions are measured and sampled; all splits if None. Warnings are about all splits.
         samples: number of sample questions of each source.
         seed: seeds the choice of samples.
 
     Raises:
-        InputError: if the split has no question.
+        InputError: if the split has no questions.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -135,21 +135,21 @@ def inspect_dataset(dataset: QADataset, split: str | None = None, *, samples: in
         >>> inspection.questions, inspection.overlap["given"].median
         ({'test': 1}, 0.5)
         >>> inspection.warnings[0]
-        'no training question: generate some (rag-ft generate), or give pairs'
+        'the dataset has no training questions: generate questions (rag-ft generate) or add pairs'
     """
     if split is not None:
         dataset.require(split)
-    asked = list(_asked_queries(dataset))
-    shown = [one for one in asked if split in (None, one.split)]
+    questions = list(_questions(dataset))
+    shown = [question for question in questions if split in (None, question.split)]
     overlaps = _overlaps_by_source(shown)
-    trained_as_they_are = [one for one in asked if one.split != "train" or one.source not in CLOZE_SOURCES]
-    medians = {
-        source: _distribution(values).median for source, values in _overlaps_by_source(trained_as_they_are).items()
-    }
+    not_cut_out = [
+        question for question in questions if question.split != "train" or question.source not in CLOZE_SOURCES
+    ]
+    medians = {source: _distribution(values).median for source, values in _overlaps_by_source(not_cut_out).items()}
     texts = dataset.passage_texts.values()
     passage_words = [word_count(text) for text in texts]
     lengths = {
-        "question words": [word_count(dataset.queries[one.query].text) for one in shown],
+        "question words": [word_count(dataset.queries[question.id].text) for question in shown],
         "passage words": passage_words,
         "passage characters": [len(text) for text in texts],
     }
@@ -164,8 +164,8 @@ def inspect_dataset(dataset: QADataset, split: str | None = None, *, samples: in
         negatives=sum(map(len, dataset.negatives.values())),
         scored_pairs=len(dataset.scored_pairs),
         sources={
-            name: dict(Counter(one.source for one in shown if one.split == name))
-            for name in dict.fromkeys(one.split for one in shown)
+            name: dict(Counter(question.source for question in shown if question.split == name))
+            for name in dict.fromkeys(question.split for question in shown)
         },
         lengths={name: _distribution(values) for name, values in lengths.items() if values},
         overlap={source: _distribution(values) for source, values in overlaps.items()},
@@ -175,10 +175,10 @@ def inspect_dataset(dataset: QADataset, split: str | None = None, *, samples: in
     )
 
 
-def _asked_queries(dataset: QADataset) -> Iterator[_AskedQuery]:
+def _questions(dataset: QADataset) -> Iterator[_Question]:
     texts = dataset.passage_texts
     content = content_words(corpus_language(list(texts.values())) or "en")
-    # Questions about one passage mostly follow each other.
+    # Questions about the same passage are usually neighbours.
     words_in = lru_cache(maxsize=1000)(lambda passage: content(texts[passage]))
     for split in dataset.splits:
         for identifier, relevant in dataset.qrels[split].items():
@@ -187,14 +187,14 @@ def _asked_queries(dataset: QADataset) -> Iterator[_AskedQuery]:
             overlaps = [
                 len(words & words_in(passage)) / len(words) for passage in list(relevant)[:MAX_RELEVANT] if words
             ]
-            yield _AskedQuery(split, identifier, query.source or GIVEN, max(overlaps, default=None))
+            yield _Question(split, identifier, query.source or GIVEN, max(overlaps, default=None))
 
 
-def _overlaps_by_source(asked: Iterable[_AskedQuery]) -> dict[str, list[float]]:
+def _overlaps_by_source(questions: Iterable[_Question]) -> dict[str, list[float]]:
     overlaps: dict[str, list[float]] = {}
-    for one in asked:
-        if one.overlap is not None:
-            overlaps.setdefault(one.source, []).append(one.overlap)
+    for question in questions:
+        if question.overlap is not None:
+            overlaps.setdefault(question.source, []).append(question.overlap)
     return overlaps
 
 
@@ -207,15 +207,15 @@ def _distribution(numbers: Sequence[float]) -> Distribution:
 
 def _histogram(overlaps: Sequence[float]) -> list[int]:
     counts = Counter(min(int(overlap * BINS), BINS - 1) for overlap in overlaps)
-    return [counts[place] for place in range(BINS)]
+    return [counts[position] for position in range(BINS)]
 
 
-def _draw_samples(dataset: QADataset, shown: Sequence[_AskedQuery], count: int, seed: int) -> Iterator[Sample]:
-    for source in dict.fromkeys(one.source for one in shown):
-        several = [one for one in shown if one.source == source]
-        places = random.Random(f"{seed} {source}").sample(range(len(several)), min(count, len(several)))
-        for one in (several[place] for place in sorted(places)):
-            for identifier in list(dataset.qrels[one.split][one.query])[:1]:
+def _draw_samples(dataset: QADataset, shown: Sequence[_Question], count: int, seed: int) -> Iterator[Sample]:
+    for source in dict.fromkeys(question.source for question in shown):
+        of_source = [question for question in shown if question.source == source]
+        positions = random.Random(f"{seed} {source}").sample(range(len(of_source)), min(count, len(of_source)))
+        for question in (of_source[position] for position in sorted(positions)):
+            for identifier in list(dataset.qrels[question.split][question.id])[:1]:
                 passage, text = dataset.passages[identifier], dataset.passage_texts[identifier]
-                question = dataset.queries[one.query].text
-                yield Sample(one.split, source, question, passage.document, text, one.overlap)
+                question_text = dataset.queries[question.id].text
+                yield Sample(question.split, source, question_text, passage.document, text, question.overlap)

@@ -1,4 +1,4 @@
-"""Merge an earlier dataset with a later one, to train on both without forgetting and without leaks between them."""
+"""Merge an earlier dataset with a later one, to train on both without forgetting or leaks."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ from rag_ft.errors import InputError
 T = TypeVar("T")
 
 EARLIER_PREFIX = "earlier:"
-"""Prefix for an id of the earlier dataset that the later one uses for something else."""
+"""Prefix for an id of the earlier dataset that the later one uses for another question or passage."""
 
 REPLAY_ALL = 0.999
 """The `replay` that keeps all questions of the earlier dataset."""
 
 
 def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, seed: int = 0) -> QADataset:
-    """Merge two datasets: all of the later one, and dev, test and a share of the training questions of the earlier one.
+    """Merge two datasets: all of the later one, and dev, test and a sample of the training questions of the earlier.
 
-    What the two have in common (an id with the same text, a passage with the same text and document) appears once. A
-    training question of one that nearly repeats a dev or test question of the other is left out, and so is a dev
-    question that repeats a test question.
+    Duplicates (the same id and text, or passages with the same text and document) are merged. A training question that
+    nearly repeats a dev or test question is left out, and so is a dev question that nearly repeats a test question.
 
     Args:
-        earlier: what a model was trained on.
-        later: what it is trained on now.
-        replay: share of the earlier questions in all training questions, and of the earlier scored pairs in all scored
-            pairs; less if there are not enough.
+        earlier: the dataset of the earlier training.
+        later: the dataset of the new training.
+        replay: fraction of all training questions that come from the earlier dataset, and the same for scored pairs;
+            less if there are not enough.
         seed: seeds the random choice of earlier questions.
 
     Returns:
-        A dataset whose `info["earlier_questions"]` names the questions that the later dataset does not have.
+        The merged dataset. Its `info["earlier_questions"]` lists the questions that only the earlier dataset has.
 
     Raises:
-        InputError: if replay is not from 0 to below 1.
+        InputError: if replay is not from 0 to less than 1.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -51,43 +50,44 @@ def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, se
         (QADataset(2 passages of 2 documents; questions: test 2), ['earlier:q'])
     """
     if not 0 <= replay < 1:
-        raise InputError(f"replay is {replay:g}: give a share from 0 to below 1")
+        raise InputError(f"replay is {replay:g}: pass a fraction from 0 to less than 1")
     earlier = _with_free_ids(earlier, later)
     train = later.qrels.get("train", {})
-    replayed = {query: grades for query, grades in earlier.qrels.get("train", {}).items() if query not in train}
-    kept = set(_sample(sorted(replayed), len(train), replay, seed))
-    before = earlier.qrels | {"train": {query: grades for query, grades in replayed.items() if query in kept}}
-    splits = dict.fromkeys([*later.qrels, *before])
+    only_earlier = {query: grades for query, grades in earlier.qrels.get("train", {}).items() if query not in train}
+    replayed = set(_sample(sorted(only_earlier), len(train), replay, seed))
+    earlier_qrels = earlier.qrels | {"train": {key: only_earlier[key] for key in only_earlier if key in replayed}}
+    splits = dict.fromkeys([*later.qrels, *earlier_qrels])
     merged = QADataset(
         earlier.passages | later.passages,
         earlier.queries | later.queries,
-        {split: before.get(split, {}) | later.qrels.get(split, {}) for split in splits},
-        negatives={query: earlier.negatives[query] for query in earlier.negatives if query in kept} | later.negatives,
+        {split: earlier_qrels.get(split, {}) | later.qrels.get(split, {}) for split in splits},
+        negatives={query: earlier.negatives[query] for query in earlier.negatives if query in replayed}
+        | later.negatives,
         scored_pairs=_sample(earlier.scored_pairs, len(later.scored_pairs), replay, seed) + later.scored_pairs,
         negative_sources={
             query: sources
             for query, sources in earlier.negative_sources.items()
-            if query in kept and query not in later.negatives
+            if query in replayed and query not in later.negatives
         }
         | later.negative_sources,
     )
     merged = merged.with_qrels(_without_leaks(merged))
-    asked_later = {query for qrels in later.qrels.values() for query in qrels}
-    names = [query for qrels in merged.qrels.values() for query in qrels if query not in asked_later]
-    names += later.info.get("earlier_questions", ())  # of an even earlier dataset
-    return merged.with_info(later.info | {"earlier_questions": list(dict.fromkeys(names))})
+    later_ids = {query for qrels in later.qrels.values() for query in qrels}
+    earlier_ids = [query for qrels in merged.qrels.values() for query in qrels if query not in later_ids]
+    earlier_ids += later.info.get("earlier_questions", ())  # of an even earlier dataset
+    return merged.with_info(later.info | {"earlier_questions": list(dict.fromkeys(earlier_ids))})
 
 
 def _with_free_ids(earlier: QADataset, later: QADataset) -> QADataset:
-    """Rename what has an id that the later dataset uses for something else."""
-    same = {(passage.text, passage.doc_id): key for key, passage in later.passages.items()}
+    """Rename the questions and passages whose id the later dataset uses for another text."""
+    later_id = {(passage.text, passage.doc_id): key for key, passage in later.passages.items()}
     passage_id = {}
     for key, passage in earlier.passages.items():
         if key in later.passages and later.passages[key].text == passage.text:
             passage_id[key] = key
         else:
-            # Rows of a table have numbers for ids: the same text of the same document is the same passage.
-            passage_id[key] = same.get((passage.text, passage.doc_id)) or _free_id(
+            # The ids of table rows are numbers, so passages are the same if text and document are.
+            passage_id[key] = later_id.get((passage.text, passage.doc_id)) or _free_id(
                 key, later.passages, earlier.passages
             )
     query_id = {
@@ -107,14 +107,14 @@ def _with_free_ids(earlier: QADataset, later: QADataset) -> QADataset:
             split: {query_id[query]: renamed(grades) for query, grades in qrels.items()}
             for split, qrels in earlier.qrels.items()
         },
-        negatives={query_id[query]: [passage_id[p] for p in found] for query, found in earlier.negatives.items()},
+        negatives={query_id[query]: [passage_id[key] for key in keys] for query, keys in earlier.negatives.items()},
         scored_pairs=earlier.scored_pairs,
         negative_sources={query_id[query]: renamed(sources) for query, sources in earlier.negative_sources.items()},
     )
 
 
 def _free_id(key: str, later: Container[str], earlier: Container[str]) -> str:
-    """Return an id that neither dataset uses for something else: each may be a merged one itself."""
+    """Return an id that neither dataset uses for another text. Each may itself be a merged dataset."""
     new = key
     while new in later or (new != key and new in earlier):
         new = EARLIER_PREFIX + new
@@ -122,15 +122,15 @@ def _free_id(key: str, later: Container[str], earlier: Container[str]) -> str:
 
 
 def _sample(items: Sequence[T], later: int, replay: float, seed: int) -> list[T]:
-    """Draw so many that they are the `replay` share beside the later ones, in their order; all if there are none."""
+    """Sample items so that they are the `replay` fraction of all, in their order; all if there are no later ones."""
     count = min(len(items), round(later * replay / (1 - replay))) if later else len(items)
-    return [items[place] for place in sorted(random.Random(seed).sample(range(len(items)), count))]
+    return [items[position] for position in sorted(random.Random(seed).sample(range(len(items)), count))]
 
 
 def _without_leaks(dataset: QADataset) -> dict[str, Qrels]:
-    """Leave out of train what nearly repeats a question of dev or test, and out of dev what repeats one of test."""
+    """Drop train questions that nearly repeat a dev or test question, and dev questions that repeat a test question."""
     qrels = dict(dataset.qrels)
-    group = dataset.near_duplicate_queries(dict.fromkeys(query for part in qrels.values() for query in part))
+    group = dataset.near_duplicate_queries(dict.fromkeys(query for grades in qrels.values() for query in grades))
     held_out: set[int] = set()
     for split in ("test", "dev", "train"):
         if split in qrels:

@@ -19,7 +19,7 @@ DERIVED_FROM_PASSAGES = ("documents", "passage_texts", "near_duplicates", "boile
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of a document: what is embedded and retrieved.
+    """A passage of a document, which is embedded and retrieved.
 
     Example:
         >>> from rag_ft import Passage
@@ -45,8 +45,8 @@ class Query:
     """A question, human or generated.
 
     Attributes:
-        source: where it comes from (`human`, `sentence`, `keywords`, `question`, ...); empty if unknown.
-        answer: an answer in free words; empty if unknown.
+        source: the source of the question (`human`, `sentence`, `keywords`, `question`, ...); empty if unknown.
+        answer: an answer in any words; empty if unknown.
         evidence: the words of the passage that answer it; empty if unknown.
 
     Example:
@@ -95,11 +95,11 @@ class QADataset:
         passages: passage id -> passage, in the order of the corpus.
         queries: query id -> query.
         qrels: split -> query id -> passage id -> grade.
-        info: how the dataset was made (`dataset.json`).
+        info: how the dataset was created (`dataset.json`).
         negatives: query id -> ids of its hard negatives: passages that look relevant but do not answer it.
-        scored_pairs: questions and passages with a score instead of yes or no.
-        negative_sources: query id -> passage id -> what found this negative (`dense`, `bm25`). A negative that is
-            missing here was given.
+        scored_pairs: questions and passages with a score instead of a binary label.
+        negative_sources: query id -> passage id -> the retriever that mined this negative (`dense`, `bm25`). Negatives
+            that are missing here come from the user.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -142,7 +142,7 @@ class QADataset:
     def passage_texts(self) -> dict[str, str]:
         """Passage id -> the text that is embedded: title, newline, text.
 
-        A title that is empty, or the same in the whole corpus, is left out, because it distinguishes nothing.
+        A title that is empty, or the same in the whole corpus, is left out, because it does not distinguish passages.
         """
         titles = {passage.title for passage in self.passages.values()}
         with_titles = len(titles) > 1
@@ -158,7 +158,7 @@ class QADataset:
 
     @cached_property
     def boilerplate(self) -> set[str]:
-        """Ids of the passages that nearly repeat in more than 5 documents. No question is asked about them."""
+        """Ids of the passages that nearly repeat in more than 5 documents. They get no questions."""
         return find_boilerplate(self.documents, self.near_duplicates)
 
     @cached_property
@@ -172,19 +172,19 @@ class QADataset:
 
     @property
     def held_out_units(self) -> set[int]:
-        """The units that dev or test asks about, and train does not."""
+        """The units that dev or test questions are about, and train questions are not."""
         units = self.split_units
-        asked = {
+        units_of = {
             split: {units[passage] for grades in self.qrels.get(split, {}).values() for passage in grades}
             for split in SPLITS
         }
-        return (asked["dev"] | asked["test"]) - asked["train"]
+        return (units_of["dev"] | units_of["test"]) - units_of["train"]
 
     @property
     def training_passages(self) -> dict[str, str]:
         """Passage id -> text of the passages that training may see.
 
-        In a dataset of few documents parts of a document are held out, so units count beside documents.
+        In a dataset of few documents, parts of a document are held out, so both units and documents are checked.
         """
         train, units = self.require("train"), self.split_units
         documents = self.documents_of(train, "train")
@@ -204,12 +204,12 @@ class QADataset:
         """Return the qrels of a split.
 
         Raises:
-            InputError: if the split has no question.
+            InputError: if the split has no questions.
         """
         qrels = self.qrels.get(split)
         if not qrels:
-            found = ", ".join(self.splits) or "none"
-            raise InputError(f"the dataset has no question in split {split!r} (splits with questions: {found})")
+            splits = ", ".join(self.splits) or "none"
+            raise InputError(f"the dataset has no questions in split {split!r} (splits with questions: {splits})")
         return qrels
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
@@ -217,11 +217,11 @@ class QADataset:
         return [(query, passage) for query, relevant in self.require(split).items() for passage in relevant]
 
     def questions(self, split: str) -> list[Query]:
-        """Return the questions of a split; none if it has no question."""
+        """Return the questions of a split; an empty list if it has none."""
         return [self.queries[query] for query in self.qrels.get(split, {})]
 
     def texts(self, split: str) -> list[str]:
-        """Return the texts of a split's questions; none if it has no question."""
+        """Return the texts of a split's questions; an empty list if it has none."""
         return [query.text for query in self.questions(split)]
 
     def positive_texts(self, split: str) -> list[str]:
@@ -229,7 +229,7 @@ class QADataset:
         return [self.passage_texts[key] for key in dict.fromkeys(passage for _, passage in self.pairs(split))]
 
     def documents_of(self, query_ids: Iterable[str], split: str) -> set[str]:
-        """Return the documents that have a relevant passage of these queries."""
+        """Return the documents of the relevant passages of these queries."""
         qrels = self.qrels[split]
         return {self.passages[passage].document for query in query_ids for passage in qrels[query]}
 
@@ -263,11 +263,11 @@ class QADataset:
     def with_negatives(
         self, negatives: Mapping[str, list[str]], sources: Mapping[str, dict[str, str]] | None = None
     ) -> QADataset:
-        """Return the same questions with other hard negatives, and what found them."""
+        """Return the same questions with other hard negatives and their sources."""
         return self._like(negatives=dict(negatives), negative_sources=dict(sources or {}))
 
     def without_mined_negatives(self) -> QADataset:
-        """Return the dataset with only the hard negatives that were given: another miner may find better ones."""
+        """Return the dataset without mined hard negatives, because another model may mine better ones."""
         given = {
             query: [passage for passage in negatives if passage not in self.negative_sources.get(query, {})]
             for query, negatives in self.negatives.items()
@@ -284,6 +284,6 @@ class QADataset:
 
     def _like(self, **changes: Any) -> QADataset:
         changed = replace(self, **changes)
-        # These take long to compute, and are the same for the same passages.
+        # These are slow to compute and only depend on the passages.
         changed.__dict__.update({name: vars(self)[name] for name in DERIVED_FROM_PASSAGES if name in vars(self)})
         return changed

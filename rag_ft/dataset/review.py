@@ -1,10 +1,10 @@
-"""Review of questions by a person in a spreadsheet: export, import, and the decisions."""
+"""Review questions in a spreadsheet: export them, import the decisions, and apply them."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,10 @@ removing it again is exact."""
 
 @dataclass(frozen=True)
 class Review:
-    """The decisions of a person: which questions are rejected, and which have a new text.
+    """The decisions of a reviewer: which questions are rejected, and which have a new text.
 
-    A decision is stored by the original text of a question and its passage, so it still applies if the same question is
-    generated again.
+    A decision is stored with the original text of a question and its passage, so it still applies if the same question
+    is generated again.
 
     Attributes:
         decisions: (original text, passage id) -> the new text; None if the question is rejected.
@@ -62,7 +62,7 @@ class Review:
         return {key: text for key, text in self.decisions.items() if text is not None}
 
     def apply(self, dataset: QADataset) -> tuple[QADataset, list[DroppedRow]]:
-        """Remove the rejected questions from a dataset, and give the edited ones their new text.
+        """Remove the rejected questions from a dataset and apply the edited texts.
 
         Returns:
             The dataset, in which edited questions keep their ids, and a row for `dropped.jsonl` for each rejected
@@ -76,12 +76,12 @@ class Review:
         dropped = []
         for query in dataset.queries.values():
             keys = ((query.text, passage) for passage in passages_of.get(query.id, ()))
-            decided = next((key for key in keys if key in self.decisions), None)
-            text = query.text if decided is None else self.decisions[decided]
+            decided_key = next((key for key in keys if key in self.decisions), None)
+            text = query.text if decided_key is None else self.decisions[decided_key]
             if text is not None:
                 queries[query.id] = replace(query, text=text)
-            elif decided is not None:
-                dropped.append(dropped_row(query, decided[1], REASON))
+            elif decided_key is not None:
+                dropped.append(dropped_row(query, decided_key[1], REASON))
         changed = replace(
             dataset,
             queries=queries,
@@ -96,13 +96,13 @@ class Review:
         A question that was edited and is now rejected is stored as rejected under its original text.
         """
         decisions = dict(self.decisions)
-        first = {(text, key[1]): key for key, text in self.edited.items()}
+        original_key = {(text, key[1]): key for key, text in self.edited.items()}
         for key, text in later.decisions.items():
-            origin = first.get(key, key)
-            if text == origin[0]:
-                decisions.pop(origin, None)
+            original = original_key.get(key, key)
+            if text == original[0]:
+                decisions.pop(original, None)
             else:
-                decisions[origin] = text
+                decisions[original] = text
         return Review(decisions)
 
     @classmethod
@@ -110,7 +110,7 @@ class Review:
         """Read `reviewed.jsonl` of a dataset folder. Without that file there are no decisions.
 
         Raises:
-            InputError: if a line is broken.
+            InputError: if a line is invalid.
         """
         file = Path(folder) / REVIEWED
         decisions: dict[tuple[str, str], str | None] = {}
@@ -118,11 +118,11 @@ class Review:
             query, passage, decision, text = (row.get(key) for key in ("query", "passage", "decision", "text"))
             if not isinstance(query, str) or not isinstance(passage, str) or decision not in (REJECTED, EDITED):
                 raise InputError(
-                    f'{file}:{number}: no decision: a line needs "query", "passage", and as "decision" '
-                    f'"{REJECTED}" or "{EDITED}"; fix or remove it'
+                    f'{file}:{number}: not a decision: a line needs "query", "passage", and "{REJECTED}" or '
+                    f'"{EDITED}" as "decision"; fix or remove it'
                 )
             if decision == EDITED and (not isinstance(text, str) or not text.strip()):
-                raise InputError(f'{file}:{number}: an edited question without "text": write it, or remove the line')
+                raise InputError(f'{file}:{number}: an edited question without "text": add it or remove the line')
             decisions[query, passage] = text if decision == EDITED else None
         return cls(decisions)
 
@@ -141,9 +141,9 @@ class Review:
 
 
 def export_questions(dataset: QADataset, file: str | Path) -> Path:
-    """Write the questions of all splits for a person to review, one row each with its first passage.
+    """Write the questions of all splits for a review: one row for each, with its first passage.
 
-    The person writes "no" under `keep` to reject a question, or edits its text under `question`.
+    The reviewer writes "no" under `keep` to reject a question, or edits its text under `question`.
 
     Args:
         dataset: any dataset.
@@ -175,21 +175,21 @@ def export_questions(dataset: QADataset, file: str | Path) -> Path:
             writer.writerow(COLUMNS)
             writer.writerows([as_cell(row[column]) for column in COLUMNS] for row in _rows(dataset))
     else:
-        raise InputError(f"{file}: questions are written as .csv, .tsv or .jsonl")
+        raise InputError(f"{file} is not a supported format: choose a .csv, .tsv or .jsonl file")
     return file
 
 
 def import_review(dataset: QADataset, file: str | Path, before: Review | None = None) -> Review:
-    """Read the decisions of a person from a file of `export_questions`.
+    """Read the decisions of a reviewer from a file of `export_questions`.
 
     "no", "n", "0", "false", "reject" or "x" under `keep` rejects a question; another text under `question` edits it.
-    All other questions stay, including those whose row was removed. Changed white space is not an edit.
+    All other questions are kept, including those whose row was removed. Changed white space is not an edit.
 
     Args:
         dataset: the dataset whose questions were exported.
         file: `.csv`, `.tsv` or `.jsonl`. Columns may be added and moved.
-        before: earlier decisions. A row that still shows a question as it was before such a decision is skipped, so a
-            person can continue in one file and import it again, and so can a second person.
+        before: earlier decisions. Rows that were exported before such a decision are skipped, so several reviewers can
+            continue in the same file and import it again.
 
     Raises:
         UnknownIdError: if an id is not in the dataset.
@@ -208,31 +208,33 @@ def import_review(dataset: QADataset, file: str | Path, before: Review | None = 
     """
     file = Path(file)
     if file.suffix.lower() not in {*DELIMITERS, *JSON_LINES}:
-        raise InputError(f"{file}: a review is read from .csv, .tsv or .jsonl")
+        raise InputError(f"{file} is not a supported format: choose a .csv, .tsv or .jsonl file")
     table = read_table(file)
     for column in ("id", "question", "keep"):
         if column not in table.columns:
-            raise InputError(f"{file} has no column {column!r}: export the questions again and fill that file in")
+            raise InputError(f"{file} has no column {column!r}: export the questions again and edit that file")
     unescape = from_cell if file.suffix.lower() in DELIMITERS else str
     first_passage = {query: next(iter(relevant)) for _, query, relevant in _asked_queries(dataset)}
     before = before or Review()
     earlier = {(one_line(text), passage) for text, passage in before.decisions}
-    rejected_of = {passage for _, passage in before.rejected}
+    passages_of_rejected = {passage for _, passage in before.rejected}
     decisions: dict[tuple[str, str], str | None] = {}
     seen: set[str] = set()
-    for place, row in table.rows:
-        identifier, text = (_cell(place, row, column, unescape) for column in ("id", "question"))
-        keep = _read_keep(place, row)
+    for location, row in table.rows:
+        identifier, text = (_cell(location, row, column, unescape) for column in ("id", "question"))
+        keep = _read_keep(location, row)
         if identifier in seen:
-            raise InputError(f"{place}: the id {identifier!r} appears twice: remove one of the rows")
+            raise InputError(f"{location}: the id {identifier!r} appears twice: remove one of the rows")
         seen.add(identifier)
         if identifier not in first_passage:
-            passage = _cell(place, row, "passage_id", unescape)
-            if (one_line(text), passage) in earlier or (not keep and passage in rejected_of):
+            passage = _cell(location, row, "passage_id", unescape)
+            if (one_line(text), passage) in earlier or (not keep and passage in passages_of_rejected):
                 continue
-            raise UnknownIdError(f"{place}: the dataset has no question with the id {identifier!r}: export them again")
+            raise UnknownIdError(
+                f"{location}: the dataset has no question with the id {identifier!r}: export the questions again"
+            )
         if keep and not text.strip():
-            raise InputError(f"{place}: the question {identifier!r} is empty: write no under keep to reject it")
+            raise InputError(f"{location}: the question {identifier!r} is empty: write no under keep to reject it")
         original = dataset.queries[identifier].text
         passage = first_passage[identifier]
         if not keep:
@@ -242,25 +244,25 @@ def import_review(dataset: QADataset, file: str | Path, before: Review | None = 
     return Review(decisions)
 
 
-def _read_keep(place: str, row: Mapping[str, Any]) -> bool:
+def _read_keep(location: str, row: Mapping[str, Any]) -> bool:
     keep = str(row.get("keep") if row.get("keep") is not None else "").strip().lower()
     if keep not in NO | YES:
-        raise InputError(f"{place}: keep is {row['keep']!r:.40}: write yes or nothing, or no to reject the question")
+        raise InputError(f"{location}: keep is {row['keep']!r:.40}: write yes, no or nothing (no rejects the question)")
     return keep not in NO
 
 
 def review_folder(folder: str | Path, file: str | Path) -> Review:
-    """Apply a review to a dataset folder: questions, qrels and `dropped.jsonl` change, `reviewed.jsonl` is extended.
+    """Apply a review to a dataset folder: update questions, qrels and `dropped.jsonl`, and extend `reviewed.jsonl`.
 
     Args:
         folder: a BEIR folder, which is rewritten in place.
         file: the file of the review (see `import_review`).
 
     Returns:
-        The decisions that are new in this file.
+        The new decisions of this file.
 
     Raises:
-        InputError: if the file is wrong (see `import_review`) or rejects every question. Then nothing is changed.
+        InputError: if the file is invalid (see `import_review`) or rejects every question. Then nothing is changed.
 
     Example:
         >>> import tempfile
@@ -278,14 +280,14 @@ def review_folder(folder: str | Path, file: str | Path) -> Review:
     folder = Path(folder)
     dataset = read_beir(folder)
     review = import_review(dataset, file, Review.load(folder))
-    changed, rows = review.apply(dataset)
+    changed, new_rows = review.apply(dataset)
     if not changed.splits:
         raise InputError(f"{file} rejects every question of {folder}: remove the dataset instead")
-    before = folder / "dropped.jsonl"
-    dropped = [row for _, row in read_jsonl(before)] if before.exists() else []
-    # Decisions are written first: after a kill in between, the same import can be repeated.
+    dropped_file = folder / "dropped.jsonl"
+    dropped = [row for _, row in read_jsonl(dropped_file)] if dropped_file.exists() else []
+    # Decisions are written first, so that the import can be repeated after a kill in between.
     review.save(folder)
-    write_beir(changed, folder, dropped + rows)
+    write_beir(changed, folder, dropped + new_rows)
     return review
 
 
@@ -301,14 +303,14 @@ def as_cell(text: str) -> str:
 
 
 def from_cell(cell: str) -> str:
-    """Return the text of a cell of `as_cell`."""
+    """Return the text of a cell that `as_cell` wrote."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
-def _cell(place: str, row: Mapping[str, Any], column: str, unescape: Callable[[str], str]) -> str:
+def _cell(location: str, row: Mapping[str, Any], column: str, unescape: Callable[[str], str]) -> str:
     value = row.get(column)
     if value is not None and not isinstance(value, str | int):
-        raise InputError(f"{place}: {column} is {value!r:.40}, but must be a text")
+        raise InputError(f"{location}: {column} is {value!r:.40}, but must be a text")
     return unescape("" if value is None else str(value))
 
 
@@ -330,6 +332,5 @@ def _rows(dataset: QADataset) -> Iterator[dict[str, str]]:
         yield dict(zip(COLUMNS, cells, strict=True))
 
 
-def _only(queries: Iterable[str], about: Mapping[str, Any]) -> dict[str, Any]:
-    kept = set(queries)
-    return {query: found for query, found in about.items() if query in kept}
+def _only(queries: Container[str], by_query: Mapping[str, Any]) -> dict[str, Any]:
+    return {query: value for query, value in by_query.items() if query in queries}

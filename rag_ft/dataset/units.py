@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
 MIN_DOCUMENTS = 10
-"""Minimum number of documents for a split by document. Below it, groups of neighbouring passages are the units."""
+"""Minimum number of documents for a split by document. With fewer, the units are groups of neighbouring passages."""
 
 PASSAGES_PER_UNIT = 5
-"""Number of neighbouring passages in a unit if there are too few documents."""
+"""Number of neighbouring passages in a unit if there are fewer documents."""
 
 MAX_DOCUMENTS_OF_REPEAT = 5
 """Maximum number of documents that a repeated passage may link. A disclaimer or footer in more documents than this is
@@ -17,7 +17,7 @@ boilerplate: it would merge all of them into one unit, and none could be held ou
 
 
 def find_boilerplate(documents: Mapping[str, Iterable[str]], near_duplicates: Mapping[str, int]) -> set[str]:
-    """Find the passages that nearly repeat in more than 5 documents: nobody asks for one of them in particular.
+    """Find the passages that nearly repeat in more than 5 documents: no question is about one of them in particular.
 
     Args:
         documents: document -> ids of its passages.
@@ -33,7 +33,7 @@ def find_boilerplate(documents: Mapping[str, Iterable[str]], near_duplicates: Ma
 def find_split_units(
     documents: Mapping[str, Iterable[str]], near_duplicates: Mapping[str, int], boilerplate: Collection[str]
 ) -> dict[str, int]:
-    """Assign each passage to the unit that stays in one split as a whole.
+    """Assign each passage to a unit. A split never divides a unit.
 
     A unit is a document or, below 10 documents, a group of 5 neighbouring passages. Units that share a near-duplicate
     passage are merged, unless that passage is boilerplate.
@@ -41,7 +41,7 @@ def find_split_units(
     Args:
         documents: document -> ids of its passages, in order.
         near_duplicates: passage id -> its group of near-duplicates.
-        boilerplate: passages that merge no units (see `find_boilerplate`).
+        boilerplate: passages that do not merge units (see `find_boilerplate`).
 
     Example:
         >>> from rag_ft.dataset.units import find_split_units
@@ -57,16 +57,16 @@ def find_split_units(
     unit_of: dict[str, int] = {}
     merged = DisjointSet()
     for passages in documents.values():
-        for place, passage in enumerate(passages):
-            if place == 0 or (not by_document and place % PASSAGES_PER_UNIT == 0):
+        for index, passage in enumerate(passages):
+            if index == 0 or (not by_document and index % PASSAGES_PER_UNIT == 0):
                 merged.add(len(merged))
             unit_of[passage] = len(merged) - 1
     first_unit: dict[int, int] = {}
     for passage, unit in unit_of.items():
         if passage not in boilerplate:
             merged.merge(first_unit.setdefault(near_duplicates[passage], unit), unit)
-    # The number of merged units is the smallest of theirs: the random draws of a split depend on the order.
-    number: dict[int, int] = {}
+    # Merged units get their smallest number, because the random choices of a split depend on the order.
+    smallest: dict[int, int] = {}
     for unit in merged:
-        number.setdefault(merged[unit], unit)
-    return {passage: number[merged[unit]] for passage, unit in unit_of.items()}
+        smallest.setdefault(merged[unit], unit)
+    return {passage: smallest[merged[unit]] for passage, unit in unit_of.items()}

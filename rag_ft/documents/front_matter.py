@@ -1,4 +1,4 @@
-"""What authors put into a Markdown file that is no text for its readers: front matter and template tags."""
+"""Remove the parts of a Markdown file that readers do not see: front matter and template tags."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     """Split off the YAML between two lines of `---` at the start of a text.
 
     Returns:
-        The values and the rest of the text. The values are empty if there is no front matter or it is not valid YAML.
+        The values and the remaining text. The values are empty if there is no front matter or it is not valid YAML.
 
     Example:
         >>> from rag_ft.documents.front_matter import split_front_matter
@@ -30,7 +30,7 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
 
 
 def without_template_tags(text: str) -> str:
-    """Remove Jekyll, Liquid and Jinja tags and HTML comments from a text. The first quoted text of a tag stays.
+    """Remove Jekyll, Liquid and Jinja tags and HTML comments from a text. The first quoted text in a tag is kept.
 
     Example:
         >>> from rag_ft.documents.front_matter import without_template_tags
@@ -40,7 +40,7 @@ def without_template_tags(text: str) -> str:
     text = re.sub(r"\{%-?\s*comment\s*-?%\}.*?\{%-?\s*endcomment\s*-?%\}", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"\{%-?\s*(?:include|image\w*)\b[^%]*%\}", "", text)
-    # In a Markdown link the tag is the address, which nobody asks for: only the text of the link stays.
+    # In a Markdown link the tag is the address, which is useless for retrieval: only the text of the link is kept.
     text = re.sub(r"\[([^\[\]]*)\]\(\s*\{%[^%]*%\}[^)\s]*\s*\)", r"\1", text)
     text = re.sub(r"\{%[^%\"']*(?:[\"']([^\"']*)[\"'])?[^%]*%\}", lambda match: match[1] or "", text)
     return re.sub(r"\{\{[^}]*\}\}|\{:[^}\n]*\}", "", text)

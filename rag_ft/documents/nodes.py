@@ -1,4 +1,4 @@
-"""Documents to nodes, cut at sentence ends, and nodes to passages."""
+"""Cut documents into nodes at sentence ends, and turn nodes into passages."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode, Document, TextNode
 
 CHUNK_SIZE = 256
-"""Default size of a node in tokens: what small embedding models read."""
+"""Default size of a node in tokens, which small embedding models can read."""
 
 CHUNK_OVERLAP = 0
 """Default overlap in tokens. With an overlap each passage would nearly repeat its neighbour."""
 
 CLAUSE = "[^,.;。？！，、；：\\n]+[,.;。？！，、；：\\n]?|[,.;。？！，、；：\\n]"
-"""What a sentence that is longer than a node is cut into, in languages other than English."""
+"""Regular expression for the parts of a sentence that is longer than a node, in languages other than English."""
 
 LANGUAGE_SAMPLE = 200
 """Number of documents that a stream reads ahead to find the main language."""
@@ -37,8 +37,8 @@ def cut_into_nodes(
 ) -> list[TextNode]:
     """Cut documents into nodes at sentence ends. The id of a node is the id of its document, `#`, and its index.
 
-    Sentences end by the rules of each document's language. A document whose language is unclear is cut by the rules of
-    the main language of all.
+    Sentence ends follow the rules of each document's language. If the language of a document is unclear, the main
+    language of all documents is used.
 
     Args:
         documents: LlamaIndex documents.
@@ -60,10 +60,10 @@ def cut_into_nodes(
 
 
 class DocumentNodes:
-    """The nodes of a folder of documents, cut while they are read: one document is in memory at a time.
+    """The nodes of a folder of documents, cut while reading: only one document is in memory at a time.
 
-    They are the nodes of `cut_into_nodes(read_documents(folder))`, except that the main language is that of the first
-    200 documents.
+    The nodes are those of `cut_into_nodes(read_documents(folder))`, except that the main language is detected from the
+    first 200 documents.
 
     Args:
         folder: a folder of documents, or a single file.
@@ -71,7 +71,7 @@ class DocumentNodes:
         chunk_overlap: number of tokens that neighbours share.
 
     Raises:
-        InputError: if the overlap is not less than the chunk size, or there is no document.
+        InputError: if the overlap is not less than the chunk size, or the folder has no documents.
 
     Example:
         >>> import tempfile
@@ -85,9 +85,9 @@ class DocumentNodes:
 
     def __init__(self, folder: str | Path, chunk_size: int = CHUNK_SIZE, chunk_overlap: int = CHUNK_OVERLAP) -> None:
         self._folder = folder
-        first = [document.text for document in islice(stream_documents(folder), LANGUAGE_SAMPLE)]
-        self._new_cutter = partial(_Cutter, chunk_size, chunk_overlap, corpus_language(first))
-        self._new_cutter()
+        sample = [document.text for document in islice(stream_documents(folder), LANGUAGE_SAMPLE)]
+        self._new_cutter = partial(_Cutter, chunk_size, chunk_overlap, corpus_language(sample))
+        self._new_cutter()  # checks the arguments
 
     def __iter__(self) -> Iterator[TextNode]:
         cutter = self._new_cutter()
@@ -142,7 +142,7 @@ def passages_from_nodes(nodes: Sequence[BaseNode]) -> dict[str, Passage]:
     """
     from llama_index.core.schema import MetadataMode
 
-    # A title is split off only if the dataset puts it back: if the corpus has more than one.
+    # `QADataset.passage_texts` prepends titles only if the corpus has more than one, so only then are they separated.
     has_titles = len({str(node.metadata.get("title", "")) for node in nodes}) > 1
     passages: dict[str, Passage] = {}
     for node in nodes:
@@ -151,10 +151,10 @@ def passages_from_nodes(nodes: Sequence[BaseNode]) -> dict[str, Passage]:
         if not text.strip():
             continue
         for name in (node.node_id, node.ref_doc_id or ""):
-            if any(sign in name for sign in "\t\r\n"):
+            if any(character in name for character in "\t\r\n"):
                 raise InputError(f"the id {name!r} of a node has a tab or a line break: use another id")
-        # A parser may leave half of a surrogate pair, which no tokenizer and no file accepts.
-        text, embedded = (part.encode("utf-8", "replace").decode() for part in (text, embedded))
+        # A parser may leave half of a surrogate pair, which tokenizers and files reject.
+        text, embedded = (value.encode("utf-8", "replace").decode() for value in (text, embedded))
         if node.node_id in passages:
             raise InputError(f"two nodes have the id {node.node_id!r}: ids must be unique")
         title = str(node.metadata.get("title", "")) if has_titles else ""
@@ -162,5 +162,5 @@ def passages_from_nodes(nodes: Sequence[BaseNode]) -> dict[str, Passage]:
             title, text = "", embedded
         passages[node.node_id] = Passage(node.node_id, text, title, node.ref_doc_id or "")
     if not passages:
-        raise InputError("no node has text: there is nothing to ask about")
+        raise InputError("no node has text: pass nodes with text")
     return passages

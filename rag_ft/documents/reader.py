@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 def read_documents(folder: str | Path) -> list[Document]:
     """Read the text documents below a folder, or a single file, as LlamaIndex documents.
 
-    Markdown and text files need nothing further; PDF, Word, HTML and the like are read with LlamaIndex's readers
+    Markdown and text files need no extra packages. PDF, Word, HTML and similar files are read with LlamaIndex's readers
     (`pip install 'rag-ft[readers]'`). Hidden files and files of other types are skipped.
 
     Raises:
@@ -50,19 +50,21 @@ def stream_documents(folder: str | Path) -> Iterator[Document]:
             empty = False
             yield document
     if empty:
-        raise InputError(f"the {len(paths)} documents in {root} are empty: there is nothing to index")
+        raise InputError(f"all {len(paths)} documents in {root} are empty: choose another folder")
 
 
 def _readable_files(root: Path) -> list[Path]:
     if not root.exists():
-        raise InputError(f"{root} does not exist: give a folder of documents")
+        raise InputError(f"{root} does not exist: choose a folder of documents")
     files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
     if root.is_dir():
         files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     readable = [path for path in files if path.suffix.lower() in READERS]
     if not readable:
-        found = ", ".join(sorted({path.suffix or path.name for path in files})[:6]) or "it is empty"
-        raise InputError(f"{root} holds no text document ({found}): .md, .txt, .rst, .pdf, .docx and .html are read")
+        types = ", ".join(sorted({path.suffix or path.name for path in files})[:6]) or "it is empty"
+        raise InputError(
+            f"{root} contains no documents ({types}): supported types are .md, .txt, .rst, .pdf, .docx and .html"
+        )
     if len(readable) < len(files):
         logger.info("skipped %d files in %s that are not documents", len(files) - len(readable), root)
     return readable
@@ -73,19 +75,19 @@ def _read_with_llama_index(path: Path) -> str:
     from llama_index.core import SimpleDirectoryReader
 
     try:
-        parts = SimpleDirectoryReader(input_files=[path], raise_on_error=True).load_data()
-        return "\n\n".join(part.text for part in parts)
+        pages = SimpleDirectoryReader(input_files=[path], raise_on_error=True).load_data()
+        return "\n\n".join(page.text for page in pages)
     except Exception as error:
         raise InputError(f"{path} cannot be read ({first_line(error)}): fix it or leave it out") from error
 
 
 READERS: dict[str, Callable[[Path], str]] = dict.fromkeys((".md", ".markdown", ".txt", ".text", ".rst"), read_text)
 READERS |= dict.fromkeys((".pdf", ".docx", ".html", ".htm", ".epub", ".pptx", ".rtf"), _read_with_llama_index)
-"""Suffix of a file -> the function that reads its text. It raises an `InputError` for a file that is broken."""
+"""Suffix of a file -> the function that reads its text. It raises an `InputError` for a broken file."""
 
 
 def _to_document(raw: str, name: str) -> Document | None:
-    """Build the document of a file's text; None if nothing is left of it."""
+    """Build a document from the text of a file; None if it has no text besides front matter and tags."""
     from llama_index.core.schema import Document
 
     front_matter, body = split_front_matter(raw)
@@ -100,7 +102,7 @@ def _to_document(raw: str, name: str) -> Document | None:
         metadata={"title": title, "file_name": name},
         excluded_embed_metadata_keys=["file_name"],
         excluded_llm_metadata_keys=["file_name"],
-        # The embedded text is title, newline, text: as a BEIR passage is embedded.
+        # The embedded text is title, newline, text, as for a BEIR passage.
         metadata_template="{value}",
         text_template="{metadata_str}\n{content}",
     )

@@ -166,7 +166,7 @@ class _Generation:
         if not dataset.qrels.get("train"):
             reasons = ", ".join(f"{count} {reason}" for reason, count in count_by_reason(dropped).most_common(3))
             raise InputError(
-                f"none of {len(pairs)} generated questions is left for training ({reasons or 'none was dropped'}): "
+                f"no training questions are left of {len(pairs)} generated ones ({reasons or 'none was dropped'}): "
                 "add more or longer documents"
             )
         info = {

@@ -172,7 +172,7 @@ def test_requiring_an_empty_split_is_an_error(beir_folder: Path) -> None:
     (beir_folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n")
     dataset = read_beir(beir_folder)
     assert dataset.splits == ["train", "dev"]
-    with pytest.raises(InputError, match=r"no question in split 'test' \(splits with questions: train, dev\)"):
+    with pytest.raises(InputError, match=r"no questions in split 'test' \(splits with questions: train, dev\)"):
         dataset.require("test")
 
 

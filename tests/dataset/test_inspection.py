@@ -57,12 +57,12 @@ def warned(dataset: QADataset, sign: str) -> str:
 
 
 def test_too_few_questions_are_a_warning() -> None:
-    assert warned(sound(train=499), "training pairs").startswith("499 training pairs, under 500: ")
-    assert warned(sound(test=49), "test questions").startswith("49 test questions, under 50: a hit rate of so few")
+    assert warned(sound(train=499), "training pairs").startswith("499 training pairs, fewer than 500: ")
+    assert warned(sound(test=49), "test questions").startswith("49 test questions, fewer than 50: their hit rate")
     assert "±0.14" in warned(sound(test=49), "test questions")
-    assert "training takes it out of train" in warned(sound(dev=0), "no dev split")
+    assert "training holds one out of train" in warned(sound(dev=0), "no dev split")
     assert "hold some out" in warned(sound(test=0), "no test question")
-    assert "generate some" in warned(sound(train=0, dev=0), "no training question")
+    assert "generate questions" in warned(sound(train=0, dev=0), "no training question")
 
 
 def test_scored_pairs_count_as_training_pairs() -> None:
@@ -107,7 +107,9 @@ def test_one_document_with_most_questions_is_a_warning() -> None:
         key: dataclasses.replace(passage, doc_id="big\x1b" if int(key[1:]) < 300 else "") for key, passage in
         dataset.passages.items()
     }  # fmt: skip
-    assert "'big\\x1b' holds 42% of the questions" in warned(dataclasses.replace(dataset, passages=passages), "holds")
+    assert "42% of the questions are about the document 'big\\x1b'" in warned(
+        dataclasses.replace(dataset, passages=passages), "are about"
+    )
 
 
 def test_a_test_question_that_training_sees_is_a_warning() -> None:
@@ -157,7 +159,7 @@ def test_samples_follow_the_seed_and_the_split() -> None:
     assert len(found.samples) == 2
     assert found.sources == {"dev": {"given": 30, "human": 30}}
     assert found.questions["train"] == 600
-    with pytest.raises(InputError, match="no question in split 'other'"):
+    with pytest.raises(InputError, match="no questions in split 'other'"):
         inspect_dataset(dataset, "other")
 
 

@@ -144,14 +144,18 @@ def test_columns_with_other_names_can_be_given(tmp_path: Path) -> None:
         (
             ["frage", "stelle"],
             {},
-            "no column is the question (columns: 'frage', 'stelle'): rename them, or give fields=",
+            "no column is the question (columns: 'frage', 'stelle'): rename them, or pass fields=",
         ),
         (["query", "stelle"], {}, "no column is the passage or document that answers"),
-        (["query", "question", "passage"], {}, "'query' and 'question' may both be its query"),
-        (["query", "passage", "context"], {}, "'passage' and 'context' may both be its positive"),
-        (["query", "passage", "score", "label"], {}, "'score' and 'label' may both be its score"),
+        (["query", "question", "passage"], {}, "'query' and 'question' may both be the query"),
+        (["query", "passage", "context"], {}, "'passage' and 'context' may both be the positive"),
+        (["query", "passage", "score", "label"], {}, "'score' and 'label' may both be the score"),
         (["query", "passage"], {"query": "frage"}, "has no column 'frage'"),
-        (["query", "passage"], {"frage": "query"}, "fields names the role 'frage': the roles are query, positive"),
+        (
+            ["query", "passage"],
+            {"frage": "query"},
+            "fields has the unknown role 'frage': the roles are query, positive",
+        ),
     ],
 )
 def test_ambiguous_columns_are_reported(columns: list, fields: dict, said: str, tmp_path: Path) -> None:
@@ -213,20 +217,20 @@ def test_scored_pairs_keep_their_scores(tmp_path: Path) -> None:
 def test_a_table_of_low_scores_is_a_dataset_without_questions(tmp_path: Path) -> None:
     file = as_csv([{"query": "q", "passage": "p", "score": 0.2}], tmp_path / "pairs.csv")
     assert len(load_dataset(file).scored_pairs) == 1
-    with pytest.raises(InputError, match=r"every score is under 0\.5"):
+    with pytest.raises(InputError, match=r"every score is below 0\.5"):
         read_questions(file)
 
 
 BROKEN = {
     "no question": (["", "p", "1"], "the question under 'query' is ''"),
-    "no passage": (["q", " ", "1"], "nothing under 'passage'"),
+    "no passage": (["q", " ", "1"], "'passage' is empty"),
     "no score": (["q", "p", ""], "the score under 'score' is ''"),
     "a score that is no number": (["q", "p", "entailment"], "the score under 'score' is 'entailment'"),
-    "a score below 0": (["q", "p", "-1"], "a number from 0 up"),
-    "a score without end": (["q", "p", "inf"], "a number from 0 up"),
+    "a score below 0": (["q", "p", "-1"], "a number of at least 0"),
+    "a score without end": (["q", "p", "inf"], "a number of at least 0"),
     "a list as Python prints it": (["q", "['a' 'b']", "1"], 'write ["…", "…"]'),
-    "too many cells": (["q", "p", "1", "2"], "4 cells under 3 columns"),
-    "too few cells": (["q", "p"], "2 cells under 3 columns"),
+    "too many cells": (["q", "p", "1", "2"], "4 cells, but 3 columns"),
+    "too few cells": (["q", "p"], "2 cells, but 3 columns"),
 }
 
 
@@ -248,14 +252,14 @@ FILES = {
     "latin-1": ("x.csv", b"query,passage\nq,\xe9\n", ":2: byte 0xe9 is not UTF-8"),
     "two columns of one name": ("x.csv", b"query,passage,query\nq,p,r\n", ":1: two columns are named 'query'"),
     "an empty table": ("x.csv", b"\n\n", ":1: no header"),
-    "a header alone": ("x.csv", b"query,passage\n", "holds no question"),
+    "a header alone": ("x.csv", b"query,passage\n", "contains no questions"),
     "a cell of 11 MB": ("x.csv", b'query,passage\nq,"' + b"x\n" * 5_500_000 + b'"\n', ":2: not valid CSV"),
     "a number for a text": ("x.jsonl", b'{"query": "q", "passage": 3}\n', ":1: 'passage' is 3"),
     "a list for a question": ("x.jsonl", b'{"query": ["q"], "passage": "p"}\n', ":1: the question under 'query' is"),
     "a nested list": ("x.jsonl", b'{"query": "q", "passage": {"is_selected": [1]}}\n', ":1: 'passage' is {"),
     "an id for two questions": (
         "x.jsonl", b'{"id": 1, "query": "q", "passage": "p"}\n{"id": 1, "query": "r", "passage": "p"}\n',
-        ":2: the id '1' stands for two questions",
+        ":2: the id '1' is used by two questions",
     ),
     "an id with a tab": ("x.jsonl", b'{"id": "a\\tb", "query": "q", "passage": "p"}\n', ":1: the id 'a\\tb' has a tab"),
     "broken JSON": ("x.jsonl", b'{"query": \n', ":1: not valid JSON"),

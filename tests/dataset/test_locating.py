@@ -72,9 +72,9 @@ def test_the_index_finds_what_a_full_scan_finds(data: st.DataObject) -> None:
 def test_missing_evidence_selects_no_passage() -> None:
     with pytest.raises(InputError, match="its evidence is not in its document: the question 'How\\?' has 'Elephants"):
         Locator(LONG).locate(RealQuestion("How?", ["d"], "Elephants never forget a harbour."))
-    with pytest.raises(UnknownIdError, match="'nowhere', which is no document here"):
+    with pytest.raises(UnknownIdError, match="'nowhere', which is not a document or passage"):
         Locator(LONG).locate(RealQuestion("How?", ["nowhere"]))
-    with pytest.raises(InputError, match="its passage is not in the corpus: that of the question 'How\\?'"):
+    with pytest.raises(InputError, match="its passage is not in the corpus: the question 'How\\?'"):
         Locator(LONG).locate(RealQuestion("How?", positives=["Elephants never forget a harbour."]))
     assert Locator(LONG).locate(RealQuestion("How?", ["d"], "w4\n w5")) == {"d#0": 1}
     assert Locator(LONG).locate(RealQuestion("How?", positives=[LONG["d#2"].text, "gone"])) == {"d#2": 1}

@@ -157,7 +157,7 @@ def test_a_spreadsheet_that_writes_semicolons_and_moves_columns_is_read(beir_fol
     [
         ({"id": "q99"}, "the dataset has no question with the id 'q99'"),
         ({"id": "q0"}, "the id 'q0' appears twice"),
-        ({"keep": "perhaps"}, "keep is 'perhaps': write yes or nothing, or no to reject"),
+        ({"keep": "perhaps"}, "keep is 'perhaps': write yes, no or nothing"),
         ({"question": " "}, "the question 'q2' is empty: write no under keep"),
     ],
 )
@@ -226,9 +226,9 @@ def test_the_review_command_round_trips(beir_folder: Path, tmp_path: Path) -> No
     [
         ([], "give either --export FILE or --import FILE"),
         (["--export", "a.csv", "--import", "b.csv"], "give either --export FILE or --import FILE"),
-        (["--export", "a.xlsx"], "questions are written as .csv, .tsv or .jsonl"),
+        (["--export", "a.xlsx"], "a.xlsx is not a supported format: choose a .csv"),
         (["--import", "nowhere.csv"], "nowhere.csv does not exist"),
-        (["--import", "a.xlsx"], "a review is read from .csv, .tsv or .jsonl"),
+        (["--import", "a.xlsx"], "a.xlsx is not a supported format: choose a .csv"),
     ],
 )
 def test_wrong_usage_is_one_line(arguments: list[str], said: str, beir_folder: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer
 
-from rag_ft.dataset.text.language import NAMES
+from rag_ft.dataset.text.language import LANGUAGE_NAMES
 from rag_ft.dataset.text.sentences import sentences_of
 from rag_ft.dataset.text.words import segmented, stop_words_of, word_count, words_of
 from rag_ft.documents.reader import read_documents
@@ -50,7 +50,7 @@ def test_sentences_end_without_a_space(language: str, ends: str) -> None:
     assert sentences_of("".join(expected), language) == expected
 
 
-@given(text=ANY_TEXT, language=st.sampled_from(["", "en", "zh", "ja", "th", "ko", "ka", *NAMES]) | st.none())
+@given(text=ANY_TEXT, language=st.sampled_from(["", "en", "zh", "ja", "th", "ko", "ka", *LANGUAGE_NAMES]) | st.none())
 @example(text=" \n", language="de")
 @example(text="。", language="zh")
 @settings(deadline=None)

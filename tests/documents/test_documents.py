@@ -79,7 +79,7 @@ def test_the_passage_with_the_evidence_is_relevant(evidence: str, found: set[str
 
 
 def test_an_unknown_document_is_named() -> None:
-    with pytest.raises(UnknownIdError, match="'nowhere', which is no document here"):
+    with pytest.raises(UnknownIdError, match="'nowhere', which is not a document or passage"):
         Locator(LEAVE).locate(RealQuestion("How?", ["nowhere"]))
 
 

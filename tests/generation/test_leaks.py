@@ -49,7 +49,7 @@ def made(nodes: list[TextNode], **arguments: object) -> GeneratedDataset:
     try:
         return generate_qa_dataset(nodes, use_llm=False, **arguments)  # type: ignore[arg-type]
     except InputError as error:
-        if "no training question is left" not in str(error):
+        if "no training questions are left" not in str(error):
             raise
         reject()
 

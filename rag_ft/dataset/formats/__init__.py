@@ -1,1 +1,1 @@
-"""Datasets in and out: BEIR folders, LlamaIndex JSON, tables of pairs, and questions that people asked."""
+"""Read and write datasets: BEIR folders, LlamaIndex JSON, tables of pairs, and questions that people asked."""

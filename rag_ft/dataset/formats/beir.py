@@ -1,4 +1,4 @@
-"""A dataset as a folder in BEIR layout."""
+"""Read and write a dataset as a BEIR folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEGATIVES = "negatives.jsonl"
 GIVEN = "given"
 SCORED_PAIRS = "scored_pairs.jsonl"
 OWN_FILES = {"corpus.jsonl", "queries.jsonl", "qrels", "dataset.json", "dropped.jsonl", NEGATIVES, SCORED_PAIRS}
-"""What `write_beir` replaces. Anything else in the folder (a README, the decisions of a review) is kept."""
+"""Files and folders that `write_beir` replaces. Others (a README, the decisions of a review) are kept."""
 
 
 def read_beir(folder: str | Path) -> QADataset:
@@ -49,7 +49,7 @@ def read_beir(folder: str | Path) -> QADataset:
     files = sorted((folder / "qrels").glob("*.tsv"))
     if not files:
         raise InputError(f"{folder / 'qrels'} has no .tsv file: a dataset needs qrels/train.tsv or qrels/test.tsv")
-    order = {name: place for place, name in enumerate(SPLITS)}
+    order = {name: position for position, name in enumerate(SPLITS)}
     files.sort(key=lambda file: (order.get(file.stem, len(order)), file.stem))
     qrels = {file.stem: _read_qrels(file, queries, passages) for file in files}
     info = folder / "dataset.json"
@@ -71,20 +71,20 @@ def check_output(folder: str | Path) -> Path:
     if folder.is_file():
         raise InputError(f"{folder} is a file: choose another folder for the dataset")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "corpus.jsonl").exists():
-        raise InputError(f"{folder} is not empty and holds no dataset: choose another folder, nothing is overwritten")
+        raise InputError(f"{folder} is not empty, is not a dataset and is not overwritten: choose another folder")
     return folder
 
 
 def write_beir(dataset: QADataset, folder: str | Path, dropped: list[dict[str, Any]] | None = None) -> Path:
-    """Write a dataset as a BEIR folder. It replaces an older dataset there once it is complete; other files stay.
+    """Write a dataset as a BEIR folder. Once complete, it replaces an older dataset there. Other files are kept.
 
     Args:
         dataset: any dataset.
         folder: where to write it.
-        dropped: rows for `dropped.jsonl`: each dropped pair and the reason.
+        dropped: rows for `dropped.jsonl`: dropped pairs with reasons.
 
     Raises:
-        InputError: if the folder holds something that is not a dataset.
+        InputError: if the folder contains something other than a dataset.
 
     Example:
         >>> import tempfile
@@ -136,8 +136,8 @@ def _passage_row(passage: Passage) -> dict[str, str]:
 
 
 def _query_row(query: Query) -> dict[str, str]:
-    further = {"style": query.source, "answer": query.answer, "evidence": query.evidence}
-    return {"_id": query.id, "text": query.text} | {key: value for key, value in further.items() if value}
+    optional = {"style": query.source, "answer": query.answer, "evidence": query.evidence}
+    return {"_id": query.id, "text": query.text} | {key: value for key, value in optional.items() if value}
 
 
 def _negative_rows(dataset: QADataset) -> Iterator[dict[str, str]]:
@@ -147,15 +147,15 @@ def _negative_rows(dataset: QADataset) -> Iterator[dict[str, str]]:
             yield {"query-id": query, "corpus-id": passage, "source": source}
 
 
-def _read_id(row: dict[str, Any], file: Path, number: int, seen: Container[str]) -> str:
+def _read_id(row: dict[str, Any], file: Path, number: int, used: Container[str]) -> str:
     identifier = row.get("_id")
     if isinstance(identifier, int):
         identifier = str(identifier)
     if not isinstance(identifier, str) or not identifier:
-        raise InputError(f'{file}:{number}: no "_id": give each line a non-empty text as its "_id"')
+        raise InputError(f'{file}:{number}: no "_id": each line needs a non-empty string as its "_id"')
     if any(character in identifier for character in "\t\r\n"):
         raise InputError(f"{file}:{number}: the id {identifier!r} has a tab or a line break: use another id")
-    if identifier in seen:
+    if identifier in used:
         raise InputError(f"{file}:{number}: the id {identifier!r} was used before: ids must be unique")
     return identifier
 
@@ -181,7 +181,7 @@ def _read_corpus(file: Path) -> dict[str, Passage]:
             str(document) if document is not None else "",
         )
     if not passages:
-        raise InputError(f"{file} holds no passage: a dataset needs at least one")
+        raise InputError(f"{file} contains no passages: a dataset needs at least one")
     return passages
 
 
@@ -191,34 +191,34 @@ def _read_queries(file: Path) -> dict[str, Query]:
         identifier = _read_id(row, file, number, queries)
         text = _read_text(row, "text", file, number)
         if not text.strip():
-            raise InputError(f"{file}:{number}: the question {identifier!r} is empty: give it a text or remove it")
-        # Datasets made elsewhere may have lists of answers, which are ignored.
+            raise InputError(f"{file}:{number}: the question {identifier!r} is empty: add its text or remove it")
+        # Datasets of other tools may have lists of answers, which are ignored.
         answer, evidence = (value if isinstance(value := row.get(key), str) else "" for key in ("answer", "evidence"))
         queries[identifier] = Query(identifier, text, _read_text(row, "style", file, number), answer, evidence)
     return queries
 
 
-def _check_ids(place: str, query: str, queries: Container[str], passage: str, passages: Container[str]) -> None:
+def _check_ids(location: str, query: str, queries: Container[str], passage: str, passages: Container[str]) -> None:
     if query not in queries:
-        raise UnknownIdError(f"{place}: the query id {query!r} is not in queries.jsonl")
+        raise UnknownIdError(f"{location}: the query id {query!r} is not in queries.jsonl")
     if passage not in passages:
-        raise UnknownIdError(f"{place}: the passage id {passage!r} is not in corpus.jsonl")
+        raise UnknownIdError(f"{location}: the passage id {passage!r} is not in corpus.jsonl")
 
 
 def _read_negatives(
     file: Path, queries: dict[str, Query], passages: dict[str, Passage]
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
-    """Return the negatives of each query, and the sources of those that were not given."""
+    """Return the negatives of each query, and the sources of those that were mined."""
     negatives: dict[str, dict[str, str]] = {}
     for number, row in read_jsonl(file) if file.exists() else ():
         query, passage = str(row.get("query-id", "")), str(row.get("corpus-id", ""))
         _check_ids(f"{file}:{number}", query, queries, passage, passages)
         negatives.setdefault(query, {})[passage] = str(row.get("source") or GIVEN)
     sources = {
-        query: {passage: source for passage, source in found.items() if source != GIVEN}
-        for query, found in negatives.items()
+        query: {passage: source for passage, source in source_of.items() if source != GIVEN}
+        for query, source_of in negatives.items()
     }
-    return {query: list(found) for query, found in negatives.items()}, {q: s for q, s in sources.items() if s}
+    return {query: list(passages) for query, passages in negatives.items()}, {q: s for q, s in sources.items() if s}
 
 
 def _read_scored_pairs(file: Path) -> list[ScoredPair]:
@@ -240,7 +240,7 @@ def _read_qrels(file: Path, queries: dict[str, Query], passages: dict[str, Passa
         cells = line.split("\t")
         if not line.strip() or (number == 1 and cells[0] == "query-id"):
             continue
-        if len(cells) == 4:  # TREC's format has an unused second column
+        if len(cells) == 4:  # TREC files have an unused second column
             cells = [cells[0], cells[2], cells[3]]
         if len(cells) != 3:
             raise InputError(f"{file}:{number}: {line[:60]!r} has {len(cells)} columns, not 3 ({HEADER!r})")

@@ -1,4 +1,4 @@
-"""What the columns of a table of questions hold, recognised by their names."""
+"""Recognise the columns of a table of questions by their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rag_ft.errors import InputError
 
 ROLES = ("query", "positive", "negative", "score", "document", "evidence", "answer", "id")
 
-# The names of one string are equally good: if a table has two of them, a person must choose. Earlier strings win.
+# Names in one string have the same priority: if a table has two of them, the user must choose. Earlier strings win.
 QUERY = (
     "query question anchor query_text question_text user_query user_question user_input search_query search_term "
     "search sentence1 sentence_1",
@@ -43,7 +43,7 @@ NUMBERED = {
 }
 FLAGS = {"0", "1", "true", "false", "yes", "no"}
 MIN_TEXT_WORDS = 10
-"""Minimum number of words from which a cell under "document" is the text of the document, not its name."""
+"""Minimum number of words of a "document" cell for it to be the text of a document instead of its name."""
 
 
 def find_columns(
@@ -54,11 +54,11 @@ def find_columns(
     Args:
         path: the file, for the error message.
         columns: the columns of the table.
-        head: its first rows: a "document" column may hold names or texts, "clicked" may hold names or yes and no.
-        fields: role -> column, as given by the user.
+        head: its first rows, because "document" may contain names or texts, and "clicked" names or yes and no.
+        fields: role -> column, as chosen by the user.
 
     Raises:
-        InputError: if no column has the question or what answers it, or two columns could have it.
+        InputError: if no column, or more than one, can be the question or the passage that answers it.
 
     Example:
         >>> from pathlib import Path
@@ -68,33 +68,33 @@ def find_columns(
     """
     names = ", ".join(repr(str(column)[:30]) for column in columns[:8]) + (", …" if len(columns) > 8 else "")
     fix = (
-        f'(columns: {names or "none"}): rename them, or give fields={{"query": "…", "positive": "…"}} '
+        f'(columns: {names or "none"}): rename them, or pass fields={{"query": "…", "positive": "…"}} '
         "(--field query=… --field positive=…)"
     )
     for role, column in fields.items():
         if role not in ROLES:
-            raise InputError(f"{path}: fields names the role {role!r}: the roles are {', '.join(ROLES)}")
+            raise InputError(f"{path}: fields has the unknown role {role!r}: the roles are {', '.join(ROLES)}")
         if column not in columns:
             raise InputError(f"{path} has no column {column!r} {fix}")
-    found = {role: [column] for role, column in fields.items()}
+    columns_of = {role: [column] for role, column in fields.items()}
 
     def free(tier: str) -> list[str]:
-        taken = {column for several in found.values() for column in several}
+        taken = {column for role_columns in columns_of.values() for column in role_columns}
         return [column for column in columns if column not in taken and plain_name(column) in tier.split()]
 
     def choose(role: str, tiers: Iterable[str]) -> None:
-        for tier in tiers if role not in found else ():
+        for tier in tiers if role not in columns_of else ():
             if matching := free(tier):
                 if len(matching) > 1:
-                    raise InputError(f"{path}: {' and '.join(map(repr, matching[:3]))} may both be its {role} {fix}")
-                found[role] = matching
+                    raise InputError(f"{path}: {' and '.join(map(repr, matching[:3]))} may both be the {role} {fix}")
+                columns_of[role] = matching
                 return
 
     for role, pattern in NUMBERED.items():
         matching = [column for column in columns if pattern.fullmatch(plain_name(column))]
-        if matching and role not in found:
-            found[role] = matching
-    if "score" not in found:
+        if matching and role not in columns_of:
+            columns_of[role] = matching
+    if "score" not in columns_of:
         choose("score", ["clicked"] if _all(head, free("clicked"), _is_flag) else SCORE)
     choose("query", QUERY)
     choose("evidence", EVIDENCE)
@@ -104,16 +104,16 @@ def find_columns(
     choose("positive", TEXT)
     if _all(head, free(DOCUMENT[0]), _is_long):
         choose("positive", DOCUMENT[:1])
-    choose("document", (*DOCUMENT, *PASSAGE_ID) if "positive" in found else (*PASSAGE_ID, *DOCUMENT))
+    choose("document", (*DOCUMENT, *PASSAGE_ID) if "positive" in columns_of else (*PASSAGE_ID, *DOCUMENT))
     choose("id", ID)
-    if "positive" not in found and "document" not in found:
+    if "positive" not in columns_of and "document" not in columns_of:
         choose("positive", ["answer"])
     choose("answer", ANSWER)
-    if "query" not in found:
+    if "query" not in columns_of:
         raise InputError(f"{path}: no column is the question {fix}")
-    if "positive" not in found and "document" not in found:
+    if "positive" not in columns_of and "document" not in columns_of:
         raise InputError(f"{path}: no column is the passage or document that answers the question {fix}")
-    return {role: found[role] for role in ROLES if role in found}
+    return {role: columns_of[role] for role in ROLES if role in columns_of}
 
 
 def plain_name(column: str) -> str:
@@ -121,9 +121,9 @@ def plain_name(column: str) -> str:
     return re.sub(r"[\W_]+", "_", column.casefold()).strip("_")
 
 
-def _all(head: Sequence[Mapping[str, Any]], columns: Sequence[str], holds: Callable[[Any], bool]) -> bool:
+def _all(head: Sequence[Mapping[str, Any]], columns: Sequence[str], predicate: Callable[[Any], bool]) -> bool:
     values = [value for column in columns for row in head if (value := row.get(column)) not in (None, "", [])]
-    return bool(values) and all(holds(value) for value in values)
+    return bool(values) and all(predicate(value) for value in values)
 
 
 def _is_flag(value: Any) -> bool:

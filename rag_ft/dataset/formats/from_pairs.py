@@ -21,9 +21,9 @@ def dataset_from_pairs(
 
     Args:
         pairs: the pairs, as from `read_labelled_pairs`.
-        passages: the corpus in which each text is located (see `Locator`). If None, the texts are the corpus, each
-            once, in the document that its row names.
-        split: the split for questions that have none.
+        passages: the corpus in which each text is located (see `Locator`). If None, the distinct texts are the
+            corpus, in the documents that their rows name.
+        split: the split of questions without one.
 
     Returns:
         The dataset with its negatives and scored pairs, and a row for `dropped.jsonl` for each text that is not in the
@@ -56,7 +56,7 @@ def dataset_from_pairs(
             if not ids:
                 drop(query, text, reason)
             for passage in ids:
-                # A document with score 0 is a negative too. Another score of a document says little about its passages.
+                # A document with score 0 is a negative too. Other scores of a document say little about its passages.
                 if not positive or pair.score == 0:
                     negatives.setdefault(query.id, {})[passage] = None
                 elif pair.is_relevant:
@@ -64,7 +64,7 @@ def dataset_from_pairs(
                 is_training = pair.split in ("", "train")
                 if pair.score is not None and is_training and text and (positive or pair.score == 0):
                     scores[query.id, passage] = max(pair.score, scores.get((query.id, passage), 0.0))
-    answered = {query: relevant for part in qrels.values() for query, relevant in part.items()}
+    answered = {query: relevant for split_qrels in qrels.values() for query, relevant in split_qrels.items()}
     has_reason |= {query for query, _ in scores}
     for query in queries.values():
         for passage in [key for key in negatives.get(query.id, ()) if key in answered.get(query.id, ())]:
@@ -76,10 +76,10 @@ def dataset_from_pairs(
         dict(corpus.passages),
         {query.id: query for query in queries.values() if query.id in answered},
         qrels,
-        negatives={query: list(found) for query, found in negatives.items() if found and query in answered},
+        negatives={query: list(ids) for query, ids in negatives.items() if ids and query in answered},
     )
-    texts, asked = dataset.passage_texts, {query.id: query.text for query in queries.values()}
-    scored = [ScoredPair(asked[query], texts[passage], score) for (query, passage), score in scores.items()]
+    texts, questions = dataset.passage_texts, {query.id: query.text for query in queries.values()}
+    scored = [ScoredPair(questions[query], texts[passage], score) for (query, passage), score in scores.items()]
     return dataset.with_scored_pairs(scored), dropped
 
 
@@ -88,29 +88,27 @@ def _key(pair: LabelledPair, split: str) -> tuple[str, str]:
 
 
 def _queries(pairs: Sequence[LabelledPair], split: str) -> dict[tuple[str, str], Query]:
-    """Return (question, split) -> query. Its id is that of its pair if that is free, else `q` and a number."""
-    given = {pair.id for pair in pairs}
-    numbers = (number for place in count() if (number := f"q{place}") not in given)
+    """Return (question, split) -> query. Its id is that of its pair if that is unused, otherwise `q` and a number."""
+    given_ids = {pair.id for pair in pairs}
+    new_ids = (new_id for number in count() if (new_id := f"q{number}") not in given_ids)
     queries: dict[tuple[str, str], Query] = {}
-    taken: set[str] = set()
+    used_ids: set[str] = set()
     for pair in pairs:
         key = _key(pair, split)
-        if (before := queries.get(key)) is None:
-            identifier = pair.id if pair.id and pair.id not in taken else next(numbers)
-            taken.add(identifier)
+        if (query := queries.get(key)) is None:
+            identifier = pair.id if pair.id and pair.id not in used_ids else next(new_ids)
+            used_ids.add(identifier)
             queries[key] = Query(identifier, pair.query, "", pair.answer, pair.evidence)
         else:
-            queries[key] = replace(
-                before, answer=before.answer or pair.answer, evidence=before.evidence or pair.evidence
-            )
+            queries[key] = replace(query, answer=query.answer or pair.answer, evidence=query.evidence or pair.evidence)
     return queries
 
 
 def _texts(pair: LabelledPair) -> Iterable[tuple[str, Sequence[str], bool]]:
     """Yield (text, documents, whether it is a positive). An empty text stands for the documents themselves."""
-    for place, text in enumerate(pair.positives):
+    for index, text in enumerate(pair.positives):
         aligned = len(pair.documents) == len(pair.positives)
-        yield text, pair.documents[place : place + 1] if aligned else pair.documents, True
+        yield text, pair.documents[index : index + 1] if aligned else pair.documents, True
     for text in pair.negatives:
         # A negative beside a positive is not in the document of the positive.
         yield text, () if pair.positives else pair.documents, False
@@ -119,7 +117,7 @@ def _texts(pair: LabelledPair) -> Iterable[tuple[str, Sequence[str], bool]]:
 
 
 class _OwnTexts:
-    """A corpus that is made of the texts of the pairs."""
+    """A corpus that consists of the texts of the pairs."""
 
     def __init__(self) -> None:
         self.passages: dict[str, Passage] = {}
@@ -128,13 +126,13 @@ class _OwnTexts:
     def find(self, text: str, documents: Sequence[str]) -> tuple[list[str], str]:
         identifier = self._id_of.setdefault(one_line(text), f"p{len(self._id_of)}")
         document = documents[0] if len(documents) == 1 else ""
-        before = self.passages.setdefault(identifier, Passage(identifier, text, "", document))
-        if document and not before.doc_id:
-            self.passages[identifier] = replace(before, doc_id=document)
+        passage = self.passages.setdefault(identifier, Passage(identifier, text, "", document))
+        if document and not passage.doc_id:
+            self.passages[identifier] = replace(passage, doc_id=document)
         return [identifier], ""
 
     def inside(self, pair: LabelledPair) -> tuple[list[str], str]:
-        # Questions and answers with the name of their page: the answer is the only text there is.
+        # For questions and answers with the name of a page, the answer is the only text.
         text = pair.evidence or pair.answer
         return self.find(text, pair.documents) if text else ([], "it names a document, and no corpus holds its text")
 

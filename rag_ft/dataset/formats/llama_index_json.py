@@ -57,10 +57,10 @@ def read_llama_index_json(file: str | Path, split: str = "train") -> QADataset:
 
 
 def write_llama_index_json(dataset: QADataset, file: str | Path, split: str = "train") -> Path:
-    """Write one split as the JSON of an `EmbeddingQAFinetuneDataset`, with the texts as they are embedded.
+    """Write one split as the JSON of an `EmbeddingQAFinetuneDataset`, with the embedded texts.
 
     Raises:
-        InputError: if the split has no question.
+        InputError: if the split has no questions.
 
     Example:
         >>> import json

@@ -34,7 +34,7 @@ def load_dataset(path: str | Path, split: str = "train", *, fields: Mapping[str,
         fields: role -> column, for a table with unusual column names (see `read_labelled_pairs`).
 
     Raises:
-        InputError: if there is no dataset, or it is broken.
+        InputError: if there is no dataset or it is invalid.
 
     Example:
         >>> import tempfile
@@ -47,14 +47,14 @@ def load_dataset(path: str | Path, split: str = "train", *, fields: Mapping[str,
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path} does not exist: give a dataset folder (corpus.jsonl, queries.jsonl, qrels/)")
+        raise InputError(f"{path} does not exist: pass a dataset folder (corpus.jsonl, queries.jsonl, qrels/)")
     if path.is_dir() and not is_saved_dataset(path):
         return read_beir(path)
     if path.is_file() and path.suffix.lower() not in TABLE_SUFFIXES and not is_json_list(path):
         return read_llama_index_json(path, split)
     dataset, dropped = dataset_from_pairs(read_labelled_pairs(path, fields=fields), split=split)
     if not dataset.qrels and not dataset.scored_pairs:
-        raise InputError(f"{path} has no question that a passage answers (the first: {dropped[0]['reason']})")
+        raise InputError(f"{path} has no question with a relevant passage (the first: {dropped[0]['reason']})")
     if dropped:
-        logger.warning("%s: left out %d (the first: %s)", path, len(dropped), dropped[0]["reason"])
+        logger.warning("%s: %d rows are left out (the first: %s)", path, len(dropped), dropped[0]["reason"])
     return dataset

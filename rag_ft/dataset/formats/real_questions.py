@@ -1,4 +1,4 @@
-"""Questions that people asked, with the documents or passages that answer them."""
+"""Read questions that people asked, with the documents or passages that answer them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rag_ft.files import read_jsonl
 
 @dataclass(frozen=True)
 class RealQuestion:
-    """A question that a person asked, and where its answer is.
+    """A question that a person asked, with the location of its answer.
 
     Attributes:
         text: the question.
-        documents: ids of the documents or passages that answer it; may be empty if there are positives.
-        evidence: a snippet of the document that answers it, whose passage is the relevant one. If empty, all passages
-            of the documents are.
-        id: its own id; it gets a number if empty.
-        positives: texts of passages that answer it, which are looked up in the corpus.
+        documents: ids of the documents or passages that answer it. They are optional if there are positives.
+        evidence: a snippet of the document that answers it: its passage is the relevant one. If empty, all passages
+            of the documents are relevant.
+        id: its id; a number is used if empty.
+        positives: texts of passages that answer it, which are located in the corpus.
         negatives: texts of passages that do not answer it.
-        answer: the answer in its own words.
+        answer: an answer in any words.
 
     Example:
         >>> from llama_index.core.schema import TextNode
@@ -53,13 +53,13 @@ def read_questions(file: str | Path, *, fields: Mapping[str, str] | None = None)
     """Read questions that people asked, with the documents or passages that answer them.
 
     Args:
-        file: JSONL of `{"text": …, "documents": [ids], "evidence": snippet or nothing}`, or any format of
-            `read_labelled_pairs`: pairs, triplets, scores, clicks; as CSV, JSON, Parquet, BEIR and others. Scores and
-            fractions of clicks under 0.5 are no answer.
-        fields: what each column contains, if the names of the columns do not tell (see `read_labelled_pairs`).
+        file: JSONL of `{"text": …, "documents": [ids], "evidence": snippet}` (`evidence` is optional), or any format of
+            `read_labelled_pairs`: pairs, triplets, scores and clicks as CSV, JSON, Parquet, BEIR and others. A passage
+            with a score or fraction of clicks below 0.5 does not answer its question.
+        fields: role -> column, for unusual column names (see `read_labelled_pairs`).
 
     Raises:
-        InputError: if a line has no question, or nothing that answers it, or an id is repeated.
+        InputError: if a line has no question or no answer, or an id is repeated.
 
     Example:
         >>> import tempfile
@@ -87,11 +87,11 @@ def read_questions(file: str | Path, *, fields: Mapping[str, str] | None = None)
         if identifier and identifier in ids:
             raise InputError(f"{file}:{number}: the id {identifier!r} was used before: ids must be unique")
         if not isinstance(evidence, str):
-            raise InputError(f"{file}:{number}: 'evidence' is {evidence!r:.40}, and must be a text")
+            raise InputError(f"{file}:{number}: 'evidence' is {evidence!r:.40}, but must be a text")
         ids.add(identifier)
         questions.append(RealQuestion(text, [str(name) for name in documents], evidence, identifier))
     if not questions:
-        raise InputError(f"{file} holds no question")
+        raise InputError(f"{file} contains no questions")
     return questions
 
 
@@ -104,34 +104,34 @@ def _has_documents(file: Path) -> bool:
 
 
 def _from_pairs(file: Path, pairs: Sequence[LabelledPair]) -> list[RealQuestion]:
-    """Merge pairs with the same question; leave out a question whose passages all score under .5."""
+    """Merge pairs with the same question; leave out questions whose passages all score below 0.5."""
     pairs_of: dict[str, list[LabelledPair]] = {}
     for pair in pairs:
         pairs_of.setdefault(one_line(pair.query), []).append(pair)
     questions = []
     ids: set[str] = set()
-    for same in pairs_of.values():
-        relevant = [pair for pair in same if pair.is_relevant]
+    for same_question in pairs_of.values():
+        relevant = [pair for pair in same_question if pair.is_relevant]
         if not relevant:
             continue
         positives = _distinct(text for pair in relevant for text in pair.positives)
         evidence = _distinct(pair.evidence for pair in relevant if pair.evidence)
-        identifier = next((pair.id for pair in same if pair.id and pair.id not in ids), "")
+        identifier = next((pair.id for pair in same_question if pair.id and pair.id not in ids), "")
         ids.add(identifier)
         questions.append(
             RealQuestion(
-                text=same[0].query,
+                text=same_question[0].query,
                 documents=_distinct(name for pair in relevant for name in pair.documents),
                 evidence=evidence[0] if len(evidence) == 1 else "",
                 id=identifier,
                 # Several snippets are several texts that answer the question.
                 positives=positives + evidence if len(evidence) > 1 else positives,
-                negatives=_distinct(text for pair in same for text in pair.negatives if text not in positives),
+                negatives=_distinct(text for pair in same_question for text in pair.negatives if text not in positives),
                 answer=next((pair.answer for pair in relevant if pair.answer), ""),
             )
         )
     if not questions:
-        raise InputError(f"{file} holds no question that a passage answers: every score is under {MIN_POSITIVE_SCORE}")
+        raise InputError(f"{file} has no question with a relevant passage: every score is below {MIN_POSITIVE_SCORE}")
     return questions
 
 

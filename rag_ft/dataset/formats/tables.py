@@ -1,4 +1,4 @@
-"""Tables made elsewhere: CSV, TSV, JSONL, JSON, Parquet, or a folder of the `datasets` library."""
+"""Read tables: CSV, TSV, JSONL, JSON, Parquet, or a folder of the `datasets` library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Table:
 
     Attributes:
         columns: their names as in the file.
-        rows: (place, column -> cell). The place, such as `log.csv:7`, begins an error message.
+        rows: (location, column -> cell). Error messages begin with the location, such as `log.csv:7`.
     """
 
     columns: list[str]
@@ -48,15 +48,15 @@ def is_json_list(file: Path) -> bool:
 
 
 def read_table(path: str | Path) -> Table:
-    """Open a table in any of the formats.
+    """Open a table in any supported format.
 
     Args:
         path: a `.csv` (comma, semicolon or tab), `.tsv`, `.jsonl`, `.json` (a list of objects) or `.parquet` file,
-            or a folder of `Dataset.save_to_disk`. No code in it is run and nothing is downloaded.
+            or a folder of `Dataset.save_to_disk`. No code of the file is run and nothing is downloaded.
 
     Raises:
-        InputError: if it is none of these, or broken. The message names the file and the line. A broken row may raise
-            only when it is reached.
+        InputError: if it has another format or is invalid. The message names the file and the line. The error for an
+            invalid row may be raised when that row is read.
     """
     path = Path(path)
     if path.is_dir():
@@ -70,7 +70,7 @@ def read_table(path: str | Path) -> Table:
         return _of_objects(list(_json(path)))
     if suffix == ".parquet":
         return _parquet(path)
-    raise InputError(f"{path} is not a table: .csv, .tsv, .jsonl, .json, .parquet and `datasets` folders are read")
+    raise InputError(f"{path} is not a table: .csv, .tsv, .jsonl, .json, .parquet and `datasets` folders are supported")
 
 
 def _of_objects(rows: list[tuple[str, dict[str, Any]]]) -> Table:
@@ -80,7 +80,9 @@ def _of_objects(rows: list[tuple[str, dict[str, Any]]]) -> Table:
 def _json(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     content = read_json(file)
     if not isinstance(content, list):
-        raise InputError(f"{file} is not a JSON list of objects: write [{{…}}, {{…}}], or one object a line as .jsonl")
+        raise InputError(
+            f"{file} is not a JSON list of objects: write [{{…}}, {{…}}], or one object per line as .jsonl"
+        )
     for number, row in enumerate(content, 1):
         if not isinstance(row, dict):
             raise InputError(f"{file}: item {number} is {row!r:.40}, but must be an object")
@@ -88,13 +90,13 @@ def _json(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _csv(file: Path, delimiters: str) -> Table:
-    # The limit of a cell is global to the process: only ever raise it.
+    # The limit is global to the process, so it is never lowered.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
     headers = {delimiter: _header(file, delimiter) for delimiter in delimiters}
-    delimiter = max(headers, key=lambda one: len(headers[one]))
+    delimiter = max(headers, key=lambda candidate: len(headers[candidate]))
     columns = headers[delimiter]
     if not columns:
-        raise InputError(f"{file}:1: no header: the first line of a table names its columns")
+        raise InputError(f"{file}:1: no header: the first line must name the columns")
     named = [column for column in columns if column]
     repeated = next((column for column in named if named.count(column) > 1), None)
     if repeated is not None:
@@ -114,14 +116,14 @@ def _csv_rows(file: Path, delimiter: str, columns: list[str]) -> Iterator[tuple[
     for number, cells in records:
         if len(cells) != len(columns):
             raise InputError(
-                f"{file}:{number}: {len(cells)} cells under {len(columns)} columns: put a cell with {delimiter!r} or a "
+                f"{file}:{number}: {len(cells)} cells, but {len(columns)} columns: put a cell with {delimiter!r} or a "
                 'line break in quotes, and double the quotes in it ("")'
             )
         yield f"{file}:{number}", {column: cell for column, cell in zip(columns, cells, strict=True) if column}
 
 
 def _records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (number of its first line, cells) of each record that is not empty."""
+    """Yield (number of the first line, cells) for each record that is not empty."""
     reader = csv.reader((line for _, line in read_lines(file, keep_ends=True)), delimiter=delimiter, strict=True)
     while True:
         number = reader.line_num + 1
@@ -164,7 +166,7 @@ def _saved_dataset(folder: Path) -> Table:
     import datasets
 
     try:
-        # As Arrow: images and audio in other columns are never decoded.
+        # With Arrow, images and audio in other columns are not decoded.
         content = datasets.load_from_disk(str(folder)).with_format("arrow")
     except Exception as error:
         raise InputError(f"{folder} cannot be read as a saved dataset ({first_line(error)}): save it again") from None

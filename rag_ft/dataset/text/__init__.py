@@ -1,1 +1,1 @@
-"""What is computed from texts alone: language, sentences and words, near-duplicates, and where a text stands."""
+"""Text analysis: language, sentences and words, near-duplicates, and locating a text."""

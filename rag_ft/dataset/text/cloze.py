@@ -1,4 +1,4 @@
-"""A question that is a sentence of its passage, and the passage without it (inverse cloze task, Lee et al. 2019)."""
+"""Sentences of a passage as questions, and the passage without them (inverse cloze task, Lee et al. 2019)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rag_ft.dataset.text.sentences import sentences_of
 from rag_ft.dataset.text.words import word_count
 
 MIN_WORDS, MAX_WORDS = 6, 50
-"""Length in words of a sentence that can be used as a question."""
+"""Minimum and maximum number of words of a sentence that can be used as a question."""
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences of a text that can be used as questions: not too short or long, no headings, no addresses.
+    """Return the sentences of a text that can be used as questions: 6 to 50 words, no headings, no addresses.
 
     Example:
         >>> from rag_ft.dataset.text.cloze import sentences
@@ -21,12 +21,14 @@ def sentences(text: str) -> list[str]:
         ['Urlaub wird z. B. im Portal HELM beantragt.']
     """
     language = language_of(text)
-    # An empty line, a heading and a list item end a sentence, whatever their last character is.
+    # An empty line, a heading and a list item always end a sentence.
     blocks = re.split(r"\n\s*\n|^#{1,6}\s.*$|^\s*(?:(?:[-*+]|\d+[.)])\s+|\d+、)|^\|.*$", text, flags=re.MULTILINE)
-    found = (
+    candidates = (
         " ".join(sentence.split()) for block in blocks if block.strip() for sentence in sentences_of(block, language)
     )
-    return [sentence for sentence in found if MIN_WORDS <= word_count(sentence) <= MAX_WORDS and "://" not in sentence]
+    return [
+        sentence for sentence in candidates if MIN_WORDS <= word_count(sentence) <= MAX_WORDS and "://" not in sentence
+    ]
 
 
 def copied_span(question: str, passage: str) -> tuple[int, int] | None:
@@ -34,12 +36,12 @@ def copied_span(question: str, passage: str) -> tuple[int, int] | None:
     words = question.split()
     if not words or len(question) > len(passage) or words[0] not in passage:
         return None
-    found = re.search(r"\s+".join(map(re.escape, words)), passage)
-    return found.span() if found else None
+    match = re.search(r"\s+".join(map(re.escape, words)), passage)
+    return match.span() if match else None
 
 
 def without_copy(question: str, passage: str) -> str | None:
-    """Return the passage without the question that is a part of it; None if it is not a part of it.
+    """Return a passage without a question that it contains; None if it does not contain the question.
 
     Example:
         >>> from rag_ft.dataset.text.cloze import without_copy

@@ -1,4 +1,4 @@
-"""Language identification: of a text, of a corpus, and of a question beside its passage."""
+"""Identify the language of a text, of a corpus, and of a question compared with its passage."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from rag_ft.dataset.text.scripts import UNSPACED, UNSPACED_RUN, WORD
 
 MAX_CHARACTERS = 1000
-"""Number of characters from the start of a text that its language is identified by."""
+"""Number of characters at the start of a text from which its language is identified."""
 
 MIN_PROBABILITY = 0.5
 """Minimum probability of an identified language."""
 
-SURE, RULED_OUT = 0.9, 0.02
-"""A question is in another language if that is at least as probable as the first number, and the language of its
-passage at most as probable as the second."""
+MIN_QUESTION_PROBABILITY, MAX_PASSAGE_PROBABILITY = 0.9, 0.02
+"""A question is in another language if the probability of that language is at least the first number, and the
+probability of its passage's language at most the second."""
 
 MIN_WORDS = 4
-"""Minimum number of words of a question for an identification that can be trusted."""
+"""Minimum number of words of a question for a reliable identification."""
 
-NAMES = {
+LANGUAGE_NAMES = {
     "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
     "eo": "esperanto", "es": "spanish", "et": "estonian", "eu": "basque", "fa": "persian", "fi": "finnish",
     "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian",
@@ -34,7 +34,7 @@ NAMES = {
 }  # fmt: skip
 """ISO 639-1 code -> the name that Snowball and NLTK use for stemmers, stop words and sentence models."""
 
-# These cannot be told apart in one sentence, and people who ask in one read the other.
+# These cannot be distinguished in one sentence, and people who ask in one can read the others.
 FAMILIES = {code: family for family in ("bs hr sr", "da nn no", "id ms") for code in family.split()}
 
 _WORD = re.compile(WORD)
@@ -45,7 +45,7 @@ _ADDRESS = re.compile(r"(?<!\S)\S*(?:://|www\.|@)\S*")
 def language_of(text: str) -> str:
     """Return the ISO 639-1 code of a text's language, from its first 1000 characters; "" if it is unclear.
 
-    It can be called from several threads.
+    This function is thread-safe.
 
     Example:
         >>> from rag_ft.dataset.text.language import language_of
@@ -58,25 +58,25 @@ def language_of(text: str) -> str:
 
 
 def corpus_language(texts: Sequence[str], sample: int = 200) -> str:
-    """Return the most frequent language in an even sample of texts; "" if the language of each is unclear.
+    """Return the most frequent language in an even sample of texts; "" if all are unclear.
 
     Args:
         texts: any number of texts.
-        sample: maximum number of texts to look at.
+        sample: maximum number of texts to identify.
 
     Example:
         >>> from rag_ft.dataset.text.language import corpus_language
         >>> corpus_language(["Der Urlaub wird im Portal beantragt.", "Leave is booked by noon.", "Wer ist zuständig?"])
         'de'
     """
-    found = Counter(filter(None, map(language_of, texts[:: max(1, -(-len(texts) // sample))])))
-    return found.most_common(1)[0][0] if found else ""
+    counts = Counter(filter(None, map(language_of, texts[:: max(1, -(-len(texts) // sample))])))
+    return counts.most_common(1)[0][0] if counts else ""
 
 
 def is_other_language(question: str, passage: str) -> bool:
     """Return whether a question is certainly in another language than its passage.
 
-    In doubt it is not: names, codes and terms of the passage belong to no language, and a few words say nothing.
+    If in doubt, the answer is no: names, codes and terms of the passage are ignored, and a few words are not enough.
 
     Example:
         >>> from rag_ft.dataset.text.language import is_other_language
@@ -90,21 +90,22 @@ def is_other_language(question: str, passage: str) -> bool:
     new = [
         piece for piece in _pieces(question.lower()) if piece not in (lowered if UNSPACED_RUN.match(piece) else words)
     ]
-    asked, asked_new, given = _scripts(_pieces(question)), _scripts(new), _scripts(_pieces(passage))
-    if not asked or not given:
+    of_question, of_new, of_passage = _scripts(_pieces(question)), _scripts(new), _scripts(_pieces(passage))
+    if not of_question or not of_passage:
         return False
-    script, passage_script = (max(counts, key=counts.__getitem__) for counts in (asked, given))
+    script, passage_script = (max(counts, key=counts.__getitem__) for counts in (of_question, of_passage))
     if script != passage_script:
-        rare_in_passage = given[script] <= given.total() / 4
-        return rare_in_passage and asked[script] * 2 > asked.total() and asked_new[script] * 2 >= asked[script]
-    if asked_new[script] < MIN_WORDS:
+        is_rare_in_passage = of_passage[script] <= of_passage.total() / 4
+        is_main_script = of_question[script] * 2 > of_question.total()
+        return is_rare_in_passage and is_main_script and of_new[script] * 2 >= of_question[script]
+    if of_new[script] < MIN_WORDS:
         return False
-    likely, expected = _languages(" ".join(new)), _languages(passage[:MAX_CHARACTERS])
-    best, own = (max(found, key=found.__getitem__, default="") for found in (likely, expected))
+    in_question, in_passage = _languages(" ".join(new)), _languages(passage[:MAX_CHARACTERS])
+    asked, own = (max(likely, key=likely.__getitem__, default="") for likely in (in_question, in_passage))
     return (
-        _probability(likely, best) >= SURE
-        and _probability(expected, own) >= SURE
-        and _probability(likely, own) <= RULED_OUT
+        _probability(in_question, asked) >= MIN_QUESTION_PROBABILITY
+        and _probability(in_passage, own) >= MIN_QUESTION_PROBABILITY
+        and _probability(in_question, own) <= MAX_PASSAGE_PROBABILITY
     )
 
 
@@ -112,8 +113,8 @@ def is_other_language(question: str, passage: str) -> bool:
 def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    # An own instance: py3langid's functions share one, and an app that restricts its languages would restrict ours.
-    # A call does not change it, so threads can share it. At worst, two threads load it twice.
+    # py3langid's functions share one instance, whose languages an app may restrict, so a separate one is loaded.
+    # Calls do not change it, so threads can share it. At worst, two threads load it twice.
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages([label for label in identifier.labels if len(label) == 2])
     return identifier
@@ -121,18 +122,18 @@ def _identifier() -> Any:
 
 @lru_cache(maxsize=1024)
 def _languages(text: str) -> dict[str, float]:
-    """Return language -> probability; empty if there is no letter."""
+    """Return language -> probability; empty if the text has no letters."""
     text = _ADDRESS.sub(" ", text)
     return dict(_identifier().rank(text)) if any(map(str.isalpha, text)) else {}
 
 
 def _probability(likely: dict[str, float], language: str) -> float:
-    """Return the probability of a language and of those that cannot be told apart from it."""
+    """Return the probability of a language and of those that cannot be distinguished from it."""
     return sum(likely.get(code, 0.0) for code in FAMILIES.get(language, language).split())
 
 
 def _pieces(text: str) -> list[str]:
-    """Return the words, and the runs of scripts without spaces."""
+    """Return the words of a text, and the runs of characters in scripts without spaces."""
     words = _WORD.findall(text)
     return [piece for word in words for piece in _PIECE.findall(word)] if UNSPACED_RUN.search(text) else words
 

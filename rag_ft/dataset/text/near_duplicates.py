@@ -1,4 +1,4 @@
-"""Texts that nearly repeat each other, found with MinHash and locality-sensitive hashing."""
+"""Find texts that nearly repeat each other, with MinHash and locality-sensitive hashing."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Sequence
 PERMUTATIONS = 160
 BANDS = 20
 """Number of LSH bands, of 8 hashes each. Texts of similarity 0.8 collide in a band with probability 0.975, of 0.85 with
-0.998, and of 0.5, such as questions that begin alike, with 0.08. Bands of 4 would compare almost all of the latter,
-which takes most of the time on a large corpus."""
+0.998, and of 0.5, such as questions that begin alike, with 0.08. Bands of 4 hashes would compare almost all of the
+latter, which would take most of the time on a large corpus."""
 
 SHINGLE_LENGTH = 5
 
 MAX_COMPARED = 32
-"""Maximum number of texts of a group that later texts are compared with."""
+"""Maximum number of texts in a group with which later texts are compared."""
 
 
 def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.8) -> list[int]:
-    """Give texts that nearly repeat each other the same group number.
+    """Assign the same group number to texts that nearly repeat each other.
 
     Similarity is the Jaccard index of five-character shingles, estimated by MinHash (Broder 1997). Banding finds the
     candidates; groups are the connected components.
 
     Args:
         texts: the texts, in any order.
-        threshold: similarity from 0 to 1 from which two texts belong to one group.
+        threshold: minimum similarity of two texts in one group, 0 to 1.
 
     Returns:
         One group number for each text: the index of the group's first text.
@@ -45,27 +45,27 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.8) -> list[
     index = RMinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, num_bands=BANDS)
     sketches: dict[int, RMinHash] = {}
     compared: Counter[int] = Counter()
-    for place, text in enumerate(texts):
-        groups.add(place)
-        first_of[place] = place
+    for number, text in enumerate(texts):
+        groups.add(number)
+        first_of[number] = number
         plain = re.sub(r"\W+", " ", text.lower()).strip()
         if plain in first_with:
-            groups.merge(first_with[plain], place)
+            groups.merge(first_with[plain], number)
             continue
-        first_with[plain] = place
+        first_with[plain] = number
         sketch = RMinHash(num_perm=PERMUTATIONS, seed=0)
         sketch.update(
             [plain[start : start + SHINGLE_LENGTH] for start in range(max(1, len(plain) - SHINGLE_LENGTH + 1))]
         )
         for other in index.query(sketch):
-            if not groups.connected(other, place) and sketch.jaccard(sketches[other]) >= threshold:
-                first = min(first_of[groups[other]], first_of[groups[place]])
-                groups.merge(other, place)
-                first_of[groups[place]] = first
-        # A few texts stand for a template that thousands of texts fill in: else each is compared with each.
-        group = first_of[groups[place]]
+            if not groups.connected(other, number) and sketch.jaccard(sketches[other]) >= threshold:
+                first = min(first_of[groups[other]], first_of[groups[number]])
+                groups.merge(other, number)
+                first_of[groups[number]] = first
+        # A few texts represent a template that thousands of texts use: otherwise all of them are compared in pairs.
+        group = first_of[groups[number]]
         if compared[group] < MAX_COMPARED:
             compared[group] += 1
-            index.insert(place, sketch)
-            sketches[place] = sketch
-    return [first_of[groups[place]] for place in groups]
+            index.insert(number, sketch)
+            sketches[number] = sketch
+    return [first_of[groups[number]] for number in groups]

@@ -1,10 +1,10 @@
-"""The content words of a text, by which a question and its passage are compared."""
+"""The content words of a text, to compare a question with its passage."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from rag_ft.dataset.text.language import NAMES
+from rag_ft.dataset.text.language import LANGUAGE_NAMES
 from rag_ft.dataset.text.words import stop_words_of, words_of
 
 QUESTION_WORDS = frozenset(
@@ -14,11 +14,11 @@ QUESTION_WORDS = frozenset(
         "was we were what when where which who whom whose why would you your"
     )
 )
-"""English words that questions are asked with. Not every list of stop words has them."""
+"""English words that are common in questions. Lists of stop words lack some of them."""
 
 
 def content_words(language: str) -> Callable[[str], set[str]]:
-    """Return a function that gives the distinct content words of a text, stemmed if its language has a stemmer.
+    """Return a function that finds the distinct content words of a text, stemmed if its language has a stemmer.
 
     Args:
         language: ISO 639-1 code.
@@ -30,13 +30,13 @@ def content_words(language: str) -> Callable[[str], set[str]]:
     """
     import Stemmer
 
-    name = NAMES.get(language)
+    name = LANGUAGE_NAMES.get(language)
     stem = Stemmer.Stemmer(name).stemWord if name in Stemmer.algorithms() else str
-    stop = set(stop_words_of(language)) | (QUESTION_WORDS if language == "en" else set())
+    stop_words = set(stop_words_of(language)) | (QUESTION_WORDS if language == "en" else set())
     stems: dict[str, str] = {}
 
     def distinct(text: str) -> set[str]:
-        words = set(words_of(text)) - stop
+        words = set(words_of(text)) - stop_words
         return {stems[word] if word in stems else stems.setdefault(word, stem(word)) for word in words}
 
     return distinct

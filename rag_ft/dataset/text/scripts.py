@@ -1,4 +1,4 @@
-"""Classes of characters, for regular expressions: scripts without spaces between words, and what a word is."""
+"""Character classes for regular expressions: scripts without spaces between words, and words."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963
 """Combining marks that are part of a word, although `\\w` does not match them."""
 
 WORD = rf"[\w{MARKS}{SOUTH_EAST_ASIAN}]+"
-"""A word between spaces and punctuation, as a regular expression."""
+"""Regular expression for a word between spaces and punctuation."""
 
 UNSPACED_RUN = re.compile(f"[{UNSPACED}]+")

@@ -1,4 +1,4 @@
-"""The sentences of a text, by the rules of its language."""
+"""Split a text into sentences by the rules of its language."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_ft.dataset.text.language import NAMES, language_of
+from rag_ft.dataset.text.language import LANGUAGE_NAMES, language_of
 from rag_ft.dataset.text.scripts import SOUTH_EAST_ASIAN
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ _ABBREVIATION = re.compile(r"\b[^\W\d_]\.\s+(?=§|[^\W\d_]{1,2}\.)|\b[^\W\d_]{1,
 
 
 def sentences_of(text: str, language: str | None = None) -> list[str]:
-    """Cut a text into sentences by the rules of its language. Joined, they are the text again.
+    """Split a text into sentences by the rules of its language. Joined, they are the original text.
 
-    Punkt knows the abbreviations of 18 languages from the models in LlamaIndex. English and the languages without a
-    model are cut by an untrained Punkt, as LlamaIndex cuts them. Chinese and Japanese have no space after a sentence;
+    Punkt knows the abbreviations of 18 languages from the models in LlamaIndex. English and languages without a model
+    are split by an untrained Punkt, as in LlamaIndex. Chinese and Japanese have no space after a sentence;
     Thai, Lao, Khmer and Burmese have spaces only between sentences.
 
     Args:
@@ -72,12 +72,12 @@ def _punkt(language: str) -> PunktSentenceTokenizer:
     from nltk.tabdata import PunktDecoder
     from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
-    model = Path(llama_index.core.__file__).parent / PUNKT_MODELS / NAMES.get(language, "none")
-    # The English model cuts differently from LlamaIndex, which would change the ids of nodes.
+    model = Path(llama_index.core.__file__).parent / PUNKT_MODELS / LANGUAGE_NAMES.get(language, "none")
+    # The English model splits differently from LlamaIndex, which would change the ids of nodes.
     if language == "en" or not model.is_dir():
         return PunktSentenceTokenizer()
 
-    # NLTK only opens files below its search path, which belongs to the application.
+    # NLTK only opens files below its search path, which the application controls.
     def lines(name: str) -> StringIO:
         return StringIO((model / name).read_text(encoding="utf-8"))
 

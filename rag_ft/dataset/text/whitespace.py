@@ -1,4 +1,4 @@
-"""White space that makes no difference between texts."""
+"""Normalise white space, to compare texts."""
 
 
 def one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""An index of words, which finds a few candidates among many texts."""
+"""An index of words that finds a few candidates among many texts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_LOOKED_UP = 64
-"""Maximum number of words of a query that are looked up: its rarest ones, which distinguish it most."""
+"""Maximum number of words of a query that are looked up: the rarest ones, which distinguish it best."""
 
 
 class WordIndex:
-    """An inverted index of tens of thousands of texts in a few arrays.
+    """An inverted index in a few arrays, for tens of thousands of texts.
 
     Args:
-        texts: the texts, split into words by `words_of`. The index returns their positions.
+        texts: the texts, split into words by `words_of`. Searches return their positions.
 
     Example:
         >>> from rag_ft.dataset.text.word_index import WordIndex
@@ -41,20 +41,20 @@ class WordIndex:
             sizes.append(len(distinct))
         self._size = len(sizes)
         word_of = np.frombuffer(numbers, np.intc) if numbers else np.empty(0, np.intc)
-        places = np.repeat(np.arange(self._size), np.frombuffer(sizes, np.intc) if sizes else [])
-        self._places = places[np.argsort(word_of, kind="stable")]
+        positions = np.repeat(np.arange(self._size), np.frombuffer(sizes, np.intc) if sizes else [])
+        self._positions = positions[np.argsort(word_of, kind="stable")]
         self._ends = np.cumsum(np.bincount(word_of, minlength=len(self._numbers)))
 
     def _holding(self, word: str) -> np.ndarray:
         number = self._numbers[word]
-        return self._places[self._ends[number - 1] if number else 0 : self._ends[number]]
+        return self._positions[self._ends[number - 1] if number else 0 : self._ends[number]]
 
     def _postings(self, words: Sequence[str]) -> list[np.ndarray]:
         lists = [self._holding(word) for word in dict.fromkeys(words) if word in self._numbers]
         return sorted(lists, key=len)[:MAX_LOOKED_UP]
 
     def holding_all(self, words: Sequence[str]) -> list[int]:
-        """Return the positions of the texts that have all of the words (only the 64 rarest are looked up)."""
+        """Return the positions of the texts that contain all words (only the 64 rarest are looked up)."""
         import numpy as np
 
         if not words or any(word not in self._numbers for word in words):
@@ -63,16 +63,16 @@ class WordIndex:
         for other in others:
             # Both are sorted, and `found` is short: a binary search beats a merge.
             found = found[other[np.minimum(np.searchsorted(other, found), len(other) - 1)] == found]
-        return [int(place) for place in found]
+        return [int(position) for position in found]
 
     def sharing_most(self, words: Sequence[str], count: int) -> list[int]:
-        """Return the positions of the texts that share most words, best first. Rare words count more."""
+        """Return the positions of the texts that share the most words, best first. Rare words count more."""
         import numpy as np
 
-        lists = self._postings(words)
-        if not lists:
+        postings = self._postings(words)
+        if not postings:
             return []
-        weights = np.concatenate([np.full(len(found), np.log1p(self._size / len(found))) for found in lists])
-        scores = np.bincount(np.concatenate(lists), weights, minlength=self._size)
+        weights = np.concatenate([np.full(len(holding), np.log1p(self._size / len(holding))) for holding in postings])
+        scores = np.bincount(np.concatenate(postings), weights, minlength=self._size)
         best = np.argsort(-scores, kind="stable")[:count]
-        return [int(place) for place in best if scores[place] > 0]
+        return [int(position) for position in best if scores[position] > 0]

@@ -1,11 +1,11 @@
-"""The words of a text, also in scripts without spaces between them, and stop words."""
+"""Split a text into words, also in scripts without spaces between them, and look up stop words."""
 
 from __future__ import annotations
 
 import re
 from itertools import pairwise
 
-from rag_ft.dataset.text.language import NAMES
+from rag_ft.dataset.text.language import LANGUAGE_NAMES
 from rag_ft.dataset.text.scripts import HANGUL, UNSPACED, UNSPACED_RUN, WORD
 
 _IN_PAIRS = re.compile(f"[{UNSPACED}{HANGUL}]+")
@@ -13,10 +13,10 @@ _WORD = re.compile(WORD)
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text in lower case. Scripts without spaces give overlapping pairs of characters.
+    """Return the words of a text in lower case. In scripts without spaces, they are overlapping pairs of characters.
 
     The pairs, as in Lucene's CJKAnalyzer, are used for Han, Kana, Hangul, Thai, Lao, Khmer and Burmese. A single
-    character is a word.
+    character is also a word.
 
     Example:
         >>> from rag_ft.dataset.text.words import words_of
@@ -27,7 +27,7 @@ def words_of(text: str) -> list[str]:
 
 
 def segmented(text: str) -> str:
-    """Return a text with the character pairs of `words_of` between spaces, for tokenizers that split at spaces.
+    """Return a text with the character pairs of `words_of` between spaces, for tokenizers that split on spaces.
 
     Example:
         >>> from rag_ft.dataset.text.words import segmented
@@ -72,5 +72,5 @@ def stop_words_of(language: str) -> list[str]:
 
     if language == "en":
         return list(stopwords.STOPWORDS_EN)
-    # NAMES has neither Chinese nor Korean: a stop word of two characters may be the halves of two other words.
-    return list(getattr(stopwords, f"STOPWORDS_{NAMES.get(language, '').upper()}", ()))
+    # LANGUAGE_NAMES lacks Chinese and Korean: a stop word of two characters may be the halves of two other words.
+    return list(getattr(stopwords, f"STOPWORDS_{LANGUAGE_NAMES.get(language, '').upper()}", ()))
