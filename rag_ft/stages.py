@@ -50,9 +50,9 @@ class Stages:
 
     def done(self, name: str, arguments: dict[str, Any], product: str) -> bool:
         """Return whether a stage finished with these arguments and its product exists."""
-        # An option that is not given is missing, or null in folders of version 0.1.0.
-        before, now = _given(self._stages.get(name)), _given(arguments)
-        unchanged = not self._any_repeated and before is not None and before == now
+        # An unset option is missing, or null in folders of version 0.1.0.
+        stored, current = _without_none(self._stages.get(name)), _without_none(arguments)
+        unchanged = not self._any_repeated and stored is not None and stored == current
         done = unchanged and (self.file.parent / product).is_file()
         if done:
             logger.info("%s: already done, skipped", name)
@@ -77,7 +77,7 @@ class Stages:
         write_json(self.file, {"stages": self._stages})
 
 
-def _given(arguments: dict[str, Any] | None) -> dict[str, Any] | None:
+def _without_none(arguments: dict[str, Any] | None) -> dict[str, Any] | None:
     if arguments is None:
         return None
     return {name: value for name, value in arguments.items() if value is not None}

@@ -103,8 +103,8 @@ def plan_training(job: Job, output: Path) -> Plan:
     recipe, examples = job.recipe, examples_for(job)
     fingerprint = fingerprint_of(job, examples)
     if job.budget.minutes is not None:
-        if (kept := Checkpoints.read_plan(output, fingerprint)) is not None:
-            recipe, examples = apply_limits(kept, recipe, examples)
+        if (limits := Checkpoints.read_plan(output, fingerprint)) is not None:
+            recipe, examples = apply_limits(limits, recipe, examples)
         else:
             spent = (time.monotonic() - job.started) / 60  # on the dev set, on mining, and on the teacher
             minutes = max(job.budget.minutes / 10, job.budget.minutes - spent)

@@ -99,7 +99,7 @@ def test_scored_pairs_do_not_select_for_questions() -> None:
     assert hold_out(dataset, False, 0, ())[0] is None
     dev, _ = hold_out(QADataset({}, {}, {}, scored_pairs=scored), True, 0, ())
     assert isinstance(dev, DevPairs)
-    with pytest.raises(InputError, match="200 scored pairs and no question to train on, the earlier one has questions"):
+    with pytest.raises(InputError, match="200 scored pairs and no training questions, but the earlier one has"):
         train_model(QADataset({}, {}, {}, scored_pairs=scored), "never", "local", earlier=dataset)
 
 
@@ -282,6 +282,6 @@ def test_dev_and_test_passages_are_neither_negatives_nor_scored_pairs() -> None:
 
 
 def test_a_seed_among_the_settings_is_refused(dataset: QADataset, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="have a seed: give it beside them"):
+    with pytest.raises(InputError, match="seed is not a setting of the recipe: pass it"):
         train_model(dataset, tmp_path / "m", "local", settings={"seed": 1})
     assert not (tmp_path / "m").exists()

@@ -100,7 +100,7 @@ def realign_rotation(
 
 def remove_rotation(model: SentenceTransformer, rotation: Dense) -> None:
     """Remove an added rotation."""
-    del model[next(place for place, module in enumerate(model) if module is rotation)]
+    del model[next(index for index, module in enumerate(model) if module is rotation)]
 
 
 def _last_linear_map(model: SentenceTransformer) -> Dense | None:

@@ -43,13 +43,13 @@ class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
         super().__init__(model, scale=scale, directions=DIRECTIONS)
         self.mini_batch_size = mini_batch_size or 1
         self.uses_gradient_cache = mini_batch_size is not None
-        self._places: list[Tensor] = []
+        self._indices: list[Tensor] = []
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Compute the loss of a batch from the features of queries, positives, and negatives (a column each)."""
         queries, *columns = sentence_features
         distinct = [_distinct(column) for column in columns]
-        self._places = [places for _, places in distinct]
+        self._indices = [indices for _, indices in distinct]
         features = [queries, *(column for column, _ in distinct)]
         if self.uses_gradient_cache:
             return CachedLossMixin.forward_cached(self, features, labels)
@@ -60,7 +60,7 @@ class SharedPassagesLoss(CachedLossMixin, MultipleNegativesRankingLoss):
     ) -> Tensor:
         """Compute the loss from the vectors of the queries and of the distinct passages of each column."""
         queries, positives, *negatives = (torch.cat(parts) for parts in reps)
-        positive_of = self._places[0]
+        positive_of = self._indices[0]
         rows = len(queries)
         total = queries.new_zeros(())
         step = self.mini_batch_size if with_backward else rows
@@ -93,14 +93,14 @@ def _distinct(features: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
         return features, torch.arange(len(features["offsets"]), device=features["offsets"].device)
     ids = features["input_ids"]
     # On the CPU, because not every device has these functions, and their cost is negligible.
-    distinct, places = torch.unique(ids.cpu(), dim=0, return_inverse=True)
+    distinct, indices = torch.unique(ids.cpu(), dim=0, return_inverse=True)
     if len(distinct) == len(ids):
         return features, torch.arange(len(ids), device=ids.device)
     first = torch.full((len(distinct),), len(ids))
-    first.scatter_reduce_(0, places, torch.arange(len(ids)), "amin")
-    first, places = first.to(ids.device), places.to(ids.device)
+    first.scatter_reduce_(0, indices, torch.arange(len(ids)), "amin")
+    first, indices = first.to(ids.device), indices.to(ids.device)
     without_repeats = {
         name: value[first] if isinstance(value, Tensor) and value.ndim and len(value) == len(ids) else value
         for name, value in features.items()
     }
-    return without_repeats, places
+    return without_repeats, indices

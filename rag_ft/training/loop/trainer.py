@@ -181,8 +181,8 @@ def _batch_sampler(
     in_batch, vectors = has_in_batch_negatives(recipe), None
     if in_batch and recipe.similar_per_batch > 1 and len(examples) > recipe.batch_size:
         passages = list(dict.fromkeys(each.positive for each in examples))
-        place = {passage: number for number, passage in enumerate(passages)}
-        vectors = encode(model, passages, "document")[[place[each.positive] for each in examples]]
+        index_of = {passage: index for index, passage in enumerate(passages)}
+        vectors = encode(model, passages, "document")[[index_of[each.positive] for each in examples]]
     max_characters = USUAL_CHARACTERS_PER_TOKEN * (token_limit(model) or 512)
     rows = SamplerRows(
         # Without in-batch negatives there are no false negatives.

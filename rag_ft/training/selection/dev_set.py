@@ -152,8 +152,8 @@ class DevQuestions:
         rankings = {}
         for start in range(0, len(queries), QUERY_BATCH):
             top = top_k_rows(queries[start : start + QUERY_BATCH] @ passages.T, MAX_RANK)
-            for query, places in zip(self.query_ids[start : start + QUERY_BATCH], top, strict=True):
-                rankings[query] = [self.passage_ids[place] for place in places]
+            for query, indices in zip(self.query_ids[start : start + QUERY_BATCH], top, strict=True):
+                rankings[query] = [self.passage_ids[index] for index in indices]
         return metrics_per_query(rankings, self.qrels, [HEADLINE])[HEADLINE]
 
     def passages(self) -> list[str]:
@@ -194,4 +194,4 @@ def _sample(passages: Sequence[str], size: int, seed: int) -> set[str]:
     size = max(0, min(len(passages), size))
     if not size:
         return set()
-    return {passages[place] for place in np.random.default_rng(seed).choice(len(passages), size, replace=False)}
+    return {passages[index] for index in np.random.default_rng(seed).choice(len(passages), size, replace=False)}
