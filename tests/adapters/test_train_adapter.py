@@ -229,7 +229,7 @@ def test_an_adapter_belongs_to_one_embedding(trained: Any) -> None:
         AdapterEmbedding.load(trained.folder, FineTunedEmbedding.load("local"))
     adapter = trained.embed_model()
     adapter.embed_model = FineTunedEmbedding.load("local")  # behind its back
-    with pytest.raises(ContractError, match=r"was loaded over Words words, and a vector is of .*MiniLM"):
+    with pytest.raises(ContractError, match=r"was loaded over Words words, but a vector comes from .*MiniLM"):
         adapter.get_query_embedding("jargon1")
 
 
@@ -270,7 +270,7 @@ def test_settings_name_the_embedding_below(trained: Any) -> None:
         Settings.embed_model = adapter
         assert len(adapter.get_query_embedding("jargon1")) == DIMENSION
         Settings.embed_model = lost = AdapterEmbedding(model_name=str(trained.folder))
-        with pytest.raises(InputError, match="has no embedding below it"):
+        with pytest.raises(InputError, match="has no underlying embedding"):
             lost.get_query_embedding("jargon1")
     finally:
         Settings._embed_model = before
@@ -298,7 +298,7 @@ def test_a_module_of_the_users_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not fit the adapter"):
         AdapterEmbedding.load(tmp_path / "a", words(), module=torch.nn.Linear(3, 3))
     recipe = AdapterRecipe(module=torch.nn.Linear(DIMENSION, 3))
-    with pytest.raises(InputError, match="makes 3 numbers of 64: both must be the same"):
+    with pytest.raises(InputError, match="turns 64 numbers into 3: both must be the same"):
         train_adapter(jargon_dataset(), words(), tmp_path / "b", recipe=recipe, cache=False)
     assert not (tmp_path / "b").exists()
 
