@@ -1,7 +1,7 @@
 """User feedback: the log of votes and picks, its tally, and training questions from picks.
 
-`Votes` stores what was shown for each query, and the votes and picks that followed. `tally_of` counts them for the verdict
-of an A/B test, and `questions_from_feedback` turns picks into questions with their passages.
+`Votes` stores what was shown for each query, and the votes and picks that followed. `tally_of` counts them for the
+verdict of an A/B test, and `questions_from_feedback` turns picks into questions with their passages.
 """
 
 import lazy_loader

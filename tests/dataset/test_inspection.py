@@ -220,7 +220,7 @@ def test_the_inspect_command(beir_folder: Path, tmp_path: Path) -> None:
     done = rag_ft("inspect", beir_folder, "--split", "test", "--samples", 1, "--json", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr
     assert "24 passages of 12 documents" in done.stdout
-    assert "! 8 training pairs, under 500" in done.stdout
+    assert "! 8 training pairs, fewer than 500" in done.stdout
     assert (
         json.loads((tmp_path / "found.json").read_text())
         == inspect_dataset(read_beir(beir_folder), "test", samples=1).to_dict()

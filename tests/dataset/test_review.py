@@ -224,8 +224,8 @@ def test_the_review_command_round_trips(beir_folder: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "give either --export FILE or --import FILE"),
-        (["--export", "a.csv", "--import", "b.csv"], "give either --export FILE or --import FILE"),
+        ([], "pass either --export FILE or --import FILE"),
+        (["--export", "a.csv", "--import", "b.csv"], "pass either --export FILE or --import FILE"),
         (["--export", "a.xlsx"], "a.xlsx is not a supported format: choose a .csv"),
         (["--import", "nowhere.csv"], "nowhere.csv does not exist"),
         (["--import", "a.xlsx"], "a.xlsx is not a supported format: choose a .csv"),

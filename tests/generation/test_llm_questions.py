@@ -288,7 +288,7 @@ def test_a_judge_drops_questions_with_a_reason_and_reads_each_once(tmp_path: Pat
 
 @pytest.mark.parametrize("template", ["Questions on {context_str}", "Ask about {passage} like {foo}", "Ask something"])
 def test_a_prompt_with_other_variables_is_refused(template: str) -> None:
-    with pytest.raises(InputError, match=re.escape("it needs {passage}, and may use {count}, {styles} and {language}")):
+    with pytest.raises(InputError, match=re.escape("it needs {passage} and may use {count}, {styles} and {language}")):
         questions_from_llm(about(2), FakeLLM(), question_options=QuestionOptions(prompt=PromptTemplate(template)))
 
 

@@ -19,7 +19,7 @@ class WordIndex:
     """An inverted index in a few arrays, for tens of thousands of texts.
 
     Args:
-        texts: the texts, split into words by `words_of`. Searches return their positions.
+        texts: the texts, split into words by `words_of`. Its methods return their positions.
 
     Example:
         >>> from rag_ft.dataset.text.word_index import WordIndex
