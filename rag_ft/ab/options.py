@@ -33,9 +33,7 @@ class ABOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction_b <= 1:
-            raise InputError(
-                f"fraction_b is {self.fraction_b:g}: it is the fraction of sessions assigned to b, from 0 to 1"
-            )
+            raise InputError(f"fraction_b is {self.fraction_b:g}: use a fraction of the sessions, from 0 to 1")
         for name in ("timeout", "patience"):
             if not (seconds := getattr(self, name)) > 0:
                 raise InputError(f"{name} is {seconds:g}: use a positive number of seconds")

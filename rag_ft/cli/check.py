@@ -28,14 +28,12 @@ def check(
     from rag_ft.dataset.formats.load import is_dataset, load_dataset
     from rag_ft.files import write_json
 
-    documents_or_dataset: Any = (
+    content: Any = (
         load_dataset(source, split or "test", fields=named_fields(field))
         if is_dataset(source) or source.is_file()
         else cut_documents(source, chunk_size, chunk_overlap)
     )
-    checkup = run_check(
-        documents_or_dataset, base_model, split=split, device=device, seed=seed, show_progress=show_progress
-    )
+    checkup = run_check(content, base_model, split=split, device=device, seed=seed, show_progress=show_progress)
     say(checkup)
     if json is not None:
         write_json(json, checkup.to_dict())
