@@ -166,7 +166,7 @@ class AdapterEmbedding(MarkedEmbedding):
             self.embed_model = Settings.embed_model
         if self.embed_model is self:
             raise InputError(
-                f"the adapter {folder} has no underlying embedding: use AdapterEmbedding.load(FOLDER, embed_model)"
+                f"the adapter {folder} has no underlying embedding: pass embed_model to AdapterEmbedding.load"
             )
         vectors = EmbeddingClient(self.embed_model).reference_vectors()
         contract = contract_of(self.embed_model, vectors.shape[1])
@@ -268,7 +268,7 @@ def _read_adapter_record(folder: Path) -> dict[str, Any]:
     """
     if not is_adapter(folder):
         raise InputError(
-            f"{folder} is not an adapter (it needs {WEIGHTS} and {RECORD_FILE}): pass a folder written by train_adapter"
+            f"{folder} is not an adapter (no {WEIGHTS} with a {RECORD_FILE}): pass a folder of train_adapter"
         )
     record = read_model_record(folder)
     required = {"adapter": ("kind", "dimension", "rank", "share", "both_sides", "sha256"), "base": ("class_name",)}

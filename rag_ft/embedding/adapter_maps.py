@@ -77,7 +77,7 @@ def apply_map(module: torch.nn.Module, vectors: torch.Tensor, alpha: float = 1.0
     mapped: Any = module(vectors)
     if mapped.shape != vectors.shape:
         raise InputError(
-            f"the adapter's module turns {vectors.shape[-1]} numbers into {mapped.shape[-1]}: both must be the same"
+            f"the adapter's module turns {vectors.shape[-1]} numbers into {mapped.shape[-1]}: keep the dimension"
         )
     interpolated = vectors + alpha * (mapped - vectors)
     return functional.normalize(interpolated, dim=-1) * vectors.norm(dim=-1, keepdim=True)

@@ -113,9 +113,7 @@ def load_exported(spec: ModelSpec, backend: Backend, int8: bool = False) -> Sent
     file = exported_file(folder or Path(name), backend, int8)
     command = f"rag-ft export {name} --backend {backend}{' --int8' * int8}"
     if folder is None or name == LOCAL:
-        raise InputError(
-            f"{name} has no {backend} export: only a model folder can have one (rag-ft train writes such a folder)"
-        )
+        raise InputError(f"{name} has no {backend} export: only a model folder (from rag-ft train) can have one")
     _check_format(backend, int8)
     if not file.is_file():
         raise InputError(f"{file} does not exist: run {command}")

@@ -41,9 +41,7 @@ class CachedEmbedding(MarkedEmbedding):
     embed_model: Any = Field(
         default=None, exclude=True, repr=False, description="The embedding whose vectors are cached."
     )
-    cache_path: str | None = Field(
-        default=None, description="The cache file; None: the file in the user's cache folder."
-    )
+    cache_path: str | None = Field(default=None, description="The cache file; None: that in the user's cache folder.")
     embed_batch_size: int = Field(default=2048, gt=0, le=2048, description="Texts looked up at once.")
 
     _vectors: EmbeddingClient = PrivateAttr()

@@ -90,9 +90,7 @@ def embed_in_batches(
         ) from None
     if failed := [key for key in texts if key not in vectors]:
         reason = failures.get(failed[0].hex(), "the batch has no result for them")
-        raise OutsideError(
-            f"{len(failed)} of {len(texts)} texts were not embedded ({reason}): the others are cached, run again"
-        )
+        raise OutsideError(f"{len(failed)} of {len(texts)} texts were not embedded ({reason}): run again for these")
     return vectors
 
 

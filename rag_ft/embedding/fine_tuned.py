@@ -71,9 +71,7 @@ class FineTunedEmbedding(MarkedEmbedding):
     max_length: int | None = Field(default=None, gt=0, description="Tokens read of a text; None: the model's own.")
     dimension: int | None = Field(default=None, gt=0, description="Numbers in a vector; None: the model's own.")
     device: str | None = Field(default=None, description="A torch device; None: the best one available.")
-    devices: list[str] | None = Field(
-        default=None, description="Several devices, with a process on each for long lists."
-    )
+    devices: list[str] | None = Field(default=None, description="Several devices: a process on each for long lists.")
     backend: Literal["torch", "onnx", "openvino"] = Field(default="torch", description="What computes the vectors.")
     int8: bool = Field(default=False, description="Use the 8-bit export of the backend onnx.")
     precision: str = Field(
@@ -169,9 +167,7 @@ class FineTunedEmbedding(MarkedEmbedding):
                 model = self._load_model()
                 full = model.get_embedding_dimension() or 0
                 if self.dimension is not None and self.dimension > full:
-                    raise InputError(
-                        f"dimension {self.dimension} exceeds the {full} of {self.model_name}: choose a smaller one"
-                    )
+                    raise InputError(f"dimension {self.dimension} exceeds the {full} of {self.model_name}: reduce it")
                 self._check_weights()
                 self.query_prefix, self.passage_prefix = model.prompts["query"], model.prompts["document"]
                 self.max_length = token_limit(model) or None

@@ -51,7 +51,5 @@ def push_to_hub(
         raise InputError(f"{repository!r} is not a repository name: use OWNER/NAME") from error
     except Exception as error:
         reason = first_line(error)
-        raise OutsideError(
-            f"the upload to {repository} failed ({reason}): log in (hf auth login) or try again"
-        ) from error
+        raise OutsideError(f"the upload to {repository} failed ({reason}): log in (hf auth login) or retry") from error
     return str(commit.commit_url)

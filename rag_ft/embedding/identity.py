@@ -24,14 +24,14 @@ Role = Literal["query", "passage"]
 REFERENCE_TEXTS = ("Who signs the form for harbour four?", "A claim is filed within thirty days of the journey.")
 """Texts that are embedded in both roles; their vectors identify the weights and the prefixes of a model."""
 
-SETTINGS_WITHOUT_EFFECT = {
+IGNORED_SETTINGS = {
     "embed_batch_size", "num_workers", "callback_manager", "rate_limiter", "embeddings_cache", "max_retries", "timeout",
     "reuse_client", "default_headers", "api_version", "cache_folder", "show_progress", "show_progress_bar", "device",
     "devices", "class_name",
 }  # fmt: skip
 """Settings of LlamaIndex's embeddings that do not change the vectors."""
 
-SECRET_NAME = re.compile(r"key|token|secret|password|credential", re.IGNORECASE)
+SECRET = re.compile(r"key|token|secret|password|credential", re.IGNORECASE)
 
 ROLE_OF_SETTING = {"query_instruction": "query", "query_prefix": "query", "text_instruction": "passage"}
 """Settings that change the vectors of one role only."""
@@ -74,9 +74,7 @@ def identity_of(model: BaseEmbedding, role: Role) -> str:
     settings = {
         name: getattr(model, name, None)
         for name in sorted(type(model).model_fields)
-        if name not in SETTINGS_WITHOUT_EFFECT
-        and not SECRET_NAME.search(name)
-        and ROLE_OF_SETTING.get(name, role) == role
+        if name not in IGNORED_SETTINGS and not SECRET.search(name) and ROLE_OF_SETTING.get(name, role) == role
     }
     folder = _folder(model)
     weights = weights_sha256(folder) if folder is not None else ""
@@ -102,9 +100,7 @@ def reference_vectors(model: BaseEmbedding) -> NDArray[np.float32]:
     passages = passage_vectors(model, REFERENCE_TEXTS)
     queries = passages if ignores_role(model) else query_vectors(model, REFERENCE_TEXTS)
     if {len(vector) for vector in queries} != {len(vector) for vector in passages}:
-        raise InputError(
-            f"{model.model_name} returns vectors of different lengths for queries and passages: use another model"
-        )
+        raise InputError(f"{model.model_name} has different dimensions for queries and passages: use another model")
     return np.asarray([*queries, *passages], dtype=np.float32)
 
 

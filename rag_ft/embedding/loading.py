@@ -75,9 +75,7 @@ def resolve_model(name: str) -> tuple[str, str]:
     if path.exists():
         raise InputError(f"{name} is a file: use a model folder or a hub name like {DEFAULT_BASE_MODEL}")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith((".", "/", "~")):
-        raise InputError(
-            f"{name} is not a model folder: use a folder, a hub name like {DEFAULT_BASE_MODEL}, or 'local'"
-        )
+        raise InputError(f"{name} is not a model folder: use one, a hub name like {DEFAULT_BASE_MODEL}, or 'local'")
     return name, name
 
 
@@ -137,9 +135,7 @@ def load_sentence_transformer(
     model.default_prompt_name = None
     longest = longest_input(model)
     if max_length is not None and longest is not None and max_length > longest:
-        raise InputError(
-            f"--max-length {max_length} exceeds the {longest} tokens that {display_name} can read: choose a smaller one"
-        )
+        raise InputError(f"--max-length {max_length} exceeds the {longest} tokens that {display_name} can read")
     if model.max_seq_length is None:
         model.max_seq_length = max_length or min(longest or 512, 8192)
     elif max_length is not None and not token_limit(model):

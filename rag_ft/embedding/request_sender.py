@@ -181,13 +181,11 @@ class RequestSender:
         """
         name = self.model.model_name
         if len(vectors) != len(request) or len({len(vector) for vector in vectors}) != 1:
-            raise OutsideError(
-                f"the embedding {name} returned {len(vectors)} vectors for {len(request)} texts: run again"
-            )
+            raise OutsideError(f"the embedding {name} returned {len(vectors)} vectors for {len(request)} texts: retry")
         numbers = np.asarray(vectors, dtype=np.float32)
         if not np.isfinite(numbers).all():
             raise OutsideError(
-                f"the embedding {name} returned vectors with NaN or infinity: they were not stored, run again"
+                f"the embedding {name} returned vectors with NaN or infinity: none was stored, run again"
             )
         by_key = dict(zip(request, numbers, strict=True))
         if self.store is not None:

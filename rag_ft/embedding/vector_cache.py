@@ -117,10 +117,8 @@ class VectorCache:
         with self._opened() as connection:
             for batch in _batches(list(dict.fromkeys(keys))):
                 placeholders = ",".join("?" * len(batch))
-                cached |= {
-                    key
-                    for (key,) in connection.execute(f"SELECT key FROM vectors WHERE key IN ({placeholders})", batch)
-                }
+                rows = connection.execute(f"SELECT key FROM vectors WHERE key IN ({placeholders})", batch)
+                cached |= {key for (key,) in rows}
         return cached
 
     def put(self, vectors: Mapping[bytes, NDArray[Any]]) -> None:
@@ -195,9 +193,7 @@ class VectorCache:
                 "and run again"
             ) from error
         except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{self.path} is not a vector cache ({error}): remove it, or choose another path"
-            ) from error
+            raise InputError(f"{self.path} is not a vector cache ({error}): remove it or choose another") from error
 
     @staticmethod
     def _size(connection: sqlite3.Connection) -> int:

@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING
 from rag_ft.embedding.contract import ContractError, contract_of
 from rag_ft.errors import InputError
 from rag_ft.index.chroma import as_client, check_collection_name, chroma_failures, create_collection
-from rag_ft.index.contract import (
-    as_metadata,
-    check_contracts_match,
-    check_model_unchanged,
-    from_metadata,
-    stored_contract,
-)
+from rag_ft.index.contract import as_metadata, check_contract, check_unchanged, from_metadata, stored_contract
 from rag_ft.index.fill import check_filled, fill
 from rag_ft.index.lock import build_lock
 from rag_ft.index.nodes import sample_nodes
@@ -214,7 +208,7 @@ def open_index(
     existing_pointer(client, name)
     store = LiveChromaStore(name, client, model)
     if not store.contract.weights_sha256 and store.collection.count():
-        check_model_unchanged(model, *sample_nodes(store.collection, 1))
+        check_unchanged(model, *sample_nodes(store.collection, 1))
     return VectorStoreIndex.from_vector_store(store, embed_model=model)
 
 
@@ -227,9 +221,9 @@ def _or_default(embed_model: BaseEmbedding | None) -> BaseEmbedding:
 def _check_model(collection: Collection, model: BaseEmbedding) -> None:
     """Raise a `ContractError` if a collection holds passages of another model."""
     stored = stored_contract(collection)
-    check_contracts_match(stored, contract_of(model), collection.name, passages=True)
+    check_contract(stored, contract_of(model), collection.name, passages=True)
     if not stored.weights_sha256 and collection.count():
-        check_model_unchanged(model, *sample_nodes(collection))
+        check_unchanged(model, *sample_nodes(collection))
 
 
 def _is_of_model(collection: Collection, model: BaseEmbedding) -> bool:

@@ -48,9 +48,7 @@ def open_chroma(where: str | Path, create: bool = True) -> ClientAPI:
     if folder.is_file():
         raise InputError(f"{folder} is a file: --chroma takes a folder or http://HOST:PORT")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "chroma.sqlite3").is_file():
-        raise InputError(
-            f"{folder} is not empty and is not a Chroma folder (no chroma.sqlite3): choose another --chroma"
-        )
+        raise InputError(f"{folder} is not empty and not a Chroma folder (no chroma.sqlite3): choose another --chroma")
     if not create and not folder.is_dir():
         raise InputError(f"{folder} does not exist: use the folder of a Chroma database")
     try:

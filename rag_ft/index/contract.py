@@ -52,7 +52,7 @@ def stored_contract(collection: Collection) -> EmbeddingContract:
     return contract
 
 
-def check_contracts_match(
+def check_contract(
     stored: EmbeddingContract, other: EmbeddingContract, collection: str, passages: bool = False
 ) -> None:
     """Check that a model's vectors may be compared with those of a collection.
@@ -78,7 +78,7 @@ def check_contracts_match(
         )
 
 
-def check_vectors_match(
+def check_vectors(
     expected: Sequence[Sequence[float]], vectors: Sequence[Sequence[float]], model: BaseEmbedding, subject: str
 ) -> None:
     """Check vectors of unknown origin against the vectors of a model for the same texts.
@@ -104,7 +104,7 @@ def check_vectors_match(
     )
 
 
-def check_model_unchanged(model: BaseEmbedding, nodes: Sequence[BaseNode], vectors: Sequence[Sequence[float]]) -> None:
+def check_unchanged(model: BaseEmbedding, nodes: Sequence[BaseNode], vectors: Sequence[Sequence[float]]) -> None:
     """Check a model that is known by its name only, by embedding a few nodes of a collection again.
 
     An API may serve other weights under the same name, and a folder may hold a new model.
@@ -120,4 +120,4 @@ def check_model_unchanged(model: BaseEmbedding, nodes: Sequence[BaseNode], vecto
     from llama_index.core.schema import MetadataMode
 
     expected = model.get_text_embedding_batch([node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes])
-    check_vectors_match(expected, vectors, model, "the vectors in the index")
+    check_vectors(expected, vectors, model, "the vectors in the index")

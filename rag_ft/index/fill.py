@@ -195,9 +195,7 @@ def embed_passages(model: BaseEmbedding, texts: list[str]) -> NDArray[np.float32
     with embedding_failures(model):
         vectors = np.asarray(model.get_text_embedding_batch(texts), dtype=np.float32)
     if not np.isfinite(vectors).all():
-        raise OutsideError(
-            f"the embedding {model.model_name} returned vectors with NaN or infinity: they were not written, run again"
-        )
+        raise OutsideError(f"the embedding {model.model_name} returned vectors with NaN or infinity: run again")
     return vectors
 
 

@@ -60,9 +60,7 @@ class LiveCollection:
                 except Exception as error:
                     if self._collection is None:
                         raise
-                    logger.debug(
-                        "the pointer of %s could not be read (%s): using the open collection", self._name, error
-                    )
+                    logger.debug("the pointer of %s was not read (%s): using the open collection", self._name, error)
             assert self._collection is not None
             return self._collection
 
@@ -104,9 +102,7 @@ class LiveCollection:
                 # The app still uses the earlier model, so it keeps the earlier collection as long as that exists.
                 if opened is None or was_deleted or not self._exists(opened):
                     raise
-                logger.warning(
-                    "the index %s was rebuilt with another model: load that model to use the new version", self._name
-                )
+                logger.warning("the index %s was rebuilt with another model: load that model to use it", self._name)
             else:
                 if opened is None or opened.id != collection.id:
                     self._collection = collection

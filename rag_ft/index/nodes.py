@@ -57,9 +57,7 @@ class ChromaNodes:
             documents, metadatas = page["documents"] or [], page["metadatas"] or []
             for key, text, metadata in zip(page["ids"], documents, metadatas, strict=True):
                 if not text:
-                    raise InputError(
-                        f"{self.collection.name}: the entry {key!r} has no text to embed: delete the entry"
-                    )
+                    raise InputError(f"{self.collection.name}: the entry {key!r} has no text to embed: delete it")
                 yield node_of(key, text, dict(metadata or {}))
             offset += len(page["ids"])
 

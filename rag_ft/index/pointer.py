@@ -71,9 +71,7 @@ class Pointer:
 
     def without(self, collections: set[str]) -> Pointer:
         """Return the pointer after some collections were deleted."""
-        return replace(
-            self, retired=tuple(retired for retired in self.retired if retired.collection not in collections)
-        )
+        return replace(self, retired=tuple(old for old in self.retired if old.collection not in collections))
 
     @property
     def collections(self) -> set[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_ft.embedding.contract import ContractError, EmbeddingContract, contract_of
 from rag_ft.embedding.marked_vector import mark_of
-from rag_ft.index.contract import check_contracts_match, check_vectors_match, stored_contract
+from rag_ft.index.contract import check_contract, check_vectors, stored_contract
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -35,7 +35,7 @@ class VectorChecker:
         """Raise a `ContractError` if a collection belongs to another model than the index was opened with."""
         stored = stored_contract(collection)
         if self._contract is not None:
-            check_contracts_match(stored, self._contract, collection.name)
+            check_contract(stored, self._contract, collection.name)
 
     def check_query(self, collection: Collection, query: VectorStoreQuery) -> None:
         """Raise a `ContractError` if another model made a query's vector."""
@@ -49,7 +49,7 @@ class VectorChecker:
                 "embed the query with the model of the index"
             )
         expected = self._embed_model.get_query_embedding(query.query_str)
-        check_vectors_match([expected], [vector], self._embed_model, "the query vectors")
+        check_vectors([expected], [vector], self._embed_model, "the query vectors")
 
     def check_insert(self, collection: Collection, nodes: Sequence[BaseNode], vectors: Sequence[Any]) -> None:
         """Raise a `ContractError` if another model made one of the nodes' vectors."""
@@ -59,7 +59,7 @@ class VectorChecker:
             assert self._embed_model is not None
             texts = [nodes[i].get_content(metadata_mode=MetadataMode.EMBED) for i in unmarked]
             expected = self._embed_model.get_text_embedding_batch(texts)
-            check_vectors_match(expected, [vectors[i] for i in unmarked], self._embed_model, "the inserted vectors")
+            check_vectors(expected, [vectors[i] for i in unmarked], self._embed_model, "the inserted vectors")
 
     def _unmarked(self, collection: Collection, vectors: Sequence[Any], subject: str, passages: bool) -> list[int]:
         """Check the contracts that vectors carry, and return the positions of those whose model is unknown.
@@ -72,11 +72,11 @@ class VectorChecker:
         """
         stored = stored_contract(collection)
         for contract in {contract for vector in vectors if (contract := mark_of(vector)) is not None}:
-            check_contracts_match(stored, contract, f"{collection.name} ({subject})", passages)
+            check_contract(stored, contract, f"{collection.name} ({subject})", passages)
         if not stored.weights_sha256:
             return []  # the model behind an API cannot be identified
         if self._contract is not None and passages:
-            check_contracts_match(stored, self._contract, collection.name, passages)
+            check_contract(stored, self._contract, collection.name, passages)
         recognises = getattr(self._embed_model, "recognises", lambda vector: False)
         unmarked = [i for i, vector in enumerate(vectors) if mark_of(vector) is None and not recognises(vector)]
         if unmarked and self._embed_model is None:

@@ -199,7 +199,7 @@ class BatchJob:
                     return batch
                 if self.stop.wait(pause):
                     raise OutsideError(
-                        f"stopped: the batch {identifier} is still running; run the same command to resume"
+                        f"stopped: the batch {identifier} is still running; repeat the command to resume"
                     )
                 pause = min(LONGEST_POLL, pause * 1.3)
 

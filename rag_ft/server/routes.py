@@ -65,9 +65,7 @@ def embedding_routes(served: ServedModel, batcher: Batcher, metrics: Metrics, li
     @router.get("/v1/models/{name:path}")
     async def one_model(name: str) -> JSONResponse:
         if name not in names:
-            raise ApiError(
-                404, f"that model is not served here: use one of {', '.join(names)}", "model", "model_not_found"
-            )
+            raise ApiError(404, f"that model is not served: use one of {', '.join(names)}", "model", "model_not_found")
         return JSONResponse(_model(served, name))
 
     @router.get("/health")
@@ -135,7 +133,7 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(415, "the body is compressed: send it uncompressed", code="unsupported_media_type")
     too_large = ApiError(
-        413, f"the body has more than {limits.body_bytes} bytes: send fewer or shorter texts", code="body_too_large"
+        413, f"the body has over {limits.body_bytes} bytes: send fewer or shorter texts", code="body_too_large"
     )
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > DISCARD_FACTOR * limits.body_bytes:

@@ -45,7 +45,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
         listening.bind(address)
     except OSError as error:
         raise InputError(
-            f"--host {host} --port {port} cannot be used ({error.strerror or error}): choose another"
+            f"--host {host} --port {port} cannot be used ({error.strerror or error}): use another"
         ) from None
     return listening
 

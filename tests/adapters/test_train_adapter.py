@@ -298,7 +298,7 @@ def test_a_module_of_the_users_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not fit the adapter"):
         AdapterEmbedding.load(tmp_path / "a", words(), module=torch.nn.Linear(3, 3))
     recipe = AdapterRecipe(module=torch.nn.Linear(DIMENSION, 3))
-    with pytest.raises(InputError, match="turns 64 numbers into 3: both must be the same"):
+    with pytest.raises(InputError, match="turns 64 numbers into 3: keep the dimension"):
         train_adapter(jargon_dataset(), words(), tmp_path / "b", recipe=recipe, cache=False)
     assert not (tmp_path / "b").exists()
 

@@ -176,7 +176,7 @@ def test_a_chroma_folder_that_is_none(refused: Callable[..., str], beir_folder: 
 
 def test_a_folder_of_notes_does_not_become_a_chroma_folder(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("my notes")
-    with pytest.raises(InputError, match="is not empty and is not a Chroma folder"):
+    with pytest.raises(InputError, match="is not empty and not a Chroma folder"):
         open_chroma(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
