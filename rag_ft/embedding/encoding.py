@@ -160,8 +160,9 @@ def truncated(vectors: NDArray[np.float32], dimension: int | None = None) -> NDA
         >>> truncated(np.array([[3.0, 4.0, 12.0]], dtype=np.float32), 2).round(1).tolist()
         [[0.6000000238418579, 0.800000011920929]]
     """
-    cut = vectors[:, :dimension]
-    return np.ascontiguousarray(cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12))
+    cut = np.array(vectors[:, :dimension])
+    cut /= np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+    return cut
 
 
 def _encode_batches(

@@ -102,7 +102,7 @@ class Wrong(BaseRetriever):
 
 
 def test_a_retriever_over_other_nodes_is_refused(harbour: QADataset) -> None:
-    with pytest.raises(InputError, match="'elsewhere', which is no passage"):
+    with pytest.raises(InputError, match="'elsewhere', which is not a passage"):
         compare(harbour, MODEL, Wrong(fails=False))
     with pytest.raises(OutsideError, match="the retriever Wrong failed"):
         compare(harbour, MODEL, Wrong(fails=True))

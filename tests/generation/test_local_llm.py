@@ -50,5 +50,5 @@ def test_llama_index_can_use_it_like_any_llm(llm: LocalLLM) -> None:
 def test_other_weights_than_the_verified_ones_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAG_FT_CACHE", str(tmp_path))
     (tmp_path / local_llm.GGUF).write_bytes(b"other weights")
-    with pytest.raises(OutsideError, match="not the SmolLM2"):
+    with pytest.raises(OutsideError, match="unexpected SHA-256"):
         local_llm.weights_file()
