@@ -1,11 +1,11 @@
-"""Questions about your own documents: asked, filtered, looked through by a person, tested on real ones.
+"""Questions about your own documents: generated, filtered, reviewed by a person, and tested on real ones.
 
     python examples/questions.py docs/ data/                                  # without an LLM
     python examples/questions.py docs/ data/ --llm openai:gpt-4.1-mini        # the key comes from the environment
     python examples/questions.py docs/ data/ --real asked.csv                 # columns: question, passage (or document)
 
-The first run writes data/ and data-questions.csv. Put "no" into the column `keep` of a bad question, or mend its text,
-and run again: the answers of the LLM come from the journal, and what was rejected stays away.
+The first run writes data/ and data-questions.csv. Write "no" into the column `keep` of a bad question, or fix its text,
+and run the script again. The LLM's answers then come from the journal, and rejected questions do not come back.
 """
 
 from __future__ import annotations
@@ -13,19 +13,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rag_ft import (
-    Filters,
-    Review,
-    cut_into_nodes,
-    export_questions,
-    generate_qa_dataset,
-    inspect_dataset,
-    read_documents,
-    read_questions,
-    review_folder,
-    write_beir,
-)
-from rag_ft.generation.llms import resolve_llm
+from rag_ft import cut_into_nodes, generate_qa_dataset, inspect_dataset, read_documents
+from rag_ft.dataset import Review, export_questions, read_questions, review_folder, write_beir
+from rag_ft.generation import Filters, QuestionOptions
+from rag_ft.generation.resolve_llm import resolve_llm
 
 
 def main() -> None:
@@ -33,7 +24,7 @@ def main() -> None:
     parser.add_argument("documents", type=Path)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--llm", default="none")
-    parser.add_argument("--real", type=Path, help="questions that people asked; they become the test")
+    parser.add_argument("--real", type=Path, help="questions that people asked; they become the test split")
     arguments = parser.parse_args()
 
     sheet = arguments.dataset.with_name(f"{arguments.dataset.name}-questions.csv")
@@ -42,21 +33,25 @@ def main() -> None:
     review = Review.load(arguments.dataset)
 
     llm = resolve_llm(arguments.llm)
-    made = generate_qa_dataset(
+    generated = generate_qa_dataset(
         cut_into_nodes(read_documents(arguments.documents)),
         llm,
         use_llm=llm is not None,
         questions=read_questions(arguments.real) if arguments.real else (),
-        filters=Filters(round_trip="bm25", depth=20),
-        journal=arguments.dataset.with_name(f"{arguments.dataset.name}.journal.jsonl") if llm else None,
-        show_progress=True,
+        question_options=QuestionOptions(
+            filters=Filters(round_trip="bm25", depth=20),
+            journal=arguments.dataset.with_name(f"{arguments.dataset.name}.journal.jsonl") if llm else None,
+            show_progress=True,
+        ),
     )
-    dataset, rejected = review.apply(made.dataset)
-    write_beir(dataset, arguments.dataset, made.dropped + rejected)
+    dataset, rejected = review.apply(generated.dataset)
+    write_beir(dataset, arguments.dataset, generated.dropped + rejected)
     export_questions(dataset, sheet)
 
     print(dataset)
-    print(f"{len(made.dropped)} questions were dropped, {len(rejected)} by you; look at {sheet}")
+    print(
+        f"{len(generated.dropped)} questions were dropped, and you rejected {len(rejected)}; review the rest in {sheet}"
+    )
     for warning in inspect_dataset(dataset).warnings:
         print("!", warning)
 

@@ -1,4 +1,4 @@
-"""Where the demo's documents are: in the installed package, or in the examples of a checkout."""
+"""The documents of the demo, in the installed package or in the examples of a checkout."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from rag_ft.errors import InputError
 
 
 def acme_folder() -> Path:
-    """The folder with the policies of the fictional company Acme Tidal Works and the questions about them.
+    """Return the folder with the policies of the fictional company Acme Tidal Works and questions about them.
 
     Raises:
-        InputError: where neither the package nor the checkout holds it.
+        InputError: if the folder is missing.
     """
     package = Path(__file__).parent
     for folder in (package / "acme_policies", package.parent / "examples" / "acme_policies"):
         if (folder / "questions.jsonl").is_file():
             return folder
-    raise InputError("the demo's documents are missing: install rag_ft again")
+    raise InputError("the documents of the demo are missing: reinstall rag_ft")

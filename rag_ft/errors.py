@@ -1,8 +1,8 @@
-"""The two kinds of failure that a user can mend, and the exit code of each."""
+"""Errors that a user can fix, with their exit codes."""
 
 
 class RagFtError(Exception):
-    """One clear line: the thing, the value it had, and what to do next.
+    """Base class. The message is one line: what happened, the value, and what to do.
 
     Example:
         >>> from rag_ft import RagFtError, load_dataset
@@ -10,28 +10,28 @@ class RagFtError(Exception):
         ...     load_dataset("no-folder")
         ... except RagFtError as error:
         ...     print(error.exit_code, error)
-        2 no-folder does not exist: give a dataset folder (corpus.jsonl, queries.jsonl, qrels/)
+        2 no-folder does not exist: pass a dataset folder (corpus.jsonl, queries.jsonl, qrels/)
     """
 
     exit_code = 4
 
 
 class InputError(RagFtError):
-    """What was given is wrong: a missing folder, a broken file, an unknown name. Exit code 2.
+    """The input is wrong: a missing folder, a broken file, an unknown name. Exit code 2.
 
     Example:
-        >>> from rag_ft import Filters
+        >>> from rag_ft.generation import Filters
         >>> Filters(depth=0)
         Traceback (most recent call last):
             ...
-        rag_ft.errors.InputError: depth is 0: give 1 or more
+        rag_ft.errors.InputError: depth is 0: pass 1 or more
     """
 
     exit_code = 2
 
 
 class OutsideError(RagFtError):
-    """Something outside failed: a server, an LLM, the disk. What was done is kept. Exit code 4.
+    """Something outside failed: a server, an LLM, the disk. Finished work is kept. Exit code 4.
 
     Example:
         >>> from llama_index.core import MockEmbedding
@@ -39,18 +39,18 @@ class OutsideError(RagFtError):
         >>> open_index(MockEmbedding(embed_dim=8), "http://127.0.0.1:9")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        rag_ft.errors.OutsideError: no Chroma server answers at http://127.0.0.1:9 ...
+        rag_ft.errors.OutsideError: the Chroma server http://127.0.0.1:9 does not answer ...
     """
 
     exit_code = 4
 
 
 class UnknownIdError(InputError):
-    """A qrels line names a query or passage that is not there."""
+    """A query, passage or document id does not exist."""
 
 
 def without_secrets(text: str) -> str:
-    """A text of somebody else's error without keys: those of the environment, and whatever looks like one.
+    """Return an error message without secrets: keys from the environment, and anything that looks like a key.
 
     Example:
         >>> from rag_ft.errors import without_secrets
@@ -67,12 +67,28 @@ def without_secrets(text: str) -> str:
     text = re.sub(r"\b(?:sk|gsk|pk|hf|xai)[-_][\w*.-]{6,}", "***", text)
     named = r"(?i)\b(key|token|secret|password|authorization|bearer)((?: provided)?\s*[=:]\s*|\s+(?=\S*\d))"
     text = re.sub(named + r"[\"']?[^\s\"'&,)]+", r"\1\2***", text)
-    # A run of letters and digits that is no word.
+    # A long run of letters and digits is a key, not a word.
     return re.sub(r"(?<!\w)(?=\w*\d)(?=\w*[A-Za-z])\w{16,}", "***", text)
 
 
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """Return the first line of an error's message, without secrets and without a final full stop.
+
+    Args:
+        error: any exception; its class name is used if the message is empty.
+        limit: maximum number of characters.
+
+    Example:
+        >>> from rag_ft.errors import first_line
+        >>> first_line(ValueError("no such model.\\nSee the docs.")), first_line(KeyError())
+        ('no such model', 'KeyError')
+    """
+    message = str(error).strip() or type(error).__name__
+    return without_secrets(message.splitlines()[0])[:limit].rstrip(".: ")
+
+
 def require_package(module: str, extra: str, purpose: str) -> None:
-    """Raise an `InputError` that names the `pip install` where an optional package is missing."""
+    """Raise an `InputError` with the `pip install` command if an optional package is missing."""
     import importlib.util
 
     try:

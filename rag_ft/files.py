@@ -1,4 +1,4 @@
-"""Files that are never half-written: written beside, then renamed; and lines that are read with care."""
+"""Write files completely or not at all, and read them with errors that name the file and the line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from typing import Any
 from rag_ft.errors import InputError, OutsideError
 
 MAX_LINE_BYTES = 10_000_000
-"""A line longer than this is no passage and no document: it is refused before it fills the memory."""
+"""Maximum length of a line. A longer line is rejected before it fills the memory."""
 
 
 def cache_folder() -> Path:
-    """Where fetched weights and vectors are kept: `RAG_FT_CACHE`, or the user's cache folder."""
+    """Return the folder for downloaded weights and vectors: `RAG_FT_CACHE`, or the user's cache folder."""
     import platformdirs
 
     return Path(os.environ.get("RAG_FT_CACHE") or platformdirs.user_cache_path("rag_ft"))
@@ -29,34 +29,36 @@ def cache_folder() -> Path:
 
 @contextmanager
 def outside_failures(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into one clear line."""
+    """Turn errors such as a full disk or a missing permission into an `OutsideError` or `InputError`."""
     try:
         yield
     except Exception as error:
-        number = _number_of(error)
+        number = _error_number(error)
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutsideError(f"no space left on the disk while writing {path}: free some and run again") from error
+            raise OutsideError(
+                f"no space left on the disk while writing {path}: free some space and run again"
+            ) from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
-            raise OutsideError(f"{path} cannot be written ({os.strerror(number)}): choose another place") from error
+            raise OutsideError(f"{path} cannot be written ({os.strerror(number)}): choose another path") from error
         if number in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            raise InputError(f"{path} is in the way ({os.strerror(number)}): choose another place") from error
+            raise InputError(f"{path} is in the way ({os.strerror(number)}): choose another path") from error
         raise
 
 
-def _number_of(error: Exception) -> int | None:
-    """The system's number of an error; safetensors, like all that is written in Rust, has it in its text alone."""
+def _error_number(error: Exception) -> int | None:
+    """Return the errno of an error. Safetensors, which is written in Rust, only has it in the message."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
-    return int(found[1]) if found else None
+    match = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(match[1]) if match else None
 
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` that replaces it when the block ends well, and vanishes when it does not.
+    """Yield a temporary path beside `path`. It replaces `path` if the block succeeds and is removed if it fails.
 
-    The block may make a file or a folder of it. A folder that stood at `path` before is removed only
-    after the new one is complete.
+    The block may create a file or a folder there. An older folder at `path` is only removed after the new one is
+    complete.
     """
     path = Path(path)
     with outside_failures(path):
@@ -65,14 +67,14 @@ def written_beside(path: Path) -> Iterator[Path]:
         target = beside / path.name
         try:
             yield target
-            before = beside / f"{path.name}-before"
+            previous = beside / f"{path.name}-before"
             if target.is_dir() and path.is_dir():
-                path.rename(before)
+                path.rename(previous)
             try:
                 target.replace(path)
             except BaseException:
-                if before.exists() and not path.exists():
-                    before.rename(path)
+                if previous.exists() and not path.exists():
+                    previous.rename(path)
                 raise
         finally:
             with suppress(OSError):
@@ -80,7 +82,7 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file completely or not at all."""
     with written_beside(path) as target, target.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
@@ -88,28 +90,29 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file completely or not at all."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line, in a file that appears when it is complete."""
+    """Write one JSON object per line, completely or not at all."""
     with written_beside(path) as target, target.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file, or say which byte is not UTF-8.
+    """Read a UTF-8 file.
 
     Raises:
-        InputError: where the file is missing, is not UTF-8, or has a line over `MAX_LINE_BYTES`.
+        InputError: if the file is missing, is not UTF-8 (the message names the byte), or has a line over
+            `MAX_LINE_BYTES`.
     """
     return "".join(line for _, line in read_lines(path, keep_ends=True))
 
 
 def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text) of a UTF-8 file; an error names the file and the line."""
+    """Yield (line number, text) for each line of a UTF-8 file. It raises the errors of `read_text`."""
     try:
         with path.open("rb") as file:
             number = 0
@@ -133,28 +136,28 @@ def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: check the path") from None
     except IsADirectoryError:
-        raise InputError(f"{path} is a folder, and a file is needed") from None
+        raise InputError(f"{path} is a folder, but a file is needed") from None
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, or say where it breaks."""
+    """Read a JSON file. If it is not valid JSON, the `InputError` names the line."""
     try:
         return _parsed(read_text(path))
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg}): mend or remove the file") from None
+        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg}): fix or remove the file") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}): mend or remove the file") from None
+        raise InputError(f"{path}: not valid JSON ({error}): fix or remove the file") from None
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of a file with one JSON object a line; empty lines are skipped."""
+    """Yield (line number, object) of a file with one JSON object per line. Empty lines are skipped."""
     for number, line in read_lines(path):
         if not line.strip():
             continue
         try:
             row = _parsed(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}:{number}: not valid JSON ({error}): mend or remove the line") from None
+            raise InputError(f"{path}:{number}: not valid JSON ({error}): fix or remove the line") from None
         if not isinstance(row, dict):
             raise InputError(f'{path}:{number}: {line[:60]!r} is not a JSON object like {{"_id": …, "text": …}}')
         yield number, row
@@ -162,18 +165,18 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _parsed(text: str) -> Any:
     value = json.loads(text)
-    # JSON can spell half of a character pair (\ud800), which no tokenizer and no file takes.
+    # JSON can contain half of a surrogate pair (\ud800), which tokenizers and files reject.
     if re.search(r"\\ud[89a-f]", text, re.IGNORECASE):
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             half = str(error.object)[error.start]
-            raise ValueError(f"{half!r} is half of a character pair") from None
+            raise ValueError(f"{half!r} is half of a surrogate pair") from None
     return value
 
 
 def sha256_of(*parts: str | bytes) -> str:
-    """A hexadecimal SHA-256 over parts, each preceded by its length so that none runs into the next."""
+    """Return the hexadecimal SHA-256 of parts. Each is preceded by its length, so "ab", "c" differs from "a", "bc"."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -183,6 +186,6 @@ def sha256_of(*parts: str | bytes) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

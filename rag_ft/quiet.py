@@ -1,4 +1,4 @@
-"""Silence from the libraries below: their progress bars and warnings are not about the user's work."""
+"""Silence libraries whose progress bars and warnings do not concern the user."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LOUD = ("transformers", "accelerate", "datasets", "sentence_transformers", "huggingface_hub", "httpx", "torch.onnx")
+NOISY = ("transformers", "accelerate", "datasets", "sentence_transformers", "huggingface_hub", "httpx", "torch.onnx")
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """No bars of transformers and no log lines below an error, while the block runs."""
+    """Hide the progress bars of transformers and all log lines below ERROR while the block runs."""
     from transformers.utils import logging as transformers_logging
 
-    loggers = [logging.getLogger(name) for name in LOUD]
+    loggers = [logging.getLogger(name) for name in NOISY]
     levels = [logger.level for logger in loggers]
-    bars = transformers_logging.is_progress_bar_enabled()
+    had_progress_bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -25,5 +25,5 @@ def quiet_libraries() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if bars:
+        if had_progress_bars:
             transformers_logging.enable_progress_bar()

@@ -12,11 +12,13 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 import pytest
-from browser import browser, chromium  # noqa: F401
+from fakes.browser import browser, chromium  # noqa: F401
+from fakes.files import write_lines
 from hypothesis import HealthCheck, settings
 from strict_skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
-from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents, read_questions
+from rag_ft import QADataset, cut_into_nodes, generate_qa_dataset, read_documents
+from rag_ft.dataset import read_questions
 
 # A busy machine draws its examples slowly; that is no fault of what is tested. Whoever runs the suite to see whether a
 # change broke something gets the same examples each time; `--hypothesis-profile explore` draws new ones.
@@ -26,10 +28,6 @@ settings.load_profile("same examples")
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENTS = 12
-
-
-def write_lines(file: Path, rows: list[dict]) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture

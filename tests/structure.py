@@ -327,9 +327,10 @@ def measure(package: Path = PACKAGE) -> Structure:
     """Read the files of a package and measure them."""
     modules = read_modules(package)
     functions = [function for module in modules.values() for function in module.functions]
-    public = {name: count for name, module in modules.items() if (count := public_names(module)) is not None}
     calls = [call for module in modules.values() for call in positional_calls(module)]
-    return Structure(modules, functions, calls, import_circles(modules), public, Following(modules).calls())
+    return Structure(
+        modules, functions, calls, import_circles(modules), public_names(package), Following(modules).calls()
+    )
 
 
 def read_modules(package: Path) -> dict[str, Module]:
@@ -352,12 +353,23 @@ def positional_calls(module: Module) -> list[str]:
     ]
 
 
-def public_names(module: Module) -> int | None:
-    """How many names the `__all__` of a package or sub-package has; None if it has none."""
-    for node in module.tree.body if module.path.endswith("__init__.py") else ():
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return len(ast.literal_eval(node.value))
-    return None
+def public_names(package: Path) -> dict[str, int]:
+    """Package or sub-package -> how many public names it has.
+
+    They stand in the stub `__init__.pyi`, or in the `__all__` of `__init__.py`.
+    """
+    counts = {}
+    for file in sorted(package.rglob("__init__.py")):
+        name = ".".join([NAME, *file.parent.relative_to(package).parts])
+        stub = file.with_suffix(".pyi")
+        if stub.exists():
+            imports = [node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ImportFrom)]
+            counts[name] = sum(len(node.names) for node in imports)
+            continue
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                counts[name] = len(ast.literal_eval(node.value))
+    return counts
 
 
 def import_circles(modules: dict[str, Module]) -> list[list[str]]:

@@ -52,4 +52,4 @@ def test_the_quick_tests_pass_on_the_lowest_versions(tmp_path: Path) -> None:
     succeed(*install, OPENAI_LIKE, "--editable", f"{REPOSITORY}[dev]")
     test = [python, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--maxfail=20"]
     succeed(*test)
-    succeed(*test, "-n", "0", "-m", "slow", "tests/test_backends.py")
+    succeed(*test, "-n", "0", "-m", "slow", "tests/embedding/test_backends.py")

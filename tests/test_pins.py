@@ -46,24 +46,37 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 import rag_ft
 from rag_ft import QADataset
+from rag_ft.ab import ABRetriever, ab_session
+from rag_ft.adapters import AdapterRecipe, train_adapter
+from rag_ft.dataset import ScoredPair, read_beir, write_beir
+from rag_ft.embedding import CachedEmbedding
+from rag_ft.feedback import ShownResults, Votes
+from rag_ft.generation import QuestionOptions
 
 PINS = Path(__file__).parent / "pins"
 ACME = Path(__file__).parent.parent / "examples" / "acme_policies"
 
-REMOVED: frozenset[str] = frozenset()
+REMOVED: frozenset[str] = frozenset(
+    {
+        # Both are accepted, and refused with what to use.
+        "commands / train / options / --focus",
+        "commands / train / options / --adapter / choices / low-rank",
+        "commands / train / options / --adapter / choices / residual",
+    }
+)
 """What was removed or changed on purpose, as the differences name it; all that begins with such a name is passed over.
 
 Examples: `commands / train / options / --focus`, `commands / train / options / --adapter / choices / low-rank`,
 `keys / model: rag_ft.json / recipe.focus`.
 """
 
-SETTINGS: dict[str, object] = {"epochs": 1, "batch_size": 16, "shares": [1.0]}
-RANDOM_BATCHES: dict[str, object] = {"together": 1}
-MAY_FORGET: dict[str, object] = {"forgetting": 1.0}
+SETTINGS: dict[str, object] = {"epochs": 1, "batch_size": 16, "alphas": [1.0]}
+RANDOM_BATCHES: dict[str, object] = {"similar_per_batch": 1}
+MAY_FORGET: dict[str, object] = {"max_forgetting": 1.0}
 """Settings of the recipe for `--set`. If one gets another name, change it here alone."""
 
-ADAPTER: dict[str, Any] = {"strengths": (3.0,)}
-"""Arguments of `train_adapter` for a quick training: a single pull."""
+ADAPTER: dict[str, Any] = {"pulls": (3.0,)}
+"""Fields of `AdapterRecipe` for a quick training: a single pull."""
 
 SUBSETS = ("names", "off_names", "choices")
 """Lists of which the pinned part must still be there."""
@@ -71,10 +84,10 @@ SUBSETS = ("names", "off_names", "choices")
 
 def inner() -> SimpleNamespace:
     """What has no public name. If such a function moves or gets another name, change it here alone."""
-    from rag_ft.dataset.splitting import carve_dev
+    from rag_ft.dataset.splitting import hold_out_dev
     from rag_ft.evaluation.significance import paired_bootstrap
 
-    return SimpleNamespace(carve_dev=carve_dev, paired_bootstrap=paired_bootstrap)
+    return SimpleNamespace(hold_out_dev=hold_out_dev, paired_bootstrap=paired_bootstrap)
 
 
 def command_line() -> Any:
@@ -112,7 +125,7 @@ def must_run(*arguments: object) -> None:
 
 
 def pinned_commands(work: Work) -> dict[str, Any]:
-    """Each command with its arguments and options; help texts, panels and hidden options are left out."""
+    """Each command with its arguments and options. Help texts and panels are left out; hidden old spellings count."""
     import typer
 
     root = typer.main.get_command(command_line())
@@ -127,8 +140,6 @@ def parameters_of(command: Any) -> dict[str, Any]:
     arguments = []
     options = {}
     for parameter in command.params:
-        if getattr(parameter, "hidden", False):
-            continue
         told = {
             **type_of(parameter),
             "default": plain(parameter.default),
@@ -413,7 +424,7 @@ class Work:
     def shipped(self) -> tuple[Path, Watched]:
         """A model that learned made-up words, so that it beats its base on each machine, and what was seen."""
         dataset, output = self.folder / "made-up words", self.folder / "shipped"
-        rag_ft.write_beir(jargon_dataset(90, renamed=made_up, dev="train"), dataset)
+        write_beir(jargon_dataset(90, renamed=made_up, dev="train"), dataset)
         with watched() as seen:
             must_run(
                 "train", dataset, "--output", output, "--base-model", "local", "--max-length", 64, "--epochs", 2,
@@ -440,7 +451,7 @@ class Work:
         """An adapter over an embedding that follows from words, and the embedding, which notes its texts."""
         model = Recording(model_name="recording")
         output = self.folder / "adapter"
-        rag_ft.train_adapter(jargon_dataset(), model, output, max_pairs=60, cache=False, seed=0, **ADAPTER)
+        train_adapter(jargon_dataset(), model, output, recipe=AdapterRecipe(max_pairs=60, **ADAPTER), cache=False)
         return self.folder / "adapter", model
 
     @cached_property
@@ -448,8 +459,10 @@ class Work:
         """The journal of an LLM that was asked about six passages, beside the dataset of its questions (`asked`)."""
         nodes = rag_ft.cut_into_nodes(rag_ft.read_documents(self.people / "documents"))
         journal = self.folder / "journal.jsonl"
-        made = rag_ft.generate_qa_dataset(nodes, FixedLLM(), journal=journal, max_passages=6, answers=True, seed=0)
-        rag_ft.write_beir(made.dataset, self.folder / "asked", made.dropped)
+        made = rag_ft.generate_qa_dataset(
+            nodes, FixedLLM(), question_options=QuestionOptions(journal=journal, max_passages=6, answers=True)
+        )
+        write_beir(made.dataset, self.folder / "asked", made.dropped)
         return journal
 
     @cached_property
@@ -457,19 +470,20 @@ class Work:
         """A file of votes: of `ABRetriever` in both modes, and of a person who votes, picks, takes back and scores."""
         file = self.folder / "votes.jsonl"
         sides = (FixedRetriever("x", "y"), FixedRetriever("y", "z"))
-        split = rag_ft.ABRetriever(*sides, mode="split", votes=file)
+        split = ABRetriever(*sides, mode="split", votes=file)
         for number in range(8):
-            with rag_ft.ab_session(f"user-{number}"):
+            with ab_session(f"user-{number}"):
                 split.retrieve("What is a claim?")
-        both = rag_ft.ABRetriever(*sides, mode="interleave", votes=file)
-        with rag_ft.ab_session("user-0"):
+        both = ABRetriever(*sides, mode="interleave", votes=file)
+        with ab_session("user-0"):
             found = both.retrieve("What is a claim?")
         query = found[0].metadata["ab_query"]
         both.pick(query, found[0].node_id)
-        votes = rag_ft.Votes(file)
+        votes = Votes(file)
         votes.unpick(query, found[0].node_id)
         rankings = {"a": ["x", "y"], "b": ["y", "z"]}
-        votes.shown("q", "side-by-side", "user-0", "What is a claim?", order=["b", "a"], rankings=rankings)
+        results = ShownResults(order=["b", "a"], rankings=rankings)
+        votes.shown("q", "side-by-side", "user-0", "What is a claim?", results)
         votes.vote("q", "b")
         votes.pick("q", "y", "a")
         votes.failed("q", "a", "it broke off")
@@ -635,8 +649,8 @@ def pinned_keys(work: Work) -> dict[str, Any]:
         "compare", dataset, "--baseline", "bm25", "--candidate", "bm25", "--json", folder / "bm25.json",
         "--questions", folder / "questions.jsonl",
     )  # fmt: skip
-    scored = QADataset({}, {}, {}, scored_pairs=[rag_ft.ScoredPair("Who signs?", "A clerk signs.", 0.5)])
-    rag_ft.write_beir(scored, folder / "scored")
+    scored = QADataset({}, {}, {}, scored_pairs=[ScoredPair("Who signs?", "A clerk signs.", 0.5)])
+    write_beir(scored, folder / "scored")
     journal = work.journal  # beside it `asked` is written
     files = {
         "adapter: rag_ft.json": work.adapter[0] / "rag_ft.json",
@@ -706,14 +720,14 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
 def pinned_draws(work: Work) -> dict[str, Any]:
     """What follows from the seed and the texts alone."""
     run, seen = work.random_batches
-    dataset = rag_ft.read_beir(run / "dataset")
+    dataset = read_beir(run / "dataset")
     record = json.loads((run / "model" / "rag_ft.json").read_text(encoding="utf-8"))
     return {
         "dataset of the demo's people": {
             file.relative_to(run / "dataset").as_posix(): sha256_of_file(file)
             for file in sorted((run / "dataset").rglob("*.*"))
         },
-        "dataset with seed 1, all documents known": splits_of(made_without_llm(work, seed=1, new_documents=0.0)),
+        "dataset with seed 1, all documents known": splits_of(made_without_llm(work, seed=1, unseen_documents=0.0)),
         "dataset without real questions": splits_of(made_without_llm(work)),
         "dev of a training without dev": carved(work),
         "training: folders of checkpoints": {
@@ -756,8 +770,8 @@ def splits_of(dataset: QADataset) -> dict[str, Any]:
 
 def carved(work: Work) -> dict[str, Any]:
     """The ids of the dev questions that are taken out of train."""
-    dataset = rag_ft.read_beir(work.without_dev)
-    return {f"seed {seed}": sorted(inner().carve_dev(dataset, seed=seed).qrels["dev"]) for seed in (0, 1)}
+    dataset = read_beir(work.without_dev)
+    return {f"seed {seed}": sorted(inner().hold_out_dev(dataset, seed=seed).qrels["dev"]) for seed in (0, 1)}
 
 
 def folder_of_training(work: Work, *options: object) -> list[str]:
@@ -809,7 +823,7 @@ def drawn_for_adapter(work: Work) -> dict[str, Any]:
 def drawn_for_llm(work: Work) -> dict[str, Any]:
     """The keys of the journal, by which an LLM is not asked twice, and the dataset of its answers."""
     keys = sorted(row["key"] for row in rows_of(work.journal))
-    return {"keys of the journal": keys, "dataset": splits_of(rag_ft.read_beir(work.folder / "asked"))}
+    return {"keys of the journal": keys, "dataset": splits_of(read_beir(work.folder / "asked"))}
 
 
 def intervals() -> dict[str, Any]:
@@ -844,7 +858,7 @@ def collections_of(work: Work) -> dict[str, Any]:
 def keys_of_cache(work: Work) -> dict[str, Any]:
     """The keys under which vectors are kept, by which a text is not paid for twice."""
     file = work.folder / "vectors.sqlite"
-    cached = rag_ft.CachedEmbedding(Recording(model_name="recording"), cache=file)
+    cached = CachedEmbedding(Recording(model_name="recording"), cache=file)
     cached.get_query_embedding("What is a Kittiwake?")
     cached.get_text_embedding("A Kittiwake is an expenses claim.")
     with sqlite3.connect(file) as database:
@@ -891,7 +905,7 @@ def figures(work: Work) -> dict[str, Any]:
         found[name] = {
             "weights after training": seen.weights,
             "weights of the model": sha256_of_file(run / "model" / "model.safetensors"),
-            "batches": batches_of(seen, rag_ft.read_beir(run / "dataset")),
+            "batches": batches_of(seen, read_beir(run / "dataset")),
             "rag_ft.json": without_times(json.loads((run / "model" / "rag_ft.json").read_text(encoding="utf-8"))),
             "comparison.json": without_times(json.loads((run / "comparison.json").read_text(encoding="utf-8"))),
         }
@@ -902,7 +916,7 @@ def figures(work: Work) -> dict[str, Any]:
         "rag_ft.json": without_times(json.loads((folder / "rag_ft.json").read_text(encoding="utf-8"))),
     }
     folder = work.folder / "adapter by default"
-    rag_ft.train_adapter(jargon_dataset(), Recording(model_name="recording"), folder, cache=False, seed=0)
+    train_adapter(jargon_dataset(), Recording(model_name="recording"), folder, cache=False)
     found["adapter"] = {
         "weights": {file.name: sha256_of_file(file) for file in sorted(folder.glob("*.safetensors"))},
         "rag_ft.json": without_times(json.loads((folder / "rag_ft.json").read_text(encoding="utf-8"))),

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_ft import FineTunedEmbedding, cut_into_nodes, fine_tune, open_index, read_documents, read_questions
-from rag_ft.pipeline import STAGES, Stages
+from rag_ft import FineTunedEmbedding, cut_into_nodes, fine_tune, open_index, read_documents
+from rag_ft.dataset import read_questions
+from rag_ft.stages import STAGES, Stages
 
 OPTIONS = {"use_llm": False, "base_model": "local", "max_length": 64, "max_pairs": 48}
 
@@ -176,3 +177,13 @@ def test_three_kills_change_nothing(acme_people: Path, tmp_path: Path, llm: str)
         lines = journal.read_text().splitlines()
         keys = [json.loads(line)["key"] for line in lines]
         assert len(keys) == len(set(keys)) == 40, "an answer in the journal was asked for again"
+
+
+def test_an_option_that_is_not_given_repeats_no_stage(tmp_path: Path) -> None:
+    """`run.json` of version 0.1.0 has null for such an option, or nothing."""
+    stages = Stages(tmp_path / "run")
+    stages.start("dataset")
+    stages.finish("dataset", {"seed": 0, "max_passages": None})
+    (tmp_path / "run" / "product").touch()
+    assert Stages(tmp_path / "run").done("dataset", {"seed": 0}, "product")
+    assert not Stages(tmp_path / "run").done("dataset", {"seed": 0, "max_passages": 5}, "product")

@@ -1,11 +1,12 @@
-"""A/B under load: a hundred clients at once on `ABQueryEngine`, while one side fails half of the time.
+"""A/B test under load: a hundred concurrent clients of `ABQueryEngine`, while one variant fails half of the time.
 
     python examples/benchmarks/ab_load.py --seconds 60
 
-Two processes with fifty clients each, half of them threads and half of them tasks of an event loop, ask and vote on one
-file of votes. Each client is another user after ten questions. The sides are LlamaIndex query engines that take 50 ms
-and more; b fails half of the time, at once or after a wait. Counted from the file afterwards: is every client served,
-is every vote there, does each user see one side, are the sides even. Results are in results/ab-load.json.
+Two processes with fifty clients each ask questions and vote, with one vote log for all. Half of the clients are
+threads, half are tasks of an event loop. Each client becomes another user after ten questions. The variants are
+LlamaIndex query engines that take 50 ms and more. Variant b fails half of the time, at once or after a wait. The vote
+log then shows whether every client was served, every vote is there, each user saw one variant, and each variant got its
+fraction of the users. Results are in results/ab-load.json.
 """
 
 from __future__ import annotations
@@ -29,79 +30,80 @@ from llama_index.core.base.response.schema import Response
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from quality import RESULTS, machine
 
-from rag_ft import ABQueryEngine, Votes, ab_session
-from rag_ft.retrieval.ab.sessions import side_of
-from rag_ft.retrieval.standing import shown_queries
+from rag_ft.ab import ABQueryEngine, ab_session
+from rag_ft.ab.sessions import variant_of
+from rag_ft.feedback import Votes
+from rag_ft.feedback.shown_query import shown_queries
 
 PASSAGES = [
     NodeWithScore(node=TextNode(id_=f"p{n}", text=f"Passage {n} of the handbook."), score=1.0) for n in range(5)
 ]
-QUESTIONS_OF_A_USER = 10
-WAIT = 0.05
+QUESTIONS_PER_USER = 10
+WAIT_SECONDS = 0.05
 
 
-class Side(BaseQueryEngine):
-    """Answers after a wait, or fails: at once, or after the wait."""
+class Variant(BaseQueryEngine):
+    """A query engine that answers after a wait, or fails at once or after the wait."""
 
-    def __init__(self, name: str, fails: float = 0.0) -> None:
+    def __init__(self, name: str, failure_rate: float = 0.0) -> None:
         super().__init__(callback_manager=None)
-        self.name, self.fails = name, fails
+        self.name, self.failure_rate = name, failure_rate
 
     def _get_prompt_modules(self) -> dict[str, Any]:
         return {}
 
     def _query(self, query_bundle: QueryBundle) -> Response:
-        if random.random() < self.fails:
-            time.sleep(random.choice((0, WAIT)))
+        if random.random() < self.failure_rate:
+            time.sleep(random.choice((0, WAIT_SECONDS)))
             raise ConnectionError("the server is down")
-        time.sleep(WAIT * random.uniform(1, 2))
+        time.sleep(WAIT_SECONDS * random.uniform(1, 2))
         return Response(f"{self.name} says so.", list(PASSAGES))
 
     async def _aquery(self, query_bundle: QueryBundle) -> Response:
-        if random.random() < self.fails:
-            await asyncio.sleep(random.choice((0, WAIT)))
+        if random.random() < self.failure_rate:
+            await asyncio.sleep(random.choice((0, WAIT_SECONDS)))
             raise ConnectionError("the server is down")
-        await asyncio.sleep(WAIT * random.uniform(1, 2))
+        await asyncio.sleep(WAIT_SECONDS * random.uniform(1, 2))
         return Response(f"{self.name} says so.", list(PASSAGES))
 
 
 def clients(file: str, process: int, count: int, seconds: float, results: Any) -> None:
-    """Fifty clients of one process; what each has seen goes into the queue."""
-    engine = ABQueryEngine(Side("Old"), Side("New", fails=0.5), votes=Votes(file))
-    until = time.monotonic() + seconds
-    asked: list[float] = []
+    """Run the clients of one process, and put what they saw into the queue."""
+    engine = ABQueryEngine(Variant("Old"), Variant("New", failure_rate=0.5), votes=Votes(file))
+    end = time.monotonic() + seconds
+    seconds_each: list[float] = []
     unserved: list[str] = []
     votes: dict[str, str] = {}
 
     def user(client: int, number: int) -> str:
-        return f"user-{process}-{client}-{number // QUESTIONS_OF_A_USER}"
+        return f"user-{process}-{client}-{number // QUESTIONS_PER_USER}"
 
     def thread(client: int) -> None:
         number = 0
-        while time.monotonic() < until:
-            began = time.perf_counter()
+        while time.monotonic() < end:
+            start = time.perf_counter()
             try:
                 with ab_session(user(client, number)):
                     metadata = engine.query("Who says so?").metadata
             except Exception as error:
                 unserved.append(repr(error))
                 continue
-            asked.append(time.perf_counter() - began)
+            seconds_each.append(time.perf_counter() - start)
             engine.vote(metadata["ab_query"], metadata["ab_side"])
             votes[metadata["ab_query"]] = metadata["ab_side"]
             number += 1
 
     async def task(client: int) -> None:
         number = 0
-        while time.monotonic() < until:
-            began = time.perf_counter()
+        while time.monotonic() < end:
+            start = time.perf_counter()
             try:
                 with ab_session(user(client, number)):
                     metadata = (await engine.aquery("Who says so?")).metadata
             except Exception as error:
                 unserved.append(repr(error))
                 continue
-            asked.append(time.perf_counter() - began)
+            seconds_each.append(time.perf_counter() - start)
             await asyncio.to_thread(engine.vote, metadata["ab_query"], metadata["ab_side"])
             votes[metadata["ab_query"]] = metadata["ab_side"]
             number += 1
@@ -115,7 +117,7 @@ def clients(file: str, process: int, count: int, seconds: float, results: Any) -
         each.start()
     for each in threads:
         each.join()
-    results.put((asked, unserved, votes))
+    results.put((seconds_each, unserved, votes))
 
 
 def measure(seconds: float, count: int, processes: int) -> dict[str, Any]:
@@ -123,24 +125,27 @@ def measure(seconds: float, count: int, processes: int) -> dict[str, Any]:
         file = str(Path(folder) / "votes.jsonl")
         context = multiprocessing.get_context("spawn")
         results = context.Queue()
-        share = count // processes
-        running = [context.Process(target=clients, args=(file, n, share, seconds, results)) for n in range(processes)]
+        per_process = count // processes
+        running = [
+            context.Process(target=clients, args=(file, n, per_process, seconds, results)) for n in range(processes)
+        ]
         for process in running:
             process.start()
         parts = [results.get() for _ in running]
         for process in running:
             process.join()
-        kept = shown_queries(Votes(file).rows())
+        shown_by_id = shown_queries(Votes(file).rows())
         size = Path(file).stat().st_size
-    times = np.array([took for asked, _, _ in parts for took in asked])
+    times = np.array([took for each, _, _ in parts for took in each])
     unserved = [reason for _, reasons, _ in parts for reason in reasons]
-    given = {query: side for _, _, votes in parts for query, side in votes.items()}
-    users = Counter(side_of(session) for session in {shown.row["session"] for shown in kept.values()})
-    strayed = sum(
-        shown.row["side"] != side_of(shown.row["session"]) and not shown.row["failed"] for shown in kept.values()
+    votes = {query: variant for _, _, part in parts for query, variant in part.items()}
+    users = Counter(variant_of(session) for session in {shown.row["session"] for shown in shown_by_id.values()})
+    other_variant = sum(
+        shown.row["side"] != variant_of(shown.row["session"]) and not shown.row["failed"]
+        for shown in shown_by_id.values()
     )
-    turned = sum(shown.assigned != side_of(shown.row["session"]) for shown in kept.values())
-    of_b = [shown for shown in kept.values() if shown.assigned == "b"]
+    reassigned = sum(shown.assigned != variant_of(shown.row["session"]) for shown in shown_by_id.values())
+    of_b = [shown for shown in shown_by_id.values() if shown.assigned == "b"]
     total = sum(users.values())
     return {
         "clients": count,
@@ -149,18 +154,18 @@ def measure(seconds: float, count: int, processes: int) -> dict[str, Any]:
         "questions_served": len(times),
         "questions_not_served": len(unserved),
         "first_reason": unserved[:1],
-        "votes_given": len(given),
-        "votes_in_the_file": sum(shown.vote is not None for shown in kept.values()),
-        "votes_that_differ": sum(kept[query].vote != side for query, side in given.items()),
+        "votes_given": len(votes),
+        "votes_in_the_file": sum(shown.vote is not None for shown in shown_by_id.values()),
+        "votes_that_differ": sum(shown_by_id[query].vote != variant for query, variant in votes.items()),
         "users": total,
         "users_of_b": round(users["b"] / total, 4),
         "users_of_b_standard_error": round(0.5 / math.sqrt(total), 4),
-        "questions_that_left_their_side_without_a_failure": strayed,
-        "questions_that_were_dealt_anew": turned,
+        "questions_that_left_their_side_without_a_failure": other_variant,
+        "questions_that_were_dealt_anew": reassigned,
         "failures_of_b": round(sum("b" in shown.failed for shown in of_b) / len(of_b), 3),
-        "failures_of_a": sum("a" in shown.failed for shown in kept.values()),
+        "failures_of_a": sum("a" in shown.failed for shown in shown_by_id.values()),
         "questions_a_second": round(len(times) / seconds, 1),
-        "milliseconds": {str(share): round(1000 * float(np.quantile(times, share)), 1) for share in (0.5, 0.95, 0.99)},
+        "milliseconds": {str(q): round(1000 * float(np.quantile(times, q)), 1) for q in (0.5, 0.95, 0.99)},
         "megabytes_of_votes": round(size / 1e6, 1),
     }
 
@@ -170,11 +175,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--processes", type=int, default=2)
-    given = parser.parse_args()
-    found = {"machine": machine(), **measure(given.seconds, given.clients, given.processes)}
+    arguments = parser.parse_args()
+    result = {"machine": machine(), **measure(arguments.seconds, arguments.clients, arguments.processes)}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "ab-load.json").write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    (RESULTS / "ab-load.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""An adapter over a model whose weights are not touched, beside LlamaIndex's own linear adapter.
+"""An adapter over a frozen model, compared with LlamaIndex's own linear adapter.
 
     pip install llama-index-embeddings-adapter
     python examples/benchmarks/adapter.py human covidqa scifact tenk-lyft:tenk-uber
-    python examples/benchmarks/adapter.py known covidqa
+    python examples/benchmarks/adapter.py seen covidqa
 
-`human` trains on a collection's own training questions and asks its test questions (A:B trains on A and asks those of
-B), which are about documents that training does not see. `known` trains on questions made of all passages without any
-model, and asks the collection's human test questions. LlamaIndex's adapter is trained as its engine does by default (a
-linear map that begins as the identity, batches of 10 in their order, in-batch negatives, AdamW at 2e-5, one epoch), and
-for four epochs at 1e-3, since the default hardly moves it. Vectors are computed once (--cache). Results are in
+`human` trains on a collection's own training questions and evaluates on its test questions, which are about unseen
+documents. A:B trains on A and evaluates on B. `seen` trains on questions generated from all passages without a model,
+and evaluates on the collection's human test questions. LlamaIndex's adapter is trained with the defaults of its engine
+(a linear map that starts as the identity, batches of 10 in order, in-batch negatives, AdamW at 2e-5, one epoch). Since
+these hardly change it, it is also trained for four epochs at 1e-3. Vectors are computed once (--cache). Results are in
 results/adapter.json.
 """
 
@@ -22,10 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from llama_index.embeddings.adapter import AdapterEmbeddingModel, LinearLayer
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from quality import RESULTS, machine, without_labels
 
-from rag_ft import CachedEmbedding, FineTunedEmbedding, QADataset, compare, load_dataset, train_adapter
+from rag_ft import FineTunedEmbedding, QADataset, compare, load_dataset
+from rag_ft.adapters import AdapterRecipe, train_adapter
+from rag_ft.embedding import CachedEmbedding
+from rag_ft.evaluation import CompareOptions
 from rag_ft.evaluation.metrics import HEADLINE
 
 FILE = RESULTS / "adapter.json"
@@ -33,13 +36,15 @@ FILE = RESULTS / "adapter.json"
 
 def as_llama_index_does(
     dataset: QADataset, model: CachedEmbedding, folder: Path, epochs: int = 1, rate: float = 2e-5
-) -> tuple[AdapterEmbeddingModel, float]:
-    """(LlamaIndex's embedding with its adapter, seconds of training with the vectors given)."""
+) -> tuple[BaseEmbedding, float]:
+    """Return LlamaIndex's embedding with its adapter, and the seconds of training without embedding."""
+    from llama_index.embeddings.adapter import AdapterEmbeddingModel, LinearLayer
+
     texts = dataset.passage_texts
     train = dataset.require("train")
     queries = torch.tensor(model.query_embeddings([dataset.queries[query].text for query in train]))
-    passages = torch.tensor(model.get_text_embedding_batch([texts[next(iter(found))] for found in train.values()]))
-    began = time.perf_counter()
+    passages = torch.tensor(model.get_text_embedding_batch([texts[next(iter(grades))] for grades in train.values()]))
+    start = time.perf_counter()
     layer = LinearLayer(queries.shape[1], queries.shape[1])
     optimizer = torch.optim.AdamW(layer.parameters(), lr=rate)
     steps = epochs * -(-len(queries) // 10)
@@ -48,41 +53,41 @@ def as_llama_index_does(
         optimizer, lambda step: min((step + 1) / max(1, warmup), (steps - step) / max(1, steps - warmup))
     )
     for _ in range(epochs):
-        for start in range(0, len(queries), 10):
-            asked = torch.nn.functional.normalize(layer(queries[start : start + 10]), dim=1)
-            shown = torch.nn.functional.normalize(passages[start : start + 10], dim=1)
-            loss = torch.nn.functional.cross_entropy(20 * asked @ shown.T, torch.arange(len(asked)))
+        for first in range(0, len(queries), 10):
+            anchors = torch.nn.functional.normalize(layer(queries[first : first + 10]), dim=1)
+            positives = torch.nn.functional.normalize(passages[first : first + 10], dim=1)
+            loss = torch.nn.functional.cross_entropy(20 * anchors @ positives.T, torch.arange(len(anchors)))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     layer.save(str(folder))
     return AdapterEmbeddingModel(model, str(folder), device="cpu"), seconds
 
 
-def run(kind: str, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    trained_on, _, asked_of = name.partition(":")
-    dataset = load_dataset(arguments.data / trained_on)
-    if kind == "known":
+def run(questions: str, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    train_name, _, test_name = name.partition(":")
+    dataset = load_dataset(arguments.data / train_name)
+    if questions == "seen":
         dataset = without_labels(dataset, 0.0, arguments.seed)
-    test = load_dataset(arguments.data / asked_of) if asked_of else dataset
+    test = load_dataset(arguments.data / test_name) if test_name else dataset
     model = CachedEmbedding(FineTunedEmbedding.load(arguments.base_model), arguments.cache)
     with tempfile.TemporaryDirectory() as folder:
         ours = train_adapter(
-            dataset, model, Path(folder) / "ours", kind=arguments.kind, cache=arguments.cache, seed=arguments.seed,
+            dataset, model, Path(folder) / "ours", recipe=AdapterRecipe(seed=arguments.seed), cache=arguments.cache,
             show_progress=True,
         )  # fmt: skip
         theirs, seconds = as_llama_index_does(dataset, model, Path(folder) / "theirs")
         longer, more = as_llama_index_does(dataset, model, Path(folder) / "longer", epochs=4, rate=1e-3)
         candidates = {"rag_ft": ours.embed_model(model), "llama_index": theirs, "llama_index_longer": longer}
-        comparison = compare(test, model, list(candidates.values()), name=name, hybrids=False)
+        comparison = compare(test, model, list(candidates.values()), options=CompareOptions(name=name, hybrids=False))
     roles = list(comparison.differences)
     training = ours.record["training"]
     return {
-        "trained_on": f"{trained_on}, {'questions made of all passages' if kind == 'known' else 'human questions'}",
-        "asked": asked_of or trained_on,
+        "trained_on": f"{train_name}, {'questions made of all passages' if questions == 'seen' else 'human questions'}",
+        "asked": test_name or train_name,
         "questions": len(test.require("test")),
         "pairs": training["pairs"],
         "base": round(comparison.models["baseline"][HEADLINE], 4),
@@ -104,21 +109,22 @@ def run(kind: str, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("questions", choices=["human", "known"])
+    parser.add_argument("questions", choices=["human", "seen"])
     parser.add_argument("collections", nargs="+")
-    parser.add_argument("--kind", default="auto")
     parser.add_argument("--base-model", default="local")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("/tmp/rag_ft-vectors.sqlite"))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
-    found = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    results = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    # The keys of older results call documents that training sees "known".
+    kind = "known" if arguments.questions == "seen" else arguments.questions
     for name in arguments.collections:
         seeded = f" seed {arguments.seed}" if arguments.seed else ""
-        found[f"{arguments.questions} {name}{seeded}"] = row = run(arguments.questions, name, arguments)
+        results[f"{kind} {name}{seeded}"] = row = run(arguments.questions, name, arguments)
         print(name, json.dumps(row, indent=2), flush=True)
-        FILE.write_text(json.dumps(found | {"machine": machine()}, indent=2) + "\n", encoding="utf-8")
+        FILE.write_text(json.dumps(results | {"machine": machine()}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A comparison of 10,000 questions over 100,000 passages, embeddings given, beside loops over LlamaIndex retrievers.
+"""A comparison of 10,000 questions over 100,000 passages with given vectors, beside loops over LlamaIndex retrievers.
 
     python examples/benchmarks/comparing.py --passages 100000 --questions 10000
 
-Two embeddings and BM25 are compared, then also both embeddings mixed with BM25. The loops ask the same retrievers
-question by question, some of the questions, without building their indexes. Writes results/comparing.json.
+It compares two embeddings and BM25, and then also the hybrids of both embeddings with BM25. The loops send some of the
+questions to the same retrievers one by one, without building their indexes. Results are in results/comparing.json.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 from quality import RESULTS, machine
 
-from rag_ft import Fusion, HybridRetriever, Passage, QADataset, Query, compare, rebuild_index
+from rag_ft import HybridRetriever, Passage, QADataset, Query, compare, rebuild_index
+from rag_ft.evaluation import CompareOptions
+from rag_ft.retrieval import Fusion
 from rag_ft.retrieval.bm25_retriever import BM25Retriever
 
-WORDS = 30_000
+VOCABULARY_SIZE = 30_000
 
 
 class Given(BaseEmbedding):
-    """Vectors that are there already: of passages, and of questions near their passage."""
+    """An embedding that costs nothing: drawn vectors of passages, and of questions near their passage."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -37,8 +39,7 @@ class Given(BaseEmbedding):
     def _vector(self, text: str, noise: float) -> list[float]:
         name = text.split(" ", 1)[0].strip("pq")
         number = int(name) if name.isdigit() else 0
-        draw = np.random.default_rng(number)
-        vector = draw.normal(size=384)
+        vector = np.random.default_rng(number).normal(size=384)
         spread = np.random.default_rng([number, sum(map(ord, self.model_name))]).normal(size=384)
         return (vector + noise * spread).astype(np.float32).tolist()
 
@@ -53,15 +54,15 @@ class Given(BaseEmbedding):
 
 
 def dataset(passages: int, questions: int) -> QADataset:
-    """Passages of 80 words with a language's frequencies (no stop words), questions of 8 words of their passage."""
-    draw = np.random.default_rng(0)
-    words = [np.minimum(draw.zipf(1.2, size=80) + 50, WORDS) for _ in range(passages)]
+    """Make passages of 80 words with a language's frequencies (no stop words), and questions of 8 of their words."""
+    rng = np.random.default_rng(0)
+    words = [np.minimum(rng.zipf(1.2, size=80) + 50, VOCABULARY_SIZE) for _ in range(passages)]
     texts = {f"p{n}": f"p{n} " + " ".join(f"w{word}" for word in row) for n, row in enumerate(words)}
-    asked = draw.choice(passages, questions + 200, replace=False)
+    numbers = rng.choice(passages, questions + 200, replace=False)
     queries = {
-        f"q{n}": Query(f"q{n}", f"q{n} " + " ".join(f"w{word}" for word in draw.choice(words[n], 8))) for n in asked
+        f"q{n}": Query(f"q{n}", f"q{n} " + " ".join(f"w{word}" for word in rng.choice(words[n], 8))) for n in numbers
     }
-    relevant = {f"q{n}": {f"p{n}": 1} for n in asked}
+    relevant = {f"q{n}": {f"p{n}": 1} for n in numbers}
     names = list(relevant)
     return QADataset(
         {key: Passage(key, text, "", f"d{int(key[1:]) // 20}") for key, text in texts.items()}, queries,
@@ -70,74 +71,74 @@ def dataset(passages: int, questions: int) -> QADataset:
 
 
 class Memory(threading.Thread):
-    """The most that the process takes while something runs, in MB."""
+    """Measures the peak memory of the process while something runs, in MB."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.most, self._stopped = 0.0, threading.Event()
+        self.peak, self._stopped = 0.0, threading.Event()
 
     def run(self) -> None:
         while not self._stopped.wait(0.1):
-            self.most = max(self.most, psutil.Process().memory_info().rss / 1e6)
+            self.peak = max(self.peak, psutil.Process().memory_info().rss / 1e6)
 
     def stop(self) -> float:
         self._stopped.set()
         self.join()
-        return self.most
+        return self.peak
 
 
 def embedding_seconds(model: Given, texts: list[str], questions: list[str]) -> float:
-    """What the embedding itself takes: it is not what is measured."""
-    began = time.perf_counter()
-    for start in range(0, len(texts), 8_192):
-        model.get_text_embedding_batch(texts[start : start + 8_192])
+    """Return the seconds of the embedding itself, which are not measured."""
+    start = time.perf_counter()
+    for first in range(0, len(texts), 8_192):
+        model.get_text_embedding_batch(texts[first : first + 8_192])
     for question in questions:
         model.get_query_embedding(question)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def timed(asked: QADataset, before: Given, after: Given, hybrids: bool, embedding: float) -> dict[str, object]:
-    """Seconds and memory of one comparison."""
+def timed(data: QADataset, before: Given, after: Given, hybrids: bool, embedding: float) -> dict[str, object]:
+    """Return the seconds and memory of one comparison."""
     memory = Memory()
     memory.start()
-    began = time.perf_counter()
-    found = compare(asked, before, after, hybrids=hybrids, show_progress=True)
-    seconds = time.perf_counter() - began
-    print(found)
+    start = time.perf_counter()
+    comparison = compare(data, before, after, options=CompareOptions(hybrids=hybrids), show_progress=True)
+    seconds = time.perf_counter() - start
+    print(comparison)
     return {
         "seconds_without_embedding": round(seconds - 2 * embedding, 1),
         "seconds_embedding": round(2 * embedding, 1),
         "memory_megabytes": round(memory.stop()),
-        "retrievers": found.details,
+        "retrievers": comparison.details,
     }
 
 
 def loop(retriever: BaseRetriever, questions: list[str]) -> float:
-    """Seconds for one question."""
-    began = time.perf_counter()
+    """Return the seconds for one question."""
+    start = time.perf_counter()
     for question in questions:
         retriever.retrieve(question)
-    return (time.perf_counter() - began) / len(questions)
+    return (time.perf_counter() - start) / len(questions)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=10_000)
-    parser.add_argument("--looped", type=int, default=200, help="questions that each loop asks")
+    parser.add_argument("--looped", type=int, default=200, help="number of questions in each loop")
     arguments = parser.parse_args()
-    asked = dataset(arguments.passages, arguments.questions)
-    texts = asked.passage_texts
+    data = dataset(arguments.passages, arguments.questions)
+    texts = data.passage_texts
     before, after = Given(model_name="before"), Given(model_name="after")
-    embedding = embedding_seconds(before, list(texts.values()), [query.text for query in asked.queries.values()])
+    embedding = embedding_seconds(before, list(texts.values()), [query.text for query in data.queries.values()])
     result: dict[str, object] = {"passages": arguments.passages, "questions": arguments.questions}
-    five = timed(asked, before, after, True, embedding)
-    three = timed(asked, before, after, False, embedding)
+    five = timed(data, before, after, True, embedding)
+    three = timed(data, before, after, False, embedding)
     nodes = [TextNode(id_=key, text=text) for key, text in texts.items()]
     index = rebuild_index(nodes, before, chromadb.EphemeralClient(), "loop")
-    questions = [asked.queries[query].text for query in list(asked.qrels["test"])[: arguments.looped]]
-    hybrid = HybridRetriever(index, Fusion("standardised", 0.5), similarity_top_k=100)
-    hybrid.keywords.bm25()  # made at the first question else
+    questions = [data.queries[query].text for query in list(data.qrels["test"])[: arguments.looped]]
+    hybrid = HybridRetriever(index, Fusion("zscore", 0.5), similarity_top_k=100)
+    hybrid.keywords.bm25()  # else the first question would build it
     each = {
         "embedding": loop(index.as_retriever(similarity_top_k=100), questions),
         "bm25": loop(BM25Retriever(nodes, similarity_top_k=100), questions),

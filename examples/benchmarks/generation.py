@@ -1,13 +1,13 @@
-"""How fast questions are asked for, what faults cost, and how the filters grow.
+"""The speed of question generation, the cost of faults, and the growth of the filters.
 
     python examples/benchmarks/generation.py speed
     python examples/benchmarks/generation.py faults
     python examples/benchmarks/generation.py scale --passages 100000
 
-`speed` and `faults` ask a server on this machine that speaks OpenAI's protocol (tests/openai_server.py, in a process of
-its own) with 500 ms latency. `scale` makes passages and questions out of drawn words and puts them through all filters
-but the judge, and through the split; each size is a process of its own, so that its peak memory is its own. Each writes
-its figures into examples/benchmarks/results/.
+`speed` and `faults` use a local server with OpenAI's protocol and a latency of 500 ms (tests/fakes/openai_server.py, in
+a process of its own). `scale` makes passages and questions of random words, and applies all filters except the judge,
+and the split. Each size runs in a process of its own, so that its peak memory can be measured. Results are in
+examples/benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from quality import RESULTS, machine
 
 from rag_ft import Passage, QADataset, Query
 
-SERVER = Path(__file__).parents[2] / "tests" / "openai_server.py"
+SERVER = Path(__file__).parents[2] / "tests" / "fakes" / "openai_server.py"
 LATENCY = 0.5
 
 
 @contextmanager
 def server(faults: float) -> Iterator[str]:
-    """A server with latency; its address."""
+    """Run a server with latency, and yield its address."""
     command = [sys.executable, str(SERVER), "--latency", str(LATENCY), "--faults", str(faults)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -44,20 +44,21 @@ def server(faults: float) -> Iterator[str]:
         process.kill()
 
 
-def about(count: int) -> list[Passage]:
-    """Passages of the usual length, each with a number of its own."""
-    draw = random.Random(0)
+def numbered_passages(count: int) -> list[Passage]:
+    """Make passages of the usual length, each with a number of its own."""
+    rng = random.Random(0)
     words = ["harbour", "master", "permit", "vessel", "berth", "tide", "cargo", "signal", "customs", "mooring", "pilot"]
     return [
-        Passage(f"p{n}", f"Form number {n} is signed by master {n}. " + " ".join(draw.choices(words, k=150)))
+        Passage(f"p{n}", f"Form number {n} is signed by master {n}. " + " ".join(rng.choices(words, k=150)))
         for n in range(count)
     ]
 
 
-def ask(address: str, count: int, workers: int) -> tuple[float, int, int]:
-    """(seconds, requests, passages with questions)."""
-    from rag_ft.generation.asking import questions_from_llm
-    from rag_ft.generation.llms import resolve_llm
+def generate(address: str, count: int, workers: int) -> tuple[float, int, int]:
+    """Return the seconds, the number of requests, and the number of passages with questions."""
+    from rag_ft.generation.llm_questions import questions_from_llm
+    from rag_ft.generation.question_options import QuestionOptions
+    from rag_ft.generation.resolve_llm import resolve_llm
 
     llm = resolve_llm("openai-like:clerk", address)
     assert llm is not None
@@ -65,71 +66,71 @@ def ask(address: str, count: int, workers: int) -> tuple[float, int, int]:
     journal = Path("/tmp") / f"rag_ft-journal-{random.random()}.jsonl"
     started = time.monotonic()
     try:
-        found = questions_from_llm(about(count), llm, workers=workers, journal=journal)
+        options = QuestionOptions(workers=workers, journal=journal)
+        generated = questions_from_llm(numbered_passages(count), llm, question_options=options)
     finally:
         journal.unlink(missing_ok=True)
-    return time.monotonic() - started, found.requests, len({passage for _, passage in found.pairs})
+    return time.monotonic() - started, generated.requests, len({passage for _, passage in generated.pairs})
 
 
 def speed() -> dict[str, object]:
     rows = []
     for workers, count in ((32, 1000), (32, 1000), (32, 1000), (1, 40)):
         with server(0.0) as address:
-            seconds, _, complete = ask(address, count, workers)
+            seconds, _, complete = generate(address, count, workers)
         ideal = count * LATENCY / workers
         rows.append({"workers": workers, "passages": count, "seconds": seconds, "of_ideal": seconds / ideal})
         print(f"{workers} workers, {count} passages: {seconds:.1f} s, {seconds / ideal:.3f} of the ideal {ideal:.1f} s")
         assert complete == count
-    many = min(row["seconds"] / row["passages"] for row in rows[:-1])
-    one = rows[-1]["seconds"] / rows[-1]["passages"]
-    print(f"one call at a time takes {one / many:.1f} times as long")
-    return {"runs": rows, "one_at_a_time": one / many}
+    concurrent = min(row["seconds"] / row["passages"] for row in rows[:-1])
+    sequential = rows[-1]["seconds"] / rows[-1]["passages"]
+    print(f"one call at a time takes {sequential / concurrent:.1f} times as long")
+    return {"runs": rows, "one_at_a_time": sequential / concurrent}
 
 
 def faults() -> dict[str, object]:
     with server(0.3) as address:
-        seconds, requests, complete = ask(address, 1000, 32)
+        seconds, requests, complete = generate(address, 1000, 32)
         with urllib.request.urlopen(address.removesuffix("/v1") + "/v1/stats") as answer:
             stats = json.load(answer)
-    # The first request warmed the client up, and counts on the server alone.
+    # The first request warmed the client up, and only the server counts it.
     print(f"{complete} of 1000 passages, {requests} requests in {seconds:.1f} s; the server counted {stats}")
     return {"complete": complete, "requests": requests, "seconds": seconds, "server": stats}
 
 
 def corpus(passages: int, seed: int = 0) -> tuple[QADataset, list[tuple[Query, str]]]:
-    """Passages of Zipf-drawn words, 8 to a document, some repeated; three questions on each, some of them bad."""
+    """Make passages of Zipf-distributed words, 8 in a document, some repeated, with three questions each, some bad."""
     import numpy as np
 
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
-    vocabulary = np.array(["".join(draw.choice(letters, draw.integers(3, 11))) for _ in range(50_000)])
+    vocabulary = np.array(["".join(rng.choice(letters, rng.integers(3, 11))) for _ in range(50_000)])
     rows: dict[str, Passage] = {}
     pairs: list[tuple[Query, str]] = []
     for place in range(passages):
-        words = vocabulary[np.minimum(draw.zipf(1.15, 120), 50_000) - 1]
+        words = vocabulary[np.minimum(rng.zipf(1.15, 120), 50_000) - 1]
         text = f"Rule {place}: " + " ".join(words) + "."
         if place % 50 == 1:  # nearly the passage before it
             text = rows[f"d{(place - 1) // 8}#{place - 1}"].text + " Revised."
         key = f"d{place // 8}#{place}"
         rows[key] = Passage(key, text, doc_id=f"d{place // 8}")
         for number in range(3):
-            chosen = " ".join(draw.choice(words, 8))
-            question = f"What does the text say about {chosen}?" if draw.random() < 0.05 else f"Which {chosen} {place}?"
+            chosen = " ".join(rng.choice(words, 8))
+            question = f"What does the text say about {chosen}?" if rng.random() < 0.05 else f"Which {chosen} {place}?"
             pairs.append((Query(f"{key}:{number}", question, "question"), key))
     return QADataset(rows, {}, {}), pairs
 
 
 def filter_all(passages: int) -> None:
-    """One size, in this process: prints seconds and memory as JSON."""
-    from rag_ft.dataset.splitting import boilerplate, split_questions
+    """Measure one size in this process, and print seconds and memory as JSON."""
+    from rag_ft.dataset.splitting import split_questions
     from rag_ft.generation.filters import filter_questions
 
     dataset, pairs = corpus(passages)
     text_bytes = sum(len(passage.text) for passage in dataset.passages.values()) + sum(len(q.text) for q, _ in pairs)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     started = time.monotonic()
-    groups = dataset.near_duplicates
-    boilerplate(dataset)
+    groups, _ = dataset.near_duplicates, dataset.boilerplate
     grouped = time.monotonic()
     kept, dropped = filter_questions(pairs, dataset.passages, groups=groups)
     filtered = time.monotonic()

@@ -1,12 +1,12 @@
-"""The index: how fast it is rebuilt, what that costs in exactness, how long a question takes, and a million passages.
+"""The index: speed and exactness of a rebuild, latency of a query, and a million passages.
 
     python examples/benchmarks/index.py speed tenk-uber scifact
     python examples/benchmarks/index.py scale --passages 1000000
 
-`speed` builds an index of each collection in one run: as LlamaIndex does by itself (`HuggingFaceEmbedding` and
-`VectorStoreIndex` over Chroma, at their defaults), and with `rebuild_index`; then the backends that are installed.
-`scale` fills a Chroma server through the same code path, with vectors that cost nothing (64 numbers drawn from the
-words), and beside it writes such vectors with Chroma's client alone. Results are in results/index-*.json.
+`speed` builds an index of each collection with LlamaIndex's defaults (`HuggingFaceEmbedding` and `VectorStoreIndex`
+over Chroma) and with `rebuild_index`, and then measures the exported backends. `scale` fills a Chroma server in the
+same way with vectors that cost nothing (64 random numbers), and writes such vectors with Chroma's client alone for
+comparison. Results are in results/index-*.json.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from rag_ft.index.nodes import nodes_from_texts
 
 
 def peak_bf16(seconds: float = 2.0) -> float:
-    """GFLOP/s of the machine's largest bfloat16 product, as the model's are shaped."""
+    """Return the peak GFLOP/s of bfloat16 products with the shapes of the model."""
     import torch
 
     best = 0.0
     for rows in (2048, 8192):
         one, other = torch.randn(rows, 1536).bfloat16(), torch.randn(1536, 1536).bfloat16()
-        began, count = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds:
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
             one @ other
             count += 1
-        best = max(best, 2 * rows * 1536 * 1536 * count / (time.perf_counter() - began) / 1e9)
+        best = max(best, 2 * rows * 1536 * 1536 * count / (time.perf_counter() - start) / 1e9)
     return best
 
 
 def flops(model: FineTunedEmbedding, texts: list[str]) -> float:
-    """Floating-point operations for the tokens of some texts, padding apart."""
+    """Return the floating-point operations for some texts, without padding."""
     transformer = model.sentence_transformer
     config = transformer[0].auto_model.config
     width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    reach = transformer.max_seq_length
-    lengths = np.array([min(len(ids), reach) for ids in transformer.tokenizer(texts)["input_ids"]], dtype=float)
+    max_length = transformer.max_seq_length
+    lengths = np.array([min(len(ids), max_length) for ids in transformer.tokenizer(texts)["input_ids"]], dtype=float)
     dense = lengths.sum() * 2 * (4 * width * width + 2 * width * inner) * layers
     attention = (lengths**2).sum() * 4 * width * layers
     return float(dense + attention)
@@ -64,30 +64,33 @@ def nodes_of(dataset: QADataset) -> list[TextNode]:
 
 
 def as_llama_index_does(nodes: list[TextNode]) -> tuple[float, BaseEmbedding]:
-    """Seconds to build it with LlamaIndex's defaults."""
+    """Return the seconds to build an index with LlamaIndex's defaults, and its embedding."""
     from llama_index.core import StorageContext, VectorStoreIndex
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
     from llama_index.vector_stores.chroma import ChromaVectorStore
 
     model = HuggingFaceEmbedding(str(local_model_folder()), device="cpu")
-    model.get_text_embedding("once")
+    model.get_text_embedding("warm up")
     with tempfile.TemporaryDirectory() as folder:
         collection = chromadb.PersistentClient(folder).create_collection("theirs")
         storage = StorageContext.from_defaults(vector_store=ChromaVectorStore(collection))
-        began = time.perf_counter()
+        start = time.perf_counter()
         VectorStoreIndex(nodes, storage_context=storage, embed_model=model)
-        return time.perf_counter() - began, model
+        return time.perf_counter() - start, model
 
 
 def latency(model: BaseEmbedding, queries: list[str]) -> dict[str, float]:
-    """Milliseconds for one query."""
-    model.get_query_embedding("once")
-    waits = []
+    """Return the milliseconds for one query, at the median and the 95th percentile."""
+    model.get_query_embedding("warm up")
+    milliseconds = []
     for query in queries:
-        began = time.perf_counter()
+        start = time.perf_counter()
         model.get_query_embedding(query)
-        waits.append(1000 * (time.perf_counter() - began))
-    return {"p50": round(float(np.quantile(waits, 0.5)), 2), "p95": round(float(np.quantile(waits, 0.95)), 2)}
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    return {
+        "p50": round(float(np.quantile(milliseconds, 0.5)), 2),
+        "p95": round(float(np.quantile(milliseconds, 0.95)), 2),
+    }
 
 
 def speed(arguments: argparse.Namespace) -> None:
@@ -98,18 +101,18 @@ def speed(arguments: argparse.Namespace) -> None:
         texts = list(dataset.passage_texts.values())
         queries = [dataset.queries[query].text for query in dataset.require("test")][:200]
         ours = FineTunedEmbedding.load("local")
-        ours.get_text_embedding("once")
+        ours.get_text_embedding("warm up")
         row: dict[str, Any] = {"passages": len(nodes)}
         seconds, theirs = as_llama_index_does(nodes)
         row["llama_index_seconds"] = round(seconds, 1)
         row["llama_index_query_ms"] = latency(theirs, queries)
         with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
+            start = time.perf_counter()
             rebuild_index(nodes, ours, folder, name)
-            took = time.perf_counter() - began
-        began = time.perf_counter()
+            took = time.perf_counter() - start
+        start = time.perf_counter()
         ours.get_text_embedding_batch(texts)
-        encoding = time.perf_counter() - began
+        encoding = time.perf_counter() - start
         row |= {
             "rag_ft_seconds": round(took, 1),
             "times_faster": round(seconds / took, 2),
@@ -120,21 +123,21 @@ def speed(arguments: argparse.Namespace) -> None:
         exact = FineTunedEmbedding.load("local", precision="fp32")
         row["bf16"] = str(measure_fidelity(exact, ours, dataset, "test"))
         for backend, int8 in arguments.backends:
-            form = FineTunedEmbedding.load(arguments.exported, backend=backend, int8=int8)
-            row[backend + " int8" * int8] = str(measure_fidelity(exact, form, dataset, "test"))
-            row[backend + " int8" * int8 + " query_ms"] = latency(form, queries)
+            variant = FineTunedEmbedding.load(arguments.exported, backend=backend, int8=int8)
+            row[backend + " int8" * int8] = str(measure_fidelity(exact, variant, dataset, "test"))
+            row[backend + " int8" * int8 + " query_ms"] = latency(variant, queries)
         found[name] = row
         print(name, json.dumps(row, indent=2), flush=True)
     found["machine"] = machine()
     (RESULTS / f"{arguments.name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-class Drawn(BaseEmbedding):
-    """64 numbers from the words of a text."""
+class RandomEmbedding(BaseEmbedding):
+    """An embedding that costs nothing: 64 random numbers, seeded by the text."""
 
     @classmethod
     def class_name(cls) -> str:
-        return "Drawn"
+        return "RandomEmbedding"
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return np.random.default_rng(abs(hash(text))).normal(size=64).astype(np.float32).tolist()
@@ -146,8 +149,8 @@ class Drawn(BaseEmbedding):
         return self._get_text_embedding(query)
 
 
-def many(count: int, memory: list[float]) -> Iterator[TextNode]:
-    """Short passages, one after the other, and the process's memory on the way."""
+def short_passages(count: int, memory: list[float]) -> Iterator[TextNode]:
+    """Yield short passages, and note the memory of the process in between."""
     process = psutil.Process()
     for number in range(count):
         if number % 10_000 == 0:
@@ -159,35 +162,35 @@ def scale(arguments: argparse.Namespace) -> None:
     import sys
 
     sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-    from chroma_server import chroma_server
+    from fakes.chroma_server import chroma_server
 
     with tempfile.TemporaryDirectory() as folder, chroma_server(Path(folder)) as address:
         memory: list[float] = []
-        began = time.perf_counter()
-        rebuild_index(many(arguments.passages, memory), Drawn(model_name="drawn"), address, "many")
-        seconds = time.perf_counter() - began
+        start = time.perf_counter()
+        rebuild_index(short_passages(arguments.passages, memory), RandomEmbedding(model_name="drawn"), address, "many")
+        seconds = time.perf_counter() - start
         host, port = address.removeprefix("http://").split(":")
         client = chromadb.HttpClient(host=host, port=int(port))
         plain = client.create_collection("plain", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
         count = min(arguments.passages, 100_000)
         generator = np.random.default_rng(0)
-        began = time.perf_counter()
-        for start in range(0, count, 2048):
-            numbers = range(start, min(start + 2048, count))
+        start = time.perf_counter()
+        for first in range(0, count, 2048):
+            numbers = range(first, min(first + 2048, count))
             plain.add(
                 ids=[f"passage-{number}" for number in numbers],
                 embeddings=generator.normal(size=(len(numbers), 64)).astype(np.float32),
                 documents=[f"Passage {number} says what form {number} is for." for number in numbers],
             )
-        alone = time.perf_counter() - began
-    first = memory[min(5, len(memory) - 1)]
+        alone = time.perf_counter() - start
+    memory_before = memory[min(5, len(memory) - 1)]
     found = {
         "passages": arguments.passages,
         "seconds": round(seconds, 1),
         "inserts_per_second": round(arguments.passages / seconds),
         "chroma_alone_inserts_per_second": f"{count / alone:.0f} (the first {count:,}, without metadata)",
-        "memory_mb_after_50000": round(first),
-        "memory_mb_growth_after_that": round(max(memory) - first),
+        "memory_mb_after_50000": round(memory_before),
+        "memory_mb_growth_after_that": round(max(memory) - memory_before),
         "machine": machine(),
     }
     print(json.dumps(found, indent=2))
@@ -197,19 +200,19 @@ def scale(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    fast = commands.add_parser("speed")
-    fast.add_argument("collections", nargs="+")
-    fast.add_argument("--data", type=Path, default=Path("../shared/data"))
-    fast.add_argument("--name", default="index-speed", help="of the file of results")
-    fast.add_argument("--exported", type=Path, help="a model folder with exports, for the other backends")
-    fast.add_argument(
+    speed_parser = commands.add_parser("speed")
+    speed_parser.add_argument("collections", nargs="+")
+    speed_parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    speed_parser.add_argument("--name", default="index-speed", help="name of the results file")
+    speed_parser.add_argument("--exported", type=Path, help="a model folder with exported backends")
+    speed_parser.add_argument(
         "--backends", nargs="*", default=[], type=lambda name: (name.removesuffix("-int8"), name.endswith("-int8")),
-        help="onnx, onnx-int8, openvino, openvino-int8",
+        help="onnx, onnx-int8, openvino",
     )  # fmt: skip
-    fast.set_defaults(act=speed)
-    large = commands.add_parser("scale")
-    large.add_argument("--passages", type=int, default=1_000_000)
-    large.set_defaults(act=scale)
+    speed_parser.set_defaults(act=speed)
+    scale_parser = commands.add_parser("scale")
+    scale_parser.add_argument("--passages", type=int, default=1_000_000)
+    scale_parser.set_defaults(act=scale)
     arguments = parser.parse_args()
     arguments.act(arguments)
 

@@ -1,14 +1,13 @@
-"""The Lyft and Uber filings of LlamaIndex's fine-tuning example, by `rag_ft.compat`: the table that it ends with.
+"""LlamaIndex's fine-tuning example on the Lyft and Uber filings, with `rag_ft.compat`: its final table.
 
     python examples/benchmarks/lyft_uber.py                          # base, tuned, an adapter, BM25
     python examples/benchmarks/lyft_uber.py --ways base bm25
 
-The engines are called as the example calls them, with their old defaults; questions on Lyft's filing train, and those
-on Uber's are only measured (the example also lets them choose). The base is all-MiniLM-L6-v2 where the example had
-bge-small-en, so the published figures stand beside, and are not the same experiment. The hit rate is that of the first
-5 of LlamaIndex's own index and retriever; nDCG@10 is sentence-transformers' `InformationRetrievalEvaluator`.
-
-A file in results/, with the machine and the versions.
+The engines are called as in the example, with their old defaults. They train on the questions about Lyft's filing, and
+are evaluated on those about Uber's, which in the example also select the model. The base model is all-MiniLM-L6-v2
+instead of bge-small-en, so the published figures are shown for comparison but come from another experiment. Hit rate
+and MRR are those of the first 5 results of LlamaIndex's own index and retriever; nDCG@10 comes from
+sentence-transformers' `InformationRetrievalEvaluator`. Results are in results/lyft-uber.json.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ PUBLISHED = {
     "bge-small-en, tuned": {"hit_rate@5": 0.8443},
     "bge-small-en, linear adapter": {"hit_rate@5": 0.7987, "mrr@5": 0.6622},
 }
-"""finetune-embedding's evaluate.ipynb, and LlamaIndex's finetune_embedding_adapter.ipynb."""
+"""From finetune-embedding's evaluate.ipynb, and LlamaIndex's finetune_embedding_adapter.ipynb."""
 
 
 def figures(model: BaseEmbedding, dataset: EmbeddingQAFinetuneDataset) -> dict[str, float]:
-    """The hit rate and the reciprocal rank among the first 5, by LlamaIndex's evaluator."""
+    """Return hit rate and MRR of the first 5 results, by LlamaIndex's evaluator."""
     nodes = [TextNode(id_=key, text=text) for key, text in dataset.corpus.items()]
     retriever = VectorStoreIndex(nodes, embed_model=model).as_retriever(similarity_top_k=5)
     evaluator = RetrieverEvaluator.from_metric_names(["hit_rate", "mrr"], retriever=retriever)
@@ -53,14 +52,14 @@ def figures(model: BaseEmbedding, dataset: EmbeddingQAFinetuneDataset) -> dict[s
 
 
 def bm25_figures(dataset: EmbeddingQAFinetuneDataset) -> dict[str, float]:
-    """The same of BM25."""
+    """Return the same figures of BM25."""
     ranked = BM25(dataset.corpus).rank(list(dataset.queries.values()), k=5)
-    found = []
+    rows = []
     for query, passages in zip(dataset.queries, ranked, strict=True):
         expected = dataset.relevant_docs[query][0]
         hit = expected in passages
-        found.append({"hit_rate": float(hit), "mrr": 1 / (passages.index(expected) + 1) if hit else 0.0})
-    return mean(found)
+        rows.append({"hit_rate": float(hit), "mrr": 1 / (passages.index(expected) + 1) if hit else 0.0})
+    return mean(rows)
 
 
 def mean(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -68,7 +67,7 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def evaluator_ndcg(model: FineTunedEmbedding, dataset: EmbeddingQAFinetuneDataset) -> float:
-    """nDCG@10 of sentence-transformers' own evaluator."""
+    """Return nDCG@10 by sentence-transformers' own evaluator."""
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
     relevant = {query: set(passages) for query, passages in dataset.relevant_docs.items()}
@@ -112,7 +111,7 @@ def main() -> None:
             rows[way] = row
             print(way, row, flush=True)
     file = RESULTS / "lyft-uber.json"
-    if file.exists():  # of the ways that were not asked for
+    if file.exists():  # keep the other ways
         rows = json.loads(file.read_text(encoding="utf-8"))["ways"] | rows
     result = {"train": len(train.queries), "test": len(test.queries), "ways": rows, "published": PUBLISHED}
     file.write_text(json.dumps(result | {"machine": machine()}, indent=1) + "\n", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Which learning rate? Cross-validation over the training documents; no test question is looked at.
+"""Cross-validation of learning rates over the training documents, without any test question.
 
     python examples/benchmarks/recipe.py covidqa scifact --learning-rates 5e-5 1e-4 2e-4
 
-The train and dev questions of a collection are dealt into folds by document; each fold is in turn the dev split of a
-training on the others. Printed and written into examples/benchmarks/results/recipe.json: nDCG@10 of the base model and
-of the tuned weights (share 1, after the best epoch) on each fold.
+The train and dev questions of a collection are divided into folds by document. Each fold in turn is the dev split of a
+training on the others. The figures are nDCG@10 of the base model and of the tuned weights (alpha 1, after the best
+epoch) on each fold. Results are in examples/benchmarks/results/recipe.json.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ from statistics import mean, stdev
 from quality import RESULTS, machine
 
 from rag_ft import QADataset, Recipe, load_dataset, train_model
-from rag_ft.dataset.splitting import split_units
 
 
 def folds(dataset: QADataset, count: int, seed: int) -> list[QADataset]:
-    """The same questions `count` times, each time with other documents as dev; test questions are left out."""
+    """Split the questions `count` times, each time with other documents as dev, without the test questions."""
     questions = dataset.qrels["train"] | dataset.qrels.get("dev", {})
-    unit_of = split_units(dataset)
-    asked = sorted({unit_of[passage] for relevant in questions.values() for passage in relevant})
-    random.Random(seed).shuffle(asked)
-    fold_of = {unit: place % count for place, unit in enumerate(asked)}
-    dealt = []
+    unit_of = dataset.split_units
+    units = sorted({unit_of[passage] for relevant in questions.values() for passage in relevant})
+    random.Random(seed).shuffle(units)
+    fold_of = {unit: place % count for place, unit in enumerate(units)}
+    datasets = []
     for fold in range(count):
         dev = {q: grades for q, grades in questions.items() if any(fold_of[unit_of[p]] == fold for p in grades)}
         train = {q: grades for q, grades in questions.items() if q not in dev}
-        dealt.append(dataset.with_qrels({"train": train, "dev": dev}))
-    return dealt
+        datasets.append(dataset.with_qrels({"train": train, "dev": dev}))
+    return datasets
 
 
 def main() -> None:
@@ -52,7 +51,7 @@ def main() -> None:
     for collection in arguments.collections:
         dataset = load_dataset(arguments.data / collection)
         for rate in arguments.learning_rates:
-            recipe = replace(Recipe(seed=arguments.seed), learning_rate=rate, shares=(1.0,))
+            recipe = replace(Recipe(seed=arguments.seed), learning_rate=rate, alphas=(1.0,))
             rows = []
             for part in folds(dataset, arguments.folds, arguments.seed):
                 with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +59,7 @@ def main() -> None:
                         part, Path(folder) / "model", "local", recipe=recipe, max_pairs=arguments.max_pairs
                     )
                 rows.append(trained.dev)
-            tuned = [row["share 1"] for row in rows]
+            tuned = [row["alpha 1"] for row in rows]
             print(
                 f"{collection} {rate:g}: {mean(row['base'] for row in rows):.3f} -> {mean(tuned):.3f} "
                 f"(sd over folds {stdev(tuned):.3f})",

@@ -1,11 +1,11 @@
-"""The embeddings server: many callers at once, long lists, overload, and its memory over 100,000 requests.
+"""The embeddings server: many concurrent callers, long lists, overload, and memory over 100,000 requests.
 
     python examples/benchmarks/serving.py single lists overload memory
 
-The server is a process of its own (`rag-ft serve local`), and the callers are another, on the same cores. Each part
-adds its figures to results/serving.json. `single` asks one question after another, by one caller and by 64; and by 64
-of a server that encodes one text at a time. `lists` sends passages in lists, beside rag_ft's own `encode` of the same
-passages in one go. `overload` has 1,000 callers at once.
+The server (`rag-ft serve local`) and its callers are two processes on the same cores. Each part adds its figures to
+results/serving.json. `single` sends one question after another from one caller, from 64 callers, and from 64 callers to
+a server that encodes one text at a time. `lists` sends lists of passages, and compares with one call of rag_ft's own
+`encode`. `overload` has 1,000 concurrent callers.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ FILE = RESULTS / "serving.json"
 SERVE = "from rag_ft.cli import main; main()"
 ONE_AT_A_TIME = """
 import sys
-from rag_ft.serving.embeddings_app import create_app
-from rag_ft.serving.running import bound_socket, serve
+from rag_ft.server.app import create_app
+from rag_ft.server.running import bound_socket, serve
 app = create_app("local", name="acme")
-app.state.served.tokens_at_once = 1
+app.state.served.batch_tokens = 1
 listening = bound_socket("127.0.0.1", 0)
 listening.listen()
 print(f"at http://127.0.0.1:{listening.getsockname()[1]}/v1", flush=True)
@@ -47,7 +47,7 @@ serve(app, listening)
 
 @contextmanager
 def server(program: str = SERVE) -> Iterator[tuple[int, psutil.Process]]:
-    """A server's port and process."""
+    """Run a server, and yield its port and process."""
     arguments = ["serve", "local", "--name", "acme", "--port", "0", "--quiet"] if program == SERVE else []
     environment = {name: value for name, value in os.environ.items() if name != "RAG_FT_API_KEY"}
     process = subprocess.Popen(
@@ -63,13 +63,13 @@ def server(program: str = SERVE) -> Iterator[tuple[int, psutil.Process]]:
 
 
 class Caller:
-    """One connection that is kept; a request is bytes, so that the callers take little of the cores."""
+    """A client with one open connection. It writes plain bytes, to leave the cores to the server."""
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     async def ask(self, texts: str | list[str], model: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of an answer."""
+        """Send texts, and return status, headers and body of the answer."""
         if not hasattr(self, "reader"):
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**24)
         body = json.dumps({"model": model, "input": texts, "encoding_format": "base64"}).encode()
@@ -82,36 +82,36 @@ class Caller:
 
 
 async def load(port: int, callers: int, questions: list[str], go_on: Callable[[int], bool]) -> dict[str, Any]:
-    """Callers that each ask one question after another, until `go_on` says no to the number of answers."""
-    waits: list[float] = []
+    """Send questions from several callers until `go_on` returns False for the number of answers."""
+    milliseconds: list[float] = []
     statuses: Counter[int] = Counter()
-    unasked = itertools.cycle(questions)
+    queue = itertools.cycle(questions)
     without_retry_after = 0
 
     async def ask_on() -> None:
         nonlocal without_retry_after
         caller = Caller(port)
         while go_on(statuses[200]):
-            began = time.perf_counter()
-            status, headers, _ = await caller.ask(next(unasked), "acme-query")
+            start = time.perf_counter()
+            status, headers, _ = await caller.ask(next(queue), "acme-query")
             statuses[status] += 1
             if status == 200:
-                waits.append(1000 * (time.perf_counter() - began))
+                milliseconds.append(1000 * (time.perf_counter() - start))
             elif "retry-after" not in headers:
                 without_retry_after += 1
             else:
                 await asyncio.sleep(float(headers["retry-after"]))
         caller.writer.close()
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     await asyncio.gather(*(ask_on() for _ in range(callers)))
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     return {
         "callers": callers,
         "seconds": round(seconds, 1),
         "per_second": round(statuses[200] / seconds, 1),
-        "p50_ms": round(float(np.quantile(waits, 0.5)), 1),
-        "p95_ms": round(float(np.quantile(waits, 0.95)), 1),
+        "p50_ms": round(float(np.quantile(milliseconds, 0.5)), 1),
+        "p95_ms": round(float(np.quantile(milliseconds, 0.95)), 1),
         "statuses": {str(status): count for status, count in sorted(statuses.items())},
         "refused_without_retry_after": without_retry_after,
     }
@@ -134,26 +134,26 @@ def single(questions: list[str], passages: list[str], arguments: argparse.Namesp
         found["64 callers"] = run_load(port, 64, questions, arguments.seconds)
     with server(ONE_AT_A_TIME) as (port, _):
         found["64 callers, one text encoded at a time"] = run_load(port, 64, questions, arguments.seconds / 2)
-    together = found["64 callers"]["per_second"]
+    concurrent = found["64 callers"]["per_second"]
     for name in ("one caller", "64 callers, one text encoded at a time"):
-        found[f"times the throughput of {name}"] = round(together / found[name]["per_second"], 2)
+        found[f"times the throughput of {name}"] = round(concurrent / found[name]["per_second"], 2)
     return found
 
 
 def lists(questions: list[str], passages: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
     async def send(port: int, size: int, callers: int) -> float:
-        parts = [passages[start : start + size] for start in range(0, len(passages), size)]
-        waiting = iter(parts)
+        parts = [passages[first : first + size] for first in range(0, len(passages), size)]
+        queue = iter(parts)
 
         async def ask_on() -> None:
             caller = Caller(port)
-            for part in waiting:
+            for part in queue:
                 status, _, _ = await caller.ask(part, "acme-passage")
                 assert status == 200, status
 
-        began = time.perf_counter()
+        start = time.perf_counter()
         await asyncio.gather(*(ask_on() for _ in range(callers)))
-        return len(passages) / (time.perf_counter() - began)
+        return len(passages) / (time.perf_counter() - start)
 
     rates: dict[str, list[float]] = {}
     shapes = ((len(passages), 1), (256, 1), (256, 4))
@@ -171,21 +171,21 @@ def lists(questions: list[str], passages: list[str], arguments: argparse.Namespa
     for name, values in rates.items():
         found[f"{name}: texts a second"] = [round(value, 1) for value in values]
         if name != "encode":
-            shares = [value / plain for value, plain in zip(values, rates["encode"], strict=True)]
-            found[f"{name}: share of encode"] = [round(share, 3) for share in shares]
+            ratios = [value / plain for value, plain in zip(values, rates["encode"], strict=True)]
+            found[f"{name}: share of encode"] = [round(ratio, 3) for ratio in ratios]
     return found
 
 
 def encode_alone(passages: list[str]) -> None:
-    """Print how many texts a second `encode` makes by itself, in this process."""
+    """Print how many texts a second `encode` encodes in this process."""
     from rag_ft.embedding.encoding import encode
     from rag_ft.embedding.loading import load_sentence_transformer
 
     model = load_sentence_transformer("local")
     encode(model, passages[:64], "document")
-    began = time.perf_counter()
+    start = time.perf_counter()
     encode(model, passages, "document")
-    print(len(passages) / (time.perf_counter() - began))
+    print(len(passages) / (time.perf_counter() - start))
 
 
 def overload(questions: list[str], passages: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -203,11 +203,11 @@ def memory(questions: list[str], passages: list[str], arguments: argparse.Namesp
     with server() as (port, process):
         asyncio.run(load(port, 64, ["short"], lambda answers: answers < 2_000))
         rss = [process.memory_info().rss / 1e6]
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(10):
             asyncio.run(load(port, 64, ["short", "a little longer"], lambda answers: answers < arguments.requests / 10))
             rss.append(process.memory_info().rss / 1e6)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
     return {
         "requests": arguments.requests,
         "per_second": round(arguments.requests / seconds, 1),

@@ -1,16 +1,15 @@
-"""Training on human questions: rag_ft's defaults beside those of others, in one run on one machine.
+"""Training on human questions: rag_ft's defaults compared with those of others, in one run on one machine.
 
     python examples/benchmarks/training.py covidqa scifact tenk-lyft:tenk-uber --seeds 0 1 2
     python examples/benchmarks/training.py covidqa --ways rag_ft engine trainer --forgetting scifact
-    python examples/benchmarks/training.py covidqa --set focus=bm25-misses --keep MODELS-focus
     python examples/benchmarks/training.py covidqa --set dimensions=[128]
 
-`engine` is what the embedding engine of llama-index-finetuning does (`SentenceTransformer.fit`, batches of 10, 2
-epochs, a tenth of the steps as warm-up); `trainer` is the SentenceTransformers Trainer as it comes (batches of 8, 3
+`engine` trains like the embedding engine of llama-index-finetuning (`SentenceTransformer.fit`, batches of 10, 2 epochs,
+a tenth of the steps as warm-up). `trainer` is the SentenceTransformers Trainer with its defaults (batches of 8, 3
 epochs, learning rate 5e-5). Both train in float32 with dropout, at rag_ft's maximum length. The search is exact.
 
-A line of results/training.jsonl for each training, and the table of all in results/training.md; with no arguments the
-table alone is made.
+Each training adds a line to results/training.jsonl. The table of all of them is results/training.md; without arguments,
+the script only makes the table.
 """
 
 from __future__ import annotations
@@ -30,33 +29,34 @@ from quality import RESULTS, exact_ndcg, machine
 from sentence_transformers import InputExample, SentenceTransformer
 
 from rag_ft import FineTunedEmbedding, QADataset, load_dataset, train_model
+from rag_ft.embedding import ModelSpec
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.evaluation.metrics import metrics_per_query
 from rag_ft.retrieval.exact import ExactSearch
-from rag_ft.training.recipe import fitting_max_length
+from rag_ft.training.max_length import fitting_max_length
 
 FILE, TABLE = RESULTS / "training.jsonl", RESULTS / "training.md"
 METRICS = ["ndcg@10", "mrr@10", "hit_rate@5"]
 
 
 def figures(model: FineTunedEmbedding, dataset: QADataset) -> dict[str, float]:
-    """The metrics on the test split, by exact search."""
+    """Return the metrics on the test split, by exact search."""
     test = dataset.require("test")
-    found = ExactSearch(model, dataset.passage_texts).rank([dataset.queries[query].text for query in test], 10)
-    values = metrics_per_query(dict(zip(test, found, strict=True)), test, METRICS)
+    rankings = ExactSearch(model, dataset.passage_texts).rank([dataset.queries[query].text for query in test], 10)
+    values = metrics_per_query(dict(zip(test, rankings, strict=True)), test, METRICS)
     return {metric: round(float(values[metric].mean()), 4) for metric in METRICS}
 
 
 def length_for(dataset: QADataset) -> int:
-    """The maximum length that rag_ft chooses."""
+    """Return the maximum length that rag_ft chooses."""
     texts = dataset.passage_texts
     return fitting_max_length(
         load_sentence_transformer("local"), [texts[passage] for _, passage in dataset.pairs("train")]
     )
 
 
-def plain(dataset: QADataset, way: str, folder: Path, length: int, seed: int) -> float:
-    """Train as others do; texts a second."""
+def train_like_others(dataset: QADataset, way: str, folder: Path, length: int, seed: int) -> float:
+    """Train with the defaults of others, and return the texts a second."""
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from torch.utils.data import DataLoader
@@ -90,7 +90,7 @@ def plain(dataset: QADataset, way: str, folder: Path, length: int, seed: int) ->
 
 
 def setting(text: str) -> tuple[str, object]:
-    """`NAME=VALUE`, where the value is a number or a word."""
+    """Parse `NAME=VALUE` with JSON or a word as the value."""
     name, _, value = text.partition("=")
     try:
         return name, json.loads(value)
@@ -99,7 +99,7 @@ def setting(text: str) -> tuple[str, object]:
 
 
 def table() -> str:
-    """All results as a Markdown table: the mean over seeds and the range, of each seed the latest run."""
+    """Return all results as a Markdown table with mean and range over seeds. The latest run of a seed counts."""
     rows: dict[tuple[str, int, str], dict[int, dict]] = defaultdict(dict)
     for line in FILE.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -123,11 +123,11 @@ def table() -> str:
 
 
 def _spread(values: Sequence[float], form: str) -> str:
-    """The mean, and the range where there are several; nothing of nothing."""
+    """Return the mean, and the range if there are several values; empty if there are none."""
     if not values:
         return ""
-    around = f" ({form.format(min(values))} to {form.format(max(values))})" if len(values) > 1 else ""
-    return form.format(mean(values)) + around
+    spread = f" ({form.format(min(values))} to {form.format(max(values))})" if len(values) > 1 else ""
+    return form.format(mean(values)) + spread
 
 
 def main() -> None:
@@ -135,18 +135,18 @@ def main() -> None:
     parser.add_argument("collections", nargs="*", help="TRAIN, or TRAIN:TEST")
     parser.add_argument("--ways", nargs="+", default=["rag_ft"], choices=["base", "rag_ft", "engine", "trainer"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--forgetting", help="a collection that has nothing to do with it")
+    parser.add_argument("--forgetting", help="an unrelated collection, to measure forgetting on")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--keep", type=Path, help="keep rag_ft's models here, as COLLECTION-SEED, for hybrid.py")
+    parser.add_argument("--keep", type=Path, help="folder for rag_ft's models, as COLLECTION-SEED, for hybrid.py")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="of rag_ft's recipe, else its defaults"
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of rag_ft's recipe instead of its defaults"
     )
     arguments = parser.parse_args()
     settings = dict(map(setting, arguments.set))
     for collection in arguments.collections:
-        name, _, tested = collection.partition(":")
+        name, _, test_name = collection.partition(":")
         dataset = load_dataset(arguments.data / name)
-        test = load_dataset(arguments.data / tested) if tested else dataset
+        test = load_dataset(arguments.data / test_name) if test_name else dataset
         length = length_for(dataset)
         for seed in arguments.seeds:
             for way in arguments.ways:
@@ -155,21 +155,25 @@ def main() -> None:
                     started = time.monotonic()
                     folder = Path(scratch) / "model"
                     if way == "rag_ft":
-                        trained = train_model(dataset, folder, "local", seed=seed, show_progress=True, **settings)
+                        trained = train_model(
+                            dataset, folder, "local", seed=seed, show_progress=True, settings=settings
+                        )
                         row |= {"settings": settings} if settings else {}
                         row["texts_per_second"] = trained.record["training"]["texts_per_second"]
                         record = trained.record["training"]
                         row["training"] = {name: record[name] for name in record if name not in ("corpus", "questions")}
                         row["recipe"] = trained.record["recipe"]
                     elif way != "base":
-                        row["texts_per_second"] = round(plain(dataset, way, Path(scratch), length, seed), 1)
+                        row["texts_per_second"] = round(train_like_others(dataset, way, Path(scratch), length, seed), 1)
                     row["seconds"] = round(time.monotonic() - started, 1)
                     if arguments.keep and way == "rag_ft":
                         shutil.copytree(folder, arguments.keep / f"{name}-{seed}", dirs_exist_ok=True)
-                    model = FineTunedEmbedding.load("local" if way == "base" else folder, max_length=length)
+                    model = FineTunedEmbedding.load(
+                        ModelSpec(name="local" if way == "base" else folder, max_length=length)
+                    )
                     row["test"] = figures(model, test)
                     for dimension in row.get("recipe", {}).get("dimensions", ()):
-                        cut = FineTunedEmbedding.load(folder, max_length=length, dimension=dimension)
+                        cut = FineTunedEmbedding.load(ModelSpec(name=folder, max_length=length), dimension=dimension)
                         row[f"test at {dimension}"] = figures(cut, test)
                     if arguments.forgetting:
                         other = load_dataset(arguments.data / arguments.forgetting)

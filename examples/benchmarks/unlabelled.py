@@ -1,13 +1,13 @@
-"""Tuning without a human question: what each making and each filter of questions brings on human test questions.
+"""Training without human questions: the gain of each question source and filter on human test questions.
 
-    python examples/benchmarks/unlabelled.py covidqa scifact --making none --round-trip bm25
-    python examples/benchmarks/unlabelled.py covidqa --making mixed --new-documents
+    python examples/benchmarks/unlabelled.py covidqa scifact --source none --round-trip bm25
+    python examples/benchmarks/unlabelled.py covidqa --source mixed --unseen-documents
 
-Questions are made of the passages (`none`: sentences and headings; `local`: the local LLM's; `mixed`: both), filtered,
-and trained on; the collection's human test questions measure, for several shares of the tuned weights. All documents
-take part in training ("known documents"), or with --new-documents those without a test question. --passages takes the
-relevant passages and a random rest of so many, for comparisons that need not take long. One line for each run is added
-to examples/benchmarks/results/unlabelled.jsonl.
+Questions are generated from the passages (`none`: sentences and headings; `local`: by the local LLM; `mixed`: both),
+filtered, and trained on. The model is evaluated on the collection's human test questions for several alphas. Training
+sees all documents, or with --unseen-documents only those without a test question. --passages keeps the relevant
+passages and so many random others, for quick comparisons. Each run adds a line to
+examples/benchmarks/results/unlabelled.jsonl.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from pathlib import Path
 import numpy as np
 from quality import RESULTS, machine
 
-from rag_ft import LocalLLM, QADataset, load_dataset
-from rag_ft.dataset.splitting import boilerplate
-from rag_ft.dataset.styles import KEY_PHRASES
+from rag_ft import QADataset, load_dataset
+from rag_ft.dataset.dropped import DroppedRow
+from rag_ft.dataset.sources import KEY_PHRASES
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
-from rag_ft.generation.asking import questions_from_llm
-from rag_ft.generation.filters import Filters, Pair, filter_questions, summary
+from rag_ft.generation import LocalLLM, QuestionOptions
+from rag_ft.generation.filters import Filters, Pair, count_by_reason, filter_questions
+from rag_ft.generation.llm_questions import questions_from_llm
 from rag_ft.generation.without_llm import questions_without_llm
-from rag_ft.training.dev import copy_weights, mixed_weights
-from rag_ft.training.pairs import training_pairs
+from rag_ft.training.examples.pairs import pair_examples
+from rag_ft.training.loop.trainer import run_trainer
 from rag_ft.training.recipe import recipe_for
-from rag_ft.training.trainer import run_trainer
+from rag_ft.training.selection.weights import copy_weights, interpolate_weights
 
-SHARES = (0.2, 0.35, 0.5, 1.0)
+ALPHAS = (0.2, 0.35, 0.5, 1.0)
 
 
 def subset(dataset: QADataset, passages: int | None) -> QADataset:
-    """The passages that answer test questions, and a random rest of so many."""
+    """Keep the passages that answer test questions, and a number of random others."""
     test = dataset.require("test")
     if passages is None:
         return QADataset(dataset.passages, dataset.queries, {"test": test})
@@ -50,21 +51,23 @@ def subset(dataset: QADataset, passages: int | None) -> QADataset:
     return QADataset({key: p for key, p in dataset.passages.items() if key in keep}, dataset.queries, {"test": test})
 
 
-def questions(corpus: QADataset, making: str, journal: Path, per_passage: int, seed: int) -> list[Pair]:
-    """Unfiltered questions of a making."""
+def questions(corpus: QADataset, source: str, journal: Path, per_passage: int, seed: int) -> list[Pair]:
+    """Generate questions from a source, unfiltered."""
     passages = list(corpus.passages.values())
     pairs: list[Pair] = []
-    if making != "local":
-        found = questions_without_llm(passages, per_passage, seed)
-        pairs += [pair for pair in found if pair[0].style != KEY_PHRASES]
-    if making != "none":
-        asked = questions_from_llm(passages, LocalLLM(), journal=journal, seed=seed, questions_per_passage=1)
+    if source != "local":
+        generated = questions_without_llm(passages, per_passage, seed)
+        pairs += [pair for pair in generated if pair[0].source != KEY_PHRASES]
+    if source != "none":
+        asked = questions_from_llm(
+            passages, LocalLLM(), seed=seed, question_options=QuestionOptions(journal=journal, questions_per_passage=1)
+        )
         pairs += asked.pairs
     return pairs
 
 
 def ndcg(model: object, dataset: QADataset) -> float:
-    """nDCG@10 on the test questions, by exact search."""
+    """Return nDCG@10 on the test questions, by exact search."""
     test = dataset.require("test")
     ids = list(dataset.passage_texts)
     queries = encode(model, [dataset.queries[query].text for query in test], "query")
@@ -77,22 +80,23 @@ def ndcg(model: object, dataset: QADataset) -> float:
 def run(collection: str, arguments: argparse.Namespace) -> dict[str, object]:
     dataset = subset(load_dataset(arguments.data / collection), arguments.passages)
     corpus = dataset
-    if arguments.new_documents:
+    if arguments.unseen_documents:
         tested = dataset.documents_of(dataset.qrels["test"], "test")
         rest = {key: p for key, p in dataset.passages.items() if p.document not in tested}
         corpus = QADataset(rest, dataset.queries, {})
     journal = arguments.journals / f"{collection}.jsonl"
-    pairs = questions(corpus, arguments.making, journal, arguments.sentences, arguments.seed)
-    common = boilerplate(corpus)
+    pairs = questions(corpus, arguments.source, journal, arguments.sentences, arguments.seed)
+    boilerplate = corpus.boilerplate
     filters = Filters(
         round_trip=arguments.round_trip,
         depth=arguments.depth,
         embed_model=FineTunedEmbedding.load("local") if arguments.round_trip in ("dense", "both", "either") else None,
     )
+    dropped: list[DroppedRow] = []
     if arguments.round_trip == "off":
-        kept, dropped = pairs, []
+        kept = pairs
     else:
-        answerable = [pair for pair in pairs if pair[1] not in common]
+        answerable = [pair for pair in pairs if pair[1] not in boilerplate]
         kept, dropped = filter_questions(answerable, corpus.passages, filters, groups=corpus.near_duplicates)
     train = corpus.with_questions(
         {query.id: query for query, _ in kept}, {"train": {query.id: {passage: 1} for query, passage in kept}}
@@ -101,19 +105,19 @@ def run(collection: str, arguments: argparse.Namespace) -> dict[str, object]:
     base = copy_weights(model)
     before = ndcg(model, dataset)
     recipe = recipe_for(model, len(kept), generated=True, seed=arguments.seed)
-    data = training_pairs(train, recipe, arguments.max_pairs)
+    data = pair_examples(train, recipe, arguments.max_pairs)
     started = time.monotonic()
     run_trainer(model, data, recipe)
     seconds = time.monotonic() - started
     tuned = copy_weights(model)
     after = {}
-    for share in SHARES:
-        model.load_state_dict(mixed_weights(base, tuned, share))
-        after[str(share)] = round(ndcg(model, dataset), 4)
+    for alpha in ALPHAS:
+        model.load_state_dict(interpolate_weights(base, tuned, alpha))
+        after[str(alpha)] = round(ndcg(model, dataset), 4)
     settings = {name: str(value) for name, value in vars(arguments).items() if name not in ("data", "journals")}
     return {
         "collection": collection, "settings": settings, "passages": len(dataset.passages), "made": len(pairs),
-        "kept": len(kept), "trained_on": len(data), "dropped": dict(summary(dropped)), "base": round(before, 4),
+        "kept": len(kept), "trained_on": len(data), "dropped": dict(count_by_reason(dropped)), "base": round(before, 4),
         "by_share": after, "training_seconds": round(seconds), "machine": machine(),
     }  # fmt: skip
 
@@ -121,16 +125,16 @@ def run(collection: str, arguments: argparse.Namespace) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("collections", nargs="+")
-    parser.add_argument("--making", choices=["none", "local", "mixed"], default="none")
+    parser.add_argument("--source", choices=["none", "local", "mixed"], default="none")
     parser.add_argument("--round-trip", choices=["off", "none", "bm25", "dense", "both", "either"], default="bm25")
     parser.add_argument("--depth", type=int, default=20)
-    parser.add_argument("--sentences", type=int, default=1, help="taken from each passage")
+    parser.add_argument("--sentences", type=int, default=1, help="number of sentences from each passage")
     parser.add_argument("--max-pairs", type=int)
-    parser.add_argument("--passages", type=int, help="a random rest of so many passages")
-    parser.add_argument("--new-documents", action="store_true")
+    parser.add_argument("--passages", type=int, help="number of random passages beside the relevant ones")
+    parser.add_argument("--unseen-documents", action="store_true")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument(
-        "--journals", type=Path, default=Path("/tmp/rag_ft-journals"), help="of the local LLM's answers"
+        "--journals", type=Path, default=Path("/tmp/rag_ft-journals"), help="folder for the local LLM's answers"
     )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -1,26 +1,20 @@
-"""The command line: one thin function for each command."""
+"""The command line, with a thin function for each command.
+
+`commands` assembles the application, `options` defines all arguments and options, `inputs` loads the documents,
+questions and models that they name, and `exit_codes` turns errors into one line and an exit code. Commands import
+heavy packages only when they run.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from rag_ft.cli.app import app, exit_code
-
-# Each brings its commands, in the order in which they are shown.
-# isort: off
-from rag_ft.cli import whole_job  # noqa: F401
-from rag_ft.cli import dataset  # noqa: F401
-from rag_ft.cli import training  # noqa: F401
-from rag_ft.cli import index  # noqa: F401
-from rag_ft.cli import comparing  # noqa: F401
-from rag_ft.cli import fusing  # noqa: F401
-from rag_ft.cli import ab  # noqa: F401
-from rag_ft.cli import serving  # noqa: F401
-# isort: on
+from rag_ft.cli.commands import app
+from rag_ft.cli.exit_codes import exit_code
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line; an error that a user can mend is one line on stderr."""
-    sys.exit(exit_code(lambda: app(standalone_mode=False)))
+    """Run the command line. An error that a user can fix is printed as one line on stderr."""
+    sys.exit(exit_code(lambda: app(standalone_mode=False, prog_name="rag-ft")))

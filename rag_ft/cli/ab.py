@@ -2,111 +2,98 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-from rich.markup import escape
+from rag_ft.cli import options
+from rag_ft.cli.console import begin, say
+from rag_ft.cli.inputs import ModelOptions, source_nodes
+from rag_ft.errors import require_package
 
-from rag_ft.cli.app import app, begin, out
-from rag_ft.cli.inputs import candidate_of, source_nodes
-from rag_ft.cli.options import ChunkOverlap, ChunkSize, Device, LlmUrl, Quiet
+if TYPE_CHECKING:
+    from rag_ft.feedback.vote_log import Votes
 
 
-@app.command()
 def ab(
-    source: Annotated[str, typer.Argument(help="A folder of documents, a dataset, or chroma:PATH_OR_URL:COLLECTION.")],
-    a: Annotated[
-        str, typer.Option("--a", help="A model folder, a hub name, 'local', openai:NAME, bm25, or hybrid:MODEL.")
-    ],
-    b: Annotated[str, typer.Option("--b", help="Another one.")],
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 for one that is free.")] = 8765,
-    host: Annotated[str, typer.Option(help="Another one opens the page to other machines.")] = "127.0.0.1",
-    blind: Annotated[
-        bool, typer.Option("--blind", help="Shuffle the sides, and name them only after the vote.")
-    ] = False,
-    votes: Annotated[Path, typer.Option(help="Where votes and picks are kept.")] = Path("ab-votes.jsonl"),
-    chroma: Annotated[
-        str | None, typer.Option(help="Keep the indexes here for the next start; in memory when not given.")
-    ] = None,
-    llm: Annotated[str, typer.Option(help="Who answers on each side: 'none', 'local', or PROVIDER:MODEL.")] = "none",
-    llm_url: LlmUrl = None,
-    top_k: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Passages of a ranking.")] = 10,
-    chunk_size: ChunkSize = 256,
-    chunk_overlap: ChunkOverlap = 0,
-    device: Device = None,
-    quiet: Quiet = False,
+    source: options.Source,
+    a: options.VariantA,
+    b: options.VariantB,
+    blind: options.Blind = False,
+    votes: options.VoteFile = Path("ab-votes.jsonl"),
+    llm: options.AnswerLlm = "none",
+    top_k: options.TopK = 10,
+    chroma: options.PageChroma = None,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+    chunk_size: options.ChunkSize = 256,
+    chunk_overlap: options.ChunkOverlap = 0,
+    llm_url: options.LlmUrl = None,
+    port: options.Port = 8765,
+    host: options.PageHost = "127.0.0.1",
 ) -> None:
-    """A local web page: ask a question, see both rankings side by side, say which is better or which passage is right.
+    """Open a local web page that shows the results of two models side by side, and collect votes.
 
-    What is picked becomes training data: rag-ft generate SOURCE --from-feedback VOTES.
+    Picked passages become training data: rag-ft generate SOURCE --from-feedback VOTES.
     """
     show_progress = begin(quiet)
-    from rag_ft.errors import require_package
-
     for package in ("fastapi", "uvicorn"):
         require_package(package, "serve", "rag-ft ab")
     import secrets
 
-    from rag_ft.evaluation.ab_votes import judge_votes
-    from rag_ft.generation.llms import resolve_llm
-    from rag_ft.retrieval.votes import Votes
-    from rag_ft.serving.ab_page import check_same_sides, create_ab_page
-    from rag_ft.serving.ab_sides import page_sides
-    from rag_ft.serving.running import LOCAL_HOSTS, bound_socket, serve
+    from rag_ft.ab.page import check_same_variants, create_ab_page
+    from rag_ft.ab.page_access import AccessRules
+    from rag_ft.ab.page_variants import build_page_variants
+    from rag_ft.feedback.vote_log import Votes
+    from rag_ft.generation.resolve_llm import resolve_llm
+    from rag_ft.server.running import LOCAL_HOSTS, bound_socket, serve
 
-    kept = Votes(votes)
-    with _no_empty_file(votes):
-        check_same_sides(kept, a, b)
+    vote_log = Votes(votes)
+    with remove_empty_votes(votes):
+        check_same_variants(vote_log, a, b)
         model = resolve_llm(llm, llm_url)
-    with (
-        _no_empty_file(votes),
-        bound_socket(host, port) as listening,
-    ):  # a port that is taken is found out before a model is loaded
-        sides = page_sides(
-            source_nodes(source, chunk_size, chunk_overlap),
-            {"a": candidate_of(a, device, None), "b": candidate_of(b, device, None)},
-            {"a": a, "b": b},
-            chroma,
-            llm=model,
-            top_k=top_k,
-            show_progress=show_progress,
+        with bound_socket(host, port) as listening:  # checks the port before loading a model
+            models = ModelOptions(device=device)
+            variants = build_page_variants(
+                source_nodes(source, chunk_size, chunk_overlap),
+                {"a": models.candidate(a), "b": models.candidate(b)}, {"a": a, "b": b}, chroma,
+                llm=model, top_k=top_k, show_progress=show_progress,
+            )  # fmt: skip
+            access = AccessRules(token=secrets.token_urlsafe(24), hosts=host_names(host), local=host in LOCAL_HOSTS)
+            timeout, patience = (120.0, 60.0) if model else (30.0, 15.0)  # an LLM on a CPU is slow
+            page = create_ab_page(*variants, vote_log, access=access, blind=blind, timeout=timeout, patience=patience)
+            listening.listen()
+            show_address(host, f"{listening.getsockname()[1]}/?token={access.token}", access.local, votes)
+            serve(page, listening)
+    show_tally(vote_log)
+
+
+def show_address(host: str, port_and_token: str, local: bool, votes: Path) -> None:
+    """Print the address of the page, and warn if other machines can open it."""
+    reachable = f"[{host}]" if ":" in host else socket.gethostname() if host in ("0.0.0.0", "") else host
+    if not local:
+        say(
+            f"--host {host} opens the page to other machines, unencrypted: anyone who reads the address can query the "
+            "documents and vote",
+            style="yellow",
         )
-        token = secrets.token_urlsafe(24)
-        local = host in LOCAL_HOSTS
-        page = create_ab_page(
-            *sides,
-            kept,
-            token=token,
-            blind=blind,
-            hosts=_names(host),
-            local=local,
-            timeout=120.0 if model else 30.0,  # an LLM on a CPU takes its time
-            patience=60.0 if model else 15.0,
-        )
-        listening.listen()
-        shown = f"[{host}]" if ":" in host else _reachable(host)
-        address = f"http://{shown}:{listening.getsockname()[1]}/?token={token}"
-        if not local:
-            out.print(
-                f"[yellow]{escape(host)} opens the page to other machines, unencrypted: whoever reads the address can "
-                "ask about the documents and vote[/]",
-                highlight=False,
-            )
-        out.print(
-            f"open {address}\n(Ctrl-C ends it; votes are in {escape(str(votes))})", highlight=False, soft_wrap=True
-        )
-        serve(page, listening)
-    standing = kept.standing()
-    verdict, reason, _ = judge_votes(standing)
-    out.print(f"\n{standing}\n{verdict}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    say(f"open http://{reachable}:{port_and_token}\n(stop with Ctrl-C; votes are saved in {votes})")
+
+
+def show_tally(votes: Votes) -> None:
+    """Print the tally of the votes and the verdict."""
+    from rag_ft.ab.vote_verdict import decide_from_votes
+
+    tally = votes.tally()
+    verdict, reason, _ = decide_from_votes(tally)
+    say(f"\n{tally}\n{verdict}: {reason}")
 
 
 @contextmanager
-def _no_empty_file(votes: Path) -> Iterator[None]:
-    """A start that fails leaves no file behind in which nothing stands."""
+def remove_empty_votes(votes: Path) -> Iterator[None]:
+    """Remove an empty vote log that a failed start would leave behind."""
     try:
         yield
     except BaseException:
@@ -116,14 +103,6 @@ def _no_empty_file(votes: Path) -> Iterator[None]:
         raise
 
 
-def _names(host: str) -> list[str]:
-    """Names by which other machines may reach the page."""
-    import socket
-
+def host_names(host: str) -> list[str]:
+    """Return the names by which other machines may reach the page."""
     return [host, socket.gethostname(), socket.getfqdn()]
-
-
-def _reachable(host: str) -> str:
-    import socket
-
-    return socket.gethostname() if host in ("0.0.0.0", "") else host

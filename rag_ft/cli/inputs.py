@@ -1,4 +1,4 @@
-"""What the options name: documents, questions, models."""
+"""Load the documents, questions, settings and models that options name."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode, TextNode
 
     from rag_ft.dataset.qa_dataset import QADataset
-    from rag_ft.embedding.vectors import Sending
-    from rag_ft.evaluation.searching.candidates import Candidate
+    from rag_ft.embedding.request_sender import RequestPolicy
+    from rag_ft.evaluation.runs.candidates import Candidate
 
 
 def cut_documents(documents: Path, chunk_size: int, chunk_overlap: int) -> list[TextNode]:
-    from rag_ft.dataset.formats.documents import cut_into_nodes, read_documents
+    """Read a folder of documents and split them into nodes."""
+    from rag_ft.documents.nodes import cut_into_nodes
+    from rag_ft.documents.reader import read_documents
 
     return cut_into_nodes(read_documents(documents), chunk_size, chunk_overlap)
 
 
 def source_nodes(source: str, chunk_size: int, chunk_overlap: int) -> Iterable[BaseNode]:
-    """Nodes of a folder of documents, of a dataset, or of a Chroma collection that an app has."""
-    from rag_ft.dataset.formats.documents import DocumentNodes
-    from rag_ft.dataset.formats.reading import is_dataset, load_dataset
+    """Return the nodes of a folder of documents, of a dataset, or of an existing Chroma collection."""
+    from rag_ft.dataset.formats.load import is_dataset, load_dataset
+    from rag_ft.documents.nodes import DocumentNodes
     from rag_ft.index.nodes import nodes_from_chroma, nodes_from_texts
 
     if source.startswith("chroma:"):
@@ -46,119 +48,124 @@ def source_nodes(source: str, chunk_size: int, chunk_overlap: int) -> Iterable[B
 
 
 def real_questions(file: Path | None, field: list[str] | None) -> list[Any]:
-    from rag_ft.generation.real_questions import read_questions
+    """Read the questions of `--questions`."""
+    from rag_ft.dataset.formats.real_questions import read_questions
 
     return read_questions(file, fields=named_fields(field)) if file is not None else []
 
 
-def recipe_settings(given: list[str] | None) -> dict[str, Any]:
-    """What `--set` says: a setting of the recipe -> its value, as JSON writes it; a name needs no quotes."""
+def recipe_settings(items: list[str] | None) -> dict[str, Any]:
+    """Parse `--set` into setting -> value. Values are JSON; strings need no quotes."""
     from rag_ft.training.recipe import check_settings
 
-    found: dict[str, Any] = {}
-    for item in given or ():
+    settings: dict[str, Any] = {}
+    for item in items or ():
         name, equals, text = item.partition("=")
         if not equals or name == "seed":
-            raise InputError(f"--set {item!r}: give a setting of the recipe, like --set warmup=0.05 (a seed is --seed)")
+            raise InputError(f"--set {item!r}: use SETTING=VALUE, such as --set warmup=0.05 (the seed is --seed)")
         try:
             value = json.loads(text.lower() if text in ("True", "False") else text)
         except ValueError:
             value = text
-        found[name] = tuple(value) if isinstance(value, list) else value
-    check_settings(found)
-    return found
+        settings[name] = tuple(value) if isinstance(value, list) else value
+    check_settings(settings)
+    return settings
 
 
 def named_fields(field: list[str] | None) -> dict[str, str] | None:
-    """What `--field` says: what a column holds -> its name."""
+    """Parse `--field` into field -> column name."""
     for item in field or ():
         if "=" not in item:
-            raise InputError(f"--field {item!r}: give what the column holds and its name, like --field query=frage")
+            raise InputError(f"--field {item!r}: use FIELD=COLUMN, such as --field query=frage")
     return dict(item.split("=", 1) for item in field) if field else None
 
 
 def approval(max_cost: float) -> Callable[[Any], bool]:
-    """Whether an LLM may be asked: yes up to a cost, above it a person at the terminal says so."""
+    """Return a function that approves an estimate up to a cost, and above it asks the user at the terminal."""
 
     def approve(estimate: Any) -> bool:
         if estimate.dollars is None or estimate.dollars <= max_cost:
             return True
         if not sys.stdin.isatty():
-            raise InputError(f"{estimate} is above --max-cost {max_cost:g}: give a higher one, or fewer --max-passages")
-        return typer.confirm(f"{estimate}: go on?", err=True)
+            raise InputError(f"{estimate} is above --max-cost {max_cost:g}: raise it, or lower --max-passages")
+        return typer.confirm(f"{estimate}: continue?", err=True)
 
     return approve
 
 
-def sending(max_cost: float, requests_per_minute: float | None = None, batch: bool = False) -> Sending:
-    """How texts go to an embedding's server, and up to which cost nobody is asked."""
-    from rag_ft.embedding.vectors import Sending
+def request_policy(max_cost: float, requests_per_minute: float | None = None, batch: bool = False) -> RequestPolicy:
+    """Return how texts are sent to an embedding server, with the cost that needs no confirmation."""
+    from rag_ft.embedding.request_sender import RequestPolicy
 
-    return Sending(requests_per_minute=requests_per_minute, approve=approval(max_cost), batch=batch)
+    return RequestPolicy(requests_per_minute=requests_per_minute, approve=approval(max_cost), batch=batch)
 
 
-@dataclass(frozen=True)
-class Server:
-    """Where vectors of openai:NAME come from."""
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a command loads the models that it names.
 
+    Attributes:
+        device: a torch device; the best one available if None.
+        max_length: maximum number of tokens of a passage; the model's own if None.
+        url: the server for openai:NAME.
+        request_policy: how texts are sent to this server.
+    """
+
+    device: str | None = None
+    max_length: int | None = None
     url: str | None = None
-    sending: Sending | None = None
+    request_policy: RequestPolicy | None = None
 
+    def embedding(self, name: str, min_length: int = 0) -> BaseEmbedding:
+        """Load an embedding. For a fair comparison, raise its maximum length to `min_length` if it supports that."""
+        from rag_ft.embedding.adapter import is_adapter
+        from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+        from rag_ft.embedding.loading import longest_input
+        from rag_ft.embedding.model_spec import ModelSpec
+        from rag_ft.embedding.openai_api import is_openai_name
+        from rag_ft.embedding.resolve_embedding import embedding_by_name
 
-def embedding_of(
-    name: str, device: str | None, max_length: int | None, at_least: int = 0, server: Server | None = None
-) -> BaseEmbedding:
-    """The embedding of a name on the command line; one that may read further does so, to be compared fairly."""
-    from rag_ft.embedding.adapter import is_adapter
-    from rag_ft.embedding.by_name import embedding_by_name
-    from rag_ft.embedding.fine_tuned import FineTunedEmbedding
-    from rag_ft.embedding.loading import longest_input
-    from rag_ft.embedding.openai_api import is_openai_name
+        spec = ModelSpec(name=name, device=self.device, max_length=self.max_length)
+        if is_openai_name(name) or is_adapter(name):
+            return embedding_by_name(spec, url=self.url, request_policy=self.request_policy)
+        embedding = FineTunedEmbedding.load(spec)
+        own_length = embedding.max_length or 0
+        length = min(min_length, longest_input(embedding.sentence_transformer) or own_length)
+        if self.max_length is None and length > own_length:
+            logging.getLogger("rag_ft").info(
+                "%s reads up to %d tokens, as the candidate does (default %d)", name, length, own_length
+            )
+            embedding = FineTunedEmbedding.load(ModelSpec(name=name, device=self.device, max_length=length))
+        return embedding
 
-    if is_openai_name(name) or is_adapter(name):
-        server = server or Server()
-        return embedding_by_name(name, url=server.url, sending=server.sending, device=device, max_length=max_length)
-    embedding = FineTunedEmbedding.load(name, device=device, max_length=max_length)
-    own = embedding.max_length or 0
-    reach = min(at_least, longest_input(embedding.sentence_transformer) or own)
-    if max_length is None and reach > own:
-        logging.getLogger("rag_ft").info(
-            "%s reads %d tokens here, as the candidate does (its own: %d)", name, reach, own
-        )
-        embedding = FineTunedEmbedding.load(name, device=device, max_length=reach)
-    return embedding
+    def candidate(self, name: str, min_length: int = 0) -> Candidate:
+        """Load a candidate of `compare`: an embedding, `bm25`, or `hybrid:` and an embedding."""
+        from rag_ft.evaluation.runs.candidates import Hybrid
 
-
-def candidate_of(
-    name: str, device: str | None, max_length: int | None, at_least: int = 0, server: Server | None = None
-) -> Candidate:
-    """What `compare` can search with: an embedding, `bm25`, or `hybrid:` and an embedding."""
-    from rag_ft.evaluation.searching.candidates import Hybrid
-
-    if name == "bm25":
-        return "bm25"
-    kind, _, model = name.partition(":")
-    if kind == "hybrid" and not model:
-        raise InputError(f"{name!r} names no model: give hybrid:MODEL, like hybrid:local")
-    if kind == "hybrid":
-        return Hybrid(embedding_of(model, device, max_length, at_least, server))
-    return embedding_of(name, device, max_length, at_least, server)
+        if name == "bm25":
+            return "bm25"
+        prefix, _, model = name.partition(":")
+        if prefix != "hybrid":
+            return self.embedding(name, min_length)
+        if not model:
+            raise InputError(f"{name!r} names no model: use hybrid:MODEL, such as hybrid:local")
+        return Hybrid(self.embedding(model, min_length))
 
 
 def approve_vectors(candidates: Iterable[Candidate], dataset: QADataset, splits: Iterable[str]) -> None:
-    """Have whoever pays agree to what a comparison takes, once for each model behind an API.
+    """Ask the user to approve the cost of a comparison, once for each model behind an API.
 
     Raises:
-        InputError: where they do not.
+        InputError: if the user does not approve.
     """
     from rag_ft.embedding.cached import CachedEmbedding
 
     queries = [dataset.queries[query].text for name in splits for query in dataset.qrels.get(name, {})]
-    asked: set[str] = set()
+    approved: set[str] = set()
     for candidate in candidates:
         model: Any = candidate
         while not isinstance(model, CachedEmbedding) and hasattr(model, "embed_model"):
-            model = model.embed_model  # of a hybrid, or an adapter
-        if isinstance(model, CachedEmbedding) and model.model_name not in asked:
-            asked.add(model.model_name)
+            model = model.embed_model  # the embedding in a hybrid or an adapter
+        if isinstance(model, CachedEmbedding) and model.model_name not in approved:
+            approved.add(model.model_name)
             model.vectors.approve(queries, list(dataset.passage_texts.values()))

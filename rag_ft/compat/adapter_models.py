@@ -1,4 +1,4 @@
-"""`AdapterEmbeddingModel`: an embedding with an adapter of the old package's form over its queries."""
+"""`AdapterEmbeddingModel`: an embedding with an adapter of the old package for query vectors."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 class AdapterEmbeddingModel(BaseEmbedding):
-    """Any LlamaIndex embedding whose query vectors go through an adapter; passages stay as they are.
+    """Any LlamaIndex embedding, with an adapter that maps its query vectors. Passage vectors do not change.
 
-    For folders of the old package and of `EmbeddingAdapterFinetuneEngine`. `rag_ft.AdapterEmbedding` is the one for
-    adapters of `rag_ft.train_adapter`: it knows which embedding it belongs to.
+    It loads adapters of the old package and of `EmbeddingAdapterFinetuneEngine`. For adapters of
+    `rag_ft.adapters.train_adapter` use `rag_ft.embedding.AdapterEmbedding`, which also loads their embedding.
 
     Args:
-        base_embed_model: the embedding below.
+        base_embed_model: the embedding under the adapter.
         adapter_path: a folder with `config.json` and `pytorch_model.bin`.
-        adapter_cls: the adapter's class; `LinearLayer` where None.
-        transform_query: whether queries go through the adapter.
-        device: a torch device of the adapter; the CPU where None, since it is small.
-        embed_batch_size: texts that are embedded at once.
-        callback_manager: LlamaIndex's.
+        adapter_cls: the class of the adapter; `LinearLayer` if None.
+        transform_query: whether to map query vectors.
+        device: the torch device of the adapter; the CPU if None, because an adapter is small.
+        embed_batch_size: number of texts per batch.
+        callback_manager: LlamaIndex's callback manager.
 
     Raises:
-        InputError: where the folder is no adapter of this class.
+        InputError: if the folder is not an adapter of this class.
     """
 
     _base_embed_model: BaseEmbedding = PrivateAttr()
@@ -63,23 +63,23 @@ class AdapterEmbeddingModel(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name under which LlamaIndex serialises it."""
+        """Return the name with which LlamaIndex serialises the class."""
         return "AdapterEmbeddingModel"
 
-    def _changed(self, vector: list[float]) -> list[float]:
+    def _transformed(self, vector: list[float]) -> list[float]:
         import torch
 
         if not self._transform_query:
             return vector
         with torch.inference_mode():
-            found: list[float] = self._adapter(torch.tensor(list(vector), device=self._target_device)).tolist()
-        return found
+            transformed: list[float] = self._adapter(torch.tensor(list(vector), device=self._target_device)).tolist()
+        return transformed
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._changed(self._base_embed_model._get_query_embedding(query))
+        return self._transformed(self._base_embed_model._get_query_embedding(query))
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._changed(await self._base_embed_model._aget_query_embedding(query))
+        return self._transformed(await self._base_embed_model._aget_query_embedding(query))
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._base_embed_model._get_text_embedding(text)
@@ -95,4 +95,4 @@ class AdapterEmbeddingModel(BaseEmbedding):
 
 
 LinearAdapterEmbeddingModel = AdapterEmbeddingModel
-"""The older name."""
+"""The older name of the class."""

@@ -1,4 +1,4 @@
-"""The old package's adapters: torch modules over vectors, kept as `config.json` and `pytorch_model.bin`."""
+"""The old package's adapters: torch modules over vectors, saved as `config.json` and `pytorch_model.bin`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rag_ft.compat.pickled_models import read_pickled_weights
 from rag_ft.errors import InputError
 from rag_ft.files import read_json, write_text, written_beside
 
-CONFIG, WEIGHTS = "config.json", "pytorch_model.bin"
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "pytorch_model.bin"
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": nn.functional.relu,
@@ -26,54 +26,56 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class BaseAdapter(nn.Module):
-    """What an adapter is: a module over vectors that knows the arguments it was made with.
+    """Base class of an adapter: a module over vectors that knows the arguments of its constructor.
 
-    A subclass has `forward` and `get_config_dict`.
+    A subclass implements `forward` and `get_config_dict`.
     """
 
     def get_config_dict(self) -> dict[str, Any]:
-        """The arguments that make a module like this one."""
+        """Return the arguments of the constructor."""
         raise NotImplementedError(f"{type(self).__name__} needs get_config_dict: the arguments of its constructor")
 
     def forward(self, embed: Tensor) -> Tensor:
-        """Vectors -> vectors, shape (..., dimension)."""
+        """Map vectors to vectors, shape (..., dimension)."""
         raise NotImplementedError(f"{type(self).__name__} needs forward")
 
     def save(self, output_path: str | PathLike[str]) -> None:
-        """Write `config.json` and `pytorch_model.bin`, each whole or not at all."""
+        """Write `config.json` and `pytorch_model.bin`, each atomically."""
         folder = Path(output_path)
         weights = {name: tensor.detach().cpu() for name, tensor in self.state_dict().items()}
-        write_text(folder / CONFIG, json.dumps(self.get_config_dict()))
-        with written_beside(folder / WEIGHTS) as target:
+        write_text(folder / CONFIG_FILE, json.dumps(self.get_config_dict()))
+        with written_beside(folder / WEIGHTS_FILE) as target:
             torch.save(weights, target)
 
     @classmethod
     def load(cls, input_path: str | PathLike[str]) -> Any:
-        """Read what `save` wrote, the old package's too; nothing but tensors is taken of the weights.
+        """Load an adapter that `save` or the old package wrote. Only tensors are read from its weights.
 
         Raises:
-            InputError: where the folder is no adapter of this class.
+            InputError: if the folder is not an adapter of this class.
         """
         folder = Path(input_path)
-        if (folder / "rag_ft.json").is_file() and not (folder / CONFIG).is_file():
+        if (folder / "rag_ft.json").is_file() and not (folder / CONFIG_FILE).is_file():
             raise InputError(f"{folder} is an adapter of rag_ft: load it with AdapterEmbedding.load")
-        config = read_json(folder / CONFIG)
+        config = read_json(folder / CONFIG_FILE)
         try:
             model = cls(**config)
-            model.load_state_dict(read_pickled_weights(folder / WEIGHTS))
+            model.load_state_dict(read_pickled_weights(folder / WEIGHTS_FILE))
         except (TypeError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()[:120]
-            raise InputError(f"{folder} is no {cls.__name__} ({reason}): name the adapter_cls that it was") from error
+            raise InputError(
+                f"{folder} is not a {cls.__name__} ({reason}): pass the adapter_cls of the adapter"
+            ) from error
         return model
 
 
 class LinearLayer(BaseAdapter):
-    """One matrix over vectors; the identity until it is trained.
+    """A linear layer, which starts as the identity.
 
     Args:
-        in_features: numbers of a vector.
-        out_features: numbers of a vector afterwards.
-        bias: whether a vector is added.
+        in_features: dimension of a vector.
+        out_features: dimension of the result.
+        bias: whether to add a bias vector.
 
     Example:
         >>> import torch
@@ -91,24 +93,25 @@ class LinearLayer(BaseAdapter):
             nn.init.zeros_(self.linear.bias)
 
     def forward(self, embed: Tensor) -> Tensor:
-        """Vectors times the matrix."""
+        """Multiply vectors with the matrix."""
         return self.linear(embed)  # type: ignore[no-any-return]
 
     def get_config_dict(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         return {"in_features": self.in_features, "out_features": self.out_features, "bias": self.bias}
 
 
 class TwoLayerNN(BaseAdapter):
-    """Two layers over vectors.
+    """A network of two linear layers.
 
     Args:
-        in_features: numbers of a vector.
-        hidden_features: numbers between the layers.
-        out_features: numbers of a vector afterwards.
-        bias: kept, as in the old package; both layers have one.
+        in_features: dimension of a vector.
+        hidden_features: dimension between the layers.
+        out_features: dimension of the result.
+        bias: saved but not used, as in the old package; both layers always have a bias.
         activation_fn_str: `relu`, `sigmoid`, `tanh` or `leaky_relu`.
-        add_residual: add the result, times a weight that begins as 0, to the vector: the identity until it is trained.
+        add_residual: add the result, times a weight that starts at 0, to the vector, so that the adapter starts as the
+            identity.
     """
 
     def __init__(
@@ -130,22 +133,22 @@ class TwoLayerNN(BaseAdapter):
         self.residual_weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, embed: Tensor) -> Tensor:
-        """Vectors through both layers."""
-        found: Tensor = self.linear2(self._activation_function(self.linear1(embed)))
-        return embed + self.residual_weight * found if self._add_residual else found
+        """Apply both layers."""
+        result: Tensor = self.linear2(self._activation_function(self.linear1(embed)))
+        return embed + self.residual_weight * result if self._add_residual else result
 
     def get_config_dict(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         names = ("in_features", "hidden_features", "out_features", "bias", "activation_fn_str")
         return {name: getattr(self, name) for name in names} | {"add_residual": self._add_residual}
 
 
 def get_activation_function(name: str) -> Callable[[Tensor], Tensor]:
-    """An activation by its name.
+    """Return the activation function of a name.
 
     Raises:
-        ValueError: where there is none of this name.
+        ValueError: if no activation has this name.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"there is no activation {name!r}: give one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"the activation {name!r} is unknown: use one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]

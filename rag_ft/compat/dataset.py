@@ -1,4 +1,4 @@
-"""`EmbeddingQAFinetuneDataset`: questions, passages and which answers which, as the old package kept them."""
+"""`EmbeddingQAFinetuneDataset`: questions and the passages that answer them, in the format of the old package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EmbeddingQAFinetuneDataset(BaseModel):
     Attributes:
         queries: query id -> question.
         corpus: passage id -> text.
-        relevant_docs: query id -> ids of the passages that answer it, the best first.
+        relevant_docs: query id -> ids of the passages that answer it, best first.
         mode: `text` or `image`.
 
     Example:
@@ -46,20 +46,20 @@ class EmbeddingQAFinetuneDataset(BaseModel):
 
     @property
     def query_docid_pairs(self) -> list[tuple[str, list[str]]]:
-        """(question, ids of the passages that answer it), in the order of the queries."""
+        """Pairs of a question and the ids of the passages that answer it, in the order of the queries."""
         return [(query, self.relevant_docs[identifier]) for identifier, query in self.queries.items()]
 
     def save_json(self, path: str | PathLike[str]) -> None:
-        """Write the file that the old package wrote, byte for byte; whole or not at all."""
+        """Write the same JSON file as the old package, atomically."""
         write_text(Path(path), json.dumps(self.model_dump(), indent=4))
 
     @classmethod
     def from_json(cls, path: str | PathLike[str]) -> EmbeddingQAFinetuneDataset:
-        """Read a file of `save_json`, the old package's too.
+        """Read a file that `save_json` or the old package wrote.
 
         Raises:
-            FileNotFoundError: where there is none.
-            InputError: where it is no JSON object with queries, corpus and relevant_docs.
+            FileNotFoundError: if the file does not exist.
+            InputError: if it is not a JSON object with queries, corpus and relevant_docs.
         """
         file = Path(path)
         if not file.exists():
@@ -75,14 +75,14 @@ class EmbeddingQAFinetuneDataset(BaseModel):
             ) from error
 
     def to_dataset(self, split: str = "train", *, first_only: bool = False) -> QADataset:
-        """The same as a `QADataset`, for all that rag_ft does with one.
+        """Return the same questions and passages as a `QADataset`.
 
         Args:
-            split: the one that the questions go to.
-            first_only: take the first passage of each question alone.
+            split: the split that the questions go to.
+            first_only: keep only the first passage of each question.
 
         Raises:
-            UnknownIdError: where relevant_docs names a query or a passage that is not there.
+            UnknownIdError: if relevant_docs names a query or a passage that does not exist.
         """
         qrels: Qrels = {}
         for query, passages in self.relevant_docs.items():
@@ -101,10 +101,10 @@ class EmbeddingQAFinetuneDataset(BaseModel):
 
     @classmethod
     def from_dataset(cls, dataset: QADataset, split: str = "train") -> EmbeddingQAFinetuneDataset:
-        """One split of a `QADataset`, with the texts of the passages as they are embedded.
+        """Convert a split of a `QADataset`, with the passage texts as they are embedded.
 
         Raises:
-            InputError: where the split has no question.
+            InputError: if the split has no question.
         """
         qrels = dataset.require(split)
         return cls(
@@ -115,7 +115,7 @@ class EmbeddingQAFinetuneDataset(BaseModel):
 
     @classmethod
     def from_llama_index(cls, dataset: Any) -> EmbeddingQAFinetuneDataset:
-        """From the dataset of llama-index-finetuning (or of an old llama-index-core)."""
+        """Convert a dataset of llama-index-finetuning or of an old llama-index-core."""
         return cls(
             queries=dict(dataset.queries),
             corpus=dict(dataset.corpus),
@@ -124,10 +124,10 @@ class EmbeddingQAFinetuneDataset(BaseModel):
         )
 
     def to_llama_index(self) -> Any:
-        """As the dataset of llama-index-finetuning.
+        """Convert to a dataset of llama-index-finetuning.
 
         Raises:
-            InputError: where that package is not installed.
+            InputError: if that package is not installed.
         """
         require_package("llama_index.finetuning", EXTRA, "to_llama_index()")
         from llama_index.finetuning import EmbeddingQAFinetuneDataset as Original
@@ -136,14 +136,18 @@ class EmbeddingQAFinetuneDataset(BaseModel):
 
 
 LabelledQADataset = EmbeddingQAFinetuneDataset
-"""The name that llama-index-core had for it too."""
+"""The other name of the class in llama-index-core."""
 
 
 def finetune_dataset(dataset: Any, name: str = "dataset") -> EmbeddingQAFinetuneDataset:
-    """Whatever an engine is given as a dataset: ours, the old package's, a `QADataset`, or a JSON file.
+    """Convert the dataset passed to an engine to an `EmbeddingQAFinetuneDataset`.
+
+    Args:
+        dataset: a dataset of this module or of the old package, a `QADataset`, or the path of a JSON file.
+        name: the name of the argument in messages.
 
     Raises:
-        InputError: where it is none of them, or has no question.
+        InputError: if the dataset is of another type, or has no question.
     """
     if isinstance(dataset, str | Path):
         dataset = EmbeddingQAFinetuneDataset.from_json(dataset)
@@ -151,26 +155,24 @@ def finetune_dataset(dataset: Any, name: str = "dataset") -> EmbeddingQAFinetune
         dataset = EmbeddingQAFinetuneDataset.from_dataset(dataset)
     elif not isinstance(dataset, EmbeddingQAFinetuneDataset):
         if not all(isinstance(getattr(dataset, key, None), Mapping) for key in ("queries", "corpus", "relevant_docs")):
-            raise InputError(f"{name} is {dataset!r:.60}: give an EmbeddingQAFinetuneDataset")
+            raise InputError(f"{name} is {dataset!r:.60}: pass an EmbeddingQAFinetuneDataset")
         dataset = EmbeddingQAFinetuneDataset.from_llama_index(dataset)
     if not any(dataset.relevant_docs.get(query) for query in dataset.queries):
-        raise InputError(f"{name} has no question with a passage that answers it: generate some first")
+        raise InputError(f"{name} has no question with a passage that answers it: generate questions first")
     return dataset  # type: ignore[no-any-return]
 
 
 def question_and_passage(dataset: EmbeddingQAFinetuneDataset, all_docs: bool = False) -> list[tuple[str, str]]:
-    """(question, text of a passage that answers it), in the order of the queries.
+    """Return pairs of a question and the text of a passage that answers it, in the order of the queries.
 
     Args:
-        dataset: its questions without a passage are left out.
-        all_docs: all passages of a question, and not the first one alone.
+        dataset: the dataset; questions without a passage are skipped.
+        all_docs: pair a question with all of its passages instead of the first one.
 
     Raises:
-        UnknownIdError: where relevant_docs names a passage that is not there.
+        UnknownIdError: if relevant_docs names a passage that does not exist.
     """
-    given = dataset.to_dataset(first_only=not all_docs)
+    qrels = dataset.to_dataset(first_only=not all_docs).qrels["train"]
     return [
-        (dataset.queries[query], dataset.corpus[passage])
-        for query in dataset.queries
-        for passage in given.qrels["train"].get(query, ())
+        (text, dataset.corpus[passage]) for query, text in dataset.queries.items() for passage in qrels.get(query, ())
     ]

@@ -1,4 +1,4 @@
-"""`aevaluate_dataset`, which llama-index-core's `RetrieverEvaluator` had until it dropped the dataset."""
+"""`aevaluate_dataset`, which llama-index-core removed from `RetrieverEvaluator`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llama_index.core.evaluation.retrieval.base import RetrievalEvalMode
 
 from rag_ft.compat.dataset import finetune_dataset
 from rag_ft.errors import InputError
-from rag_ft.generation.asking import run_coroutine
+from rag_ft.remote.event_loop import run_coroutine
 
 
 async def aevaluate_dataset(
@@ -21,39 +21,39 @@ async def aevaluate_dataset(
     show_progress: bool = False,
     **kwargs: Any,
 ) -> list[RetrievalEvalResult]:
-    """Ask a retriever all questions of a dataset.
+    """Evaluate a retriever on all questions of a dataset.
 
     Args:
         retriever_evaluator: LlamaIndex's `RetrieverEvaluator`, or another retrieval evaluator.
-        dataset: an `EmbeddingQAFinetuneDataset`, or what converts to one.
-        workers: questions in flight.
-        show_progress: a progress bar.
-        **kwargs: given to `retriever_evaluator.aevaluate`.
+        dataset: an `EmbeddingQAFinetuneDataset`, or any other dataset that the engines accept.
+        workers: number of questions evaluated concurrently.
+        show_progress: show a progress bar.
+        **kwargs: arguments of `retriever_evaluator.aevaluate`.
 
     Returns:
-        A result for each question, in the order of `dataset.queries`;
-        `llama_index.core.evaluation.get_retrieval_results_df` makes a table of them.
+        A result for each question, in the order of `dataset.queries`.
+        `llama_index.core.evaluation.get_retrieval_results_df` makes a table of the results.
 
     Raises:
-        InputError: where a question has no passage, or `workers` is below 1.
+        InputError: if a question has no passage, or `workers` is less than 1.
     """
     from tqdm.asyncio import tqdm_asyncio
 
     if workers < 1:
-        raise InputError(f"workers is {workers}: give 1 or more")
+        raise InputError(f"workers is {workers}: use 1 or more")
     dataset = finetune_dataset(dataset)
     unanswered = [query for query in dataset.queries if not dataset.relevant_docs.get(query)]
     if unanswered:
-        raise InputError(f"the query {unanswered[0]!r} has no passage in relevant_docs: leave it out or give it one")
+        raise InputError(f"the query {unanswered[0]!r} has no passage in relevant_docs: add one, or remove the query")
     mode = RetrievalEvalMode.from_str(dataset.mode)
-    free = asyncio.Semaphore(workers)
+    in_flight = asyncio.Semaphore(workers)
 
-    async def evaluated(query: str, expected: list[str]) -> RetrievalEvalResult:
-        async with free:
+    async def evaluate(query: str, expected: list[str]) -> RetrievalEvalResult:
+        async with in_flight:
             return await retriever_evaluator.aevaluate(query, expected_ids=expected, mode=mode, **kwargs)
 
-    jobs = [evaluated(query, expected) for query, expected in dataset.query_docid_pairs]
-    return list(await tqdm_asyncio.gather(*jobs, desc="questions", disable=not show_progress))
+    evaluations = [evaluate(query, expected) for query, expected in dataset.query_docid_pairs]
+    return list(await tqdm_asyncio.gather(*evaluations, desc="questions", disable=not show_progress))
 
 
 def evaluate_dataset(
@@ -63,7 +63,7 @@ def evaluate_dataset(
     show_progress: bool = False,
     **kwargs: Any,
 ) -> list[RetrievalEvalResult]:
-    """`aevaluate_dataset` to its end, from a notebook too.
+    """Run `aevaluate_dataset` and wait for the results. Also works in a notebook.
 
     Example:
         >>> from llama_index.core import VectorStoreIndex
@@ -84,10 +84,10 @@ def evaluate_dataset(
 
 
 class RetrieverEvaluator(CoreRetrieverEvaluator):
-    """LlamaIndex's `RetrieverEvaluator` with the method that it lost."""
+    """LlamaIndex's `RetrieverEvaluator` with the `aevaluate_dataset` method that llama-index-core removed."""
 
     async def aevaluate_dataset(
         self, dataset: Any, workers: int = 2, show_progress: bool = False, **kwargs: Any
     ) -> list[RetrievalEvalResult]:
-        """Ask the retriever all questions of a dataset; see `rag_ft.compat.aevaluate_dataset`."""
+        """Evaluate the retriever on all questions of a dataset; see `rag_ft.compat.aevaluate_dataset`."""
         return await aevaluate_dataset(self, dataset, workers, show_progress, **kwargs)

@@ -1,4 +1,4 @@
-"""An LLM that is asked as often as the caller said, and no more."""
+"""An LLM with a limited number of attempts per prompt."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ from rag_ft.remote.retries import pause_before_next
 
 
 class GaveUpError(RagFtError):
-    """An LLM failed as often as it may; nobody tries again."""
+    """All attempts for a prompt failed. It is not sent again."""
 
 
 class RetriedLLM:
-    """An LLM that is asked again when it fails, so often and no more."""
+    """Sends a prompt to an LLM until it responds, up to a maximum number of attempts.
 
-    def __init__(self, llm: Any, tries: int) -> None:
-        self.llm, self.tries = llm, tries
+    Args:
+        llm: any LlamaIndex LLM.
+        attempts: maximum number of attempts per prompt.
+    """
+
+    def __init__(self, llm: Any, attempts: int) -> None:
+        self.llm, self.attempts = llm, attempts
         self.failed: dict[str, GaveUpError] = {}
         self.lock = threading.Lock()
 
     def complete(self, prompt: str) -> Any:
-        """Its answer, by LlamaIndex's name of the method.
+        """Return the response of the LLM, as `LLM.complete` does.
 
         Raises:
-            GaveUpError: where it failed each time; the same prompt fails at once from then on.
+            GaveUpError: if all attempts failed. The same prompt then fails immediately.
         """
         from llama_index.core.base.llms.types import CompletionResponse
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
@@ -34,7 +39,7 @@ class RetriedLLM:
             if prompt in self.failed:
                 raise self.failed[prompt]
         retrying = Retrying(
-            stop=stop_after_attempt(self.tries),
+            stop=stop_after_attempt(self.attempts),
             wait=pause_before_next,
             retry=retry_if_exception_type(Exception),
             reraise=True,

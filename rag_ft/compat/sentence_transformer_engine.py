@@ -1,43 +1,36 @@
-"""`SentenceTransformersFinetuneEngine`: all weights of a SentenceTransformers model, by rag_ft's trainer."""
+"""`SentenceTransformersFinetuneEngine`: fine-tunes a SentenceTransformers model with rag_ft's trainer."""
 
 from __future__ import annotations
 
-import logging
+import math
 import time
-from collections import Counter
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.compat.dataset import EmbeddingQAFinetuneDataset, finetune_dataset, question_and_passage
-from rag_ft.compat.engine import BaseEmbeddingFinetuneEngine, check_output
-from rag_ft.compat.held_out import choose_weights, dev_figure, with_dev
+from rag_ft.compat.engine import BaseEmbeddingFinetuneEngine, check_output, check_pairs
+from rag_ft.compat.held_out import with_dev
 from rag_ft.compat.pickled_models import safe_model_folder
-from rag_ft.compat.warn import warn, warn_of_changed
-from rag_ft.dataset.splitting import carve_dev
-from rag_ft.dataset.text.sketch import sketch_of
+from rag_ft.compat.warn import warn, warn_of_unused
 from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import load_sentence_transformer
-from rag_ft.embedding.saving import save_model
 from rag_ft.errors import InputError
-from rag_ft.files import sha256_of
-from rag_ft.training.checkpoints import Checkpoints
-from rag_ft.training.dev import DevQuestions, copy_weights
-from rag_ft.training.diagnosis import check_losses, check_questions
-from rag_ft.training.pairs import question_styles, questions_sketch, training_pairs
-from rag_ft.training.principal_axes import add_rotation, turn_again
-from rag_ft.training.recipe import Recipe, fitting_max_length, recipe_for
-from rag_ft.training.trainer import check_training_device, run_trainer
+from rag_ft.training.loop.tracking import Tracking
+from rag_ft.training.loop.trainer import check_training_device
+from rag_ft.training.max_length import fitting_max_length
+from rag_ft.training.plan import plan_training
+from rag_ft.training.prepare import Choices, prepare
+from rag_ft.training.recipe import STORED_NAMES, Recipe, recipe_for
+from rag_ft.training.train import Training, checkpoints_of
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
     from rag_ft.training.recipe import Loss
-
-logger = logging.getLogger(__name__)
 
 LOSSES: dict[str, Loss] = {
     "MultipleNegativesRankingLoss": "mnr",
@@ -47,56 +40,58 @@ LOSSES: dict[str, Loss] = {
     "GISTEmbedLoss": "gist",
     "CachedGISTEmbedLoss": "gist",
 }
-"""Losses of sentence-transformers that learn from questions with their passages -> the recipe's name of them."""
+"""Loss of sentence-transformers for pairs of a question and a passage -> its name in a recipe."""
 
-NEW_WAY = "rag_ft.train_model"
+RESUMES = "repeat the call to resume a killed training"
+
+MODEL_FILES = ("modules.json", "rag_ft.json", "config_sentence_transformers.json")
+"""Files that identify a model folder, which may be replaced."""
 
 
 class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
-    """Fine-tune a SentenceTransformers model on questions with their passages.
+    """Fine-tune a SentenceTransformers model on questions and the passages that answer them.
 
-    `finetune()` trains as `rag_ft.train_model` does: with the model's query and passage prefixes, no passage of a
-    batch that answers another's question as a negative, at a learning rate that fits the model, and in bfloat16 where
-    the processor has it. The weights that do best on `val_dataset` (or, without one, on a part of `dataset` that is
-    not trained on) are saved, and the base model's where all others do worse.
+    `finetune()` trains as `rag_ft.train_model` does: with the model's query and passage prefixes, without false
+    negatives in a batch, with a learning rate that fits the model, and in bfloat16 if the hardware supports it. It
+    saves the weights with the best score on `val_dataset`, or on held-out questions of `dataset` if there is none. If
+    the base model scores higher than all tuned weights, it saves the base model.
 
     Args:
-        dataset: what is trained on: an `EmbeddingQAFinetuneDataset`, ours or the old package's, its JSON file, or a
-            `QADataset`.
+        dataset: the training questions: an `EmbeddingQAFinetuneDataset` of this module or of the old package, its JSON
+            file, or a `QADataset`.
         model_id: a hub name, a model folder, or `local`.
-        model_output_path: where the tuned model goes; another model there is replaced.
-        batch_size: questions in a batch.
-        val_dataset: what chooses among the weights, and whether any beats the base; asked after each epoch, and within
-            long ones.
-        loss: the name of a loss of rag_ft (`mnr`, `gist`), or one of sentence-transformers that learns from questions
-            with their passages.
-        epochs: passes over the dataset.
-        show_progress_bar: a progress bar.
-        evaluation_steps: not used: the epochs' length says when dev is measured.
-        use_all_docs: train on all passages of a question, and not on the first one alone.
-        trust_remote_code: not used: code of a model is never run.
-        device: a torch device; the best there is where None.
-        save_checkpoints: not used: a training that is killed goes on by itself.
+        model_output_path: the folder for the tuned model; an existing model is replaced.
+        batch_size: number of questions in a batch.
+        val_dataset: the questions that select the weights, after each epoch and within long ones.
+        loss: the name of a loss of rag_ft (`mnr`, `gist`), or a loss of sentence-transformers for pairs of a question
+            and a passage.
+        epochs: number of passes over the dataset.
+        show_progress_bar: show a progress bar.
+        evaluation_steps: not used; the length of an epoch determines when dev is evaluated.
+        use_all_docs: train on all passages of a question instead of the first one.
+        trust_remote_code: not used; code in a model is never run.
+        device: a torch device; the best one available if None.
+        save_checkpoints: not used; repeat the call to resume a killed training.
         resume_from_checkpoint: not used.
         checkpoint_save_steps: not used.
         checkpoint_save_total_limit: not used.
-        query_prefix: put before a query; the model's own where None.
-        passage_prefix: put before a passage; the model's own where None.
-        max_length: tokens that are read of a text; chosen by the passages where None.
-        learning_rate: the peak; chosen by the width of the model where None.
-        seed: of every draw.
+        query_prefix: text before each query; that of the model if None.
+        passage_prefix: text before each passage; that of the model if None.
+        max_length: maximum number of tokens per text; derived from the passage lengths if None.
+        learning_rate: the peak learning rate; chosen by the width of the model if None.
+        seed: seeds every random choice.
 
     Attributes:
-        model: the SentenceTransformer; after `finetune()` with the weights that were saved.
-        examples: (question, passage) as `InputExample`.
-        loader: a DataLoader over them.
+        model: the SentenceTransformer; after `finetune()` it has the saved weights.
+        examples: (question, passage) pairs as `InputExample`.
+        loader: a DataLoader over the examples.
         evaluator: an `InformationRetrievalEvaluator` over `val_dataset`, or None.
         loss: the loss.
-        dev: after `finetune()`: nDCG@10 on the questions that choose, by candidate (`base`, `epoch 1`, `share 0.5`).
+        dev: after `finetune()`, nDCG@10 on the held-out questions by candidate (`base`, `epoch 1`, `alpha 0.5`).
 
     Raises:
-        InputError: where the dataset has no question, or the model or the output folder is wrong.
-        OutsideError: where the hub cannot be reached.
+        InputError: if the dataset has no question, or the model or the output folder cannot be used.
+        OutsideError: if the hub cannot be reached.
     """
 
     def __init__(
@@ -124,44 +119,33 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         learning_rate: float | None = None,
         seed: int = 0,
     ) -> None:
-        self.dataset = dataset
+        self.dataset, self.val_dataset = dataset, val_dataset
         self._train = finetune_dataset(dataset)
-        self.val_dataset = val_dataset
         self._val = finetune_dataset(val_dataset, "val_dataset") if val_dataset is not None else None
-        self.model_id = str(model_id)
-        self.model_output_path = str(model_output_path)
-        check_output(self.model_output_path, "modules.json", "rag_ft.json", "config_sentence_transformers.json")
-        checkpoints = "a training that is killed goes on where it was when the same call is made again"
-        warn_of_changed(
-            {
-                "evaluation_steps": (evaluation_steps, 50, "the epochs' length says when val_dataset is asked"),
-                "trust_remote_code": (trust_remote_code, False, "code that comes with a model is never run"),
-                "save_checkpoints": (save_checkpoints, False, checkpoints),
-                "resume_from_checkpoint": (resume_from_checkpoint, False, checkpoints),
-                "checkpoint_save_steps": (checkpoint_save_steps, 500, checkpoints),
-                "checkpoint_save_total_limit": (checkpoint_save_total_limit, 0, checkpoints),
-            }
-        )
-        check_training_device(str(device) if device is not None else None)
-        self._loss_name, dimensions = _loss(loss)
-        self._dimensions = dimensions
+        self.model_id, self.model_output_path = str(model_id), str(model_output_path)
+        check_output(self.model_output_path, *MODEL_FILES)
+        warn_of_unused({
+            "evaluation_steps": (evaluation_steps, 50, "the length of an epoch determines when dev is evaluated"),
+            "trust_remote_code": (trust_remote_code, False, "code in a model is never run"),
+            "save_checkpoints": (save_checkpoints, False, RESUMES),
+            "resume_from_checkpoint": (resume_from_checkpoint, False, RESUMES),
+            "checkpoint_save_steps": (checkpoint_save_steps, 500, RESUMES),
+            "checkpoint_save_total_limit": (checkpoint_save_total_limit, 0, RESUMES),
+        })  # fmt: skip
+        self._loss_name, self._dimensions = _loss(loss)
+        device = str(device) if device is not None else None
+        check_training_device(device)
         with safe_model_folder(self.model_id) as name:
             self.model: SentenceTransformer = load_sentence_transformer(
-                name, query_prefix, passage_prefix, max_length, str(device) if device is not None else None
-            )
-        self.model.float()
-        self._max_length = max_length
-        self.use_all_docs = use_all_docs
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.show_progress_bar = show_progress_bar
-        self.evaluation_steps = evaluation_steps
-        self.learning_rate = learning_rate
-        self.seed = seed
+                name, query_prefix, passage_prefix, max_length, device
+            ).float()
+        self._max_length, self.use_all_docs, self.seed = max_length, use_all_docs, seed
+        self.batch_size, self.epochs, self.learning_rate = batch_size, epochs, learning_rate
         self.examples = self._examples()
         self.loader = self._loader()
         self.loss = loss if loss is not None and not isinstance(loss, str) else self._default_loss()
         self.warmup_steps = int(len(self.loader) * epochs * 0.1)
+        self.show_progress_bar, self.evaluation_steps = show_progress_bar, evaluation_steps
         self.checkpoint_path = str(Path("checkpoints") / self.model_output_path) if save_checkpoints else None
         self.resume_from_checkpoint = resume_from_checkpoint
         self.checkpoint_save_steps = checkpoint_save_steps
@@ -179,13 +163,13 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         return DataLoader(self.examples, batch_size=self.batch_size, collate_fn=list)  # type: ignore[arg-type]
 
     def _default_loss(self) -> Any:
-        from rag_ft.training.losses import loss_for
+        from rag_ft.training.loop.losses import loss_for
 
         return loss_for(self.model, self._recipe({}))
 
     @cached_property
     def evaluator(self) -> Any:
-        """An `InformationRetrievalEvaluator` over `val_dataset`; None without one."""
+        """An `InformationRetrievalEvaluator` over `val_dataset`; None if there is no `val_dataset`."""
         if self._val is None:
             return None
         from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
@@ -194,124 +178,90 @@ class SentenceTransformersFinetuneEngine(BaseEmbeddingFinetuneEngine):
         return InformationRetrievalEvaluator(self._val.queries, self._val.corpus, relevant)
 
     def finetune(self, **train_kwargs: Any) -> None:
-        """Train, choose among base and tuned weights, and save.
+        """Train, select between the base model and the tuned weights, and save.
 
         Args:
-            **train_kwargs: `learning_rate`, or `optimizer_params={"lr": ...}` as `SentenceTransformer.fit` has it;
-                `epochs`, `batch_size`, `warmup_steps`; any other number of `rag_ft.Recipe`.
+            **train_kwargs: settings of `rag_ft.Recipe`, such as `epochs` and `learning_rate`; `warmup_steps` and
+                `optimizer_params={"lr": ...}` as in `SentenceTransformer.fit`.
 
         Raises:
-            InputError: where a number cannot be meant, or the folder is being trained by another process.
+            InputError: if a setting is invalid, or another process is training into the folder.
         """
         started = time.monotonic()
-        output = check_output(
-            self.model_output_path, "modules.json", "rag_ft.json", "config_sentence_transformers.json"
-        )
-        recipe = self._recipe(train_kwargs)
-        dataset = carve_dev(with_dev(self._train, self._val, self.use_all_docs), seed=self.seed)
+        output = check_output(self.model_output_path, *MODEL_FILES)
+        choices = Choices(recipe=self._recipe(train_kwargs), seed=self.seed, adapt_max_length=False, rule="not-worse")
+        check_pairs(len(self.examples))
         if self._max_length is None and token_limit(self.model):
             self.model.max_seq_length = fitting_max_length(self.model, [example.texts[1] for example in self.examples])
-        pairs = training_pairs(dataset, recipe)
-        if len(pairs) < 2:
-            raise InputError(f"the dataset has {len(pairs)} questions to train on: give 2 or more")
-        dev = DevQuestions.of(dataset, self.seed) if dataset.qrels.get("dev") else None
-        if recipe.dimensions:
-            add_rotation(self.model, [pair.query for pair in pairs], list(dataset.passage_texts.values()))
-        base = copy_weights(self.model)
-        wanted = sha256_of(*map(repr, (self.model_id, self.model.max_seq_length, self.model.prompts, recipe, pairs)))
-        checkpoints = Checkpoints.beside(output, wanted, {"epochs": recipe.epochs, "pairs": len(pairs)})
-        try:
-            tuning = run_trainer(
-                self.model,
-                pairs,
-                recipe,
-                (lambda: dev_figure(dev, self.model)) if dev is not None else None,
-                folder=checkpoints.stage("round-1"),
-                show_progress=self.show_progress_bar,
-            )
-            chosen = choose_weights(self.model, base, tuning, recipe, dev)
-            self.dev = chosen.dev
-            if chosen.share and recipe.dimensions:
-                turn_again(self.model, list(dataset.passage_texts.values()), dev, recipe.dimensions)
-            findings = check_questions(dataset) + check_losses(tuning.losses)
-            for finding in findings:
-                logger.warning("%s", finding)
-            training = {
-                "pairs": len(pairs),
-                "dev_questions": len(dev.makings) if dev else 0,
-                "dev_makings": dict(Counter(dev.makings)) if dev else {},
-                "dev_ndcg@10": {name: round(value, 4) for name, value in chosen.dev.items()},
-                "share": chosen.share,
-                "findings": findings,
-                "interrupted": tuning.interrupted,
-                "seconds": round(time.monotonic() - started, 1),
-                "question_styles": question_styles(dataset),
-                "corpus": sketch_of(dataset.passage_texts.values()),
-                "questions": questions_sketch(dataset),
-            }
-            save_model(self.model, output, self.model_id, {"recipe": recipe.to_dict(), "training": training})
-            checkpoints.remove()
-        finally:
-            checkpoints.close()  # not before the model stands: nobody else may go on from them
-        if chosen.share == 0.0:
+        job = prepare(with_dev(self._train, self._val, self.use_all_docs), self.model, choices)
+        plan = plan_training(job, output)
+        check_pairs(len(plan.examples))
+        if job.dev is None:
+            warn("too few questions for a held-out set: the tuned model cannot be validated")
+        with checkpoints_of(plan, output) as checkpoints:
+            training = Training(plan=plan, started=started)
+            if checkpoints is not None:
+                training.run(checkpoints, Tracking(show_progress=self.show_progress_bar))
+            trained = training.save(output, self.model_id)
+        self.dev = trained.dev
+        if trained.is_base:
+            held_out = trained.record["training"]["dev_questions"]
             warn(
-                f"no tuned weights did as well as {self.model_id} on {len(dev.makings) if dev else 0} held-out "
-                f"questions (nDCG@10 {chosen.dev}), so {output} holds the base model: train on more questions, or "
-                "with a smaller learning_rate"
+                f"no tuned weights did as well as {self.model_id} on {held_out} held-out questions "
+                f"(nDCG@10 {self.dev}), so {output} holds the base model: train on more questions, or with a lower "
+                "learning_rate"
             )
 
-    def _recipe(self, given: dict[str, Any]) -> Recipe:
-        """The recipe with the numbers of the constructor, then those of `finetune`."""
-        given = dict(given)
-        recipe = recipe_for(self.model, len(self.examples), False, self.seed)
-        if self.learning_rate is not None:
-            recipe = recipe.but(learning_rate=self.learning_rate)
+    def _recipe(self, train_kwargs: dict[str, Any]) -> Recipe:
+        """Return the recipe with the settings of the constructor, overridden by those of `finetune`."""
+        train_kwargs = dict(train_kwargs)
+        optimizer = dict(train_kwargs.pop("optimizer_params", None) or {})
+        warmup_steps = train_kwargs.pop("warmup_steps", getattr(self, "warmup_steps", None))
         settings: dict[str, Any] = {
             "epochs": self.epochs,
             "batch_size": max(2, self.batch_size),
             "loss": self._loss_name,
             "dimensions": self._dimensions,
         }
-        optimizer = dict(given.pop("optimizer_params", None) or {})
+        if self.learning_rate is not None:
+            settings["learning_rate"] = self.learning_rate
         if "lr" in optimizer:
             settings["learning_rate"] = optimizer.pop("lr")
-        steps = given.pop("warmup_steps", None)
-        known = set(recipe.to_dict())
-        settings |= {name: value for name, value in given.items() if name in known}
-        unknown = sorted((given.keys() - known) | {f"optimizer_params[{name!r}]" for name in optimizer})
+        recipe = recipe_for(self.model, len(self.examples), False, self.seed)
+        known = {*vars(recipe), *STORED_NAMES.values()}
+        settings |= {name: value for name, value in train_kwargs.items() if name in known}
+        unknown = sorted((train_kwargs.keys() - known) | {f"optimizer_params[{name!r}]" for name in optimizer})
         if unknown:
-            warn(
-                f"{', '.join(unknown)} of finetune() is not used: {NEW_WAY}(..., recipe=Recipe(...)) has what is there"
-            )
-        recipe = recipe.but(**settings)
-        if steps is None and hasattr(self, "warmup_steps"):
-            steps = self.warmup_steps
-        if steps:
-            all_steps = max(1, recipe.epochs * -(-len(self.examples) // recipe.batch_size))
-            recipe = replace(recipe, warmup=min(0.99, steps / all_steps if steps >= 1 else steps))
-        return recipe
+            warn(f"{', '.join(unknown)} of finetune() is not used: rag_ft.Recipe lists the settings of rag_ft")
+        recipe = recipe.with_settings(settings)
+        if not warmup_steps:
+            return recipe
+        steps = max(1, recipe.epochs * math.ceil(len(self.examples) / recipe.batch_size))
+        return replace(recipe, warmup=min(0.99, warmup_steps / steps if warmup_steps >= 1 else warmup_steps))
 
     def get_finetuned_model(self, **model_kwargs: Any) -> FineTunedEmbedding:
-        """The tuned model as a LlamaIndex embedding that applies its prefixes.
+        """Return the tuned model as a LlamaIndex embedding that applies its prefixes.
 
         Args:
-            **model_kwargs: fields of `FineTunedEmbedding`; `query_instruction` and `text_instruction` of
-                `HuggingFaceEmbedding` too.
+            **model_kwargs: fields of `FineTunedEmbedding`, and `query_instruction` and `text_instruction` of
+                `HuggingFaceEmbedding`.
 
         Raises:
-            InputError: where `finetune()` was not called yet.
+            InputError: if `finetune()` has not been called yet.
         """
         if not (Path(self.model_output_path) / "modules.json").is_file():
-            raise InputError(f"{self.model_output_path} holds no model yet: call finetune() first")
+            raise InputError(f"{self.model_output_path} does not contain a model yet: call finetune() first")
         for old, new in (("query_instruction", "query_prefix"), ("text_instruction", "passage_prefix")):
             if old in model_kwargs:
                 instruction = model_kwargs.pop(old)
                 model_kwargs[new] = f"{instruction} " if instruction else instruction
-        return FineTunedEmbedding.load(self.model_output_path, **model_kwargs)
+        embedding = FineTunedEmbedding(model_name=str(self.model_output_path), **model_kwargs)
+        embedding.sentence_transformer  # noqa: B018  # load the model now
+        return embedding
 
 
 def _loss(loss: Any) -> tuple[Loss | None, tuple[int, ...]]:
-    """(the recipe's name of a loss, the dimensions of a Matryoshka loss around it)."""
+    """Return (name of a loss in a recipe, dimensions of the Matryoshka loss around it)."""
     if loss is None or isinstance(loss, str):
         return loss or None, ()  # type: ignore[return-value]
     name = type(loss).__name__
@@ -319,7 +269,7 @@ def _loss(loss: Any) -> tuple[Loss | None, tuple[int, ...]]:
         return _loss(loss.loss)[0], tuple(loss.matryoshka_dims)
     if name not in LOSSES:
         warn(
-            f"loss {name} does not learn from questions with their passages alone, so 'mnr' takes its place: give "
-            f"scored pairs or negatives to {NEW_WAY}(..., loss=...)"
+            f"loss {name} needs more than pairs of a question and a passage and is replaced by 'mnr': pass scored "
+            "pairs or negatives to rag_ft.train_model(..., settings={'loss': ...})"
         )
     return LOSSES.get(name), ()

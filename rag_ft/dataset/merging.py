@@ -1,41 +1,42 @@
-"""An earlier dataset and a later one as one: for tuning on, without forgetting and without a leak between them."""
+"""Merge an earlier dataset with a later one, to train on both without forgetting or leaks."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from rag_ft.dataset.qa_dataset import QADataset, Qrels
-from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.errors import InputError
 
-EARLIER = "earlier:"
-"""Put before an id of the earlier dataset that the later one uses for something else."""
+T = TypeVar("T")
 
-ALL = 0.999
-"""A share of the earlier questions that leaves none of them out."""
+EARLIER_PREFIX = "earlier:"
+"""Prefix for an id of the earlier dataset that the later one uses for another question or passage."""
+
+REPLAY_ALL = 0.999
+"""The `replay` that keeps all questions of the earlier dataset."""
 
 
 def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, seed: int = 0) -> QADataset:
-    """Join two datasets: all of the later one, and of the earlier one dev and test and a share of the training.
+    """Merge two datasets: all of the later one, and dev, test and a sample of the training questions of the earlier.
 
-    What the two have in common (an id with the same text, a passage with the same text and document) stands once. A
-    training question of one that nearly repeats a dev or test question of the other is left out, and a dev question
-    that repeats a test question.
+    Duplicates (the same id and text, or passages with the same text and document) are merged. A training question that
+    nearly repeats a dev or test question is left out, and so is a dev question that nearly repeats a test question.
 
     Args:
-        earlier: what a model was tuned on.
-        later: what it is tuned on now.
-        replay: share of the earlier questions among all training questions, and of the earlier scored pairs among all
-            of them; fewer where there are not so many.
-        seed: of the draw.
+        earlier: the dataset of the earlier training.
+        later: the dataset of the new training.
+        replay: fraction of all training questions that come from the earlier dataset, and the same for scored pairs;
+            less if there are not enough.
+        seed: seeds the random choice of earlier questions.
 
     Returns:
-        A dataset whose `info["earlier_questions"]` names the ones that the later dataset does not have.
+        The merged dataset. Its `info["earlier_questions"]` lists the questions that only the earlier dataset has.
 
     Raises:
-        InputError: where replay is no share.
+        InputError: if replay is not from 0 to less than 1.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -49,87 +50,90 @@ def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, se
         (QADataset(2 passages of 2 documents; questions: test 2), ['earlier:q'])
     """
     if not 0 <= replay < 1:
-        raise InputError(f"replay is {replay:g}: give a share from 0 to below 1")
-    same = {(passage.text, passage.doc_id): key for key, passage in later.passages.items()}
-    renamed = {}
+        raise InputError(f"replay is {replay:g}: pass a fraction from 0 to less than 1")
+    earlier = _with_free_ids(earlier, later)
+    train = later.qrels.get("train", {})
+    only_earlier = {query: grades for query, grades in earlier.qrels.get("train", {}).items() if query not in train}
+    replayed = set(_sample(sorted(only_earlier), len(train), replay, seed))
+    earlier_qrels = earlier.qrels | {"train": {key: only_earlier[key] for key in only_earlier if key in replayed}}
+    splits = dict.fromkeys([*later.qrels, *earlier_qrels])
+    merged = QADataset(
+        earlier.passages | later.passages,
+        earlier.queries | later.queries,
+        {split: earlier_qrels.get(split, {}) | later.qrels.get(split, {}) for split in splits},
+        negatives={query: earlier.negatives[query] for query in earlier.negatives if query in replayed}
+        | later.negatives,
+        scored_pairs=_sample(earlier.scored_pairs, len(later.scored_pairs), replay, seed) + later.scored_pairs,
+        negative_sources={
+            query: sources
+            for query, sources in earlier.negative_sources.items()
+            if query in replayed and query not in later.negatives
+        }
+        | later.negative_sources,
+    )
+    merged = merged.with_qrels(_without_leaks(merged))
+    later_ids = {query for qrels in later.qrels.values() for query in qrels}
+    earlier_ids = [query for qrels in merged.qrels.values() for query in qrels if query not in later_ids]
+    earlier_ids += later.info.get("earlier_questions", ())  # of an even earlier dataset
+    return merged.with_info(later.info | {"earlier_questions": list(dict.fromkeys(earlier_ids))})
+
+
+def _with_free_ids(earlier: QADataset, later: QADataset) -> QADataset:
+    """Rename the questions and passages whose id the later dataset uses for another text."""
+    later_id = {(passage.text, passage.doc_id): key for key, passage in later.passages.items()}
+    passage_id = {}
     for key, passage in earlier.passages.items():
         if key in later.passages and later.passages[key].text == passage.text:
-            renamed[key] = key
+            passage_id[key] = key
         else:
-            # Rows of a table have numbers for ids: the same text of the same document is the same passage.
-            renamed[key] = same.get((passage.text, passage.doc_id)) or _free(key, later.passages, earlier.passages)
-    asked = {
+            # The ids of table rows are numbers, so passages are the same if text and document are.
+            passage_id[key] = later_id.get((passage.text, passage.doc_id)) or _free_id(
+                key, later.passages, earlier.passages
+            )
+    query_id = {
         key: key
         if key in later.queries and later.queries[key].text == query.text
-        else _free(key, later.queries, earlier.queries)
+        else _free_id(key, later.queries, earlier.queries)
         for key, query in earlier.queries.items()
     }
-    passages = {
-        renamed[key]: replace(
-            passage,
-            id=renamed[key],
-            # Another text under a known id is a changed passage, and of the same document as before.
-            doc_id=passage.doc_id or (renamed[key] if renamed[key] != key else ""),
-        )
-        for key, passage in earlier.passages.items()
-    } | later.passages
-    queries = {asked[key]: replace(query, id=asked[key]) for key, query in earlier.queries.items()} | later.queries
-    before: dict[str, Qrels] = {
-        split: {asked[query]: {renamed[p]: grade for p, grade in grades.items()} for query, grades in part.items()}
-        for split, part in earlier.qrels.items()
-    }
-    new = later.qrels.get("train", {})
-    old = {query: grades for query, grades in before.get("train", {}).items() if query not in new}
-    count = min(len(old), round(len(new) * replay / (1 - replay))) if new else len(old)
-    kept = set(random.Random(seed).sample(sorted(old), count))
-    before["train"] = {query: grades for query, grades in old.items() if query in kept}
-    splits = list(dict.fromkeys([*later.qrels, *before]))
-    qrels = {split: {**before.get(split, {}), **later.qrels.get(split, {})} for split in splits}
-    qrels = _without_leaks(qrels, {key: query.text for key, query in queries.items()})
-    mine = {query for part in later.qrels.values() for query in part}
-    negatives = {
-        asked[query]: [renamed[p] for p in found] for query, found in earlier.negatives.items() if asked[query] in kept
-    } | later.negatives
-    sources = {
-        asked[query]: {renamed[p]: source for p, source in found.items()}
-        for query, found in earlier.negative_sources.items()
-        if asked[query] in kept and asked[query] not in later.negatives
-    }
-    scored = earlier.scored_pairs
-    room = round(len(later.scored_pairs) * replay / (1 - replay)) if later.scored_pairs else len(scored)
-    if room < len(scored):
-        scored = [scored[place] for place in sorted(random.Random(seed).sample(range(len(scored)), room))]
-    merged = QADataset(
-        passages,
-        queries,
-        qrels,
-        negatives=negatives,
-        scored_pairs=[*scored, *later.scored_pairs],
-        negative_sources=sources | later.negative_sources,
+
+    def renamed(grades: dict[str, T]) -> dict[str, T]:
+        return {passage_id[passage]: value for passage, value in grades.items()}
+
+    return QADataset(
+        {passage_id[key]: replace(passage, id=passage_id[key]) for key, passage in earlier.passages.items()},
+        {query_id[key]: replace(query, id=query_id[key]) for key, query in earlier.queries.items()},
+        {
+            split: {query_id[query]: renamed(grades) for query, grades in qrels.items()}
+            for split, qrels in earlier.qrels.items()
+        },
+        negatives={query_id[query]: [passage_id[key] for key in keys] for query, keys in earlier.negatives.items()},
+        scored_pairs=earlier.scored_pairs,
+        negative_sources={query_id[query]: renamed(sources) for query, sources in earlier.negative_sources.items()},
     )
-    named = [query for part in qrels.values() for query in part if query not in mine]
-    named += later.info.get("earlier_questions", ())  # of an even earlier dataset
-    return merged.with_info(later.info | {"earlier_questions": list(dict.fromkeys(named))})
 
 
-def _free(key: str, later: Container[str], earlier: Container[str]) -> str:
-    """An id that neither dataset uses for something else: either may be a merged one itself."""
+def _free_id(key: str, later: Container[str], earlier: Container[str]) -> str:
+    """Return an id that neither dataset uses for another text. Each may itself be a merged dataset."""
     new = key
     while new in later or (new != key and new in earlier):
-        new = EARLIER + new
+        new = EARLIER_PREFIX + new
     return new
 
 
-def _without_leaks(qrels: dict[str, Qrels], texts: dict[str, str]) -> dict[str, Qrels]:
-    """Leave out of train what nearly repeats a question of dev or test, and out of dev what repeats one of test."""
-    ids = list(dict.fromkeys(query for part in qrels.values() for query in part))
-    group = dict(zip(ids, near_duplicate_groups([texts[query] for query in ids]), strict=True))
+def _sample(items: Sequence[T], later: int, replay: float, seed: int) -> list[T]:
+    """Sample items so that they are the `replay` fraction of all, in their order; all if there are no later ones."""
+    count = min(len(items), round(later * replay / (1 - replay))) if later else len(items)
+    return [items[position] for position in sorted(random.Random(seed).sample(range(len(items)), count))]
+
+
+def _without_leaks(dataset: QADataset) -> dict[str, Qrels]:
+    """Drop train questions that nearly repeat a dev or test question, and dev questions that repeat a test question."""
+    qrels = dict(dataset.qrels)
+    group = dataset.near_duplicate_queries(dict.fromkeys(query for grades in qrels.values() for query in grades))
     held_out: set[int] = set()
-    found = dict(qrels)
     for split in ("test", "dev", "train"):
-        part = found.get(split, {})
-        left = {query: grades for query, grades in part.items() if group[query] not in held_out}
-        held_out |= {group[query] for query in left}
-        if split in found:
-            found[split] = left
-    return found
+        if split in qrels:
+            qrels[split] = {q: grades for q, grades in qrels[split].items() if group[q] not in held_out}
+            held_out |= {group[query] for query in qrels[split]}
+    return qrels

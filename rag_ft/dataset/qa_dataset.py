@@ -7,14 +7,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.units import find_boilerplate, find_split_units
 from rag_ft.errors import InputError
 
 SPLITS = ("train", "dev", "test")
 
+DERIVED_FROM_PASSAGES = ("documents", "passage_texts", "near_duplicates", "boilerplate", "split_units")
+"""Cached properties of `QADataset` that depend on the passages alone."""
+
 
 @dataclass(frozen=True)
 class Passage:
-    """The text of a node as it is embedded, and the document that it was cut from.
+    """A passage of a document, which is embedded and retrieved.
 
     Example:
         >>> from rag_ft import Passage
@@ -31,7 +36,7 @@ class Passage:
 
     @property
     def document(self) -> str:
-        """The source document; a passage without one is a document of its own."""
+        """The source document. A passage without one is its own document."""
         return self.doc_id or self.id
 
 
@@ -40,13 +45,13 @@ class Query:
     """A question, human or generated.
 
     Attributes:
-        style: how it was made (`human`, `sentence`, `keywords`, `question`, ...); empty where unknown.
-        answer: what answers it, in its own words; empty where unknown.
-        evidence: the words of the passage that answer it; empty where unknown.
+        source: the source of the question (`human`, `sentence`, `keywords`, `question`, ...); empty if unknown.
+        answer: an answer in any words; empty if unknown.
+        evidence: the words of the passage that answer it; empty if unknown.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
-        >>> query = Query("q1", "Where do I book holidays?", style="human", answer="In HELM.")
+        >>> query = Query("q1", "Where do I book holidays?", source="human", answer="In HELM.")
         >>> passages = {"p1": Passage("p1", "Leave is booked in HELM.")}
         >>> dataset = QADataset(passages, {query.id: query}, {"test": {query.id: {"p1": 1}}})
         >>> dataset.queries["q1"].answer
@@ -55,17 +60,18 @@ class Query:
 
     id: str
     text: str
-    style: str = ""
+    source: str = ""
     answer: str = ""
     evidence: str = ""
 
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """How well a passage answers a question, as texts: 0 (not at all) to 1.
+    """A question and a passage as texts, with a score of how well the passage answers: 0 (not at all) to 1.
 
     Example:
-        >>> from rag_ft import QADataset, ScoredPair
+        >>> from rag_ft import QADataset
+        >>> from rag_ft.dataset import ScoredPair
         >>> pairs = [ScoredPair("Where do I book holidays?", "Leave is booked in HELM.", 0.9),
         ...          ScoredPair("Where do I book holidays?", "Leave is granted by the warden.", 0.4)]
         >>> QADataset({}, {}, {}, scored_pairs=pairs).scored_pairs[0].score
@@ -89,11 +95,11 @@ class QADataset:
         passages: passage id -> passage, in the order of the corpus.
         queries: query id -> query.
         qrels: split -> query id -> passage id -> grade.
-        info: how the dataset was made (`dataset.json`).
-        negatives: query id -> ids of passages that do not answer it, though they look as if.
-        scored_pairs: questions and passages with a score in place of yes or no.
-        negative_sources: query id -> passage id -> who found this negative (`dense`, `bm25`); one that is not there
-            was given.
+        info: how the dataset was created (`dataset.json`).
+        negatives: query id -> ids of its hard negatives: passages that look relevant but do not answer it.
+        scored_pairs: questions and passages with a score instead of a binary label.
+        negative_sources: query id -> passage id -> the retriever that mined this negative (`dense`, `bm25`). Negatives
+            that are missing here come from the user.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -120,7 +126,7 @@ class QADataset:
 
     @property
     def splits(self) -> list[str]:
-        """The splits that hold a question: the known ones in their order, then any other."""
+        """The splits that have questions: train, dev, test, then any others."""
         names = [*SPLITS, *sorted(set(self.qrels) - set(SPLITS))]
         return [name for name in names if self.qrels.get(name)]
 
@@ -136,7 +142,7 @@ class QADataset:
     def passage_texts(self) -> dict[str, str]:
         """Passage id -> the text that is embedded: title, newline, text.
 
-        The title is left out where it is empty or the same in the whole corpus: it would tell nothing.
+        A title that is empty, or the same in the whole corpus, is left out, because it does not distinguish passages.
         """
         titles = {passage.title for passage in self.passages.values()}
         with_titles = len(titles) > 1
@@ -147,37 +153,90 @@ class QADataset:
 
     @cached_property
     def near_duplicates(self) -> dict[str, int]:
-        """Passage id -> its group; passages that nearly repeat each other have one group."""
-        from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
-
+        """Passage id -> its group. Passages that nearly repeat each other share a group."""
         return dict(zip(self.passages, near_duplicate_groups(list(self.passage_texts.values())), strict=True))
 
+    @cached_property
+    def boilerplate(self) -> set[str]:
+        """Ids of the passages that nearly repeat in more than 5 documents. They get no questions."""
+        return find_boilerplate(self.documents, self.near_duplicates)
+
+    @cached_property
+    def split_units(self) -> dict[str, int]:
+        """Passage id -> the unit that a split keeps together and that a bootstrap resamples as a whole.
+
+        A unit is a document or, below 10 documents, a group of 5 neighbouring passages. Units that share a
+        near-duplicate passage are merged, unless it is boilerplate.
+        """
+        return find_split_units(self.documents, self.near_duplicates, self.boilerplate)
+
+    @property
+    def held_out_units(self) -> set[int]:
+        """The units that dev or test questions are about, and train questions are not."""
+        units = self.split_units
+        units_of = {
+            split: {units[passage] for grades in self.qrels.get(split, {}).values() for passage in grades}
+            for split in SPLITS
+        }
+        return (units_of["dev"] | units_of["test"]) - units_of["train"]
+
+    @property
+    def training_passages(self) -> dict[str, str]:
+        """Passage id -> text of the passages that training may see.
+
+        In a dataset of few documents, parts of a document are held out, so both units and documents are checked.
+        """
+        train, units = self.require("train"), self.split_units
+        documents = self.documents_of(train, "train")
+        seen = {units[passage] for relevant in train.values() for passage in relevant}
+        return {
+            key: text
+            for key, text in self.passage_texts.items()
+            if self.passages[key].document in documents and units[key] in seen
+        }
+
+    def near_duplicate_queries(self, query_ids: Iterable[str]) -> dict[str, int]:
+        """Query id -> its group. Of these queries, those that nearly repeat each other share a group."""
+        ids = list(query_ids)
+        return dict(zip(ids, near_duplicate_groups([self.queries[query].text for query in ids]), strict=True))
+
     def require(self, split: str) -> Qrels:
-        """The qrels of a split.
+        """Return the qrels of a split.
 
         Raises:
-            InputError: where the split has no question.
+            InputError: if the split has no questions.
         """
         qrels = self.qrels.get(split)
         if not qrels:
-            found = ", ".join(self.splits) or "none"
-            raise InputError(f"the dataset has no question in split {split!r} (splits with questions: {found})")
+            splits = ", ".join(self.splits) or "none"
+            raise InputError(f"the dataset has no questions in split {split!r} (splits with questions: {splits})")
         return qrels
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
-        """(query id, passage id) of every relevant passage in a split."""
+        """Return (query id, passage id) for every relevant passage of a split."""
         return [(query, passage) for query, relevant in self.require(split).items() for passage in relevant]
 
+    def questions(self, split: str) -> list[Query]:
+        """Return the questions of a split; an empty list if it has none."""
+        return [self.queries[query] for query in self.qrels.get(split, {})]
+
+    def texts(self, split: str) -> list[str]:
+        """Return the texts of a split's questions; an empty list if it has none."""
+        return [query.text for query in self.questions(split)]
+
+    def positive_texts(self, split: str) -> list[str]:
+        """Return the distinct relevant passages of a split, as texts."""
+        return [self.passage_texts[key] for key in dict.fromkeys(passage for _, passage in self.pairs(split))]
+
     def documents_of(self, query_ids: Iterable[str], split: str) -> set[str]:
-        """The documents that hold a relevant passage of these queries."""
+        """Return the documents of the relevant passages of these queries."""
         qrels = self.qrels[split]
         return {self.passages[passage].document for query in query_ids for passage in qrels[query]}
 
-    def known_queries(self, split: str = "test") -> set[str]:
-        """The questions of a split whose relevant passages, or their documents, training sees too.
+    def seen_queries(self, split: str = "test") -> set[str]:
+        """Return the questions of a split that are about documents which training sees.
 
-        Derived from the qrels and the documents: training is `train` and `dev` together, since `dev`
-        chooses the model.
+        Training is `train` and `dev` together, because `dev` selects the model.
         """
         seen = {
             document
@@ -192,26 +251,39 @@ class QADataset:
         }
 
     def with_qrels(self, qrels: Mapping[str, Qrels]) -> QADataset:
-        """The same passages and questions under other splits."""
+        """Return the same passages and questions with other splits."""
         return self._like(qrels=dict(qrels))
 
     def with_questions(
-        self,
-        queries: Mapping[str, Query],
-        qrels: Mapping[str, Qrels],
-        negatives: Mapping[str, list[str]] | None = None,
+        self, queries: Mapping[str, Query], qrels: Mapping[str, Qrels], negatives: Mapping[str, list[str]] | None = None
     ) -> QADataset:
-        """The same passages with other questions."""
+        """Return the same passages with other questions."""
         return self._like(queries=dict(queries), qrels=dict(qrels), negatives=dict(negatives or {}))
 
+    def with_negatives(
+        self, negatives: Mapping[str, list[str]], sources: Mapping[str, dict[str, str]] | None = None
+    ) -> QADataset:
+        """Return the same questions with other hard negatives and their sources."""
+        return self._like(negatives=dict(negatives), negative_sources=dict(sources or {}))
+
+    def without_mined_negatives(self) -> QADataset:
+        """Return the dataset without mined hard negatives, because another model may mine better ones."""
+        given = {
+            query: [passage for passage in negatives if passage not in self.negative_sources.get(query, {})]
+            for query, negatives in self.negatives.items()
+        }
+        return self.with_negatives({query: negatives for query, negatives in given.items() if negatives})
+
+    def with_scored_pairs(self, pairs: Iterable[ScoredPair]) -> QADataset:
+        """Return the same questions with other scored pairs."""
+        return self._like(scored_pairs=list(pairs))
+
     def with_info(self, info: Mapping[str, Any]) -> QADataset:
-        """The same dataset with another account of how it was made."""
+        """Return the same dataset with other `info`."""
         return self._like(info=dict(info))
 
     def _like(self, **changes: Any) -> QADataset:
         changed = replace(self, **changes)
-        # What was derived from the passages alone, and takes long to find, is still true.
-        for name in ("documents", "passage_texts", "near_duplicates"):
-            if name in self.__dict__:
-                changed.__dict__[name] = self.__dict__[name]
+        # These are slow to compute and only depend on the passages.
+        changed.__dict__.update({name: vars(self)[name] for name in DERIVED_FROM_PASSAGES if name in vars(self)})
         return changed

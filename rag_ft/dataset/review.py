@@ -1,18 +1,19 @@
-"""Questions that a person looks through in a spreadsheet, and what the person decided about them."""
+"""Review questions in a spreadsheet: export them, import the decisions, and apply them."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rag_ft.dataset.dropped import DroppedRow, dropped_row
 from rag_ft.dataset.formats.beir import read_beir, write_beir
-from rag_ft.dataset.formats.labelled_pairs import one_line
 from rag_ft.dataset.formats.tables import DELIMITERS, JSON_LINES, read_table
 from rag_ft.dataset.qa_dataset import QADataset, Query
+from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.errors import InputError, UnknownIdError
 from rag_ft.files import read_jsonl, write_jsonl, written_beside
 
@@ -25,18 +26,19 @@ NO = {"no", "n", "0", "false", "reject", "rejected", "x"}
 YES = {"", "yes", "y", "1", "true", "keep", "kept", "ok"}
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
-"""What a spreadsheet runs; with the apostrophes before it, so that taking one off again is exact."""
+"""The start of a cell that a spreadsheet runs as a formula. It includes apostrophes before it, so that adding one and
+removing it again is exact."""
 
 
 @dataclass(frozen=True)
 class Review:
-    """What a person decided: which questions are rejected, and which have another text.
+    """The decisions of a reviewer: which questions are rejected, and which have a new text.
 
-    A decision is about a question as it was made: its first text and its passage. So it holds when the same
-    question is made again.
+    A decision is stored with the original text of a question and its passage, so it still applies if the same question
+    is generated again.
 
     Attributes:
-        decisions: (first text, passage id) -> the new text; None where the question is rejected.
+        decisions: (original text, passage id) -> the new text; None if the question is rejected.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -51,20 +53,20 @@ class Review:
 
     @property
     def rejected(self) -> list[tuple[str, str]]:
-        """(text, passage id) of each question that is rejected."""
+        """(text, passage id) of each rejected question."""
         return [key for key, text in self.decisions.items() if text is None]
 
     @property
     def edited(self) -> dict[tuple[str, str], str]:
-        """(first text, passage id) -> new text."""
+        """(original text, passage id) -> new text."""
         return {key: text for key, text in self.decisions.items() if text is not None}
 
-    def apply(self, dataset: QADataset) -> tuple[QADataset, list[dict[str, str]]]:
-        """Take the rejected questions out of a dataset, and give the edited ones their new text.
+    def apply(self, dataset: QADataset) -> tuple[QADataset, list[DroppedRow]]:
+        """Remove the rejected questions from a dataset and apply the edited texts.
 
         Returns:
-            The dataset, in which edited questions keep their ids, and a row for `dropped.jsonl` (query, passage,
-            reason, style) for each question that is gone.
+            The dataset, in which edited questions keep their ids, and a row for `dropped.jsonl` for each rejected
+            question.
         """
         passages_of: dict[str, dict[str, None]] = {}
         for qrels in dataset.qrels.values():
@@ -74,13 +76,12 @@ class Review:
         dropped = []
         for query in dataset.queries.values():
             keys = ((query.text, passage) for passage in passages_of.get(query.id, ()))
-            decided = next((key for key in keys if key in self.decisions), None)
-            text = query.text if decided is None else self.decisions[decided]
+            decided_key = next((key for key in keys if key in self.decisions), None)
+            text = query.text if decided_key is None else self.decisions[decided_key]
             if text is not None:
                 queries[query.id] = replace(query, text=text)
-            elif decided is not None:
-                passage = decided[1]
-                dropped.append({"query": query.text, "passage": passage, "reason": REASON, "style": query.style})
+            elif decided_key is not None:
+                dropped.append(dropped_row(query, decided_key[1], REASON))
         changed = replace(
             dataset,
             queries=queries,
@@ -90,26 +91,26 @@ class Review:
         return changed, dropped
 
     def merged(self, later: Review) -> Review:
-        """These decisions and later ones, which were made about the texts that these left behind.
+        """Merge these decisions with later ones, which are about the texts as edited here.
 
-        A question that was edited and is now rejected is rejected under its first text too.
+        A question that was edited and is now rejected is stored as rejected under its original text.
         """
         decisions = dict(self.decisions)
-        first = {(text, key[1]): key for key, text in self.edited.items()}
+        original_key = {(text, key[1]): key for key, text in self.edited.items()}
         for key, text in later.decisions.items():
-            origin = first.get(key, key)
-            if text == origin[0]:
-                decisions.pop(origin, None)
+            original = original_key.get(key, key)
+            if text == original[0]:
+                decisions.pop(original, None)
             else:
-                decisions[origin] = text
+                decisions[original] = text
         return Review(decisions)
 
     @classmethod
     def load(cls, folder: str | Path) -> Review:
-        """Read `reviewed.jsonl` of a dataset folder; no decisions where there is none.
+        """Read `reviewed.jsonl` of a dataset folder. Without that file there are no decisions.
 
         Raises:
-            InputError: where a line is broken.
+            InputError: if a line is invalid.
         """
         file = Path(folder) / REVIEWED
         decisions: dict[tuple[str, str], str | None] = {}
@@ -117,16 +118,16 @@ class Review:
             query, passage, decision, text = (row.get(key) for key in ("query", "passage", "decision", "text"))
             if not isinstance(query, str) or not isinstance(passage, str) or decision not in (REJECTED, EDITED):
                 raise InputError(
-                    f'{file}:{number}: no decision: a line has "query", "passage", and as "decision" '
-                    f'"{REJECTED}" or "{EDITED}"; mend or remove it'
+                    f'{file}:{number}: not a decision: a line needs "query", "passage", and "{REJECTED}" or '
+                    f'"{EDITED}" as "decision"; fix or remove it'
                 )
             if decision == EDITED and (not isinstance(text, str) or not text.strip()):
-                raise InputError(f'{file}:{number}: an edited question without "text": write it, or remove the line')
+                raise InputError(f'{file}:{number}: an edited question without "text": add it or remove the line')
             decisions[query, passage] = text if decision == EDITED else None
         return cls(decisions)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the decisions to `reviewed.jsonl` of a dataset folder, after those that are there."""
+        """Merge the decisions into `reviewed.jsonl` of a dataset folder."""
         file = Path(folder) / REVIEWED
         decisions = Review.load(folder).merged(self).decisions
         write_jsonl(
@@ -140,17 +141,17 @@ class Review:
 
 
 def export_questions(dataset: QADataset, file: str | Path) -> Path:
-    """Write the questions of all splits for a person to look through, one row each with its first passage.
+    """Write the questions of all splits for a review: one row for each, with its first passage.
 
-    The person writes "no" under `keep` to reject a question, or mends its text under `question`.
+    The reviewer writes "no" under `keep` to reject a question, or edits its text under `question`.
 
     Args:
-        dataset: any.
-        file: `.csv` or `.tsv` for a spreadsheet (a cell that it would run as a formula gets an apostrophe before
-            it), or `.jsonl`.
+        dataset: any dataset.
+        file: `.csv` or `.tsv` for a spreadsheet (a cell that it would run as a formula is prefixed with an apostrophe),
+            or `.jsonl`.
 
     Raises:
-        InputError: where the file has another suffix.
+        InputError: if the file has another suffix.
 
     Example:
         >>> import tempfile
@@ -168,36 +169,37 @@ def export_questions(dataset: QADataset, file: str | Path) -> Path:
     if suffix in JSON_LINES:
         write_jsonl(file, _rows(dataset))
     elif suffix in DELIMITERS:
-        # With a byte-order mark a spreadsheet knows that it is UTF-8.
+        # Spreadsheets need the byte-order mark to recognise UTF-8.
         with written_beside(file) as target, target.open("w", encoding="utf-8-sig", newline="") as stream:
             writer = csv.writer(stream, delimiter=DELIMITERS[suffix][0])
             writer.writerow(COLUMNS)
             writer.writerows([as_cell(row[column]) for column in COLUMNS] for row in _rows(dataset))
     else:
-        raise InputError(f"{file}: questions are written as .csv, .tsv or .jsonl")
+        raise InputError(f"{file} is not a supported format: choose a .csv, .tsv or .jsonl file")
     return file
 
 
 def import_review(dataset: QADataset, file: str | Path, before: Review | None = None) -> Review:
-    """Read what a person decided in a file of `export_questions`.
+    """Read the decisions of a reviewer from a file of `export_questions`.
 
-    "no", "n", "0", "false", "reject" or "x" under `keep` rejects; another text under `question` edits; everything
-    else stays, also questions whose row is gone. White space at the ends and between words is no edit.
+    "no", "n", "0", "false", "reject" or "x" under `keep` rejects a question; another text under `question` edits it.
+    All other questions are kept, including those whose row was removed. Changed white space is not an edit.
 
     Args:
-        dataset: whose questions were exported.
-        file: `.csv`, `.tsv` or `.jsonl`; columns may be added and moved.
-        before: earlier decisions. What they rejected or edited, and the file still shows as it was, is passed over:
-            a person may go on working on one file and import it again, and so may a second person.
+        dataset: the dataset whose questions were exported.
+        file: `.csv`, `.tsv` or `.jsonl`. Columns may be added and moved.
+        before: earlier decisions. Rows that were exported before such a decision are skipped, so several reviewers can
+            continue in the same file and import it again.
 
     Raises:
-        UnknownIdError: where an id is not in the dataset.
-        InputError: where a column is missing, an id stands twice, a question is empty, or `keep` means nothing.
+        UnknownIdError: if an id is not in the dataset.
+        InputError: if a column is missing, an id appears twice, a question is empty, or `keep` has another value.
 
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft import Passage, QADataset, Query, export_questions, import_review
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset import export_questions, import_review
         >>> dataset = QADataset({"p": Passage("p", "So.")}, {"q": Query("q", "How")}, {"test": {"q": {"p": 1}}})
         >>> file = export_questions(dataset, Path(tempfile.mkdtemp()) / "questions.jsonl")
         >>> _ = file.write_text(file.read_text().replace('"How"', '"How?"'))  # as a person does
@@ -206,60 +208,67 @@ def import_review(dataset: QADataset, file: str | Path, before: Review | None = 
     """
     file = Path(file)
     if file.suffix.lower() not in {*DELIMITERS, *JSON_LINES}:
-        raise InputError(f"{file}: a review is read from .csv, .tsv or .jsonl")
+        raise InputError(f"{file} is not a supported format: choose a .csv, .tsv or .jsonl file")
     table = read_table(file)
     for column in ("id", "question", "keep"):
         if column not in table.columns:
-            raise InputError(f"{file} has no column {column!r}: export the questions again and fill that file in")
+            raise InputError(f"{file} has no column {column!r}: export the questions again and edit that file")
     unescape = from_cell if file.suffix.lower() in DELIMITERS else str
-    first_passage = {query: next(iter(relevant)) for _, query, relevant in _asked(dataset)}
-    earlier = {(one_line(text), passage) for text, passage in (before or Review()).decisions}
-    gone = {passage for _, passage in (before or Review()).rejected}
+    first_passage = {query: next(iter(relevant)) for _, query, relevant in _asked_queries(dataset)}
+    before = before or Review()
+    earlier = {(one_line(text), passage) for text, passage in before.decisions}
+    passages_of_rejected = {passage for _, passage in before.rejected}
     decisions: dict[tuple[str, str], str | None] = {}
     seen: set[str] = set()
-    for place, row in table.rows:
-        identifier, text = (_cell(place, row, column, unescape) for column in ("id", "question"))
-        keep = str(row.get("keep") if row.get("keep") is not None else "").strip().lower()
-        if keep not in NO | YES:
-            raise InputError(
-                f"{place}: keep is {row['keep']!r:.40}: write yes or nothing, or no to reject the question"
-            )
+    for location, row in table.rows:
+        identifier, text = (_cell(location, row, column, unescape) for column in ("id", "question"))
+        keep = _read_keep(location, row)
         if identifier in seen:
-            raise InputError(f"{place}: the id {identifier!r} stands twice: remove one of the rows")
+            raise InputError(f"{location}: the id {identifier!r} appears twice: remove one of the rows")
         seen.add(identifier)
         if identifier not in first_passage:
-            passage = _cell(place, row, "passage_id", unescape)
-            if (one_line(text), passage) in earlier or (keep in NO and passage in gone):
+            passage = _cell(location, row, "passage_id", unescape)
+            if (one_line(text), passage) in earlier or (not keep and passage in passages_of_rejected):
                 continue
-            raise UnknownIdError(f"{place}: the id {identifier!r} is no question of the dataset: export them again")
-        if keep not in NO and not text.strip():
-            raise InputError(f"{place}: the question {identifier!r} is empty: write no under keep to reject it")
-        query = dataset.queries[identifier]
-        key = (query.text, first_passage[identifier])
-        if keep in NO:
-            decisions[key] = None
-        elif one_line(text) != one_line(query.text) and (one_line(text), key[1]) not in earlier:
-            decisions[key] = text.strip()
+            raise UnknownIdError(
+                f"{location}: the dataset has no question with the id {identifier!r}: export the questions again"
+            )
+        if keep and not text.strip():
+            raise InputError(f"{location}: the question {identifier!r} is empty: write no under keep to reject it")
+        original = dataset.queries[identifier].text
+        passage = first_passage[identifier]
+        if not keep:
+            decisions[original, passage] = None
+        elif one_line(text) != one_line(original) and (one_line(text), passage) not in earlier:
+            decisions[original, passage] = text.strip()
     return Review(decisions)
 
 
+def _read_keep(location: str, row: Mapping[str, Any]) -> bool:
+    keep = str(row.get("keep") if row.get("keep") is not None else "").strip().lower()
+    if keep not in NO | YES:
+        raise InputError(f"{location}: keep is {row['keep']!r:.40}: write yes, no or nothing (no rejects the question)")
+    return keep not in NO
+
+
 def review_folder(folder: str | Path, file: str | Path) -> Review:
-    """Import a review into a dataset folder: questions, qrels and `dropped.jsonl` change, `reviewed.jsonl` is kept.
+    """Apply a review to a dataset folder: update questions, qrels and `dropped.jsonl`, and extend `reviewed.jsonl`.
 
     Args:
-        folder: a BEIR folder, written anew in place.
-        file: as of `import_review`.
+        folder: a BEIR folder, which is rewritten in place.
+        file: the file of the review (see `import_review`).
 
     Returns:
-        What this file decided; empty where all of it was decided before.
+        The new decisions of this file.
 
     Raises:
-        InputError: where the file is wrong (see `import_review`), or rejects every question; nothing is changed.
+        InputError: if the file is invalid (see `import_review`) or rejects every question. Then nothing is changed.
 
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft import Passage, QADataset, Query, export_questions, read_beir, review_folder, write_beir
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset import export_questions, read_beir, review_folder, write_beir
         >>> queries = {"q1": Query("q1", "How?"), "q2": Query("q2", "When?")}
         >>> dataset = QADataset({"p": Passage("p", "So.")}, queries, {"test": {"q1": {"p": 1}, "q2": {"p": 1}}})
         >>> folder = write_beir(dataset, Path(tempfile.mkdtemp()) / "dataset")
@@ -271,19 +280,19 @@ def review_folder(folder: str | Path, file: str | Path) -> Review:
     folder = Path(folder)
     dataset = read_beir(folder)
     review = import_review(dataset, file, Review.load(folder))
-    changed, rows = review.apply(dataset)
+    changed, new_rows = review.apply(dataset)
     if not changed.splits:
         raise InputError(f"{file} rejects every question of {folder}: remove the dataset instead")
-    before = folder / "dropped.jsonl"
-    dropped = [row for _, row in read_jsonl(before)] if before.exists() else []
-    # The decisions first: of a run that is killed in between, the import can be done again.
+    dropped_file = folder / "dropped.jsonl"
+    dropped = [row for _, row in read_jsonl(dropped_file)] if dropped_file.exists() else []
+    # Decisions are written first, so that the import can be repeated after a kill in between.
     review.save(folder)
-    write_beir(changed, folder, dropped + rows)
+    write_beir(changed, folder, dropped + new_rows)
     return review
 
 
 def as_cell(text: str) -> str:
-    """A text as a cell that no spreadsheet takes for a formula.
+    """Return a text as a cell that no spreadsheet runs as a formula.
 
     Example:
         >>> from rag_ft.dataset.review import as_cell, from_cell
@@ -294,19 +303,19 @@ def as_cell(text: str) -> str:
 
 
 def from_cell(cell: str) -> str:
-    """The text of a cell of `as_cell`."""
+    """Return the text of a cell that `as_cell` wrote."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
-def _cell(place: str, row: Mapping[str, Any], column: str, unescape: Callable[[str], str]) -> str:
+def _cell(location: str, row: Mapping[str, Any], column: str, unescape: Callable[[str], str]) -> str:
     value = row.get(column)
     if value is not None and not isinstance(value, str | int):
-        raise InputError(f"{place}: {column} is {value!r:.40}, and must be a text")
+        raise InputError(f"{location}: {column} is {value!r:.40}, but must be a text")
     return unescape("" if value is None else str(value))
 
 
-def _asked(dataset: QADataset) -> Iterator[tuple[str, str, dict[str, int]]]:
-    """(split, query id, relevant passages); a question in two splits stands in the first."""
+def _asked_queries(dataset: QADataset) -> Iterator[tuple[str, str, dict[str, int]]]:
+    """Yield (split, query id, relevant passages). A question in two splits is yielded for the first one."""
     seen: set[str] = set()
     for split in dataset.splits:
         for query, relevant in dataset.qrels[split].items():
@@ -316,21 +325,12 @@ def _asked(dataset: QADataset) -> Iterator[tuple[str, str, dict[str, int]]]:
 
 
 def _rows(dataset: QADataset) -> Iterator[dict[str, str]]:
-    for split, identifier, relevant in _asked(dataset):
+    for split, identifier, relevant in _asked_queries(dataset):
         query, passage = dataset.queries[identifier], dataset.passages[next(iter(relevant))]
-        yield {
-            "id": query.id,
-            "split": split,
-            "style": query.style,
-            "question": query.text,
-            "passage_id": passage.id,
-            "document": passage.document,
-            "passage": dataset.passage_texts[passage.id],
-            "keep": "",
-            "note": "",
-        }
+        text = dataset.passage_texts[passage.id]
+        cells = (query.id, split, query.source, query.text, passage.id, passage.document, text, "", "")
+        yield dict(zip(COLUMNS, cells, strict=True))
 
 
-def _only(queries: Iterable[str], about: Mapping[str, Any]) -> dict[str, Any]:
-    kept = set(queries)
-    return {query: found for query, found in about.items() if query in kept}
+def _only(queries: Container[str], by_query: Mapping[str, Any]) -> dict[str, Any]:
+    return {query: value for query, value in by_query.items() if query in queries}

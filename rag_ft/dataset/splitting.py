@@ -1,186 +1,146 @@
-"""An honest split: whole documents held out, and questions held out on documents that training sees."""
+"""Split questions without leaks: hold out whole documents, and single questions on documents that training sees."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from rag_ft.dataset.qa_dataset import QADataset, Qrels
-from rag_ft.dataset.text.groups import joined
-from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.dataset.units import MIN_DOCUMENTS
 
-FEW_DOCUMENTS = 10
-"""Below this many documents a split by document is too coarse: groups of neighbouring passages are used."""
-
-NEIGHBOURS = 5
-"""Passages in a group of neighbours."""
-
-BOILERPLATE = 5
-"""A passage that nearly repeats in more documents than this (a disclaimer, a footer) joins no documents: else all of
-them would be one, and none could be held out. Questions on it are not asked (see `boilerplate`)."""
-
-MOST_DEV = 1_000
-"""Dev questions that are asked at most: more cost time after each epoch, and decide nothing else."""
-
-
-def split_units(dataset: QADataset) -> dict[str, int]:
-    """Passage id -> the unit that stays on one side of a split, and is resampled as a whole.
-
-    A unit is a document, or, below 10 documents, a group of 5 neighbouring passages. Units that share a
-    near-duplicate passage are one, unless it is boilerplate.
-    """
-    groups = dataset.near_duplicates
-    common = boilerplate(dataset)
-    by_document = len(dataset.documents) >= FEW_DOCUMENTS
-    unit_of: dict[str, int] = {}
-    units = 0
-    for passages in dataset.documents.values():
-        for place, passage in enumerate(passages):
-            if place == 0 or (not by_document and place % NEIGHBOURS == 0):
-                units += 1
-            unit_of[passage] = units - 1
-    first_unit: dict[int, int] = {}
-    shared = [
-        (first_unit.setdefault(groups[passage], unit), unit)
-        for passage, unit in unit_of.items()
-        if passage not in common
-    ]
-    whole = joined(units, shared)
-    return {passage: whole[unit] for passage, unit in unit_of.items()}
-
-
-def boilerplate(dataset: QADataset) -> set[str]:
-    """The passages that nearly repeat in more than 5 documents: nobody asks for one of them in particular."""
-    documents: dict[int, set[str]] = defaultdict(set)
-    for passage, group in dataset.near_duplicates.items():
-        documents[group].add(dataset.passages[passage].document)
-    return {passage for passage, group in dataset.near_duplicates.items() if len(documents[group]) > BOILERPLATE}
+MAX_DEV_QUERIES = 1_000
+"""Maximum number of dev questions. More of them take time after each epoch and do not change decisions."""
 
 
 def split_questions(
     dataset: QADataset,
     qrels: Qrels,
-    new_documents: float = 0.2,
-    new_questions: float = 0.15,
+    unseen_documents: float = 0.2,
+    unseen_questions: float = 0.15,
     dev: float = 0.15,
     seed: int = 0,
 ) -> dict[str, Qrels]:
-    """Split questions into train, dev and test with both kinds of held-out question.
+    """Split questions into train, dev and test. Test has questions on seen and on unseen documents.
 
     Args:
         dataset: the passages that the questions are about.
         qrels: all questions with their relevant passages.
-        new_documents: share of the units (see `split_units`) that go to test wholly.
-        new_questions: share of the passages of the others whose questions go to test, with their near-duplicates.
-        dev: share of the units, of those that training may see, whose questions go to dev.
-        seed: of the draw.
+        unseen_documents: fraction of the units (`QADataset.split_units`) that go to test as a whole.
+        unseen_questions: fraction of the remaining passages whose questions go to test, with their near-duplicates.
+        dev: fraction of the remaining units whose questions go to dev.
+        seed: seeds every random choice.
 
     Returns:
-        Split -> qrels. Near-repeated questions stay in one split: a paraphrase of a test question is not
-        trained on. Questions on boilerplate are left out: its copies stand on all sides.
+        Split -> qrels. Near-repeated questions stay in one split, so training never sees a paraphrase of a test
+        question. Questions on boilerplate are left out, since its copies are in every split.
     """
-    near = dataset.near_duplicates
-    units = split_units(dataset)
-    common = boilerplate(dataset)
-    qrels = {query: relevant for query, relevant in qrels.items() if common.isdisjoint(relevant)}
-    held_out = _drawn(units.values(), new_documents, seed)
-    for_dev = _drawn((unit for unit in units.values() if unit not in held_out), dev, seed + 1)
-    rest = sorted(p for p, unit in units.items() if unit not in held_out and unit not in for_dev)
-    # A passage goes to test with its near-duplicates: else its copy in another document would be trained on.
+    near, units = dataset.near_duplicates, dataset.split_units
+    qrels = {query: relevant for query, relevant in qrels.items() if dataset.boilerplate.isdisjoint(relevant)}
+    held_out = _sample_units(units.values(), unseen_documents, seed)
+    for_dev = _sample_units((unit for unit in units.values() if unit not in held_out), dev, seed + 1)
+    remaining = sorted(p for p, unit in units.items() if unit not in held_out and unit not in for_dev)
+    # A passage goes to test with its near-duplicates: otherwise training would see a copy in another document.
     first_of: dict[int, str] = {}
-    for passage in rest:
+    for passage in remaining:
         first_of.setdefault(near[passage], passage)
     firsts = sorted(first_of.values())
-    drawn = set(random.Random(seed + 2).sample(firsts, round(len(firsts) * new_questions)))
-    for_test = {passage for passage in rest if first_of[near[passage]] in drawn}
+    sampled = set(random.Random(seed + 2).sample(firsts, round(len(firsts) * unseen_questions)))
+    for_test = {passage for passage in remaining if first_of[near[passage]] in sampled}
 
-    def side(relevant: Iterable[str]) -> str:
+    def split_of(relevant: Iterable[str]) -> str:
         passages = list(relevant)
         if any(units[passage] in held_out or passage in for_test for passage in passages):
             return "test"
         return "dev" if any(units[passage] in for_dev for passage in passages) else "train"
 
-    ids = list(qrels)
-    groups = near_duplicate_groups([dataset.queries[query].text for query in ids])
-    sides: dict[int, set[str]] = defaultdict(set)
-    for query, group in zip(ids, groups, strict=True):
-        sides[group].add(side(qrels[query]))
+    split = {query: split_of(relevant) for query, relevant in qrels.items()}
+    group_of = dataset.near_duplicate_queries(qrels)
+    splits_of_group: dict[int, set[str]] = defaultdict(set)
+    for query in qrels:
+        splits_of_group[group_of[query]].add(split[query])
     splits: dict[str, Qrels] = {"train": {}, "dev": {}, "test": {}}
-    for query, group in zip(ids, groups, strict=True):
-        own = side(qrels[query])
-        # A near-repeat on two sides: the copy that would leak into training is left out, nothing is moved.
-        strictest = next(name for name in ("test", "dev", "train") if name in sides[group])
-        if own == strictest:
-            splits[own][query] = qrels[query]
+    for query, relevant in qrels.items():
+        # If near-repeats are in several splits, only those in the strictest split are kept. None is moved.
+        strictest = next(name for name in ("test", "dev", "train") if name in splits_of_group[group_of[query]])
+        if split[query] == strictest:
+            splits[strictest][query] = relevant
     return splits
 
 
-def carve_dev(dataset: QADataset, share: float = 0.15, known: float = 0.1, seed: int = 0) -> QADataset:
-    """Take a dev split out of train where the dataset has none, with both kinds of held-out question.
+def hold_out_dev(dataset: QADataset, fraction: float = 0.15, seen_fraction: float = 0.1, seed: int = 0) -> QADataset:
+    """Hold out a dev split of the training questions if the dataset has no dev split.
 
-    Questions on documents that training does not see tell what a model does with new documents; single questions on
-    documents that it sees tell what it learns about these. Either alone would choose badly for the other. Of very many
-    questions about 1,000 are enough, and the shares are smaller. A training question may be like one of dev in words,
-    as those of a template are ("Who signs form 3?"), since it has another answer: passages that nearly repeat each
-    other are of one unit.
+    Dev has questions on unseen documents, which show how a model does on new documents, and single questions on seen
+    documents, which show what it learns about these. A selection on only one kind would be bad for the other. Dev has
+    at most about 1,000 questions: the fractions shrink for larger datasets. A training question may have almost the
+    words of a dev question ("Who signs form 3?"), because its answer differs: passages that nearly repeat each other
+    are in one unit.
 
     Args:
-        dataset: any dataset with a train split; one that has a dev split comes back as it is.
-        share: of the units (documents; below 10 documents groups of neighbouring passages).
-        known: share of the other questions, whose documents training still asks about; none below 10 documents, where
-            the groups' documents are known anyway.
-        seed: of the draw.
+        dataset: any dataset. One that has a dev split, or no train split, is returned unchanged.
+        fraction: fraction of the units (`QADataset.split_units`) whose questions go to dev.
+        seen_fraction: fraction of the other questions that go to dev, on documents that still have training questions.
+            It is ignored below 10 documents, because then units are parts of documents that training sees.
+        seed: seeds every random choice.
+
+    Example:
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset import hold_out_dev
+        >>> passages = {f"p{n}": Passage(f"p{n}", f"Form {n * 7919} is signed by master {n}.") for n in range(20)}
+        >>> queries = {f"q{n}": Query(f"q{n}", f"Who signs {n * 7919}?") for n in range(20)}
+        >>> dataset = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(20)}})
+        >>> hold_out_dev(dataset)
+        QADataset(20 passages of 20 documents; questions: train 17, dev 3)
     """
     if dataset.qrels.get("dev") or not dataset.qrels.get("train"):
         return dataset
-    train = dataset.qrels["train"]
-    few = min(1.0, MOST_DEV / (len(train) * max(share + known, 1e-9)))
-    share, known = share * few, known * few
-    units = split_units(dataset)
-    asked = sorted({units[passage] for relevant in train.values() for passage in relevant})
-    for_dev = _drawn(asked, share, seed)
-    common = boilerplate(dataset)
+    train, units = dataset.qrels["train"], dataset.split_units
+    scale = min(1.0, MAX_DEV_QUERIES / (len(train) * max(fraction + seen_fraction, 1e-9)))
+    training_units = sorted({units[passage] for relevant in train.values() for passage in relevant})
+    for_dev = _sample_units(training_units, fraction * scale, seed)
     dev = {
-        query: relevant
+        query
         for query, relevant in train.items()
-        if common.isdisjoint(relevant) and any(units[passage] in for_dev for passage in relevant)
+        if dataset.boilerplate.isdisjoint(relevant) and any(units[passage] in for_dev for passage in relevant)
     }
-    left = {query: relevant for query, relevant in train.items() if query not in dev}
-    if not left:
+    remaining = {query: relevant for query, relevant in train.items() if query not in dev}
+    if not remaining:
         return dataset
-    moved = _on_known(dataset, left, units, known, seed) if len(dataset.documents) >= FEW_DOCUMENTS else set()
-    dev = {query: relevant for query, relevant in train.items() if query in dev or query in moved}
-    left = {query: relevant for query, relevant in train.items() if query not in dev}
-    return dataset.with_qrels(dataset.qrels | {"train": left, "dev": dev})
+    if len(dataset.documents) >= MIN_DOCUMENTS:
+        dev |= _sample_on_seen_units(dataset, remaining, seen_fraction * scale, seed)
+    ids_of = {"train": train.keys() - dev, "dev": dev}
+    return dataset.with_qrels(
+        dataset.qrels | {split: {q: train[q] for q in train if q in ids} for split, ids in ids_of.items()}
+    )
 
 
-def _on_known(dataset: QADataset, train: Qrels, units: Mapping[str, int], share: float, seed: int) -> set[str]:
-    """Single questions, with their near-repeats, on units that the other questions still ask about."""
-    of_unit: dict[int, set[str]] = defaultdict(set)
+def _sample_on_seen_units(dataset: QADataset, train: Qrels, fraction: float, seed: int) -> set[str]:
+    """Sample single questions, with their near-repeats, on units that still have other questions."""
+    units = dataset.split_units
+    queries_of_unit: dict[int, set[str]] = defaultdict(set)
     for query, relevant in train.items():
         for passage in relevant:
-            of_unit[units[passage]].add(query)
+            queries_of_unit[units[passage]].add(query)
     repeats: dict[int, set[str]] = defaultdict(set)
-    groups = near_duplicate_groups([dataset.queries[query].text for query in train])
-    for query, group in zip(train, groups, strict=True):
+    for query, group in dataset.near_duplicate_queries(train).items():
         repeats[group].add(query)
-    drawn = sorted(repeats)
-    random.Random(seed).shuffle(drawn)
-    moved: set[str] = set()
-    for group in drawn:
-        asked = {units[passage] for query in repeats[group] for passage in train[query]}
-        if len(moved) + len(repeats[group]) <= share * len(train) and all(
-            of_unit[unit] - moved - repeats[group] for unit in asked
+    groups = sorted(repeats)
+    random.Random(seed).shuffle(groups)
+    sampled: set[str] = set()
+    for group in groups:
+        group_units = {units[passage] for query in repeats[group] for passage in train[query]}
+        if len(sampled) + len(repeats[group]) <= fraction * len(train) and all(
+            queries_of_unit[unit] - sampled - repeats[group] for unit in group_units
         ):
-            moved |= repeats[group]
-    return moved
+            sampled |= repeats[group]
+    return sampled
 
 
-def _drawn(units: Iterable[int], share: float, seed: int) -> set[int]:
-    """A share of the distinct units, at random; at least one where there are two or more and share > 0."""
+def _sample_units(units: Iterable[int], fraction: float, seed: int) -> set[int]:
+    """Sample a fraction of the distinct units. If it is above 0, sample at least one of several units and never all."""
     distinct = sorted(set(units))
-    count = round(len(distinct) * share)
-    if share > 0 and len(distinct) > 1:
+    count = round(len(distinct) * fraction)
+    if fraction > 0 and len(distinct) > 1:
         count = min(max(count, 1), len(distinct) - 1)
     return set(random.Random(seed).sample(distinct, count))

@@ -1,10 +1,12 @@
-"""An adapter over any LlamaIndex embedding: a small trained map of its vectors."""
+"""An adapter over any LlamaIndex embedding: a small trained map applied to its vectors."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +14,21 @@ import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
-from rag_ft.embedding.adapter_maps import make_map, mapped
+from rag_ft.embedding.adapter_maps import apply_map, make_map
+from rag_ft.embedding.client import EmbeddingClient
 from rag_ft.embedding.contract import (
-    ALIKE,
-    ALIKE_INT8,
-    FILE,
+    MIN_SAME_MODEL_COSINE,
+    MIN_SAME_MODEL_COSINE_INT8,
+    RECORD_FILE,
     ContractError,
     EmbeddingContract,
     contract_of,
+    min_cosine,
     read_model_record,
 )
-from rag_ft.embedding.identity import passage_vectors, query_vectors
-from rag_ft.embedding.marked import MarkedVector, mark_of, marked_mean
-from rag_ft.embedding.vectors import Vectors
+from rag_ft.embedding.identity import Role, passage_vectors, query_vectors
+from rag_ft.embedding.marked_embedding import MarkedEmbedding
+from rag_ft.embedding.marked_vector import MarkedVector, mark_of
 from rag_ft.errors import InputError
 from rag_ft.files import sha256_of_file
 
@@ -32,33 +36,36 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-WEIGHTS, PROBE = "adapter.safetensors", "probe.safetensors"
+WEIGHTS, REFERENCE_VECTORS = "adapter.safetensors", "probe.safetensors"
+"""Files of an adapter's folder: its weights, and the vectors by which it recognises its embedding."""
 
 
 def is_adapter(folder: str | Path) -> bool:
-    """Whether a folder holds an adapter, and not a model."""
-    return (Path(folder) / WEIGHTS).is_file() and (Path(folder) / FILE).is_file()
+    """Return whether a folder holds an adapter rather than a model."""
+    return (Path(folder) / WEIGHTS).is_file() and (Path(folder) / RECORD_FILE).is_file()
 
 
-class AdapterEmbedding(BaseEmbedding):
-    """Any LlamaIndex embedding with a trained map over its vectors: of questions alone, or of both sides.
+class AdapterEmbedding(MarkedEmbedding):
+    """Any LlamaIndex embedding with a trained map over its vectors, for queries only or for queries and passages.
 
-    An adapter of questions leaves the passages as they are, so that an index that was built with the embedding goes
-    on serving. One of both sides needs an index that was built with it.
+    An adapter for queries leaves passages unchanged, so an index built with the underlying embedding keeps working. An
+    adapter for both needs an index that was built with it.
 
     Args:
         model_name: the adapter's folder (`train_adapter`).
-        embed_model: the embedding that it was trained over; `Settings.embed_model` where None.
-        module: the torch module that was trained, where it was one of your own: a folder holds its weights alone.
+        embed_model: the embedding that it was trained over; `Settings.embed_model` if None.
+        module: the torch module that was trained, if you passed your own; the folder holds its weights only.
 
     Raises:
-        InputError: where the folder is no adapter.
-        ContractError: where it belongs to another embedding.
+        InputError: if the folder is not an adapter.
+        ContractError: if it belongs to another embedding.
 
     Example:
         >>> import tempfile
         >>> from llama_index.core import MockEmbedding
-        >>> from rag_ft import AdapterEmbedding, Passage, QADataset, Query, train_adapter
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.adapters import train_adapter
+        >>> from rag_ft.embedding import AdapterEmbedding
         >>> passages = {f"p{n}": Passage(f"p{n}", f"Form {n} is signed in harbour {n}.") for n in range(20)}
         >>> queries = {f"q{n}": Query(f"q{n}", f"Where is form {n} signed?") for n in range(20)}
         >>> dataset = QADataset(passages, queries, {"train": {f"q{n}": {f"p{n}": 1} for n in range(20)}})
@@ -69,273 +76,247 @@ class AdapterEmbedding(BaseEmbedding):
         (False, 8)
     """
 
-    embed_model: Any = Field(default=None, exclude=True, repr=False, description="The embedding below the adapter.")
+    embed_model: Any = Field(default=None, exclude=True, repr=False, description="The embedding under the adapter.")
     module: Any = Field(default=None, exclude=True, repr=False, description="A torch module of your own.")
     embed_batch_size: int = Field(default=2048, gt=0, le=2048, description="Texts handed to the embedding at once.")
     adapter_sha256: str | None = Field(
-        default=None, description="SHA-256 of the adapter's weights that are expected; others are refused."
+        default=None, description="SHA-256 of the expected adapter weights; any others are rejected."
     )
 
     _map: Any = PrivateAttr(default=None)
     _record: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _below: EmbeddingContract | None = PrivateAttr(default=None)
+    _base_contract: EmbeddingContract | None = PrivateAttr(default=None)
     _contract: EmbeddingContract | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
     @classmethod
     def class_name(cls) -> str:
-        """The name under which LlamaIndex serialises it."""
+        """Return the name under which LlamaIndex serialises it."""
         return "AdapterEmbedding"
 
     @classmethod
-    def load(cls, folder: str | Path, embed_model: BaseEmbedding | None = None, **kwargs: Any) -> AdapterEmbedding:
-        """Load an adapter now, and make sure that it belongs to the embedding.
+    def load(
+        cls, folder: str | Path, embed_model: BaseEmbedding | None = None, *, module: torch.nn.Module | None = None
+    ) -> AdapterEmbedding:
+        """Load an adapter now, and check that it belongs to the embedding.
 
         Args:
-            folder: what `train_adapter` wrote.
-            embed_model: the embedding that it was trained over; `Settings.embed_model` where None.
-            **kwargs: any field of the class.
+            folder: an adapter's folder (`train_adapter`).
+            embed_model: the embedding that it was trained over; `Settings.embed_model` if None.
+            module: the torch module that was trained, if you passed your own.
         """
         if embed_model is None:
             from llama_index.core import Settings
 
             embed_model = Settings.embed_model
-        kwargs.setdefault("callback_manager", embed_model.callback_manager)
-        adapter = cls(model_name=str(folder), embed_model=embed_model, **kwargs)
-        adapter._loaded()
+        adapter = cls(
+            model_name=str(folder),
+            embed_model=embed_model,
+            module=module,
+            callback_manager=embed_model.callback_manager,
+        )
+        adapter._loaded_map()
         return adapter
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `rag_ft.json` says."""
-        self._loaded()
+        """Content of the adapter's `rag_ft.json`."""
+        self._loaded_map()
         return self._record
 
     @property
     def both_sides(self) -> bool:
-        """Whether passages are changed too."""
+        """Whether the adapter maps passages too."""
         return bool(self.record["adapter"]["both_sides"])
 
     @property
     def contract(self) -> EmbeddingContract:
-        """What the vectors depend on, for the index: that of the embedding below, where passages stay as they are."""
-        self._loaded()
+        """What the vectors depend on; the contract of the underlying embedding if passages stay unchanged."""
+        self._loaded_map()
         assert self._contract is not None
         return self._contract
 
-    def _loaded(self) -> torch.nn.Module:
-        """The map, loaded and checked when first used."""
+    def _loaded_map(self) -> torch.nn.Module:
+        """Return the map; load and check it on first use."""
         if self._map is not None:
             return self._map  # type: ignore[no-any-return]
         with self._lock:
             if self._map is None:
                 folder = Path(self.model_name)
-                record = _record_of(folder)
+                record = _read_adapter_record(folder)
                 sha256 = sha256_of_file(folder / WEIGHTS)
                 if sha256 != (self.adapter_sha256 or record["adapter"]["sha256"]):
                     raise InputError(
-                        f"{folder / WEIGHTS} holds other weights ({sha256[:12]}) than are expected: train the adapter "
-                        "again, or copy its whole folder"
+                        f"{folder / WEIGHTS} does not hold the expected weights (SHA-256 {sha256[:12]}): train the "
+                        "adapter again, or copy its whole folder"
                     )
                 module = _read_map(folder, record["adapter"], self.module)
-                self._below = self._checked_base(folder, record)
-                both = record["adapter"]["both_sides"]
-                self._contract = _with_adapter(self._below, sha256) if both else self._below
+                self._base_contract = self._checked_base(folder, record)
+                both_sides = record["adapter"]["both_sides"]
+                self._contract = replace(self._base_contract, adapter=sha256) if both_sides else self._base_contract
                 self._record, self.adapter_sha256 = record, sha256
                 self._map = module
         return self._map  # type: ignore[no-any-return]
 
     def _checked_base(self, folder: Path, record: dict[str, Any]) -> EmbeddingContract:
-        """The contract of the embedding below, which must make the vectors that the adapter was trained on."""
+        """Return the contract of the underlying embedding, if the adapter was trained on its vectors."""
         if self.embed_model is None:
             from llama_index.core import Settings
 
             self.embed_model = Settings.embed_model
         if self.embed_model is self:
             raise InputError(
-                f"the adapter {folder} has no embedding below it: give one, AdapterEmbedding.load(FOLDER, embed_model)"
+                f"the adapter {folder} has no underlying embedding: pass embed_model to AdapterEmbedding.load"
             )
-        vectors = Vectors(self.embed_model).probe()
+        vectors = EmbeddingClient(self.embed_model).reference_vectors()
         contract = contract_of(self.embed_model, vectors.shape[1])
         trained = EmbeddingContract.from_dict(record["base"])
-        known = _read_probe(folder)
-        least = ALIKE_INT8 if contract.form or trained.form else ALIKE
-        if known.shape == vectors.shape and _cosines(known, vectors).min() > least:
+        cosine = min_cosine(_read_reference_vectors(folder), vectors)
+        threshold = MIN_SAME_MODEL_COSINE_INT8 if contract.form or trained.form else MIN_SAME_MODEL_COSINE
+        if cosine is not None and cosine > threshold:
             return contract
         differing = trained.differences(contract) or [
-            "the vectors of the same texts (cosine "
-            + (f"{_cosines(known, vectors).min():.3f})" if known.shape == vectors.shape else "of other lengths)")
+            f"the vectors of the same texts ({'different lengths' if cosine is None else f'cosine {cosine:.3f}'})"
         ]
         raise ContractError(
-            f"the adapter {folder} belongs to {_called(record['base']['class_name'], trained)}, and the embedding is "
-            f"{_called(self.embed_model.class_name(), contract)}: they differ in {'; '.join(differing)}. Load it with "
-            "its own embedding, or train another one"
+            f"the adapter {folder} belongs to {_display_name(record['base']['class_name'], trained)}, but the "
+            f"embedding is {_display_name(self.embed_model.class_name(), contract)}: they differ in "
+            f"{'; '.join(differing)}. Load the adapter over its own embedding, or train one for this embedding"
         )
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Plain values, without the embedding below: `from_dict(values, embed_model=...)` gives it again."""
-        self._loaded()
+        """Return plain values without the underlying embedding; pass it to `from_dict(values, embed_model=...)`."""
+        self._loaded_map()
         return super().to_dict(**kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled without the map: whoever unpickles it loads it when it is first used."""
-        copy = self.model_copy()
-        copy._map = copy._lock = copy._below = copy._contract = None
-        return super(AdapterEmbedding, copy).__getstate__()
+        """Pickle without the map; the copy loads it on first use."""
+        clone = self.model_copy()
+        clone._map = clone._lock = clone._base_contract = clone._contract = None
+        return super(AdapterEmbedding, clone).__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Ready for the first use."""
+        """Restore from a pickle, ready for the first use."""
         super().__setstate__(state)
-        self._map = self._below = self._contract = None
+        self._map = self._base_contract = self._contract = None
         self._lock = threading.RLock()
 
-    def _changed(self, vectors: Sequence[Sequence[float]]) -> list[list[float]]:
-        """Vectors of the embedding after the map, each with the contract."""
+    def _mapped(self, vectors: Sequence[Sequence[float]]) -> list[list[float]]:
+        """Apply the map to vectors of the underlying embedding; each result carries the contract."""
         import torch
 
-        module = self._loaded()
-        assert self._below is not None
+        module = self._loaded_map()
+        assert self._base_contract is not None
         for mark in {mark for vector in vectors if (mark := mark_of(vector)) is not None}:
-            if differing := self._below.differences(mark):
+            if differing := self._base_contract.differences(mark):
                 raise ContractError(
-                    f"the adapter {self.model_name} was loaded over {self._below.base_model}, and a vector is of "
-                    f"{mark.base_model}: they differ in {'; '.join(differing)}. Load the adapter again"
+                    f"the adapter {self.model_name} was loaded over {self._base_contract.base_model}, but a vector "
+                    f"comes from {mark.base_model}: they differ in {'; '.join(differing)}. Load the adapter again"
                 )
-        given = torch.tensor(np.asarray(vectors, dtype=np.float32))
-        if given.shape[1] != self._below.dimension:
+        base_vectors = torch.tensor(np.asarray(vectors, dtype=np.float32))
+        if base_vectors.shape[1] != self._base_contract.dimension:
             raise ContractError(
-                f"the adapter {self.model_name} maps {self._below.dimension} numbers, and the embedding "
-                f"{self.embed_model.model_name} gave {given.shape[1]}: load it with its own embedding"
+                f"the adapter {self.model_name} maps vectors of {self._base_contract.dimension} numbers, but the "
+                f"embedding {self.embed_model.model_name} returned {base_vectors.shape[1]}: load the adapter over its "
+                "own embedding"
             )
         with torch.inference_mode():
-            found = mapped(module, given, float(self._record["adapter"]["share"]))
-        return [MarkedVector(vector, self.contract) for vector in found.tolist()]
+            mapped = apply_map(module, base_vectors, alpha=float(self._record["adapter"]["share"]))
+        return [MarkedVector(vector, self.contract) for vector in mapped.tolist()]
 
     def _passages(self, vectors: Sequence[Sequence[float]]) -> list[list[float]]:
         if self.both_sides:
-            return self._changed(vectors)
+            return self._mapped(vectors)
         return [MarkedVector(vector, mark_of(vector) or self.contract) for vector in vectors]
 
-    def made(self, vector: Sequence[float]) -> bool:
-        """Whether the embedding below made this passage's vector: LlamaIndex's nodes keep numbers, and no mark."""
-        below = getattr(self.embed_model, "made", None)
-        return bool(below is not None and not self.both_sides and below(vector))
+    def recognises(self, vector: Sequence[float]) -> bool:
+        """Return whether the underlying embedding made this passage's vector; LlamaIndex's nodes keep plain numbers."""
+        recognises = getattr(self.embed_model, "recognises", None)
+        return bool(recognises is not None and not self.both_sides and recognises(vector))
 
-    def query_embeddings(self, queries: list[str]) -> list[list[float]]:
-        """Embed many queries at once; shape (queries, dimension)."""
-        self._loaded()
-        return self._changed(query_vectors(self.embed_model, queries)) if queries else []
-
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return self.query_embeddings([query])[0]
+    def _embed(self, texts: list[str], role: Role) -> list[list[float]]:
+        self._loaded_map()
+        if not texts:
+            return []
+        if role == "query":
+            return self._mapped(query_vectors(self.embed_model, texts))
+        return self._passages(passage_vectors(self.embed_model, texts))
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        await asyncio.to_thread(self._loaded)
-        await self._turn()
-        return self._changed([await self.embed_model._aget_query_embedding(query)])[0]
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return self._get_text_embeddings([text])[0]
+        await self._wait_for_rate_limit()
+        return self._mapped([await self.embed_model._aget_query_embedding(query)])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
         return (await self._aget_text_embeddings([text]))[0]
 
-    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        self._loaded()
-        return self._passages(passage_vectors(self.embed_model, texts)) if texts else []
-
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        await asyncio.to_thread(self._loaded)
-        await self._turn()
+        await self._wait_for_rate_limit()
         return self._passages(await self.embed_model._aget_text_embeddings(texts)) if texts else []
 
-    async def _turn(self) -> None:
-        """Wait for the limiter of the embedding below, as its own public methods would."""
+    async def _wait_for_rate_limit(self) -> None:
+        """Load the map, then wait for the underlying embedding's rate limiter, as its public methods would."""
+        await asyncio.to_thread(self._loaded_map)
         if self.embed_model.rate_limiter is not None:
             await self.embed_model.rate_limiter.async_acquire()
 
-    def get_agg_embedding_from_queries(
-        self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
-    ) -> list[float]:
-        """The mean of several queries' vectors, still marked with the contract."""
-        return marked_mean([self.get_query_embedding(query) for query in queries], self.contract, agg_fn)
 
-    async def aget_agg_embedding_from_queries(
-        self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
-    ) -> list[float]:
-        """The same, asynchronously."""
-        return marked_mean([await self.aget_query_embedding(query) for query in queries], self.contract, agg_fn)
-
-
-def _record_of(folder: Path) -> dict[str, Any]:
-    """What `rag_ft.json` says of an adapter.
+def _read_adapter_record(folder: Path) -> dict[str, Any]:
+    """Read an adapter's `rag_ft.json`.
 
     Raises:
-        InputError: where the folder is none, or its record is broken.
+        InputError: if the folder is not an adapter, or its record is incomplete.
     """
     if not is_adapter(folder):
-        raise InputError(f"{folder} is no adapter (no {WEIGHTS} with a {FILE}): give a folder of train_adapter")
+        raise InputError(
+            f"{folder} is not an adapter (no {WEIGHTS} with a {RECORD_FILE}): pass a folder of train_adapter"
+        )
     record = read_model_record(folder)
-    known = {"adapter": ("kind", "dimension", "rank", "share", "both_sides", "sha256"), "base": ("class_name",)}
-    for part, names in known.items():
-        entry = record.get(part)
+    required = {"adapter": ("kind", "dimension", "rank", "share", "both_sides", "sha256"), "base": ("class_name",)}
+    for key, names in required.items():
+        entry = record.get(key)
         if not isinstance(entry, dict) or any(name not in entry for name in names):
-            raise InputError(f"{folder / FILE} does not say what the adapter is ({part}): train it again")
+            raise InputError(f"{folder / RECORD_FILE} does not describe the adapter (entry {key!r}): train it again")
     return record
 
 
 def _read_map(folder: Path, adapter: dict[str, Any], module: Any) -> torch.nn.Module:
-    """The trained map of a folder, on the CPU.
+    """Load the trained map of a folder, on the CPU.
 
     Raises:
-        InputError: where a module of the user's own is missing, or the weights do not fit.
+        InputError: if the user's own module is missing, or the weights do not fit.
     """
-    import copy
-
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if adapter["kind"] == "custom" and module is None:
         raise InputError(
-            f"the adapter {folder} was trained as a module of your own ({adapter.get('module')}): give it again, "
+            f"the adapter {folder} was trained from your own module ({adapter.get('module')}): pass it, "
             "AdapterEmbedding.load(FOLDER, embed_model, module=...)"
         )
-    own: torch.nn.Module = (
+    trained: torch.nn.Module = (
         copy.deepcopy(module) if module is not None
         else make_map(str(adapter["kind"]), int(adapter["dimension"]), int(adapter["rank"]))
     )  # fmt: skip
     try:
-        own.load_state_dict(load_file(folder / WEIGHTS))
+        trained.load_state_dict(load_file(folder / WEIGHTS))
     except (RuntimeError, SafetensorError, OSError) as error:
         reason = str(error).strip().splitlines()[-1].strip()[:120]
         raise InputError(f"{folder / WEIGHTS} does not fit the adapter ({reason}): train it again") from error
-    return own.float().cpu().eval()
+    return trained.float().cpu().eval()
 
 
-def _read_probe(folder: Path) -> NDArray[np.float32]:
+def _read_reference_vectors(folder: Path) -> NDArray[np.float32]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        return np.asarray(load_file(folder / PROBE)["vectors"], dtype=np.float32)
+        return np.asarray(load_file(folder / REFERENCE_VECTORS)["vectors"], dtype=np.float32)
     except (SafetensorError, OSError, KeyError) as error:
         raise InputError(
-            f"{folder / PROBE} cannot be read ({type(error).__name__}): train the adapter again"
+            f"{folder / REFERENCE_VECTORS} cannot be read ({type(error).__name__}): train the adapter again"
         ) from error
 
 
-def _called(class_name: str, contract: EmbeddingContract) -> str:
-    """An embedding for people: its class and its model."""
+def _display_name(class_name: str, contract: EmbeddingContract) -> str:
+    """Name an embedding by its class and its model, for messages."""
     return contract.base_model if contract.base_model.startswith(class_name) else f"{class_name} {contract.base_model}"
-
-
-def _with_adapter(contract: EmbeddingContract, sha256: str) -> EmbeddingContract:
-    from dataclasses import replace
-
-    return replace(contract, adapter=sha256)
-
-
-def _cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    found: NDArray[np.float32] = (one * other).sum(axis=1) / np.maximum(lengths, 1e-12)
-    return found

@@ -1,4 +1,4 @@
-"""Small maps over vectors that begin as the identity, for embeddings whose weights cannot be touched."""
+"""Small trainable maps over vectors, for embeddings whose weights cannot be tuned. Each starts as the identity."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 Kind = Literal["linear", "low-rank", "residual"]
 
 RANK = 64
-"""Of the low-rank map, and the width of the residual network's layer."""
+"""Rank of the low-rank map, and width of the residual network's hidden layer."""
 
 
 def make_map(kind: str, dimension: int, rank: int = RANK) -> torch.nn.Module:
-    """A map that gives its input back as long as it is not trained.
+    """Make an untrained map, which returns its input.
 
     `linear`: x + A x. `low-rank`: x + U V x. `residual`: x + U gelu(V x + b).
 
     Args:
-        kind: one of the three.
-        dimension: of the vectors.
-        rank: of U and V.
+        kind: `linear`, `low-rank` or `residual`.
+        dimension: numbers in a vector.
+        rank: rank of U and V.
 
     Raises:
-        InputError: for another kind.
+        InputError: if the kind is unknown.
 
     Example:
         >>> import torch
@@ -35,10 +35,10 @@ def make_map(kind: str, dimension: int, rank: int = RANK) -> torch.nn.Module:
         tensor([[1., 2., 3., 4.]], grad_fn=<AddBackward0>)
     """
     if kind not in get_args(Kind):
-        raise InputError(f"the adapter's kind is {kind!r}: give one of {', '.join(get_args(Kind))}")
+        raise InputError(f"the adapter's kind is {kind!r}: choose one of {', '.join(get_args(Kind))}")
     from torch import nn
 
-    def begun(rows: int, columns: int) -> nn.Linear:
+    def zeros(rows: int, columns: int) -> nn.Linear:
         layer = nn.Linear(columns, rows, bias=False)
         nn.init.zeros_(layer.weight)
         return layer
@@ -52,32 +52,32 @@ def make_map(kind: str, dimension: int, rank: int = RANK) -> torch.nn.Module:
             return vectors + self.change(vectors)  # type: ignore[no-any-return]
 
     if kind == "linear":
-        return Residual(begun(dimension, dimension))
+        return Residual(zeros(dimension, dimension))
     inner = nn.Linear(dimension, min(rank, dimension), bias=kind == "residual")
     nn.init.orthogonal_(inner.weight)
     if kind == "residual":
         nn.init.zeros_(inner.bias)
-        return Residual(inner, nn.GELU(), begun(dimension, min(rank, dimension)))
-    return Residual(inner, begun(dimension, min(rank, dimension)))
+        return Residual(inner, nn.GELU(), zeros(dimension, min(rank, dimension)))
+    return Residual(inner, zeros(dimension, min(rank, dimension)))
 
 
-def mapped(module: torch.nn.Module, vectors: torch.Tensor, share: float = 1.0) -> torch.Tensor:
-    """Vectors after a map, as long as they were before: a cosine does not ask for length, and a threshold may.
+def apply_map(module: torch.nn.Module, vectors: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
+    """Apply a map to vectors and keep their lengths, since a score threshold may depend on them.
 
     Args:
         module: the map.
         vectors: shape (texts, dimension).
-        share: of the way from the identity to the map.
+        alpha: interpolates between the identity (0) and the map (1).
 
     Raises:
-        InputError: where the map changes the dimension.
+        InputError: if the map changes the dimension.
     """
     import torch.nn.functional as functional
 
-    changed: Any = module(vectors)
-    if changed.shape != vectors.shape:
+    mapped: Any = module(vectors)
+    if mapped.shape != vectors.shape:
         raise InputError(
-            f"the adapter's module makes {changed.shape[-1]} numbers of {vectors.shape[-1]}: both must be the same"
+            f"the adapter's module turns {vectors.shape[-1]} numbers into {mapped.shape[-1]}: keep the dimension"
         )
-    moved = vectors + share * (changed - vectors)
-    return functional.normalize(moved, dim=-1) * vectors.norm(dim=-1, keepdim=True)
+    interpolated = vectors + alpha * (mapped - vectors)
+    return functional.normalize(interpolated, dim=-1) * vectors.norm(dim=-1, keepdim=True)

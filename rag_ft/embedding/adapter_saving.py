@@ -1,4 +1,4 @@
-"""An adapter's folder: its weights, what it belongs to, and a card."""
+"""Saving an adapter's folder: its weights, the embedding it belongs to, and a model card."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.embedding.adapter import PROBE, WEIGHTS
-from rag_ft.embedding.contract import FILE, EmbeddingContract
+from rag_ft.embedding.adapter import REFERENCE_VECTORS, WEIGHTS
+from rag_ft.embedding.cards import adapter_card
+from rag_ft.embedding.contract import RECORD_FILE, EmbeddingContract
 from rag_ft.files import sha256_of_file, write_json, write_text, written_beside
 
 if TYPE_CHECKING:
@@ -17,52 +18,26 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
 
-TEMPLATE = """---
-base_model: {base_model}
-library_name: rag-ft
-tags: [adapter, retrieval, llama-index, rag-ft]
----
-
-# {name}
-
-A small map of the vectors of {base_model}, trained with rag_ft to retrieve passages of one collection: {kind}, of
-{sides}.
-{summary}
-It belongs to that embedding alone, and makes sure of it when it is loaded.
-
-```python
-from llama_index.core import Settings
-from rag_ft import AdapterEmbedding
-
-Settings.embed_model = AdapterEmbedding.load(FOLDER, embed_model)
-```
-{training}"""
-
-SIDES = {
-    False: "questions alone: passages stay as they are, and an index of that embedding goes on serving",
-    True: "questions and passages: an index must be built with it",
-}
-
 
 def save_adapter(
     module: torch.nn.Module,
     folder: str | Path,
     base: EmbeddingContract,
     model: BaseEmbedding,
-    probe: NDArray[np.float32],
+    reference_vectors: NDArray[np.float32],
     adapter: dict[str, Any],
     training: dict[str, Any],
 ) -> dict[str, Any]:
-    """Save an adapter as safetensors with its contract, `rag_ft.json` and a card; whole or not at all.
+    """Save an adapter as safetensors with its contract, `rag_ft.json` and a model card, completely or not at all.
 
     Args:
-        module: the map; its weights are saved, and nothing that could run.
-        folder: where; an older adapter at this place is replaced.
-        base: the contract of the embedding below.
+        module: the map; only its weights are saved, no code.
+        folder: the target; an older adapter there is replaced.
+        base: the contract of the underlying embedding.
         model: that embedding.
-        probe: what it makes of the probe texts.
-        adapter: `kind`, `rank`, `share`, `strength`, `both_sides`.
-        training: what became of it.
+        reference_vectors: its vectors of the reference texts (`identity.reference_vectors`).
+        adapter: `kind`, `rank`, `share` (alpha), `strength`, `both_sides`.
+        training: the record of the training.
 
     Returns:
         The content of `rag_ft.json`.
@@ -75,7 +50,7 @@ def save_adapter(
         target.mkdir()
         save_file({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()},
                   target / WEIGHTS)  # fmt: skip
-        save_arrays({"vectors": probe}, target / PROBE)
+        save_arrays({"vectors": reference_vectors}, target / REFERENCE_VECTORS)
         content = {
             "rag_ft": importlib.metadata.version("rag-ft"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -85,33 +60,6 @@ def save_adapter(
             "adapter": {"dimension": base.dimension, **adapter, "sha256": sha256_of_file(target / WEIGHTS)},
             "training": training,
         }
-        write_json(target / FILE, content)
+        write_json(target / RECORD_FILE, content)
         write_text(target / "README.md", adapter_card(content))
     return content
-
-
-def adapter_card(record: dict[str, Any]) -> str:
-    """The card of an adapter, from the content of its `rag_ft.json`."""
-    adapter, training = record["adapter"], record["training"]
-    summary = ""
-    if adapter["share"] == 0:
-        summary = "\n**No adapter beat the embedding on the dev questions: this one changes nothing.**\n"
-    rows = [f"| {name} | {score:.3f} |" for name, score in training["dev_ndcg@10"].items()]
-    lines = ["", "## Training", "", f"{training['pairs']} pairs, {training['seconds']:.0f} s."]
-    if rows:
-        lines += ["", f"nDCG@10 on {training['dev_questions']} dev questions:", ""]
-        lines += ["| candidate | nDCG@10 |", "|---|---|", *rows]
-    for title, notes in (
-        ("Not taken", [f"{name}: {why}" for name, why in training["refused"].items()]),
-        ("What looked wrong", training["findings"]),
-    ):
-        if notes:
-            lines += ["", f"{title}:", "", *(f"- {note}" for note in notes)]
-    return TEMPLATE.format(
-        base_model=record["base_model"],
-        name=record["name"],
-        kind=adapter["kind"],
-        sides=SIDES[bool(adapter["both_sides"])],
-        summary=summary,
-        training="\n".join([*lines, ""]),
-    )

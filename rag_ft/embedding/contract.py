@@ -1,4 +1,4 @@
-"""What two sides must agree on before vectors may be compared: the embedding contract."""
+"""The embedding contract: what a model and an index must agree on before their vectors may be compared."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rag_ft.errors import InputError
 from rag_ft.files import read_json, sha256_of, write_json
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
+    from numpy.typing import ArrayLike
 
-FILE = "rag_ft.json"
+RECORD_FILE = "rag_ft.json"
 
-ALIKE, ALIKE_INT8 = 0.999, 0.98
-"""Cosine of vectors that one model made of one text, in other batches or another precision; of two models that were
-tuned apart it is mostly less. In 8 bits a vector depends on the batch that it is made in."""
+MIN_SAME_MODEL_COSINE, MIN_SAME_MODEL_COSINE_INT8 = 0.999, 0.98
+"""Minimum cosine between two vectors of one text that the same model made in different batches or precisions.
+
+Two separately tuned models mostly stay below it. In 8 bits a vector depends on the batch that it is computed in.
+"""
 
 
 class ContractError(InputError):
-    """Vectors of one model would meet those of another.
+    """Vectors of different models, or of different settings, would be mixed.
 
     Example:
         >>> import chromadb
@@ -39,23 +44,23 @@ class ContractError(InputError):
 
 @dataclass(frozen=True)
 class EmbeddingContract:
-    """The embedding contract, kept in the model folder and beside the vectors.
+    """Everything that vectors depend on, stored in the model folder and beside the vectors.
 
     Attributes:
         weights_sha256: SHA-256 over the weight files.
-        base_model: what the model was tuned from, or its own name; compared only where the weights are not known, as
-            behind an API.
-        query_prefix: put before a query.
-        passage_prefix: put before a passage.
-        dimension: length of a vector.
+        base_model: the model it was tuned from, or its own name. It is compared only if the weights are unknown, as
+            with an API.
+        query_prefix: text put before each query.
+        passage_prefix: text put before each passage.
+        dimension: numbers in a vector.
         normalize: whether vectors have length 1.
-        max_length: tokens that are read of a text; the rest is cut.
-        distance: the space of the index.
-        pooling: how the tokens' vectors become one: `mean`, `cls`, ...; empty where the model does not say.
-        form: `int8-onnx` or `int8-openvino` where 8 bits compute the vectors. Questions of such a form are asked of
-            passages of another; passages of two forms do not stand in one index.
-        adapter: hash of an adapter that changes queries and passages alike; empty of one that changes queries alone,
-            whose questions are asked of the passages of the embedding below it.
+        max_length: number of tokens that the model reads of a text; the rest is cut off.
+        distance: distance function of the index.
+        pooling: how token vectors become one vector (`mean`, `cls`, ...); empty if the model does not say.
+        form: `int8-onnx` if the vectors are computed in 8 bits (0.1.0 also wrote `int8-openvino`), otherwise empty. A
+            query of one form may search passages of another, but passages of two forms may not share an index.
+        adapter: SHA-256 of an adapter that maps queries and passages; empty for an adapter that maps queries only,
+            since its queries search the passages of the underlying embedding.
     """
 
     weights_sha256: str
@@ -71,18 +76,18 @@ class EmbeddingContract:
     adapter: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The contract as plain values."""
+        """Return the contract as plain values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EmbeddingContract:
-        """A contract from plain values; unknown keys are left alone."""
+        """Build a contract from plain values; unknown keys are ignored."""
         names = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in names})
 
     @property
     def passage_fingerprint(self) -> str:
-        """A hash of all that a passage's vector depends on."""
+        """Hash of everything that a passage's vector depends on."""
         return sha256_of(
             self.weights_sha256 or self.base_model,
             self.passage_prefix,
@@ -96,15 +101,15 @@ class EmbeddingContract:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all of it."""
+        """Hash of the whole contract."""
         return sha256_of(self.passage_fingerprint, self.query_prefix, self.distance)
 
     def differences(self, other: EmbeddingContract, passages: bool = False) -> list[str]:
-        """What the two do not agree on, each as `name this one's value and the other's`.
+        """List the fields that differ, each as `NAME OWN_VALUE and OTHER_VALUE`.
 
         Args:
             other: the contract to compare with.
-            passages: whether both make passages of one index, and not one of them its questions.
+            passages: True to compare two sources of passages for one index; False to compare passages with queries.
 
         Example:
             >>> from rag_ft.embedding.contract import EmbeddingContract
@@ -113,26 +118,26 @@ class EmbeddingContract:
             >>> index.differences(model)
             ["query_prefix 'query: ' and ''"]
         """
-        found = []
+        differences = []
         for field in fields(self):
             if field.name == "form" and not passages:
                 continue
             if field.name == "base_model" and (self.weights_sha256 or other.weights_sha256):
                 continue
-            one, two = getattr(self, field.name), getattr(other, field.name)
+            own, others = getattr(self, field.name), getattr(other, field.name)
             if field.name in ("weights_sha256", "adapter"):
-                one, two = one[:12], two[:12]
-            if one != two:
-                found.append(f"{field.name} {one!r} and {two!r}")
-        return found
+                own, others = own[:12], others[:12]
+            if own != others:
+                differences.append(f"{field.name} {own!r} and {others!r}")
+        return differences
 
 
 def contract_of(model: BaseEmbedding, dimension: int | None = None) -> EmbeddingContract:
-    """The embedding contract of a LlamaIndex embedding: its own where it has one, else what can be known of it.
+    """Return the contract of a LlamaIndex embedding: its own, or one made from its attributes.
 
     Args:
-        model: any.
-        dimension: length of its vectors, where it is known; else the model is asked for one.
+        model: any LlamaIndex embedding.
+        dimension: numbers in its vectors; if None, the model embeds a text to find out.
 
     Example:
         >>> from llama_index.core import MockEmbedding
@@ -154,36 +159,55 @@ def contract_of(model: BaseEmbedding, dimension: int | None = None) -> Embedding
     )
 
 
-def keep_in_record(folder: Path, name: str, value: Any) -> None:
-    """Write one entry of a model folder's `rag_ft.json` anew; what the vectors depend on is not among them."""
-    write_json(Path(folder) / FILE, read_model_record(folder) | {name: value})
+def min_cosine(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Return the smallest cosine between rows at the same position; None if the two shapes differ.
+
+    Args:
+        first: vectors, shape (texts, dimension).
+        second: vectors of the same texts.
+
+    Example:
+        >>> from rag_ft.embedding.contract import min_cosine
+        >>> min_cosine([[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 1.0]]), min_cosine([[1.0]], [[1.0, 0.0]])
+        (1.0, None)
+    """
+    a, b = np.asarray(first, dtype=np.float32), np.asarray(second, dtype=np.float32)
+    if a.shape != b.shape:
+        return None
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
+
+
+def write_record_entry(folder: Path, name: str, value: Any) -> None:
+    """Replace one entry of a model folder's `rag_ft.json`. Do not use it for entries that the vectors depend on."""
+    write_json(Path(folder) / RECORD_FILE, read_model_record(folder) | {name: value})
 
 
 def read_model_record(folder: Path) -> dict[str, Any]:
-    """The content of a model folder's `rag_ft.json`; empty where there is none.
+    """Read a model folder's `rag_ft.json`; empty if there is none.
 
     Raises:
-        InputError: where the file is there and is no JSON object.
+        InputError: if the file exists and is not a JSON object.
     """
-    file = Path(folder) / FILE
+    file = Path(folder) / RECORD_FILE
     if not file.is_file():
         return {}
     record = read_json(file)
     if not isinstance(record, dict):
-        raise InputError(f"{file} is not a JSON object: mend it, or remove it to use the model without a contract")
+        raise InputError(f"{file} is not a JSON object: fix it, or remove it to use the model without a contract")
     return record
 
 
 def weights_sha256(folder: Path) -> str:
-    """SHA-256 over the safetensors of a model folder, in the order of their names.
+    """Return the SHA-256 over the safetensors files of a model folder, in the order of their names.
 
     Raises:
-        InputError: where there are none.
+        InputError: if there are none.
     """
     folder = Path(folder)
     files = sorted(path for path in folder.rglob("*.safetensors") if "checkpoint-" not in str(path.relative_to(folder)))
     if not files:
-        raise InputError(f"{folder} holds no .safetensors file: it is no model folder, or its weights are missing")
+        raise InputError(f"{folder} holds no .safetensors file: it is not a model folder, or its weights are missing")
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The memory of the device that computes: whether it was too small, and giving back what nobody holds any more."""
+"""Device memory: recognising out-of-memory errors, and freeing memory that is no longer referenced."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the memory was too small; not every library has an error of its own for it.
+    """Return whether an error means that memory ran out; some libraries have no exception class for it.
 
     Example:
         >>> from rag_ft.embedding.device_memory import is_out_of_memory
@@ -15,14 +15,15 @@ def is_out_of_memory(error: Exception) -> bool:
     """
     import torch
 
-    said = ("out of memory", "not enough memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
+    phrases = ("out of memory", "not enough memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in phrases)
 
 
 def free_memory() -> None:
-    """Give back what nobody holds any more.
+    """Free memory that is no longer referenced.
 
-    Call it outside of the `except` that caught the error: its traceback holds what the failed attempt computed.
+    Call it after the `except` block that caught the error, since the traceback references what the failed attempt
+    computed.
     """
     import torch
 

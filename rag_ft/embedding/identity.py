@@ -1,4 +1,4 @@
-"""Which model is this: what is known of an embedding, and what it makes of a few fixed texts."""
+"""What identifies an embedding: its settings, its weights, and its vectors of a few fixed texts."""
 
 from __future__ import annotations
 
@@ -21,51 +21,52 @@ if TYPE_CHECKING:
 
 Role = Literal["query", "passage"]
 
-PROBES = ("Who signs the form for harbour four?", "A claim is filed within thirty days of the journey.")
-"""Embedded in both roles, so that another query prefix shows as well as other weights."""
+REFERENCE_TEXTS = ("Who signs the form for harbour four?", "A claim is filed within thirty days of the journey.")
+"""Texts that are embedded in both roles; their vectors identify the weights and the prefixes of a model."""
 
-WITHOUT_EFFECT = {
+IGNORED_SETTINGS = {
     "embed_batch_size", "num_workers", "callback_manager", "rate_limiter", "embeddings_cache", "max_retries", "timeout",
     "reuse_client", "default_headers", "api_version", "cache_folder", "show_progress", "show_progress_bar", "device",
     "devices", "class_name",
 }  # fmt: skip
-"""Settings of LlamaIndex's embeddings that change no vector."""
+"""Settings of LlamaIndex's embeddings that do not change the vectors."""
 
 SECRET = re.compile(r"key|token|secret|password|credential", re.IGNORECASE)
 
-OF_ONE_ROLE = {"query_instruction": "query", "query_prefix": "query", "text_instruction": "passage"}
+ROLE_OF_SETTING = {"query_instruction": "query", "query_prefix": "query", "text_instruction": "passage"}
+"""Settings that change the vectors of one role only."""
 
-REMOTE = re.compile(r"api_key|api_base|base_url|endpoint")
+REMOTE_SETTING = re.compile(r"api_key|api_base|base_url|endpoint")
 
 
 def is_remote(model: BaseEmbedding) -> bool:
-    """Whether a server makes the vectors: then requests go out side by side, and a failed one is sent again."""
-    return any(REMOTE.search(name) for name in type(model).model_fields)
+    """Return whether a server makes the vectors; requests to it are sent in parallel and retried."""
+    return any(REMOTE_SETTING.search(name) for name in type(model).model_fields)
 
 
 def address_of(model: BaseEmbedding) -> str:
-    """Where a server is asked; empty where it is the maker's own."""
-    return next((str(found) for name in ("api_base", "base_url") if (found := getattr(model, name, None))), "")
+    """Return the address of the server; empty if it is the provider's default."""
+    return next((str(value) for name in ("api_base", "base_url") if (value := getattr(model, name, None))), "")
 
 
-def knows_one_role(model: BaseEmbedding) -> bool:
-    """Whether a model makes the same vector of a text as a query and as a passage, as OpenAI's do."""
+def ignores_role(model: BaseEmbedding) -> bool:
+    """Return whether a text has the same vector as a query and as a passage, as with OpenAI's models."""
     query, text = (getattr(model, name, None) for name in ("_query_engine", "_text_engine"))
     return isinstance(query, str) and query == text
 
 
-def knows_weights(model: BaseEmbedding) -> bool:
-    """Whether it is known which weights make the vectors."""
+def has_known_weights(model: BaseEmbedding) -> bool:
+    """Return whether the weights behind the vectors are known."""
     contract = getattr(model, "contract", None)
     return bool(isinstance(contract, EmbeddingContract) and contract.weights_sha256) or _folder(model) is not None
 
 
 def identity_of(model: BaseEmbedding, role: Role) -> str:
-    """A hash of all that is known to change a model's vectors in a role; no key is part of it.
+    """Hash every known setting that changes a model's vectors in a role; API keys are left out.
 
     Args:
         model: any LlamaIndex embedding.
-        role: a query's prefix does not change a passage's vector.
+        role: `query` or `passage`; the query prefix is part of the hash for queries only.
     """
     contract = getattr(model, "contract", None)
     if isinstance(contract, EmbeddingContract):
@@ -73,16 +74,16 @@ def identity_of(model: BaseEmbedding, role: Role) -> str:
     settings = {
         name: getattr(model, name, None)
         for name in sorted(type(model).model_fields)
-        if name not in WITHOUT_EFFECT and not SECRET.search(name) and OF_ONE_ROLE.get(name, role) == role
+        if name not in IGNORED_SETTINGS and not SECRET.search(name) and ROLE_OF_SETTING.get(name, role) == role
     }
     folder = _folder(model)
     weights = weights_sha256(folder) if folder is not None else ""
-    known = json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__)
-    return sha256_of(model.class_name(), known, weights)
+    described = json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__)
+    return sha256_of(model.class_name(), described, weights)
 
 
 def _folder(model: BaseEmbedding) -> Path | None:
-    """The folder that a model's weights are read from, where its name is one."""
+    """Return the folder that a model's name is; None if it is not a folder of weights."""
     folder = Path(str(model.model_name)).expanduser()
     try:
         return folder if folder.is_dir() and any(folder.rglob("*.safetensors")) else None
@@ -90,35 +91,38 @@ def _folder(model: BaseEmbedding) -> Path | None:
         return None
 
 
-def probe(model: BaseEmbedding) -> NDArray[np.float32]:
-    """What a model makes of `PROBES` as queries and as passages, shape (4, dimension); float32.
+def reference_vectors(model: BaseEmbedding) -> NDArray[np.float32]:
+    """Embed `REFERENCE_TEXTS` as queries and as passages; shape (4, dimension), float32.
 
     Raises:
-        InputError: where the two roles have vectors of different lengths.
+        InputError: if the two roles have vectors of different lengths.
     """
-    passages = passage_vectors(model, PROBES)
-    queries = passages if knows_one_role(model) else query_vectors(model, PROBES)
+    passages = passage_vectors(model, REFERENCE_TEXTS)
+    queries = passages if ignores_role(model) else query_vectors(model, REFERENCE_TEXTS)
     if {len(vector) for vector in queries} != {len(vector) for vector in passages}:
-        raise InputError(f"{model.model_name} makes vectors of different lengths of queries and passages")
+        raise InputError(f"{model.model_name} has different dimensions for queries and passages: use another model")
     return np.asarray([*queries, *passages], dtype=np.float32)
 
 
 def query_vectors(model: BaseEmbedding, texts: Sequence[str]) -> list[list[float]]:
-    """The vectors of queries; in one request where the model can."""
+    """Embed queries, in one request if the model supports it."""
     if many := getattr(model, "query_embeddings", None):
         return list(many(list(texts)))
-    if knows_one_role(model):
+    if ignores_role(model):
         return passage_vectors(model, texts)
-    return [_after_its_turn(model, model._get_query_embedding, text) for text in texts]
+    return [_rate_limited(model, model._get_query_embedding, text) for text in texts]
 
 
 def passage_vectors(model: BaseEmbedding, texts: Sequence[str]) -> list[list[float]]:
-    """The vectors of passages, in one request."""
-    return list(_after_its_turn(model, model._get_text_embeddings, list(texts)))
+    """Embed passages in one request."""
+    return list(_rate_limited(model, model._get_text_embeddings, list(texts)))
 
 
-def _after_its_turn(model: BaseEmbedding, call: Any, argument: Any) -> Any:
-    """The public methods would wait for the model's limiter, and report an embedding of their own."""
+def _rate_limited(model: BaseEmbedding, call: Any, argument: Any) -> Any:
+    """Call a private method after waiting for the model's rate limiter.
+
+    The public methods also wait, but they would report the embedding to LlamaIndex a second time.
+    """
     if model.rate_limiter is not None:
         model.rate_limiter.acquire()
     return call(argument)

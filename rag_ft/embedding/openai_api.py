@@ -1,4 +1,4 @@
-"""Embeddings behind OpenAI's protocol, by a name on the command line: OpenAI's, Azure's, any compatible server's."""
+"""Embeddings with OpenAI's protocol: those of OpenAI, of Azure, and of any compatible server."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 OPENAI, AZURE = "openai", "azure"
 
-IN_A_REQUEST = 100
-"""Texts; OpenAI takes 2,048, and a failed request costs all of its own."""
+TEXTS_PER_REQUEST = 100
+"""Number of texts in a request. OpenAI accepts 2,048, but all texts of a failed request must be sent again."""
 
 
 def is_openai_name(name: str) -> bool:
-    """Whether a name is `openai:MODEL` or `azure:DEPLOYMENT`.
+    """Return whether a name is `openai:MODEL` or `azure:DEPLOYMENT`.
 
     Example:
         >>> from rag_ft.embedding.openai_api import is_openai_name
@@ -29,21 +29,21 @@ def is_openai_name(name: str) -> bool:
 
 
 def openai_embedding(name: str, url: str | None = None) -> BaseEmbedding:
-    """LlamaIndex's embedding of a name; its key comes from the environment.
+    """Make LlamaIndex's embedding for a name, with the key from the environment.
 
     Args:
         name: `openai:MODEL` with `OPENAI_API_KEY`, or `azure:DEPLOYMENT` with `AZURE_OPENAI_ENDPOINT` and
-            `AZURE_OPENAI_API_KEY` (and `OPENAI_API_VERSION` where the resource has no `/openai/v1`).
-        url: of a compatible server, in place of OpenAI's; `OPENAI_BASE_URL` where None. It may need no key.
+            `AZURE_OPENAI_API_KEY` (and `OPENAI_API_VERSION` if the resource has no `/openai/v1`).
+        url: address of a compatible server, instead of OpenAI's; `OPENAI_BASE_URL` if None. It may need no key.
 
     Raises:
-        InputError: where the package or the key is missing.
+        InputError: if the package or the key is missing.
     """
     require_package("llama_index.embeddings.openai", "openai", name)
     provider, _, model = name.partition(":")
     if not model:
-        raise InputError(f"{name!r} names no model: give one, like openai:text-embedding-3-small")
-    settings: dict[str, Any] = {"model_name": model, "embed_batch_size": IN_A_REQUEST}
+        raise InputError(f"{name!r} has no model: use a name like openai:text-embedding-3-small")
+    settings: dict[str, Any] = {"model_name": model, "embed_batch_size": TEXTS_PER_REQUEST}
     if provider == AZURE:
         return _azure(name, settings)
     from llama_index.embeddings.openai import OpenAIEmbedding
@@ -56,7 +56,7 @@ def openai_embedding(name: str, url: str | None = None) -> BaseEmbedding:
 
 
 def _azure(name: str, settings: dict[str, Any]) -> BaseEmbedding:
-    """A deployment on Azure: by its version 1 API, or by a dated one where `OPENAI_API_VERSION` names it."""
+    """Make the embedding of an Azure deployment, with the v1 API or the version in `OPENAI_API_VERSION`."""
     endpoint, key = (os.environ.get(f"AZURE_OPENAI_{part}") for part in ("ENDPOINT", "API_KEY"))
     if not endpoint or not key:
         missing = "AZURE_OPENAI_API_KEY" if endpoint else "AZURE_OPENAI_ENDPOINT"
@@ -68,7 +68,7 @@ def _azure(name: str, settings: dict[str, Any]) -> BaseEmbedding:
         return OpenAIEmbedding(**settings, api_key=key, api_base=f"{endpoint}/openai/v1")
 
     class AzureEmbedding(OpenAIEmbedding):
-        """Sends to a deployment's own address, with Azure's header for the key."""
+        """An embedding that sends requests to the deployment's address, with Azure's header for the key."""
 
         def _get_client(self) -> OpenAI:
             from openai import AzureOpenAI

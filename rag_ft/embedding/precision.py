@@ -1,4 +1,4 @@
-"""bfloat16 where the processor computes it, float32 elsewhere."""
+"""bfloat16 if the hardware supports it, otherwise float32."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def has_fast_bf16(device_type: str) -> bool:
-    """Whether a device multiplies bfloat16 in hardware.
+    """Return whether a device multiplies bfloat16 in hardware.
 
-    On a CPU that means AVX512-BF16 or AMX: there autocast encodes 2.6 times as fast as float32, with vectors
-    whose cosine to float32 is at least .9999. Elsewhere it would be emulated, and slower.
+    On a CPU this needs AVX512-BF16 or AMX. Autocast then encodes 2.6 times as fast as float32, and the cosine to the
+    float32 vectors is at least 0.9999. Other CPUs emulate bfloat16, which is slower.
     """
     import torch
 
@@ -26,7 +26,7 @@ def has_fast_bf16(device_type: str) -> bool:
 
 
 def autocast(device_type: str, precision: str = "auto") -> AbstractContextManager[Any]:
-    """A context that computes in bfloat16 where that is fast (`auto`), always (`bf16`) or never (`fp32`)."""
+    """Return a context that computes in bfloat16 if that is fast (`auto`), always (`bf16`) or never (`fp32`)."""
     import torch
 
     if precision == "bf16" or (precision == "auto" and has_fast_bf16(device_type)):

@@ -1,8 +1,8 @@
 """The query and passage prefixes of known model families.
 
-Each entry is what the model's own card asks for. A prefix that is left out at inference, or that differs
-between training and use, costs quality silently; that is why the table exists and why a tuned model carries
-its own.
+Each entry follows the model's card. A prefix that is missing at inference, or that differs between training and
+inference, lowers the quality without an error. So base models get their prefixes from this table, and a tuned model
+carries its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Prefixes(NamedTuple):
-    """What is put before a query and before a passage, exactly, with any space at the end."""
+    """Exact text put before each query and each passage, with any space at the end."""
 
     query_prefix: str = ""
     passage_prefix: str = ""
@@ -44,11 +44,11 @@ FAMILIES: tuple[tuple[str, Prefixes], ...] = (
         "Represent the question for retrieving supporting documents: ", "Represent the document for retrieval: ")),
     (r"(all|multi-qa|paraphrase)-.*(minilm|mpnet|distilbert|distilroberta|dot)", Prefixes()),
 )  # fmt: skip
-"""(pattern over the lower-case name, prefixes); the first match counts."""
+"""Pairs of (pattern of the lower-case name, prefixes); the first match counts."""
 
 
 def family_prefixes(*names: str) -> Prefixes | None:
-    """The prefixes of the first name that a known family matches; None where none does.
+    """Return the prefixes of the first name that belongs to a known family; None if no name does.
 
     Example:
         >>> from rag_ft.embedding.prefixes import family_prefixes
@@ -63,7 +63,7 @@ def family_prefixes(*names: str) -> Prefixes | None:
 
 
 def recorded_names(folder: Path) -> list[str]:
-    """The names that a model folder knows itself by: its base model in rag_ft.json, config, card, and path."""
+    """Collect a model folder's names: the base model in `rag_ft.json`, names in its config and card, and its path."""
     names: list[str] = []
     for file, key in (("rag_ft.json", "base_model"), ("config.json", "_name_or_path")):
         try:
@@ -82,28 +82,24 @@ def recorded_names(folder: Path) -> list[str]:
 
 
 def prefixes_for(
-    name: str,
-    saved: dict[str, str] | None = None,
-    query_prefix: str | None = None,
-    passage_prefix: str | None = None,
+    name: str, saved: dict[str, str] | None = None, query_prefix: str | None = None, passage_prefix: str | None = None
 ) -> Prefixes:
-    """The prefixes to use: given by hand, else saved in the model, else those of its family, else none.
+    """Choose the prefixes: from the arguments, then from the model, then from its family; otherwise there are none.
 
     Args:
         name: a hub name or a model folder.
-        saved: the prompts in the model (`SentenceTransformer.prompts`).
-        query_prefix: set by hand; an empty text counts.
-        passage_prefix: set by hand; an empty text counts.
+        saved: the prompts saved in the model (`SentenceTransformer.prompts`).
+        query_prefix: replaces the query prefix; an empty text means no prefix.
+        passage_prefix: replaces the passage prefix; an empty text means no prefix.
     """
     saved = saved or {}
     folder = Path(name)
     family = family_prefixes(name, *(recorded_names(folder) if folder.is_dir() else ())) or Prefixes()
-    in_model = Prefixes(
-        saved.get("query") or "",
-        next((saved[key] for key in ("document", "passage", "corpus") if saved.get(key)), ""),
+    saved_prefixes = Prefixes(
+        saved.get("query") or "", next((saved[key] for key in ("document", "passage", "corpus") if saved.get(key)), "")
     )
-    known = in_model if any(in_model) else family
+    default = saved_prefixes if any(saved_prefixes) else family
     return Prefixes(
-        known.query_prefix if query_prefix is None else query_prefix,
-        known.passage_prefix if passage_prefix is None else passage_prefix,
+        default.query_prefix if query_prefix is None else query_prefix,
+        default.passage_prefix if passage_prefix is None else passage_prefix,
     )

@@ -1,4 +1,4 @@
-"""A model folder that carries its prefixes, its contract and a card."""
+"""Saving a model folder with its prefixes, its contract and a model card."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.embedding.contract import FILE, EmbeddingContract, weights_sha256
+from rag_ft.embedding.cards import model_card
+from rag_ft.embedding.contract import RECORD_FILE, EmbeddingContract, weights_sha256
 from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.loading import LOCAL, LOCAL_NAME, pooling_of
-from rag_ft.embedding.model_card import model_card
 from rag_ft.errors import InputError
 from rag_ft.files import write_json, write_text, written_beside
 from rag_ft.quiet import quiet_libraries
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 
 def check_output(folder: Path) -> None:
-    """Refuse a place where something stands that rag_ft did not write.
+    """Check that a folder may be written: it is missing or empty, or holds a model of rag_ft.
 
     Raises:
-        InputError: naming it.
+        InputError: if it holds anything else.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).exists()):
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD_FILE).exists()):
         raise InputError(
-            f"{folder} is in the way and no model of rag_ft: choose another --output, nothing is overwritten"
+            f"{folder} is in the way: it is not a model of rag_ft and is not overwritten, so choose another --output"
         )
 
 
 def save_model(
     model: SentenceTransformer, folder: str | Path, base_model: str, record: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Save a model as safetensors with prompts, `rag_ft.json` and a card; whole or not at all.
+    """Save a model as safetensors with its prompts, `rag_ft.json` and a model card, completely or not at all.
 
     Args:
-        model: with its prompts "query" and "document" set.
-        folder: where; an older model at this place is replaced.
-        base_model: what it was tuned from.
-        record: more entries for `rag_ft.json`: the recipe, the training.
+        model: a model with its prompts "query" and "document" set.
+        folder: the target; an older model there is replaced.
+        base_model: the model it was tuned from.
+        record: further entries of `rag_ft.json`, such as the recipe and the training.
 
     Returns:
         The content of `rag_ft.json`.
@@ -65,6 +65,6 @@ def save_model(
             **contract.to_dict(),
             **(record or {}),
         }
-        write_json(target / FILE, content)
+        write_json(target / RECORD_FILE, content)
         write_text(target / "README.md", model_card(content))
     return content

@@ -1,4 +1,4 @@
-"""Vectors on the disk, so that a text is paid for once: one SQLite file for all models and processes."""
+"""An on-disk cache of vectors, so that each text is embedded once: one SQLite file for all models and processes."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag_ft.embedding.contract import min_cosine
 from rag_ft.errors import InputError, OutsideError
 from rag_ft.files import cache_folder, outside_failures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FILE = "vectors.sqlite"
+CACHE_FILE = "vectors.sqlite"
 
 MAX_BYTES = 2_000_000_000
-"""About 300,000 vectors of 1,536 numbers."""
+"""Maximum size of the file; it holds about 300,000 vectors of 1,536 numbers."""
 
-KEPT = 0.9
-"""Share of the size that is left when the least recently used vectors were removed."""
+EVICTION_TARGET = 0.9
+"""Fraction of the maximum size to keep when the least recently used vectors are evicted."""
 
-SAME_MOMENT = 60.0
-"""Seconds within which a second use of a vector is not written down again."""
+USE_RESOLUTION = 60.0
+"""Seconds within which repeated uses of a vector count as one."""
 
-AT_ONCE = 500
-BUSY_SECONDS = 60.0
+MAX_KEYS_PER_QUERY = 500
+BUSY_TIMEOUT = 60.0
+"""Seconds to wait for another process's lock on the file."""
+
 NUMBER = np.dtype("<f4")
 
 SCHEMA = """
@@ -42,18 +45,18 @@ CREATE TABLE IF NOT EXISTS models (name BLOB PRIMARY KEY, version INTEGER NOT NU
 
 
 class VectorCache:
-    """Vectors by their keys, in an SQLite file that several processes may use at once.
+    """Vectors by key, in an SQLite file that several processes may use at the same time.
 
-    A vector is on the disk when `put` returns. Where the file grows over its size, the least recently used go. The
-    file holds hashes of texts and numbers, no text and nothing that is executed when it is read.
+    A vector is on disk when `put` returns. If the file exceeds its maximum size, the least recently used vectors are
+    evicted. The file holds only hashes and numbers.
 
     Args:
-        path: the file; `vectors.sqlite` in `RAG_FT_CACHE`, or in the user's cache folder, where None.
-        max_bytes: size of the file, about.
+        path: the file; None uses `vectors.sqlite` in `RAG_FT_CACHE` or in the user's cache folder.
+        max_bytes: approximate maximum size of the file.
 
     Raises:
-        InputError: where the file is something else.
-        OutsideError: where it cannot be written.
+        InputError: if the file is not a vector cache.
+        OutsideError: if it cannot be written.
 
     Example:
         >>> import tempfile
@@ -67,8 +70,8 @@ class VectorCache:
 
     def __init__(self, path: str | Path | None = None, max_bytes: int = MAX_BYTES) -> None:
         if max_bytes < 1:
-            raise InputError(f"max_bytes is {max_bytes}: give the size of the cache in bytes, 1 or more")
-        self.path = Path(path).expanduser() if path is not None else cache_folder() / FILE
+            raise InputError(f"max_bytes is {max_bytes}: choose a size of the cache in bytes, 1 or more")
+        self.path = Path(path).expanduser() if path is not None else cache_folder() / CACHE_FILE
         self.max_bytes = max_bytes
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -78,11 +81,11 @@ class VectorCache:
         return f"VectorCache({str(self.path)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled as the name of its file; whoever unpickles it opens the file anew."""
+        """Pickle the path and the maximum size; the copy opens the file again."""
         return {"path": self.path, "max_bytes": self.max_bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Ready for the first use."""
+        """Restore from a pickle, ready for the first use."""
         self.__init__(state["path"], state["max_bytes"])  # type: ignore[misc]
 
     def __len__(self) -> int:
@@ -90,66 +93,69 @@ class VectorCache:
             return int(connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """The vectors that are there, by their keys; each counts as used now."""
-        found: dict[bytes, NDArray[np.float32]] = {}
+        """Return the cached vectors by key; each counts as used now."""
+        vectors: dict[bytes, NDArray[np.float32]] = {}
         stale: list[bytes] = []
         now = time.time()
         with self._opened() as connection:
-            for part in _parts(list(dict.fromkeys(keys))):
-                marks = ",".join("?" * len(part))
-                rows = connection.execute(f"SELECT key, vector, used FROM vectors WHERE key IN ({marks})", part)
-                for key, vector, used in rows:
-                    if numbers := _numbers(vector):
-                        found[key] = numbers[0]
-                    if now - used > SAME_MOMENT:
+            for batch in _batches(list(dict.fromkeys(keys))):
+                placeholders = ",".join("?" * len(batch))
+                rows = connection.execute(f"SELECT key, vector, used FROM vectors WHERE key IN ({placeholders})", batch)
+                for key, blob, used in rows:
+                    if (vector := _read_vector(blob)) is not None:
+                        vectors[key] = vector
+                    if now - used > USE_RESOLUTION:
                         stale.append(key)
             if stale:
-                with _writing(connection):
+                with _transaction(connection):
                     connection.executemany("UPDATE vectors SET used = ? WHERE key = ?", [(now, key) for key in stale])
-        return found
+        return vectors
 
     def has(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Which of the keys are there."""
-        found: set[bytes] = set()
+        """Return which of the keys are cached."""
+        cached: set[bytes] = set()
         with self._opened() as connection:
-            for part in _parts(list(dict.fromkeys(keys))):
-                marks = ",".join("?" * len(part))
-                found |= {key for (key,) in connection.execute(f"SELECT key FROM vectors WHERE key IN ({marks})", part)}
-        return found
+            for batch in _batches(list(dict.fromkeys(keys))):
+                placeholders = ",".join("?" * len(batch))
+                rows = connection.execute(f"SELECT key FROM vectors WHERE key IN ({placeholders})", batch)
+                cached |= {key for (key,) in rows}
+        return cached
 
     def put(self, vectors: Mapping[bytes, NDArray[Any]]) -> None:
-        """Keep vectors; they are on the disk when this returns, and the least recently used may be gone."""
+        """Store vectors on disk; the least recently used ones may be evicted."""
         now = time.time()
         rows = [(key, np.asarray(vector, dtype=NUMBER).tobytes(), now) for key, vector in vectors.items()]
         with self._opened() as connection:
-            with _writing(connection):
+            with _transaction(connection):
                 connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
             if self._size(connection) > self.max_bytes:
                 self._evict(connection)
 
-    def known_version(self, model: bytes) -> int:
-        """The version of a model whose vectors were kept last; 0 where there are none."""
+    def last_version(self, model: bytes) -> int:
+        """Return the last version of a model whose vectors were stored; 0 if there is none."""
         with self._opened() as connection:
             row = connection.execute("SELECT version FROM models WHERE name = ?", (model,)).fetchone()
         return int(row[0]) if row else 0
 
-    def version_of(self, model: bytes, probe: NDArray[Any], alike: float) -> int:
-        """The version of a model that makes this vector of a probe text: another one than before is a new version.
+    def version_of(self, model: bytes, reference_vectors: NDArray[Any], threshold: float) -> int:
+        """Return the version of a model; it is increased if the model's vectors of the reference texts changed.
 
-        A server may have other weights under the same name since the vectors were kept.
+        A server may have changed the weights behind a name since the vectors were stored.
 
         Args:
-            model: what is known of it.
-            probe: its vectors of fixed texts, flat.
-            alike: cosine over which two such probes are of the same model.
+            model: hash of the model's settings.
+            reference_vectors: its vectors of the reference texts.
+            threshold: minimum cosine between the flattened reference vectors of one model.
         """
-        given = np.asarray(probe, dtype=NUMBER).ravel()
-        with self._opened() as connection, _writing(connection):
+        current = np.asarray(reference_vectors, dtype=NUMBER).ravel()
+        with self._opened() as connection, _transaction(connection):
             row = connection.execute("SELECT version, probe FROM models WHERE name = ?", (model,)).fetchone()
             version = int(row[0]) if row else 0
-            if row is None or not _alike(_numbers(row[1]), given, alike):
+            if row is None or not _is_similar(_read_vector(row[1]), current, threshold):
                 version += 1
-                connection.execute("INSERT OR REPLACE INTO models VALUES (?, ?, ?)", (model, version, given.tobytes()))
+                connection.execute(
+                    "INSERT OR REPLACE INTO models VALUES (?, ?, ?)", (model, version, current.tobytes())
+                )
         return version
 
     def close(self) -> None:
@@ -161,7 +167,7 @@ class VectorCache:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """The connection of this process, for one thread at a time."""
+        """Yield the connection of this process, to one thread at a time."""
         with self._lock, self._failures():
             if self._connection is None or self._process != os.getpid():
                 self._connection, self._process = self._connect(), os.getpid()
@@ -170,7 +176,7 @@ class VectorCache:
     def _connect(self) -> sqlite3.Connection:
         with outside_failures(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -183,13 +189,11 @@ class VectorCache:
             yield
         except sqlite3.OperationalError as error:
             raise OutsideError(
-                f"the cache of vectors {self.path} cannot be used ({error}): free some space or give another place, "
+                f"the vector cache {self.path} cannot be used ({error}): free some space or choose another path, "
                 "and run again"
             ) from error
         except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{self.path} is no cache of vectors ({error}): remove it, or give another place"
-            ) from error
+            raise InputError(f"{self.path} is not a vector cache ({error}): remove it or choose another") from error
 
     @staticmethod
     def _size(connection: sqlite3.Connection) -> int:
@@ -200,9 +204,9 @@ class VectorCache:
         return (pages - free) * size
 
     def _evict(self, connection: sqlite3.Connection) -> None:
-        """Remove the least recently used, a tenth at a time, until the rest fits."""
-        with _writing(connection):
-            while self._size(connection) > self.max_bytes * KEPT:
+        """Evict the least recently used vectors, a tenth at a time, until the file is small enough."""
+        with _transaction(connection):
+            while self._size(connection) > self.max_bytes * EVICTION_TARGET:
                 count = int(connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
                 if count == 0:
                     break
@@ -214,8 +218,8 @@ class VectorCache:
 
 
 @contextmanager
-def _writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """One transaction, that waits for other writers before it begins."""
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Run the block as one transaction, after waiting for other writers."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -225,20 +229,18 @@ def _writing(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _numbers(vector: Any) -> list[NDArray[np.float32]]:
-    """The vector in a row; nothing where it is none."""
-    if not isinstance(vector, bytes) or not vector or len(vector) % NUMBER.itemsize:
-        return []
-    numbers = np.frombuffer(vector, dtype=NUMBER).astype(np.float32)
-    return [numbers] if np.isfinite(numbers).all() else []
+def _read_vector(blob: Any) -> NDArray[np.float32] | None:
+    """Read the vector of a row; None if the row does not hold a vector."""
+    if not isinstance(blob, bytes) or not blob or len(blob) % NUMBER.itemsize:
+        return None
+    vector = np.frombuffer(blob, dtype=NUMBER).astype(np.float32)
+    return vector if np.isfinite(vector).all() else None
 
 
-def _alike(known: list[NDArray[np.float32]], given: NDArray[np.float32], least: float) -> bool:
-    if not known or known[0].shape != given.shape:
-        return False
-    lengths = float(np.linalg.norm(known[0]) * np.linalg.norm(given))
-    return float(known[0] @ given) / max(lengths, 1e-12) > least
+def _is_similar(stored: NDArray[np.float32] | None, current: NDArray[np.float32], threshold: float) -> bool:
+    cosine = min_cosine([stored], [current]) if stored is not None else None
+    return cosine is not None and cosine > threshold
 
 
-def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:
-    return (keys[start : start + AT_ONCE] for start in range(0, len(keys), AT_ONCE))
+def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:
+    return (keys[start : start + MAX_KEYS_PER_QUERY] for start in range(0, len(keys), MAX_KEYS_PER_QUERY))

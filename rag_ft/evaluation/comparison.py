@@ -1,8 +1,7 @@
-"""Before and after on the same held-out questions: the comparison, and what it says."""
+"""The comparison of several retrievers on the same held-out questions, and its JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.splitting import FEW_DOCUMENTS, NEIGHBOURS, split_units
-from rag_ft.evaluation.aspects import about_questions, aspects_of
-from rag_ft.evaluation.metrics import DEFAULT_METRICS, HEADLINE, metrics_per_query
-from rag_ft.evaluation.recommendation import Recommendation, recommend
-from rag_ft.evaluation.significance import (
-    Difference,
-    Evidence,
-    holm,
-    paired_bootstrap,
-    paired_randomisation,
-    smallest_effect,
-)
-from rag_ft.evaluation.slices import (
-    Figures,
-    Slice,
+from rag_ft.evaluation.comparison_table import comparison_text
+from rag_ft.evaluation.recommendation import Recommendation
+from rag_ft.evaluation.roles import BASELINE
+from rag_ft.evaluation.serialisation import (
     difference_from_dict,
     difference_to_dict,
     evidence_from_dict,
@@ -33,40 +20,43 @@ from rag_ft.evaluation.slices import (
     slices_from_dict,
     slices_to_dict,
 )
-from rag_ft.evaluation.verdict import Costs, Verdict, VerdictRules, decide
+from rag_ft.evaluation.significance import Difference, Evidence
+from rag_ft.evaluation.slices import Figures, Slice
+from rag_ft.evaluation.verdict import Verdict
 from rag_ft.files import read_json, write_json
 
-BASELINE = "baseline"
-DEPTH = 100
+HEADER = ("dataset", "split", "queries", "passages", "documents")
+"""Attributes that are written to `comparison.json` first, unchanged."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The figures of several retrievers on one split, with intervals and a verdict on each candidate.
+    """The metrics of several retrievers on one split, with confidence intervals and a verdict on each candidate.
 
     Attributes:
-        dataset: its name.
-        split: the split whose questions were asked.
-        queries: how many questions.
-        passages: how many passages were searched.
-        documents: how many documents they come from.
-        names: role (`baseline`, `candidate`, `candidate-2`, ..., `bm25`) -> the model's name.
+        dataset: the name of the dataset.
+        split: the split of the questions.
+        queries: the number of questions.
+        passages: the number of passages that were searched.
+        documents: the number of documents that the passages come from.
+        names: role (`baseline`, `candidate`, `candidate-2`, ..., `bm25`) -> name of the model.
         models: role -> metric -> mean.
-        details: role -> what else was seen: agreement with exact search, times, sizes, how lists were mixed.
+        details: role -> other measurements: agreement with exact search, times, sizes, the fusion.
         differences: candidate -> metric -> difference to the baseline.
-        slices: `known` and `new` questions apart.
-        aspects: kinds of questions apart: by the words that they share with their passages, length, who made them,
-            whether their passage is read to its end, and document where these are few.
+        slices: metrics on questions about documents that training sees (`known`) and about others (`new`); of a merged
+            dataset also on `earlier` and `later` questions.
         verdicts: candidate -> verdict.
-        reasons: candidate -> why.
-        notes: what a reader should know: how few documents, what was resampled, who made the questions.
-        evidence: candidate -> p-value of a randomisation test, and the smallest gain that would show.
-        recommendation: the simplest retriever of all that is not significantly worse than the best.
-        seed: of the draws.
-        per_query: role -> metric -> one value for each question; not in the JSON.
-        rankings: role -> passages found for each question; not in the JSON.
-        members: name of a slice or aspect -> one truth value for each question; not in the JSON.
-        cut: passage id -> characters that a candidate reads of it, where it does not read it all; not in the JSON.
+        reasons: candidate -> reason of the verdict.
+        notes: limits of the comparison: few documents, how questions were resampled, where they come from.
+        aspects: metrics on questions by traits: shared words, length, source, truncated passages, and document if there
+            are few.
+        evidence: candidate -> p-value of a randomisation test, and the smallest detectable gain.
+        recommendation: the simplest retriever that is not significantly worse than the best.
+        seed: the seed of the random choices.
+        per_query: role -> metric -> value of each question, shape (questions,); not in the JSON.
+        rankings: role -> ranked passages for each question; not in the JSON.
+        members: name of a slice or aspect -> mask, shape (questions,); not in the JSON.
+        characters_read: id of each passage that a candidate truncates -> characters that it reads; not in the JSON.
 
     Example:
         >>> import tempfile
@@ -100,7 +90,7 @@ class Comparison:
     per_query: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict, repr=False, compare=False)
     rankings: dict[str, list[list[str]]] = field(default_factory=dict, repr=False, compare=False)
     members: dict[str, NDArray[np.bool_]] = field(default_factory=dict, repr=False, compare=False)
-    cut: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    characters_read: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -109,17 +99,37 @@ class Comparison:
 
     @property
     def candidates(self) -> list[str]:
-        """The roles that are judged against the baseline."""
+        """The roles that have a verdict."""
         return list(self.verdicts)
 
+    @property
+    def roles(self) -> list[str]:
+        """All roles in the order in which they are shown: baseline, candidates, the others."""
+        return list(dict.fromkeys([BASELINE, *self.candidates, *self.models]))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics, in their order."""
+        return list(self.models[BASELINE])
+
+    @property
+    def subject(self) -> str:
+        """The dataset in one line: its name and its numbers of questions, passages and documents."""
+        counts = {f"{self.split} question": self.queries, "passage": self.passages, "document": self.documents}
+        questions, passages, documents = (
+            f"{count:,} {name if count == 1 else name + 's'}" for name, count in counts.items()
+        )
+        return f"{self.dataset}: " * bool(self.dataset) + f"{questions}, {passages} of {documents}"
+
+    def label(self, role: str) -> str:
+        """Return a role and the name of its model, or the role alone if both are the same."""
+        name = self.names.get(role, role)
+        return role if name == role else f"{role}: {name}"
+
     def to_dict(self) -> dict[str, Any]:
-        """The contents of `comparison.json`."""
+        """Return the contents of `comparison.json`."""
         return {
-            "dataset": self.dataset,
-            "split": self.split,
-            "queries": self.queries,
-            "passages": self.passages,
-            "documents": self.documents,
+            **{name: getattr(self, name) for name in HEADER},
             "models": {
                 role: {"name": self.names[role], "metrics": figures, **self.details.get(role, {})}
                 for role, figures in self.models.items()
@@ -140,10 +150,10 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Comparison:
-        """A comparison from `comparison.json`; the values of single questions are not in it."""
+        """Read the contents of `comparison.json`, which has no values for single questions."""
         models = values["models"]
         return cls(
-            **{key: values[key] for key in ("dataset", "split", "queries", "passages", "documents")},
+            **{name: values[name] for name in HEADER},
             names={role: entry["name"] for role, entry in models.items()},
             models={role: entry["metrics"] for role, entry in models.items()},
             details={
@@ -175,179 +185,5 @@ class Comparison:
         """Read `comparison.json`."""
         return cls.from_dict(read_json(Path(file)))
 
-    def to_markdown(self, dataset: QADataset | None = None) -> str:
-        """The comparison as Markdown, for a pull request; with its dataset the largest wins and losses too."""
-        from rag_ft.evaluation.reporting.report import to_markdown
-
-        return to_markdown(self, dataset)
-
     def __str__(self) -> str:
-        from rag_ft.evaluation.table import comparison_text
-
         return comparison_text(self)
-
-
-def judge(
-    dataset: QADataset,
-    split: str,
-    rankings: Mapping[str, list[list[str]]],
-    names: Mapping[str, str],
-    name: str = "",
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    seed: int = 0,
-    details: Mapping[str, Mapping[str, Any]] | None = None,
-    rules: VerdictRules | None = None,
-    cut: Mapping[str, int] | None = None,
-) -> Comparison:
-    """Turn rankings into a comparison: metrics, differences, slices and verdicts.
-
-    Args:
-        dataset: whose questions were asked.
-        split: which of them.
-        rankings: role -> the passages found for each question, in the order of the split's qrels.
-        names: role -> the name to show.
-        name: of the dataset.
-        metrics: names like `ndcg@10`.
-        seed: of the bootstrap.
-        details: role -> more figures to keep; `query_milliseconds` and `dimension` weigh in the verdict.
-        rules: of the verdict.
-        cut: passage id -> characters that a candidate reads of it, where it does not read it all
-            (`rag_ft.evaluation.aspects.characters_read`).
-    """
-    qrels = dataset.require(split)
-    metrics = list(dict.fromkeys([*metrics, HEADLINE]))
-    per_query = {
-        role: metrics_per_query(dict(zip(qrels, lists, strict=True)), qrels, metrics)
-        for role, lists in rankings.items()
-    }
-    groups, resampled = resampling_groups(dataset, split)
-    candidates = [role for role in rankings if role.startswith("candidate")]
-    differences = {
-        role: {
-            metric: paired_bootstrap(per_query[role][metric] - per_query[BASELINE][metric], groups, seed)
-            for metric in metrics
-        }
-        for role in candidates
-    }
-    known = dataset.known_queries(split)
-    is_known = np.array([query in known for query in qrels])
-    kinds = {"known": is_known, "new": ~is_known}
-    earlier = set(dataset.info.get("earlier_questions", ()))
-    is_earlier = np.array([query in earlier for query in qrels])
-    if is_earlier.any():
-        kinds |= {"earlier": is_earlier, "later": ~is_earlier}
-    aspects = aspects_of(dataset, split, cut or {})
-
-    def apart(masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, Slice]:
-        return {name: _slice(mask, per_query, groups, candidates, seed) for name, mask in masks.items()}
-
-    slices = apart(kinds)
-    verdicts: dict[str, Verdict] = {}
-    reasons: dict[str, str] = {}
-    adjusted = holm({role: differences[role][HEADLINE].p_value for role in candidates}) if len(candidates) > 1 else {}
-    for role in candidates:
-        by_kind = {label: part.differences[role] for label, part in slices.items() if part.queries}
-        verdicts[role], reasons[role] = decide(
-            differences[role][HEADLINE],
-            len(qrels),
-            by_kind,
-            rules=rules,
-            costs=_costs(details or {}, role),
-            adjusted=adjusted.get(role),
-        )
-    return Comparison(
-        dataset=name,
-        split=split,
-        queries=len(qrels),
-        passages=len(dataset.passages),
-        documents=len(dataset.documents),
-        names=dict(names),
-        models={role: _means(values) for role, values in per_query.items()},
-        details={role: dict(values) for role, values in (details or {}).items()},
-        differences=differences,
-        slices=slices,
-        aspects=apart(aspects),
-        verdicts=verdicts,
-        reasons=reasons,
-        evidence={
-            role: Evidence(
-                paired_randomisation(gain := per_query[role][HEADLINE] - per_query[BASELINE][HEADLINE], groups, seed),
-                adjusted.get(role),
-                smallest_effect(gain, groups),
-            )
-            for role in candidates
-        },
-        recommendation=recommend(
-            {role: values[HEADLINE] for role, values in per_query.items()},
-            groups,
-            {role: str(values["kind"]) for role, values in (details or {}).items() if "kind" in values},
-            seed,
-        ),
-        seed=seed,
-        notes=(*([resampled] if resampled else []), *about_questions(dataset, split)),
-        per_query=per_query,
-        rankings=dict(rankings),
-        members=kinds | aspects,
-        cut=dict(cut or {}),
-    )
-
-
-def resampling_groups(dataset: QADataset, split: str) -> tuple[list[object], str]:
-    """(for each question what it is resampled with, a note where that is not simply its document)."""
-    qrels = dataset.require(split)
-    first = [next(iter(relevant)) for relevant in qrels.values()]
-    asked = {dataset.passages[passage].document for passage in first}
-    if len(asked) >= FEW_DOCUMENTS:
-        return [dataset.passages[passage].document for passage in first], ""
-    units = split_units(dataset) if len(dataset.documents) < FEW_DOCUMENTS else None
-    if units is None:
-        order = {
-            p: (document, place // NEIGHBOURS)
-            for document, ids in dataset.documents.items()
-            for place, p in enumerate(ids)
-        }
-        groups: list[object] = [order[passage] for passage in first]
-    else:
-        groups = [units[passage] for passage in first]
-    count = len(asked)
-    documents = "1 document" if count == 1 else f"{count} documents"
-    return groups, (
-        f"The questions come from {documents}: groups of 5 neighbouring passages were resampled instead, "
-        "so that the interval says nothing about other documents."
-    )
-
-
-def _costs(details: Mapping[str, Mapping[str, Any]], role: str) -> Costs:
-    """What a candidate takes beside the baseline, where it was measured."""
-
-    def times(name: str, least: float) -> float:
-        one, other = (max(least, details.get(each, {}).get(name, 0.0)) for each in (role, BASELINE))
-        return one / other
-
-    # Under a few milliseconds a ratio says nothing that a user would feel.
-    return Costs(times("query_milliseconds", 5.0), times("dimension", 1.0))
-
-
-def _means(values: Mapping[str, NDArray[np.float64]]) -> Figures:
-    return {metric: float(scores.mean()) if len(scores) else 0.0 for metric, scores in values.items()}
-
-
-def _slice(
-    chosen: NDArray[np.bool_],
-    per_query: Mapping[str, Mapping[str, NDArray[np.float64]]],
-    groups: Sequence[object],
-    candidates: Sequence[str],
-    seed: int,
-) -> Slice:
-    picked = [group for group, wanted in zip(groups, chosen, strict=True) if wanted]
-    if not picked:
-        return Slice(0, {})
-    parts = {role: {metric: scores[chosen] for metric, scores in values.items()} for role, values in per_query.items()}
-    return Slice(
-        len(picked),
-        {role: _means(values) for role, values in parts.items()},
-        {
-            role: paired_bootstrap(parts[role][HEADLINE] - parts[BASELINE][HEADLINE], picked, seed)
-            for role in candidates
-        },
-    )

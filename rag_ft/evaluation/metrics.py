@@ -1,4 +1,4 @@
-"""Retrieval metrics as trec_eval defines them, for all questions at once."""
+"""Retrieval metrics as trec_eval defines them, for all queries at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rag_ft.errors import InputError
 
 DEFAULT_METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10", "ndcg@10", "recall@10")
 HEADLINE = "ndcg@10"
+"""The metric that decides the verdict."""
 
 
 def metrics_per_query(
@@ -20,23 +21,23 @@ def metrics_per_query(
     qrels: Mapping[str, Mapping[str, int]],
     metrics: Sequence[str] = DEFAULT_METRICS,
 ) -> dict[str, NDArray[np.float64]]:
-    """Score each question's ranking.
+    """Score the ranking of each query.
 
-    Hit rate: is a relevant passage among the first k. MRR: 1 / rank of the first one. Recall and precision:
-    relevant ones found, as a share of all relevant ones and of k. MAP: mean precision at each relevant one.
-    nDCG: gains are the grades, the discount of rank r is 1 / log2(r + 1), and the ideal ranking is cut at
-    k (Järvelin and Kekäläinen 2002, as in trec_eval's ndcg_cut).
+    Hit rate: whether a relevant passage is in the top k. MRR: 1 / rank of the first one. Recall and precision: the
+    relevant passages in the top k, as a fraction of all relevant passages and of k. MAP: mean precision at each
+    relevant passage. nDCG: gains are the grades, the discount of rank r is 1 / log2(r + 1), and the ideal ranking is
+    cut at k (Järvelin and Kekäläinen 2002, as in trec_eval's ndcg_cut).
 
     Args:
         rankings: query id -> passage ids, best first.
-        qrels: query id -> passage id -> grade; its order is the order of the result.
+        qrels: query id -> passage id -> grade. Its order is the order of the result.
         metrics: names like `ndcg@10`.
 
     Returns:
-        Metric -> one value for each question, shape (questions,).
+        Metric -> value of each query, shape (queries,).
 
     Raises:
-        InputError: for a metric that is not known.
+        InputError: if a metric is unknown.
 
     Example:
         >>> from rag_ft.evaluation.metrics import metrics_per_query
@@ -44,35 +45,37 @@ def metrics_per_query(
         [0.5]
     """
     parsed = {name: _parse(name) for name in metrics}
-    deepest = max(depth for _, depth in parsed.values())
+    deepest = max(k for _, k in parsed.values())
     gains = np.zeros((len(qrels), deepest))
     ideal = np.zeros((len(qrels), deepest))
     relevant = np.zeros(len(qrels))
     for row, (query, grades) in enumerate(qrels.items()):
-        found = [grades.get(passage, 0) for passage in rankings.get(query, ())[:deepest]]
+        ranked = [grades.get(passage, 0) for passage in rankings.get(query, ())[:deepest]]
         best = sorted(grades.values(), reverse=True)[:deepest]
-        gains[row, : len(found)] = found
+        gains[row, : len(ranked)] = ranked
         ideal[row, : len(best)] = best
         relevant[row] = len(grades)
-    return {name: _FORMULAS[kind](gains, ideal, relevant, depth) for name, (kind, depth) in parsed.items()}
+    return {name: _FORMULAS[kind](gains, ideal, relevant, k) for name, (kind, k) in parsed.items()}
 
 
 def ndcg_of_gains(gains: Sequence[float] | NDArray[Any], ideal: Sequence[float], k: int) -> float:
-    """nDCG of one ranking at k.
+    """Return nDCG@k of one ranking.
 
     Args:
-        gains: the grades of what was found, best first.
+        gains: the grades of the ranked passages, best first.
         ideal: the grades of all relevant passages, highest first.
-        k: how deep.
+        k: the cut-off.
 
     Example:
         >>> from rag_ft.evaluation.metrics import ndcg_of_gains
         >>> round(ndcg_of_gains([0, 1], [1], 10), 3)
         0.631
     """
-    found, best = np.asarray(gains, dtype=float)[:k], np.asarray(ideal, dtype=float)[:k]
-    most = float(best @ (1 / np.log2(np.arange(2, len(best) + 2))))
-    return float(found @ (1 / np.log2(np.arange(2, len(found) + 2)))) / most if most > 0 else 0.0
+    dcg, ideal_dcg = (
+        float(cut @ (1 / np.log2(np.arange(2, len(cut) + 2))))
+        for cut in (np.asarray(gains, dtype=float)[:k], np.asarray(ideal, dtype=float)[:k])
+    )
+    return dcg / ideal_dcg if ideal_dcg > 0 else 0.0
 
 
 def _parse(name: str) -> tuple[str, int]:
@@ -85,40 +88,33 @@ def _parse(name: str) -> tuple[str, int]:
 Matrix = NDArray[np.float64]
 
 
-def _hit_rate(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
-    return (gains[:, :depth] > 0).any(axis=1).astype(float)
+def _hit_rate(gains: Matrix, ideal: Matrix, relevant: Matrix, k: int) -> Matrix:
+    return (gains[:, :k] > 0).any(axis=1).astype(float)
 
 
-def _mrr(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
-    hits = gains[:, :depth] > 0
+def _mrr(gains: Matrix, ideal: Matrix, relevant: Matrix, k: int) -> Matrix:
+    hits = gains[:, :k] > 0
     return np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1), 0.0)
 
 
-def _recall(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
-    return (gains[:, :depth] > 0).sum(axis=1) / np.maximum(relevant, 1)
+def _recall(gains: Matrix, ideal: Matrix, relevant: Matrix, k: int) -> Matrix:
+    return (gains[:, :k] > 0).sum(axis=1) / np.maximum(relevant, 1)
 
 
-def _precision(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
-    return (gains[:, :depth] > 0).sum(axis=1) / depth
+def _precision(gains: Matrix, ideal: Matrix, relevant: Matrix, k: int) -> Matrix:
+    return (gains[:, :k] > 0).sum(axis=1) / k
 
 
-def _map(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
-    hits = gains[:, :depth] > 0
-    precision = hits.cumsum(axis=1) / np.arange(1, depth + 1)
+def _map(gains: Matrix, ideal: Matrix, relevant: Matrix, k: int) -> Matrix:
+    hits = gains[:, :k] > 0
+    precision = hits.cumsum(axis=1) / np.arange(1, k + 1)
     return (precision * hits).sum(axis=1) / np.maximum(relevant, 1)
 
 
-def _ndcg(gains: Matrix, ideal: Matrix, relevant: Matrix, depth: int) -> Matrix:
-    discount = 1 / np.log2(np.arange(2, depth + 2))
-    best = ideal[:, :depth] @ discount
-    return np.divide(gains[:, :depth] @ discount, best, out=np.zeros(len(best)), where=best > 0)
+def _ndcg(gains: Matrix, ideal: Matrix, relevant: Matrix, k: int) -> Matrix:
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    best = ideal[:, :k] @ discount
+    return np.divide(gains[:, :k] @ discount, best, out=np.zeros(len(best)), where=best > 0)
 
 
-_FORMULAS = {
-    "hit_rate": _hit_rate,
-    "mrr": _mrr,
-    "ndcg": _ndcg,
-    "recall": _recall,
-    "precision": _precision,
-    "map": _map,
-}
+_FORMULAS = {"hit_rate": _hit_rate, "mrr": _mrr, "ndcg": _ndcg, "recall": _recall, "precision": _precision, "map": _map}

@@ -1,4 +1,4 @@
-"""Which of all retrievers to use: the simplest one that is not significantly worse than the best."""
+"""The retriever to use: the simplest one that is not significantly worse than the best."""
 
 from __future__ import annotations
 
@@ -6,23 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from rag_ft.evaluation.roles import BASELINE, BM25_ROLE, HYBRID_PREFIX
 from rag_ft.evaluation.significance import paired_bootstrap
+from rag_ft.evaluation.verdict import MIN_QUESTIONS, too_few
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-NEEDS = {
-    "bm25": "words alone: no model, no vectors",
-    "embedding": "the model as it is, and its index",
-    "another embedding": "another model, and an index rebuilt with it",
-    "hybrid": "the model as it is, its index, and a word index in memory",
-    "another hybrid": "another model, an index rebuilt with it, and a word index in memory",
-    "retriever": "a retriever of its own",
-}
-"""What each kind of retriever needs to run, the simplest first; `another` is what is not the baseline's model."""
-
-BASELINE = "baseline"
+BY_SIMPLICITY = ("bm25", "embedding", "another embedding", "hybrid", "another hybrid", "retriever")
+"""Kinds of retrievers, the simplest to run first. "another" means that its model is not the baseline's."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +23,9 @@ class Recommendation:
     """The retriever to use.
 
     Attributes:
-        role: as in the comparison.
+        role: its role in the comparison.
         best: the role with the highest nDCG@10.
-        reason: in one sentence.
+        reason: the reason, in one sentence.
     """
 
     role: str
@@ -40,7 +33,7 @@ class Recommendation:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As `comparison.json` keeps it."""
+        """Return the recommendation as JSON values."""
         return asdict(self)
 
 
@@ -49,18 +42,16 @@ def recommend(
     groups: Sequence[object],
     kinds: Mapping[str, str] | None = None,
     seed: int = 0,
-    enough: int = 50,
 ) -> Recommendation:
-    """The simplest retriever whose nDCG@10 is not significantly below that of the best.
+    """Recommend the simplest retriever whose nDCG@10 is not significantly below that of the best.
 
-    Where the questions come from so few places that nothing can be told, and under 50 of them, the baseline stays.
+    The baseline stays if there are under 50 questions, or if they are about too few documents.
 
     Args:
-        values: role -> nDCG@10 of each question, shape (questions,); roles as in a comparison.
-        groups: what each question is resampled with.
-        kinds: role -> `bm25`, `embedding`, `hybrid` or `retriever`; told by the role where it is not there.
-        seed: of the bootstrap.
-        enough: questions under which nothing new is recommended.
+        values: role -> nDCG@10 of each question, shape (questions,).
+        groups: the group that each question is resampled with.
+        kinds: role -> `bm25`, `embedding`, `hybrid` or `retriever`; derived from the role if missing.
+        seed: seeds the resampling.
 
     Example:
         >>> import numpy as np
@@ -70,37 +61,28 @@ def recommend(
         >>> recommend({"baseline": base, "candidate": base + 0.2, "bm25": base - 0.1}, range(200)).role
         'candidate'
     """
-
-    def simplicity(role: str) -> int:
-        return list(NEEDS).index(kind_of(role, kinds))
-
-    means = {role: float(found.mean()) for role, found in values.items()}
-    best = max(means, key=lambda role: (means[role], -simplicity(role)))
-    if (count := len(values[best])) < enough:
-        return Recommendation(BASELINE, best, f"{count} questions are too few to tell: at least {enough} are needed")
-    lacks = {role: paired_bootstrap(values[role] - values[best], groups, seed) for role in values if role != best}
-    if any(lack.mean and lack.ci95[1] == float("inf") for lack in lacks.values()):
-        return Recommendation(BASELINE, best, "the questions come from too few places: nothing can be told")
-    for role in sorted(lacks, key=simplicity):
-        if simplicity(role) < simplicity(best) and lacks[role].ci95[1] >= 0:
-            return Recommendation(
-                role, best, f"{role} is simpler than {best}, and its nDCG@10 is not told apart from it ({lacks[role]})"
-            )
-    if not lacks:
-        return Recommendation(best, best, "it is the only one")
-    after = max(lacks, key=lambda role: means[role])
-    lead = paired_bootstrap(values[best] - values[after], groups, seed)
-    return Recommendation(best, best, f"{best} has the highest nDCG@10: {lead} over {after}, the next")
+    simplicity = {role: _simplicity(role, kinds) for role in values}
+    means = {role: float(scores.mean()) for role, scores in values.items()}
+    best = max(means, key=lambda role: (means[role], -simplicity[role]))
+    if (questions := len(values[best])) < MIN_QUESTIONS:
+        return Recommendation(BASELINE, best, too_few(questions, MIN_QUESTIONS))
+    gaps = {role: paired_bootstrap(values[role] - values[best], groups, seed) for role in values if role != best}
+    if any(gap.mean and gap.ci95[1] == float("inf") for gap in gaps.values()):
+        return Recommendation(BASELINE, best, "the questions are about too few documents for a recommendation")
+    for role in sorted(gaps, key=simplicity.__getitem__):
+        if simplicity[role] < simplicity[best] and gaps[role].ci95[1] >= 0:
+            reason = f"{role} is simpler than {best}, and its nDCG@10 is not significantly lower ({gaps[role]})"
+            return Recommendation(role, best, reason)
+    if not gaps:
+        return Recommendation(best, best, "it is the only retriever")
+    second = max(gaps, key=lambda role: means[role])
+    lead = paired_bootstrap(values[best] - values[second], groups, seed)
+    return Recommendation(best, best, f"{best} has the highest nDCG@10: {lead} over {second}, the next")
 
 
-def needs(role: str, kinds: Mapping[str, str] | None = None) -> str:
-    """What a retriever needs to run, in words."""
-    return NEEDS[kind_of(role, kinds)]
-
-
-def kind_of(role: str, kinds: Mapping[str, str] | None = None) -> str:
-    """A key of `NEEDS` for a role of a comparison."""
-    told = "bm25" if role == "bm25" else "hybrid" if role.startswith("hybrid") else "embedding"
-    kind = (kinds or {}).get(role, told)
-    is_baseline = role in (BASELINE, f"hybrid-{BASELINE}")
-    return kind if is_baseline or kind not in ("embedding", "hybrid") else f"another {kind}"
+def _simplicity(role: str, kinds: Mapping[str, str] | None) -> int:
+    """Return the position of a role's kind in `BY_SIMPLICITY`."""
+    implied = "bm25" if role == BM25_ROLE else "hybrid" if role.startswith(HYBRID_PREFIX) else "embedding"
+    kind = (kinds or {}).get(role, implied)
+    is_baseline = role in (BASELINE, HYBRID_PREFIX + BASELINE)
+    return BY_SIMPLICITY.index(kind if is_baseline or kind not in ("embedding", "hybrid") else f"another {kind}")

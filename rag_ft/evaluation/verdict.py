@@ -1,4 +1,4 @@
-"""The rules by which a comparison ends in one word."""
+"""The rules for the verdict on a candidate."""
 
 from __future__ import annotations
 
@@ -7,77 +7,81 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rag_ft.evaluation.significance import Difference
+from rag_ft.evaluation.slices import SLICE_TITLES
 
 Verdict = Literal["ship", "keep-baseline", "inconclusive"]
 
-ENOUGH_QUESTIONS = 50
-WORTHWHILE = 0.01
-CHANCE = 0.05
+MIN_QUESTIONS = 50
+"""Minimum number of questions for a verdict."""
+
+MIN_GAIN = 0.01
+"""Gain in nDCG@10 that is worth a change."""
+
+SIGNIFICANCE_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class VerdictRules:
-    """The rules of a verdict, which can be set.
+    """The limits of a verdict.
 
     Attributes:
-        enough_questions: under so many no verdict is given.
-        worthwhile: gain in nDCG@10 that is not worth a change when it is ruled out.
-        slower: times the baseline's time of a question that a candidate may take.
-        larger: times the numbers in the baseline's vectors that a candidate's may have.
+        min_questions: minimum number of questions; with fewer the verdict is `inconclusive`.
+        min_gain: gain in nDCG@10 that is worth a change. The baseline stays if the interval lies below it.
+        max_slowdown: maximum time of a query, as a multiple of the baseline's.
+        max_growth: maximum size of a vector, as a multiple of the baseline's.
+
+    Example:
+        >>> from rag_ft.evaluation import CompareOptions, VerdictRules
+        >>> CompareOptions(rules=VerdictRules(min_questions=200)).rules.min_gain
+        0.01
     """
 
-    enough_questions: int = ENOUGH_QUESTIONS
-    worthwhile: float = WORTHWHILE
-    slower: float = 3.0
-    larger: float = 3.0
+    min_questions: int = MIN_QUESTIONS
+    min_gain: float = MIN_GAIN
+    max_slowdown: float = 3.0
+    max_growth: float = 3.0
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a candidate takes, as times what the baseline takes.
+    """What a candidate costs, as multiples of the baseline.
 
     Attributes:
-        time: of a question.
-        size: of the index.
+        time: time of a query.
+        size: size of the index.
     """
 
     time: float = 1.0
     size: float = 1.0
 
 
-KINDS = {
-    "known": "new questions, known documents",
-    "new": "new documents",
-    "earlier": "earlier questions",
-    "later": "later questions",
-}
-"""The kinds of held-out question, as people read them; the last two where a dataset was merged with an earlier one."""
-
-
 def decide(
     difference: Difference,
     questions: int,
-    kinds: Mapping[str, Difference] | None = None,
+    slices: Mapping[str, Difference] | None = None,
     *,
     rules: VerdictRules | None = None,
     costs: Costs | None = None,
-    adjusted: float | None = None,
+    adjusted_p: float | None = None,
 ) -> tuple[Verdict, str]:
-    """The verdict on a candidate, and its reason in one sentence.
+    """Return the verdict on a candidate.
 
-    `ship`: the 95 % interval of the nDCG@10 difference lies above 0, and on no kind of held-out question it lies below
-    0; where several candidates are compared, the p-value that Holm's method makes of it is under .05 too. What takes
-    over 3 times the baseline's time of a question, or of its index, is left to a person: `inconclusive`.
-    `keep-baseline`: the interval lies below 0.01, or the mean gain is not above 0. `inconclusive`: anything else, and
-    always under 50 questions.
+    `ship`: the 95 % interval of the difference in nDCG@10 lies above 0, and on no slice does it lie below 0. With
+    several candidates, the p-value after Holm's correction is below .05 too. A candidate that takes over 3 times the
+    baseline's time or index size is `inconclusive`: people decide whether the gain is worth it.
+    `keep-baseline`: the interval lies below 0.01, or the mean difference is not above 0. `inconclusive`: anything else,
+    and always with under 50 questions.
 
     Args:
-        difference: in nDCG@10, over all questions.
-        questions: how many.
-        kinds: the difference for each kind of held-out question (`KINDS`); those that there are.
-        rules: with other numbers than these.
-        costs: of the candidate.
-        adjusted: the p-value for several candidates (`holm`); None for one.
+        difference: difference in nDCG@10 over all questions.
+        questions: the number of questions.
+        slices: difference on each slice of held-out questions (see `SLICE_TITLES`).
+        rules: other limits than these.
+        costs: what the candidate costs.
+        adjusted_p: p-value after Holm's correction (`holm`); None for a single candidate.
+
+    Returns:
+        The verdict, and its reason in one sentence.
 
     Example:
         >>> from rag_ft.evaluation.significance import Difference
@@ -87,39 +91,46 @@ def decide(
         >>> decide(Difference(0.1, (0.05, 0.15), 0.001), 200, {"new": Difference(-0.1, (-0.2, -0.01), 0.01)})[0]
         'inconclusive'
     """
-    rules, costs = rules or VerdictRules(), costs or Costs()
+    rules, slices = rules or VerdictRules(), slices or {}
     low, high = difference.ci95
-    if questions < rules.enough_questions:
-        return (
-            "inconclusive",
-            f"{questions} questions are too few to tell: at least {rules.enough_questions} are needed",
-        )
+    if questions < rules.min_questions:
+        return "inconclusive", too_few(questions, rules.min_questions)
     if low == float("-inf"):
-        return "inconclusive", "the questions come from too few places: questions on more documents would tell"
-    fell = [kind for kind, found in (kinds or {}).items() if found.ci95[1] < 0]
-    apart = "; ".join(f"{KINDS[kind]}: {found}" for kind, found in (kinds or {}).items())
-    if low > 0 and fell:
-        return "inconclusive", f"nDCG@10 rose by {difference.mean:.3f} in all, and fell on {KINDS[fell[0]]} ({apart})"
-    if low > 0 and adjusted is not None and adjusted >= CHANCE:
-        return "inconclusive", (
-            f"nDCG@10 rose by {difference.mean:.3f}, which may be chance where so many candidates are tried "
-            f"(p {adjusted:.3f} after Holm's correction)"
-        )
-    if low > 0 and (costs.time > rules.slower or costs.size > rules.larger):
-        dear = (
-            f"each question takes {costs.time:.1f} times as long"
-            if costs.time > rules.slower
-            else f"the index is {costs.size:.1f} times as large"
-        )
-        return (
-            "inconclusive",
-            f"nDCG@10 rose by {difference.mean:.3f}, and {dear}: whether that is worth it is yours to say",
-        )
+        return "inconclusive", "the questions are about too few documents: add questions about other documents"
     if low > 0:
-        reason = f"nDCG@10 rose by {difference.mean:.3f}, and the 95 % interval lies above 0"
-        return "ship", f"{reason} ({apart})" if len(kinds or {}) > 1 else reason
+        rise = f"nDCG@10 rose by {difference.mean:.3f}"
+        objection = _objection(slices, rules, costs or Costs(), adjusted_p)
+        if objection:
+            return "inconclusive", rise + objection
+        by_slice = f" ({_list_slices(slices)})" if len(slices) > 1 else ""
+        return "ship", f"{rise}, and the 95 % interval lies above 0{by_slice}"
     if difference.mean <= 0:
         return "keep-baseline", f"nDCG@10 did not rise ({difference})"
-    if high < rules.worthwhile:
-        return "keep-baseline", f"a gain of {rules.worthwhile:g} in nDCG@10 is ruled out ({difference})"
-    return "inconclusive", f"the gain in nDCG@10 may be chance ({difference}): more test questions would tell"
+    if high < rules.min_gain:
+        return "keep-baseline", f"a gain of {rules.min_gain:g} in nDCG@10 is ruled out ({difference})"
+    return "inconclusive", f"the gain in nDCG@10 may be chance ({difference}): add test questions"
+
+
+def too_few(questions: int, minimum: int) -> str:
+    """Return the reason of a verdict on too few questions."""
+    return f"{questions} questions are too few for a verdict: at least {minimum} are needed"
+
+
+def _objection(
+    slices: Mapping[str, Difference], rules: VerdictRules, costs: Costs, adjusted_p: float | None
+) -> str | None:
+    """Return why a candidate with a significant gain is not shipped, or None if nothing speaks against it."""
+    fell = next((name for name, change in slices.items() if change.ci95[1] < 0), None)
+    if fell is not None:
+        return f" overall, but fell on {SLICE_TITLES[fell]} ({_list_slices(slices)})"
+    if adjusted_p is not None and adjusted_p >= SIGNIFICANCE_LEVEL:
+        return f", which may be chance with so many candidates (p {adjusted_p:.3f} after Holm's correction)"
+    if costs.time > rules.max_slowdown:
+        return f", and each question takes {costs.time:.1f} times as long: decide whether that is worth it"
+    if costs.size > rules.max_growth:
+        return f", and the index is {costs.size:.1f} times as large: decide whether that is worth it"
+    return None
+
+
+def _list_slices(slices: Mapping[str, Difference]) -> str:
+    return "; ".join(f"{SLICE_TITLES[name]}: {difference}" for name, difference in slices.items())

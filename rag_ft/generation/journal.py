@@ -1,119 +1,73 @@
-"""Answers of an LLM, durable before they count: a killed run asks nothing twice."""
+"""The journal of LLM responses. Each response is on the disk before it is used, so no prompt is sent twice."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING
+
+from filelock import Timeout
 
 from rag_ft.errors import InputError, OutsideError
-from rag_ft.files import outside_failures, sha256_of
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+from rag_ft.files import sha256_of
+from rag_ft.jsonl_log import JsonlLog
 
 
-def question_key(llm: str, prompt: str) -> str:
-    """What an answer belongs to: the model and the prompt; a change of either asks anew."""
+def request_key(llm: str, prompt: str) -> str:
+    """Return the key of a response. It depends on the model and the prompt."""
     return sha256_of(llm, prompt)
 
 
 class Journal:
-    """An append-only JSONL file of answers, one `{"key": …, "answer": …}` a line.
+    """An append-only JSONL file of responses, one `{"key": …, "answer": …}` per line.
 
-    Answers that are recorded together reach the disk in one write; a line that a kill cut off is dropped
-    when the journal is opened again. Within a `with` block the journal belongs to one process alone.
+    A `with` block locks the journal for this process and cuts off a torn last line.
 
     Args:
-        file: the journal; made when the first answer comes. None keeps the answers in memory alone.
+        file: the journal, created by the first response. None keeps the responses in memory only.
 
     Raises:
-        OutsideError: by the `with` block, where another process writes into the same journal.
+        InputError: if the file is not a journal.
+        OutsideError: in the `with` statement, if another process is using the journal.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
-        self.answers: dict[str, str] = {}
-        self._stream: IO[bytes] | None = None
-        self._lock: BaseFileLock | None = None
+        self.responses: dict[str, str] = {}
+        self._exit = ExitStack()
+        # If the disk fills up, the responses that fit are kept, because they are paid for.
+        self._log = (
+            JsonlLog(file, file.with_name(f".{file.name}.lock"), keep_whole_lines=True) if file is not None else None
+        )
         self._read()
 
-    def _read(self) -> bytes:
-        """Take the whole lines of the file; return them."""
-        if self.file is None or not self.file.exists():
-            return b""
-        with outside_failures(self.file):
-            content = self.file.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            try:
-                entry = json.loads(line)
-                if isinstance(entry["answer"], str):
-                    self.answers[entry["key"]] = entry["answer"]
-            except (ValueError, KeyError, TypeError):
-                continue
-        if content and not self.answers and not content.startswith(b'{"key": '):
-            raise InputError(f"{self.file} is no journal of answers: choose another file, nothing is overwritten")
-        return whole
-
-    def record(self, answers: Sequence[tuple[str, str]]) -> None:
-        """Make answers durable: they are on the disk when this returns."""
-        if not answers:
+    def _read(self) -> None:
+        if self._log is None or not self._log.file.exists():
             return
-        # An LLM may break off within a character pair; half of one is nothing that a file takes.
-        answers = [(key, answer.encode("utf-8", "replace").decode()) for key, answer in answers]
-        if self.file is not None:
-            self._append(self.file, answers)
-        self.answers.update(answers)
+        rows = self._log.rows()
+        found = ((row.get("key"), row.get("answer")) for row in rows)
+        self.responses = {key: text for key, text in found if isinstance(key, str) and isinstance(text, str)}
+        if not self.responses and not self._log.starts_with(b'{"key": '):
+            raise InputError(f"{self.file} is not a journal of responses and is not overwritten: choose another file")
 
-    def _append(self, file: Path, answers: Sequence[tuple[str, str]]) -> None:
-        lines = [json.dumps({"key": key, "answer": answer}, ensure_ascii=False) + "\n" for key, answer in answers]
-        with outside_failures(file):
-            if self._stream is None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                self._stream = file.open("ab", buffering=0)
-            data = memoryview("".join(lines).encode())
-            while data:  # a disk that fills up takes a part, and says so only the next time
-                data = data[self._stream.write(data) :]
-            os.fsync(self._stream.fileno())
+    def record(self, responses: Sequence[tuple[str, str]]) -> None:
+        """Store (key, response) pairs. They are on the disk when this method returns."""
+        # An LLM may stop within a surrogate pair, half of which cannot be written to a file.
+        responses = [(key, text.encode("utf-8", "replace").decode()) for key, text in responses]
+        if self._log is not None:
+            self._log.append({"key": key, "answer": text} for key, text in responses)
+        self.responses.update(responses)
 
     def __enter__(self) -> Journal:
-        if self.file is None:
-            return self
-        from filelock import FileLock, Timeout
-
-        with outside_failures(self.file):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            # The system frees the lock when its process ends, however it ends.
-            self._lock = FileLock(self.file.with_name(f".{self.file.name}.lock"))
+        if self._log is not None:
             try:
-                self._lock.acquire(timeout=0)
+                self._exit.enter_context(self._log.exclusive())
             except Timeout:
-                self._lock = None
                 raise OutsideError(
-                    f"another process is writing its answers into {self.file}: wait until it ends, or choose another "
-                    "--output"
+                    f"another process is writing to {self.file}: wait until it ends, or choose another --output"
                 ) from None
-            # Another process may have written between the first look and the lock.
-            whole = self._read()
-            if self.file.exists() and len(whole) < self.file.stat().st_size:
-                with self.file.open("rb+") as stream:
-                    stream.truncate(len(whole))
+            self._read()  # another process may have written before this one got the lock
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-        if self._lock is not None:
-            if self.file is not None and not self.file.exists():  # nothing was answered: nothing is left behind
-                with suppress(OSError):
-                    Path(self._lock.lock_file).unlink(missing_ok=True)
-            self._lock.release()
-            self._lock = None
+    def __exit__(self, *error: object) -> None:
+        self._exit.close()

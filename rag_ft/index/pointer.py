@@ -1,8 +1,8 @@
-"""Which collection a name stands for: one entry in Chroma itself, changed in one step.
+"""The pointer from an index's name to its collection: one entry in Chroma, changed atomically.
 
-Chroma can rename a collection, but not onto a name that is taken: two renames leave a moment without any. So an app's
-name is never a collection's. `NAME.pointer` is an empty collection whose metadata says which collection is read at
-present, and which ones were before.
+Chroma cannot rename a collection to a name that is taken, and between two renames there would be no collection of the
+name. So the name of an index is never the name of a collection. Instead, the metadata of the empty collection
+`NAME.pointer` names the collection in use and the earlier ones.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from rag_ft.errors import InputError
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
-SUFFIX = ".pointer"
+POINTER_SUFFIX = ".pointer"
 ENTRY = "rag_ft_pointer"
 
-FUSIONS = 3
-"""Models whose mix is remembered: the present one, and those that a rollback may come to."""
+MAX_FUSIONS = 3
+"""Number of models whose fusion is kept: the current one, and those that a rollback may restore."""
 
 
 @dataclass(frozen=True)
 class Retired:
-    """A collection that was read before.
+    """A collection that was in use before.
 
     Attributes:
-        collection: its name.
-        since: seconds since 1970 at which it was read no longer.
+        collection: name of the collection.
+        since: when it was replaced, in seconds since 1970.
     """
 
     collection: str
@@ -40,14 +40,13 @@ class Retired:
 
 @dataclass(frozen=True)
 class Pointer:
-    """What a name stands for.
+    """The collections of an index.
 
     Attributes:
-        version: counts the builds that ended.
-        current: the collection that is read; None before the first one is complete.
-        retired: those before, oldest first.
-        fusions: fingerprint of a model -> how its vectors are mixed with BM25, as far as that was learned; of the
-            last models.
+        version: number of builds that have ended.
+        current: the collection in use; None before the first one is complete.
+        retired: earlier collections, oldest first.
+        fusions: fingerprint of a model -> how its results are fused with BM25, for the last models that learned it.
     """
 
     version: int = 0
@@ -55,63 +54,63 @@ class Pointer:
     retired: tuple[Retired, ...] = ()
     fusions: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
-    def mixed(self, fingerprint: str, fusion: dict[str, Any]) -> Pointer:
-        """The pointer with what was learned for a model."""
+    def with_fusion(self, fingerprint: str, fusion: dict[str, Any]) -> Pointer:
+        """Return the pointer with the fusion that was learned for a model."""
         others = {key: value for key, value in self.fusions.items() if key != fingerprint}
-        return replace(self, fusions=dict([*others.items(), (fingerprint, fusion)][-FUSIONS:]))
+        return replace(self, fusions=dict([*others.items(), (fingerprint, fusion)][-MAX_FUSIONS:]))
 
-    def to(self, collection: str) -> Pointer:
-        """The pointer after a swap."""
-        before = (Retired(self.current, time.time()),) if self.current is not None else ()
-        kept = tuple(each for each in self.retired if each.collection != collection)
-        return replace(self, version=self.version + 1, current=collection, retired=kept + before)
+    def swapped_to(self, collection: str) -> Pointer:
+        """Return the pointer after a swap to another collection."""
+        replaced = (Retired(self.current, time.time()),) if self.current is not None else ()
+        others = tuple(retired for retired in self.retired if retired.collection != collection)
+        return replace(self, version=self.version + 1, current=collection, retired=others + replaced)
 
-    def ended(self) -> Pointer:
-        """The pointer after a build that changed nothing of it."""
+    def next_version(self) -> Pointer:
+        """Return the pointer after a build without a swap."""
         return replace(self, version=self.version + 1)
 
     def without(self, collections: set[str]) -> Pointer:
-        """The pointer after some were removed."""
-        return replace(self, retired=tuple(each for each in self.retired if each.collection not in collections))
+        """Return the pointer after some collections were deleted."""
+        return replace(self, retired=tuple(old for old in self.retired if old.collection not in collections))
 
     @property
     def collections(self) -> set[str]:
-        """All that belong to the name."""
-        return {each.collection for each in self.retired} | ({self.current} if self.current else set())
+        """All collections in the pointer."""
+        return {retired.collection for retired in self.retired} | ({self.current} if self.current else set())
 
 
 def read_pointer(client: ClientAPI, name: str) -> Pointer | None:
-    """What a name stands for; None where nothing was ever built under it.
+    """Read the pointer of an index; None if no index of this name was ever built.
 
     Raises:
-        InputError: where the entry was changed by somebody else.
+        InputError: if another program changed the entry.
     """
     from chromadb.errors import NotFoundError
 
     try:
-        metadata = client.get_collection(name + SUFFIX, embedding_function=None).metadata or {}
+        metadata = client.get_collection(name + POINTER_SUFFIX, embedding_function=None).metadata or {}
     except NotFoundError:
         return None
     if ENTRY not in metadata:
         return Pointer()
     try:
         values = json.loads(str(metadata[ENTRY]))
-        retired = tuple(Retired(str(each["collection"]), float(each["since"])) for each in values["retired"])
+        retired = tuple(Retired(str(entry["collection"]), float(entry["since"])) for entry in values["retired"])
         fusions = {str(key): dict(value) for key, value in values.get("fusions", {}).items()}
         return Pointer(int(values["version"]), values["current"], retired, fusions)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
-            f"the collection {name + SUFFIX} says nothing that rag_ft wrote: remove it and build the index again"
+            f"the collection {name}{POINTER_SUFFIX} was not written by rag_ft: delete it and build the index again"
         ) from None
 
 
 def write_pointer(client: ClientAPI, name: str, pointer: Pointer) -> None:
-    """Let a name stand for something else, in one step."""
+    """Write the pointer of an index, atomically."""
     values = {
         "version": pointer.version,
         "current": pointer.current,
-        "retired": [{"collection": each.collection, "since": each.since} for each in pointer.retired],
+        "retired": [{"collection": retired.collection, "since": retired.since} for retired in pointer.retired],
         **({"fusions": dict(pointer.fusions)} if pointer.fusions else {}),
     }
-    collection = client.get_or_create_collection(name + SUFFIX, embedding_function=None)
+    collection = client.get_or_create_collection(name + POINTER_SUFFIX, embedding_function=None)
     collection.modify(metadata={ENTRY: json.dumps(values)})

@@ -1,9 +1,9 @@
-"""Tells those who keep something made of an index's passages that the passages changed.
+"""The revision of an index, which shows whether its passages changed.
 
-A word index beside the vectors must follow each insert, change and deletion, and Chroma tells nobody. So whoever writes
-leaves a record of its own in the small collection `NAME.changes` before it writes, and takes it away afterwards, when
-it also gives the whole a new name. A writer that was killed leaves its record behind: what was read meanwhile is not
-final until the record is `LEASE` old.
+A word index beside the vectors must follow each change of the passages, but Chroma sends no notifications. So every
+writer adds a notice to the small collection `NAME.changes` before it writes. Afterwards it removes the notice and gives
+the revision a new name. A killed writer leaves its notice behind; until this is `LEASE_SECONDS` old, passages that are
+read may still change.
 """
 
 from __future__ import annotations
@@ -11,36 +11,35 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
 
-SUFFIX = ".changes"
+CHANGES_SUFFIX = ".changes"
 LAST, SINCE, NAME = "last", "since", "name"
-NOWHERE = [0.0]
-"""The vector of a record: Chroma wants one."""
+NO_VECTOR = [0.0]
+"""The vector of a notice, since Chroma requires one."""
 
-LEASE = 300.0
-"""Seconds for which a writer that left no end may still write."""
+LEASE_SECONDS = 300.0
+"""Seconds after its notice for which a writer may still be writing."""
 
-RENEW = 60.0
-"""Seconds after which one that still writes says so."""
+RENEW_SECONDS = 60.0
+"""Seconds after which a writer renews its notice."""
 
 
 @dataclass(frozen=True)
 class Revision:
-    """What state an index is in.
+    """The state of an index at one moment.
 
     Attributes:
-        collection: id of the collection that is read: a rebuilt index is another one.
-        name: another one after each change, and after one that began and never ended; empty where nobody changed
-            anything since the index was built.
-        settled: whether nobody was in the middle of writing.
-        count: of the passages.
+        collection: id of the collection in use; it differs after a rebuild.
+        name: a new name after each change, even one that was not completed; empty if there was none since the build.
+        settled: whether no process was writing.
+        count: number of passages.
     """
 
     collection: str
@@ -50,83 +49,74 @@ class Revision:
 
 
 def read_revision(client: ClientAPI, name: str, collection: str) -> Revision:
-    """The state of an index at this moment.
+    """Read the current revision of an index.
 
     Args:
         client: a Chroma client.
-        name: what the index is opened by.
-        collection: the name of the one that is read.
+        name: the name of the index.
+        collection: the name of the collection in use.
     """
-    changes = _changes(client, name, create=False)
-    last, settled, begun = "", True, []
-    if changes is not None:
-        rows = changes.get(include=["metadatas"])
-        for key, metadata in zip(rows["ids"], rows["metadatas"] or [], strict=True):
-            if key == LAST:
-                last = str((metadata or {}).get(NAME, ""))
-                continue
-            begun.append(key)
-            if time.time() - float(str((metadata or {}).get(SINCE, 0))) < LEASE:
-                settled = False
-    found = client.get_collection(collection, embedding_function=None)
-    return Revision(str(found.id), " ".join([last, *sorted(begun)]).strip(), settled, found.count())
+    from chromadb.errors import NotFoundError
+
+    entries: dict[str, dict[str, Any]] = {}
+    with suppress(NotFoundError):
+        entries = _entries(client.get_collection(name + CHANGES_SUFFIX, embedding_function=None))
+    last = str(entries.pop(LAST, {}).get(NAME, ""))
+    settled = all(_age(notice) >= LEASE_SECONDS for notice in entries.values())
+    current = client.get_collection(collection, embedding_function=None)
+    return Revision(str(current.id), " ".join([last, *sorted(entries)]).strip(), settled, current.count())
 
 
-class Writing:
-    """Somebody who writes into an index, as others see it.
+class WriteNotice:
+    """A notice for readers that a process is writing to an index.
 
     Args:
         client: a Chroma client.
-        name: what the index is opened by.
+        name: the name of the index.
     """
 
     def __init__(self, client: ClientAPI, name: str) -> None:
         self._client, self._name = client, name
-        self._key, self._marked = uuid.uuid4().hex, 0.0
+        self._key, self._marked_at = uuid.uuid4().hex, 0.0
 
     def mark(self) -> None:
-        """Say that something is written now; more often than once a minute this does nothing."""
+        """Add or renew the notice; further calls within a minute do nothing."""
         now = time.time()
-        if now - self._marked < RENEW:
+        if now - self._marked_at < RENEW_SECONDS:
             return
-        changes = _changes(self._client, self._name, create=True)
-        assert changes is not None
-        changes.upsert(ids=[self._key], embeddings=[NOWHERE], metadatas=[{SINCE: now}])  # type: ignore[arg-type]
-        self._marked = now
+        self._changes().upsert(ids=[self._key], embeddings=[NO_VECTOR], metadatas=[{SINCE: now}])  # type: ignore[arg-type]
+        self._marked_at = now
 
     def end(self) -> None:
-        """Say that all is written, where something was."""
-        if not self._marked:
+        """Remove the notice and rename the revision, if there was a notice."""
+        if not self._marked_at:
             return
-        changes = _changes(self._client, self._name, create=True)
-        assert changes is not None
-        changes.upsert(ids=[LAST], embeddings=[NOWHERE], metadatas=[{NAME: uuid.uuid4().hex}])  # type: ignore[arg-type]
-        rows = changes.get(include=["metadatas"])
-        old = [
-            key
-            for key, metadata in zip(rows["ids"], rows["metadatas"] or [], strict=True)
-            if key != LAST and time.time() - float(str((metadata or {}).get(SINCE, 0))) > 10 * LEASE
-        ]
-        changes.delete(ids=[self._key, *old])
-        self._marked = 0.0
+        changes = self._changes()
+        changes.upsert(ids=[LAST], embeddings=[NO_VECTOR], metadatas=[{NAME: uuid.uuid4().hex}])  # type: ignore[arg-type]
+        entries = _entries(changes)
+        stale = [key for key, notice in entries.items() if key != LAST and _age(notice) > 10 * LEASE_SECONDS]
+        changes.delete(ids=[self._key, *stale])
+        self._marked_at = 0.0
+
+    def _changes(self) -> Collection:
+        return self._client.get_or_create_collection(self._name + CHANGES_SUFFIX, embedding_function=None)
 
 
 @contextmanager
-def changing(client: ClientAPI, name: str) -> Iterator[Writing]:
-    """Somebody may write into an index: `mark` before each write, and the end is said also where writing failed."""
-    writing = Writing(client, name)
+def announced_writes(client: ClientAPI, name: str) -> Iterator[WriteNotice]:
+    """Yield a notice for a block that calls `mark` before each write; it ends even if a write fails."""
+    notice = WriteNotice(client, name)
     try:
-        yield writing
+        yield notice
     finally:
-        writing.end()
+        notice.end()
 
 
-def _changes(client: ClientAPI, name: str, create: bool) -> Collection | None:
-    from chromadb.errors import NotFoundError
+def _entries(changes: Collection) -> dict[str, dict[str, Any]]:
+    """Read the entries of a `NAME.changes` collection: notices, and the last revision's name."""
+    rows = changes.get(include=["metadatas"])
+    return {key: dict(metadata or {}) for key, metadata in zip(rows["ids"], rows["metadatas"] or [], strict=True)}
 
-    if create:
-        return client.get_or_create_collection(name + SUFFIX, embedding_function=None)
-    try:
-        return client.get_collection(name + SUFFIX, embedding_function=None)
-    except NotFoundError:
-        return None
+
+def _age(notice: dict[str, Any]) -> float:
+    return time.time() - float(str(notice.get(SINCE, 0)))

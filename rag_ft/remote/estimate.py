@@ -1,30 +1,30 @@
-"""What requests to a server will take, before the first one: calls, tokens, and money where the price is known."""
+"""Estimates of requests to a server: calls, tokens, and the price if it is known."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SAMPLE = 200
-"""Texts whose tokens are counted; the others are taken to be like them."""
+SAMPLE_SIZE = 200
+"""Number of texts whose tokens are counted; the total is extrapolated from them."""
 
-BATCH_DISCOUNT = 0.5
-"""The OpenAI Batch API takes half the price."""
+BATCH_PRICE_FACTOR = 0.5
+"""Fraction of the price that the OpenAI Batch API charges."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a number of calls will take.
+    """The cost of a number of calls.
 
     Attributes:
-        model: the model's name.
-        calls: how many are to be made; those whose answers are on the disk are not among them.
-        input_tokens: in all that is sent, by LlamaIndex's tokenizer.
-        output_tokens: in all answers, roughly; 0 of an embedding.
-        dollars: what they cost in US dollars, where the price is known; retries are not counted.
+        model: name of the model.
+        calls: number of calls, without those whose responses are stored.
+        input_tokens: number of tokens sent, by LlamaIndex's tokenizer.
+        output_tokens: approximate number of tokens in all responses; 0 for an embedding.
+        dollars: price in US dollars without retries; None if it is unknown.
 
     Example:
-        >>> from rag_ft import Estimate
+        >>> from rag_ft.remote import Estimate
         >>> estimate = Estimate("gpt-4o-mini", calls=1200, input_tokens=410_000, output_tokens=72_000, dollars=0.12)
         >>> print(estimate)
         1,200 calls to gpt-4o-mini, about 410,000 tokens in and 72,000 out, about $0.12
@@ -38,18 +38,17 @@ class Estimate:
 
     def __str__(self) -> str:
         cost = "price unknown" if self.dollars is None else f"about ${self.dollars:.2f}"
-        answers = f" in and {self.output_tokens:,} out" if self.output_tokens else ""
-        return f"{self.calls:,} calls to {self.model}, about {self.input_tokens:,} tokens{answers}, {cost}"
+        output = f" in and {self.output_tokens:,} out" if self.output_tokens else ""
+        return f"{self.calls:,} calls to {self.model}, about {self.input_tokens:,} tokens{output}, {cost}"
 
 
 def count_tokens(texts: Sequence[str]) -> int:
-    """The tokens of all texts, by LlamaIndex's tokenizer; of many texts a sample is counted."""
+    """Count the tokens of texts with LlamaIndex's tokenizer; for many texts, extrapolate from a sample."""
     from llama_index.core.utils import get_tokenizer
 
     tokenizer = get_tokenizer()
-    step = max(1, len(texts) // SAMPLE)
-    counted = [len(tokenizer(text)) for text in texts[::step]]
-    return round(sum(counted) / max(1, len(counted)) * len(texts))
+    counts = [len(tokenizer(text)) for text in texts[:: max(1, len(texts) // SAMPLE_SIZE)]]
+    return round(sum(counts) / max(1, len(counts)) * len(texts))
 
 
 def dollars(
@@ -60,17 +59,17 @@ def dollars(
     batch: bool = False,
     provider: str | None = None,
 ) -> float | None:
-    """US dollars for so many tokens by the price list of `genai-prices`; None where the model is not in it.
+    """Return the price of tokens in US dollars from the list of `genai-prices`; None if it is unknown.
 
-    A model at an address of one's own has no known price, whatever its name is.
+    It is unknown if the list does not have the model, or if the address is not the provider's.
 
     Args:
-        model: its name.
-        address: where it is asked; empty for the maker's own.
-        input_tokens: that are sent.
-        output_tokens: that are answered.
+        model: name of the model.
+        address: address of the server; empty for the provider's default.
+        input_tokens: number of tokens sent.
+        output_tokens: number of tokens in the responses.
         batch: whether they go through the Batch API.
-        provider: whose model it is, where the name alone does not say.
+        provider: the provider, if the model's name does not identify it.
 
     Example:
         >>> from rag_ft.remote.estimate import dollars
@@ -83,7 +82,7 @@ def dollars(
 
     try:
         usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-        found = calc_price(usage, model_ref=model, provider_id=provider)
+        price = float(calc_price(usage, model_ref=model, provider_id=provider).total_price)
     except LookupError:
         return None
-    return float(found.total_price) * (BATCH_DISCOUNT if batch else 1.0)
+    return price * BATCH_PRICE_FACTOR if batch else price

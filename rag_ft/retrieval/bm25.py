@@ -1,9 +1,8 @@
-"""BM25, the yardstick: on some corpora it beats any small embedding."""
+"""BM25: ranking by the words that a query and a passage share. On some corpora it beats any small embedding model."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,49 +10,42 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from rag_ft.dataset.text.language import NAMES, WORD, corpus_language, segmented, stop_words_of
+from rag_ft.dataset.text.language import LANGUAGE_NAMES, corpus_language
+from rag_ft.dataset.text.scripts import WORD
+from rag_ft.dataset.text.words import segmented, stop_words_of
 from rag_ft.errors import InputError
 from rag_ft.files import read_json, write_json
+from rag_ft.retrieval.top_k import top_k
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CHUNK = 1000
-"""Queries that are ranked at once: what memory is needed for them beside their results stays small."""
-
+BATCH_SIZE = 1000
+"""Number of texts to tokenise at once, to limit memory."""
 
 K1, B = 1.2, 0.75
-"""Lucene's own. On the collections measured here 1.5 in place of 1.2 moves BM25's nDCG@10 by -.006 to +.006, and mixes
-with an embedding less well (covidqa .709 against .715); a B of .4 loses .04 where passages differ in length."""
+"""Lucene's parameters. On the collections measured here, a K1 of 1.5 changes BM25's nDCG@10 by -.006 to +.006, and the
+fusion with an embedding gets worse (covidqa .709 against .715). A B of .4 loses .04 if passages differ in length."""
 
-
-@dataclass(frozen=True)
-class WordScores:
-    """What BM25 says of one query.
-
-    Attributes:
-        scores: of every passage, shape (passages,); 0 has no common word.
-        words: how many different words of the query stand in some passage.
-        rarest: share of the passages that do not have the rarest of them.
-    """
-
-    scores: NDArray[np.float32]
-    words: int = 0
-    rarest: float = 0.0
+SCORE_ARRAYS = ("data", "indices", "indptr")
+"""Arrays of bm25s's sparse score matrix (words x passages)."""
 
 
 class BM25:
-    """BM25 over passages (Lucene's variant, bm25s), with the stemmer and the stop words of their language.
+    """BM25 over passages (Lucene's variant, by bm25s), with the stemmer and stop words of their language.
 
-    Languages without spaces between words, and Korean, are matched by pairs of characters instead.
+    Korean and languages without spaces between words are matched by pairs of characters instead.
 
     Args:
         passages: passage id -> text as it is embedded.
-        language: ISO 639-1 code; None takes the most frequent language of the passages, and English where it cannot
-            be told.
+        language: ISO 639-1 code. If None, the most frequent language of the passages, or English if it is unclear.
+
+    Attributes:
+        ids: the passage ids.
+        language: the language in use.
 
     Example:
-        >>> from rag_ft.retrieval.bm25 import BM25
+        >>> from rag_ft.retrieval import BM25
         >>> BM25({"a": "badges and doors", "b": "leave and holidays"}).rank(["which door badge"], k=1)
         [['a']]
         >>> BM25({"a": "Die Ausweise öffnen Türen.", "b": "Der Urlaub ist frei."}, "de").rank(["offene Tür"], k=1)
@@ -63,68 +55,67 @@ class BM25:
     def __init__(self, passages: Mapping[str, str], language: str | None = None) -> None:
         self.language = language or corpus_language(list(passages.values())) or "en"
         self._vocabulary: dict[str, int] = {}
-        self._weigh(list(passages), self._numbers(list(passages.values())))
+        self._build(list(passages), self._encode(list(passages.values())))
 
-    def _weigh(self, ids: list[str], words: list[NDArray[np.int32]]) -> None:
-        """Compute all scores: they depend on how many passages have a word, and so on all passages."""
-        import bm25s
+    def _build(self, ids: list[str], words: list[NDArray[np.int32]]) -> None:
+        """Compute all scores. Each depends on how many passages have a word, so any change affects all of them."""
         from bm25s.tokenization import Tokenized
 
-        self.ids, self.words = ids, words
+        self.ids, self._words = ids, words
         self._index: Any = None
-        if any(len(each) for each in words):
-            self._index = bm25s.BM25(method="lucene", k1=K1, b=B)
+        if any(map(len, words)):
+            self._index = _new_index()
             self._index.index(Tokenized(ids=words, vocab=self._vocabulary), show_progress=False)
 
-    def changed(self, passages: Mapping[str, str], gone: Collection[str] = ()) -> BM25:
-        """Another one, after some passages are new or changed and some are gone; the others are not read again.
+    def updated(self, passages: Mapping[str, str], removed: Collection[str] = ()) -> BM25:
+        """Return a copy with some passages added, changed or removed. The others are not tokenised again.
+
+        Args:
+            passages: new or changed passages.
+            removed: ids of the passages to remove.
 
         Example:
-            >>> from rag_ft.retrieval.bm25 import BM25
-            >>> BM25({"a": "badges", "b": "leave"}).changed({"c": "a badge"}, gone=["a"]).rank(["badge"], k=3)
+            >>> from rag_ft.retrieval import BM25
+            >>> BM25({"a": "badges", "b": "leave"}).updated({"c": "a badge"}, removed=["a"]).rank(["badge"], k=3)
             [['c']]
         """
-        other = object.__new__(BM25)
-        other.language, other._vocabulary = self.language, dict(self._vocabulary)
-        words = {key: found for key, found in zip(self.ids, self.words, strict=True) if key not in gone}
-        words |= dict(zip(passages, other._numbers(list(passages.values())), strict=True))
-        other._weigh(list(words), list(words.values()))
-        return other
+        copy = object.__new__(BM25)
+        copy.language, copy._vocabulary = self.language, dict(self._vocabulary)
+        words = {key: encoded for key, encoded in zip(self.ids, self._words, strict=True) if key not in removed}
+        words |= dict(zip(passages, copy._encode(list(passages.values())), strict=True))
+        copy._build(list(words), list(words.values()))
+        return copy
 
     @property
     def megabytes(self) -> float:
-        """Of its numbers in memory."""
-        arrays = [*self.words, *(self._index.scores[name] for name in ("data", "indices", "indptr") if self._index)]
-        return sum(each.nbytes for each in arrays) / 1e6
+        """Memory of the index, in megabytes."""
+        arrays = [*self._words, *(self._index.scores[name] for name in SCORE_ARRAYS if self._index)]
+        return sum(array.nbytes for array in arrays) / 1e6
 
     @cached_property
-    def place_of(self) -> dict[str, int]:
-        """Passage id -> its place in `ids`."""
-        return {key: place for place, key in enumerate(self.ids)}
+    def positions(self) -> dict[str, int]:
+        """Passage id -> its position in `ids`."""
+        return {key: position for position, key in enumerate(self.ids)}
 
-    def _numbers(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """The words of each text as numbers; new words are added to the vocabulary."""
-        stemmer = _stemmer(self.language)
-        number_of: dict[str, int] = {}  # by the word as it is written, so that each is stemmed once
-        found: list[NDArray[np.int32]] = []
-        for start in range(0, len(texts), CHUNK):
-            part = self._written(texts[start : start + CHUNK])
-            new = [word for word in part.vocab if word not in number_of]
-            for word, stem in zip(new, stemmer.stemWords(new) if stemmer else new, strict=True):
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Return the stems of each text as numbers of the vocabulary. New stems are added to it."""
+        number_of: dict[str, int] = {}  # by unstemmed word, so that each is stemmed once
+        encoded: list[NDArray[np.int32]] = []
+        for start in range(0, len(texts), BATCH_SIZE):
+            tokenized = self._tokenize(texts[start : start + BATCH_SIZE])
+            new = [word for word in tokenized.vocab if word not in number_of]
+            for word, stem in zip(new, self._stem(new), strict=True):
                 number_of[word] = self._vocabulary.setdefault(stem, len(self._vocabulary))
-            numbers = np.array([number_of[word] for word in part.vocab], dtype=np.int32)
-            found += [numbers[np.array(places, dtype=np.intp)] for places in part.ids]
-        return found
+            numbers = np.array([number_of[word] for word in tokenized.vocab], dtype=np.int32)
+            encoded += [numbers[np.array(ids, dtype=np.intp)] for ids in tokenized.ids]
+        return encoded
 
-    def _tokens(self, texts: Sequence[str]) -> list[list[str]]:
-        """The stems of each text."""
-        part, stemmer = self._written(texts), _stemmer(self.language)
-        words = list(part.vocab)
-        stems = stemmer.stemWords(words) if stemmer else words
-        return [[stems[place] for place in places] for places in part.ids]
+    def _stem(self, words: list[str]) -> list[str]:
+        stemmer = _stemmer(self.language)
+        return stemmer.stemWords(words) if stemmer else words
 
-    def _written(self, texts: Iterable[str]) -> Any:
-        """The words of each text as they are written, as places in the vocabulary of these texts."""
+    def _tokenize(self, texts: Iterable[str]) -> Any:
+        """Split texts into words, without stemming: bm25s's `Tokenized`, with a vocabulary of these texts alone."""
         import bm25s
 
         # Single letters and digits count too: "Form T-9" is the name of a form.
@@ -136,11 +127,10 @@ class BM25:
         )
 
     def save(self, folder: Path) -> None:
-        """Write it into a folder, which must be there: numbers and JSON, nothing that runs when it is read."""
-        ends = np.cumsum([len(each) for each in self.words])
-        flat = np.concatenate(self.words) if self.words else np.empty(0, dtype=np.int32)
-        scores = self._index.scores if self._index is not None else {}
-        arrays = {name: scores[name] for name in ("data", "indices", "indptr") if scores}
+        """Write the index into an existing folder, as arrays and JSON, so that loading it never runs code."""
+        ends = np.cumsum([len(numbers) for numbers in self._words])
+        flat = np.concatenate(self._words) if self._words else np.empty(0, dtype=np.int32)
+        arrays = {name: self._index.scores[name] for name in SCORE_ARRAYS} if self._index is not None else {}
         np.savez(folder / "numbers.npz", words=flat, ends=ends, **arrays)
         write_json(folder / "words.json", {"language": self.language, "ids": self.ids, "words": list(self._vocabulary)})
 
@@ -149,79 +139,58 @@ class BM25:
         """Read what `save` wrote.
 
         Raises:
-            InputError: where it is not whole.
+            InputError: if the index is incomplete or damaged.
         """
-        import bm25s
-
         try:
             with np.load(folder / "numbers.npz", allow_pickle=False) as numbers:
                 arrays = {name: numbers[name] for name in numbers.files}
-            texts = read_json(folder / "words.json")
-            found = object.__new__(cls)
-            found.language, found.ids = str(texts["language"]), [str(key) for key in texts["ids"]]
-            found._vocabulary = {str(word): number for number, word in enumerate(texts["words"])}
-            found.words = np.split(arrays["words"], arrays["ends"][:-1]) if found.ids else []
-            found._index = None
+            stored = read_json(folder / "words.json")
+            loaded = object.__new__(cls)
+            loaded.language, loaded.ids = str(stored["language"]), [str(key) for key in stored["ids"]]
+            loaded._vocabulary = {str(word): number for number, word in enumerate(stored["words"])}
+            loaded._words = np.split(arrays["words"], arrays["ends"][:-1]) if loaded.ids else []
+            loaded._index = None
             if "data" in arrays:
-                found._index = bm25s.BM25(method="lucene", k1=K1, b=B)
-                found._index.scores = {name: arrays[name] for name in ("data", "indices", "indptr")}
-                found._index.scores["num_docs"] = len(found.ids)
-                found._index.vocab_dict = found._vocabulary
-                found._index.nonoccurrence_array = None  # of other variants of BM25
-                found._index.unique_token_ids_set = set(found._vocabulary.values())
+                loaded._index = index = _new_index()
+                index.scores = {name: arrays[name] for name in SCORE_ARRAYS} | {"num_docs": len(loaded.ids)}
+                index.vocab_dict = loaded._vocabulary
+                index.nonoccurrence_array = None  # only other variants of BM25 have one
+                index.unique_token_ids_set = set(loaded._vocabulary.values())
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-            raise InputError(f"{folder} holds no word index that can be read ({error})") from error
-        if len(found.words) != len(found.ids):
-            raise InputError(f"{folder} holds no whole word index")
-        return found
+            raise InputError(f"{folder} has no readable BM25 index ({error}): delete it to rebuild it") from error
+        if len(loaded._words) != len(loaded.ids):
+            raise InputError(f"{folder} has an incomplete BM25 index: delete it to rebuild it")
+        return loaded
 
     def rank(self, queries: Sequence[str], k: int) -> list[list[str]]:
-        """The ids of the best k passages of each query; those without a common word are left out."""
-        ranked = []
-        for found in self.search(queries):
-            places = best_places(found.scores, k, above=0.0)
-            ranked.append([self.ids[place] for place in places])
-        return ranked
+        """Return the ids of the best k passages for each query. Passages that have none of its words are left out."""
+        return [[self.ids[position] for position in top_k(row, k, above=0.0)] for row in self.scores(queries)]
 
     def scores(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-        """The score of every passage for each query, shape (passages,), in the order of `ids`; 0 has no common word."""
-        return (found.scores for found in self.search(queries))
+        """Yield the score of every passage for each query, shape (passages,) in the order of `ids`.
 
-    def search(self, queries: Sequence[str]) -> Iterator[WordScores]:
-        """The score of every passage for each query, and what is known of the query's words."""
-        for start in range(0, len(queries), CHUNK):
-            for words in self._tokens(queries[start : start + CHUNK]):
-                known = [self._vocabulary[word] for word in words if word in self._vocabulary]
-                if self._index is None or not known:
-                    yield WordScores(np.zeros(len(self.ids), dtype=np.float32))
-                    continue
-                starts = self._index.scores["indptr"]
-                found_in = [count for word in set(known) if (count := int(starts[word + 1] - starts[word]))]
-                yield WordScores(
-                    self._index.get_scores_from_ids(known),
-                    len(found_in),
-                    1 - min(found_in) / len(self.ids) if found_in else 0.0,
-                )
+        The score is 0 if a passage has no word of the query.
+        """
+        for start in range(0, len(queries), BATCH_SIZE):
+            tokenized = self._tokenize(queries[start : start + BATCH_SIZE])
+            stems = self._stem(list(tokenized.vocab))
+            for ids in tokenized.ids:
+                numbers = [self._vocabulary[stems[word_id]] for word_id in ids if stems[word_id] in self._vocabulary]
+                if self._index is None or not numbers:
+                    yield np.zeros(len(self.ids), dtype=np.float32)
+                else:
+                    yield self._index.get_scores_from_ids(numbers)
 
 
-def best_places(scores: NDArray[np.float32], k: int, above: float = float("-inf")) -> NDArray[np.intp]:
-    """Places of the k highest scores, highest first and equal ones in their order; only those above a bound."""
-    if len(scores) > RUN * k:
-        # The k-th highest of the maxima of runs is no more than the k-th highest score: all else is not looked at.
-        highest = np.maximum.reduceat(scores, np.arange(0, len(scores), RUN))
-        places = np.flatnonzero(scores >= np.partition(highest, len(highest) - k)[len(highest) - k])
-    else:
-        places = np.arange(len(scores))
-    places = places[scores[places] > above]
-    return places[np.argsort(-scores[places], kind="stable")][:k]
+def _new_index() -> Any:
+    import bm25s
 
-
-RUN = 64
+    return bm25s.BM25(method="lucene", k1=K1, b=B)
 
 
 @lru_cache(maxsize=4)
 def _stemmer(language: str) -> Any:
     import Stemmer
 
-    name = NAMES.get(language)
+    name = LANGUAGE_NAMES.get(language)
     return Stemmer.Stemmer(name) if name in Stemmer.algorithms() else None

@@ -11,18 +11,18 @@ from rag_ft.retrieval.bm25 import BM25
 
 
 class BM25Retriever(BaseRetriever):
-    """Finds nodes by the words that they are embedded with; all nodes are in memory.
+    """Finds nodes by the words of their embedded text. All nodes are kept in memory.
 
     Args:
         nodes: LlamaIndex nodes.
-        similarity_top_k: passages to return.
-        language: as of `BM25`.
+        similarity_top_k: number of nodes to return.
+        language: see `BM25`.
 
     Example:
         >>> from llama_index.core.schema import TextNode
-        >>> from rag_ft.retrieval.bm25_retriever import BM25Retriever
+        >>> from rag_ft.retrieval import BM25Retriever
         >>> nodes = [TextNode(text="Form T-9 is an expenses claim."), TextNode(text="Visitors wear a badge.")]
-        >>> [found.text for found in BM25Retriever(nodes).retrieve("What is T-9?")]
+        >>> [result.text for result in BM25Retriever(nodes).retrieve("What is T-9?")]
         ['Form T-9 is an expenses claim.']
     """
 

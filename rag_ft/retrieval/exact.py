@@ -1,4 +1,4 @@
-"""Exact search over the vectors of an embedding: for filters and checks, not for serving."""
+"""Exact search by embedding vectors, for filters, mining and evaluation. It is not meant for serving."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rag_ft.retrieval.top_k import top_k_rows
+
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
 
-QUERIES_AT_ONCE = 256
+QUERY_BATCH_SIZE = 256
+"""Number of queries to score at once."""
 
-PASSAGES_AT_ONCE = 8_192
+PASSAGE_BATCH_SIZE = 8_192
+"""Number of passages to embed at once."""
 
 
 class ExactSearch:
-    """Passages under an embedding, searched exactly.
+    """Exact search over passages by an embedding.
 
     Args:
         embed_model: any LlamaIndex embedding.
         passages: passage id -> text as it is embedded.
-        show_progress: a progress bar while the passages are embedded.
+        show_progress: shows a progress bar while the passages are embedded.
     """
 
     def __init__(self, embed_model: BaseEmbedding, passages: Mapping[str, str], show_progress: bool = False) -> None:
@@ -31,51 +35,54 @@ class ExactSearch:
         self._vectors = unit(passage_vectors(embed_model, list(passages.values()), show_progress))
 
     def rank(self, queries: Sequence[str], k: int) -> list[list[str]]:
-        """The ids of the best k passages of each query by cosine similarity, best first."""
-        k = min(k, len(self.ids))
-        found: list[list[str]] = []
-        for scores in self._blocks(queries):
-            top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
-            found += [[self.ids[place] for place in row] for row in np.take_along_axis(top, order, axis=1)]
-        return found
+        """Return the ids of the best k passages for each query by cosine similarity, best first."""
+        rows = (row for block in self._blocks(queries) for row in top_k_rows(block, min(k, len(self.ids))))
+        return [[self.ids[position] for position in row] for row in rows]
 
     def scores(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-        """The cosine similarity of every passage to each query, shape (passages,), in the order of `ids`."""
+        """Yield the cosine similarity of every passage to each query, shape (passages,) in the order of `ids`."""
         return (row for block in self._blocks(queries) for row in block)
 
     def _blocks(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
         vectors = unit(query_vectors(self._embed_model, queries))
-        for start in range(0, len(queries), QUERIES_AT_ONCE):
-            yield vectors[start : start + QUERIES_AT_ONCE] @ self._vectors.T
+        for start in range(0, len(queries), QUERY_BATCH_SIZE):
+            yield vectors[start : start + QUERY_BATCH_SIZE] @ self._vectors.T
 
 
 def passage_vectors(
     embed_model: BaseEmbedding, texts: Sequence[str], show_progress: bool = False
 ) -> NDArray[np.float32]:
-    """Passage vectors, shape (passages, dimension); LlamaIndex's lists of numbers take ten times their memory."""
+    """Embed passages batch by batch, because LlamaIndex's lists of floats take ten times the memory of an array.
+
+    Returns:
+        Vectors, shape (passages, dimension).
+    """
     from tqdm.auto import tqdm
 
-    windows = range(0, len(texts), PASSAGES_AT_ONCE)
-    bar = tqdm(total=len(texts), desc="embedding", disable=not show_progress or len(windows) < 2, dynamic_ncols=True)
+    starts = range(0, len(texts), PASSAGE_BATCH_SIZE)
+    bar = tqdm(total=len(texts), desc="embedding", disable=not show_progress or len(starts) < 2, dynamic_ncols=True)
     parts = []
     with bar:
-        for start in windows:
-            window = list(texts[start : start + PASSAGES_AT_ONCE])
-            found = embed_model.get_text_embedding_batch(window, show_progress=show_progress and len(windows) == 1)
-            parts.append(np.asarray(found, dtype=np.float32))
-            bar.update(len(window))
+        for start in starts:
+            batch = list(texts[start : start + PASSAGE_BATCH_SIZE])
+            vectors = embed_model.get_text_embedding_batch(batch, show_progress=show_progress and len(starts) == 1)
+            parts.append(np.asarray(vectors, dtype=np.float32))
+            bar.update(len(batch))
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
 
 
 def query_vectors(embed_model: BaseEmbedding, queries: Sequence[str]) -> NDArray[np.float32]:
-    """Query vectors, shape (queries, dimension); many at once where the embedding can."""
-    many = getattr(embed_model, "query_embeddings", None)
-    vectors = many(list(queries)) if many else [embed_model.get_query_embedding(query) for query in queries]
+    """Embed queries, in one call if the embedding has `query_embeddings`.
+
+    Returns:
+        Vectors, shape (queries, dimension).
+    """
+    embed_many = getattr(embed_model, "query_embeddings", None)
+    vectors = embed_many(list(queries)) if embed_many else [embed_model.get_query_embedding(query) for query in queries]
     return np.asarray(vectors, dtype=np.float32)
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors of length 1; one of zeros stays."""
+    """Scale vectors to length 1. Zero vectors are unchanged."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, 1e-12)

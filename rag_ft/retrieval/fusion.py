@@ -1,182 +1,134 @@
-"""Two lists of passages become one: how dense scores and those of BM25 are mixed."""
+"""Fuse the scores of an embedding and of BM25 into one ranking."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from rag_ft.errors import InputError
+from rag_ft.retrieval.normalisation import min_max, rrf_scores, zscore
+from rag_ft.retrieval.top_k import MAX_RANK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Method = Literal["standardised", "relative", "reciprocal-rank"]
+logger = logging.getLogger(__name__)
 
-RRF = 60
-"""The constant of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)."""
+Method = Literal["zscore", "min_max", "rrf"]
 
-DEPTH = 100
-"""Passages taken from each side."""
+STORED_NAMES: dict[Method, str] = {"zscore": "standardised", "min_max": "relative", "rrf": "reciprocal-rank"}
+"""Method -> its name in `comparison.json`, model folders and index pointers."""
 
-FEATURES = ("length", "rarest word", "agreement", "dense lead", "bm25 lead")
-"""What a weight for each question goes by; all between 0 and about 1."""
-
-AGREE = 10
+NORMALISE: dict[Method, Callable[[NDArray[Any], NDArray[np.bool_]], NDArray[np.float64]]] = {
+    "zscore": lambda scores, _: zscore(scores),
+    "min_max": lambda scores, _: min_max(scores),
+    "rrf": rrf_scores,
+}
+"""Method -> function that normalises one retriever's scores, given which passages that retriever returned."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """What either side found for one question, scored by both.
+    """The passages that either retriever found for one query, each scored by both.
 
     Attributes:
-        ids: passages, shape (n,).
-        dense: cosine similarity of each, shape (n,).
-        sparse: BM25's score of each, shape (n,); 0 without a common word.
-        words: how many different words of the question BM25 knows.
-        rarest: share of the passages that do not have the question's rarest known word; 0 where none is known.
+        ids: passage ids, shape (n,).
+        dense: cosine similarity of each passage, shape (n,).
+        sparse: BM25 score of each passage, shape (n,); 0 without a shared word.
     """
 
     ids: Sequence[str]
     dense: NDArray[np.float32]
     sparse: NDArray[np.float32]
-    words: int = 0
-    rarest: float = 0.0
 
-    @property
-    def features(self) -> NDArray[np.float64]:
-        """The question in numbers, in the order of `FEATURES`."""
-        dense, sparse = (set(np.argsort(-side, kind="stable")[:AGREE].tolist()) for side in (self.dense, self.sparse))
-        known = {place for place in sparse if self.sparse[place] > 0}
-        agreement = len(dense & known) / max(1, min(AGREE, len(self.ids)))
-        return np.array([min(self.words, 20) / 20, self.rarest**20, agreement, _lead(self.dense), _lead(self.sparse)])
+    def normalised(self, method: Method) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the dense and the sparse scores, normalised for a fusion method; each of shape (n,)."""
+        normalise = NORMALISE[method]
+        return normalise(self.dense, np.ones(len(self.ids), dtype=bool)), normalise(self.sparse, self.sparse > 0)
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """How two lists become one.
+    """How the rankings of an embedding and of BM25 are fused.
 
-    `standardised`: both sides' scores less their mean, over their standard deviation, over the question's pool.
-    `relative`: scores between the pool's least and its highest. `reciprocal-rank`: 1 / (60 + rank).
+    `zscore`: scores minus their mean, divided by their standard deviation, over the query's pool. `min_max`: scores
+    scaled to 0 for the lowest of the pool and 1 for the highest. `rrf`: 1 / (60 + rank).
 
     Attributes:
         method: one of these three.
-        weight: of the dense side, from 0 (BM25 alone) to 1 (the embedding alone).
-        by_question: an offset and a factor for each of `FEATURES`: the logit of a question's weight; empty where one
-            weight serves all.
-        depth: passages taken from each side.
+        weight: weight of the embedding, from 0 (BM25 alone) to 1 (the embedding alone).
+        depth: number of passages taken from each retriever.
 
     Example:
         >>> import numpy as np
         >>> from rag_ft.retrieval.fusion import Fusion, Pool
         >>> pool = Pool(["a", "b", "c"], np.array([0.9, 0.1, 0.5]), np.array([0.0, 9.0, 8.0]))
-        >>> Fusion("standardised", 0.5).ranked(pool)[0][0]
+        >>> Fusion("zscore", 0.5).rank(pool)[0][0]
         'c'
     """
 
-    method: Method = "reciprocal-rank"
+    method: Method = "rrf"
     weight: float = 0.5
-    by_question: tuple[float, ...] = ()
-    depth: int = DEPTH
+    depth: int = MAX_RANK
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise InputError(f"fusion method {self.method!r}: use one of {', '.join(get_args(Method))}")
         if not 0 <= self.weight <= 1:
-            raise InputError(f"fusion weight {self.weight}: from 0 (BM25 alone) to 1 (the embedding alone)")
+            raise InputError(f"fusion weight {self.weight}: use 0 (BM25 alone) to 1 (the embedding alone)")
         if self.depth < 1:
-            raise InputError(f"fusion depth {self.depth}: at least 1 passage of each side")
-        if self.by_question and len(self.by_question) != len(FEATURES) + 1:
-            raise InputError(
-                f"{len(self.by_question)} numbers for the weight of a question: {len(FEATURES) + 1} needed"
-            )
-
-    def weight_for(self, pool: Pool) -> float:
-        """The weight of the dense side for one question."""
-        if not self.by_question:
-            return self.weight
-        return float(sigmoid(self.by_question[0] + pool.features @ np.array(self.by_question[1:])))
+            raise InputError(f"fusion depth {self.depth}: use at least 1 passage from each retriever")
 
     def scores(self, pool: Pool) -> NDArray[np.float64]:
-        """The mixed score of each passage, shape (n,)."""
-        weight, side = self.weight_for(pool), SIDES[self.method]
-        return weight * side(pool.dense, np.ones(len(pool.ids), dtype=bool)) + (1 - weight) * side(
-            pool.sparse, pool.sparse > 0
-        )
+        """Return the fused score of each passage, shape (n,)."""
+        dense, sparse = pool.normalised(self.method)
+        return self.weight * dense + (1 - self.weight) * sparse
 
-    def ranked(self, pool: Pool) -> list[tuple[str, float]]:
-        """(passage, score), best first; where one side has no say, passages that only it knows nothing of are left."""
+    def rank(self, pool: Pool) -> list[tuple[str, float]]:
+        """Return (passage id, score), best first. With weight 0, passages without a shared word are left out."""
         scores = self.scores(pool)
-        # In an order that does not depend on who found a passage first: offline and in an app it is the same.
+        # Ties must not be broken by the order of the pool, which differs between evaluation and an app.
         keys = (-pool.sparse, -pool.dense, -scores)
         order = np.lexsort(keys)
         if np.logical_and.reduce([np.diff(key[order]) == 0 for key in keys]).any():
             order = np.lexsort((np.asarray(pool.ids, dtype=str), *keys))
-        if not self.by_question and self.weight == 0:
+        if self.weight == 0:
             order = order[pool.sparse[order] > 0]
-        return [(pool.ids[place], float(scores[place])) for place in order]
+        return [(pool.ids[position], float(scores[position])) for position in order]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON keeps it."""
-        return asdict(self) | {"by_question": list(self.by_question)}
+        """Return the fusion as JSON values. `by_question` is always empty, as older versions expect it."""
+        return {"method": STORED_NAMES[self.method], "weight": self.weight, "by_question": [], "depth": self.depth}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Fusion:
-        """From `to_dict`.
+        """Read what `to_dict` returned.
 
         Raises:
-            InputError: where it is none.
+            InputError: if the values do not describe a fusion.
         """
         try:
-            return cls(
-                str(values["method"]),  # type: ignore[arg-type]
-                float(values["weight"]),
-                tuple(float(value) for value in values.get("by_question", ())),
-                int(values.get("depth", DEPTH)),
-            )
+            methods = {stored: method for method, stored in STORED_NAMES.items()}
+            method = methods.get(values["method"], values["method"])
+            fusion = cls(method, float(values["weight"]), int(values.get("depth", MAX_RANK)))
+            if values.get("by_question"):
+                _log_weights_of_queries()
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"no description of a fusion ({error}): learn it again") from error
+            raise InputError(f"this is not a description of a fusion ({error}): learn it again") from error
+        return fusion
 
     def __str__(self) -> str:
-        if self.by_question:
-            return f"{self.method}, a weight for each question"
         return f"{self.method}, weight {self.weight:g} for the embedding"
 
 
-def _standardised(scores: NDArray[Any], _: NDArray[np.bool_]) -> NDArray[np.float64]:
-    scores = scores.astype(np.float64)
-    return (scores - scores.mean()) / max(float(scores.std()), 1e-9) if len(scores) else scores
-
-
-def _relative(scores: NDArray[Any], _: NDArray[np.bool_]) -> NDArray[np.float64]:
-    scores = scores.astype(np.float64)
-    return (scores - scores.min()) / max(float(np.ptp(scores)), 1e-9) if len(scores) else scores
-
-
-def _reciprocal_rank(scores: NDArray[Any], in_list: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Equal scores share a rank; what is not in the list gets nothing."""
-    if not len(scores):
-        return scores.astype(np.float64)
-    ranks = np.searchsorted(np.sort(-scores), -scores) + 1
-    return np.where(in_list, 1 / (RRF + ranks), 0.0)
-
-
-def _lead(scores: NDArray[Any]) -> float:
-    """How far the first stands before the tenth, as a share of the first."""
-    top = np.sort(scores)[::-1][:AGREE]
-    return float((top[0] - top[-1]) / top[0]) if len(top) and top[0] > 0 else 0.0
-
-
-def sigmoid(value: float) -> float:
-    """From a logit to a weight between 0 and 1."""
-    return float(1 / (1 + np.exp(-value)))
-
-
-SIDES: dict[str, Callable[[NDArray[Any], NDArray[np.bool_]], NDArray[np.float64]]] = {
-    "standardised": _standardised,
-    "relative": _relative,
-    "reciprocal-rank": _reciprocal_rank,
-}
-"""Method -> what becomes of one side's scores, and of whether it has the passage in its list."""
+@cache
+def _log_weights_of_queries() -> None:
+    """Log, once in a process, that a stored fusion has weights for single queries, which are no longer supported."""
+    logger.warning(
+        "a stored fusion has weights for single questions, which are no longer supported: its overall weight is used"
+    )

@@ -1,4 +1,4 @@
-"""The embedding and BM25 together, as a LlamaIndex retriever over an index that rag_ft built."""
+"""The hybrid of an embedding and BM25, as a LlamaIndex retriever over an index that rag_ft built."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQue
 
 from rag_ft.errors import InputError
 from rag_ft.index.live_store import LiveChromaStore
-from rag_ft.index.writing import parts_of
-from rag_ft.retrieval.bm25 import BM25, WordScores, best_places
+from rag_ft.index.writing import batched
+from rag_ft.retrieval.bm25 import BM25
 from rag_ft.retrieval.fusion import Fusion, Pool
 from rag_ft.retrieval.keyword_index import KeywordIndex
+from rag_ft.retrieval.top_k import top_k
 
 if TYPE_CHECKING:
     from llama_index.core import VectorStoreIndex
     from llama_index.core.callbacks import CallbackManager
+    from numpy.typing import NDArray
 
-
-FILTERED = 2_000
-"""Passages with words of a question that filters are asked about, before those that they let through are listed."""
+MAX_FILTERED = 2_000
+"""Number of BM25 results to filter first. If too few pass, all passages that pass the filters are listed instead."""
 
 
 class HybridRetriever(BaseRetriever):
-    """Finds passages by the embedding and by their words, and mixes the two lists.
+    """Finds passages by an embedding and by BM25, and fuses the two rankings.
 
-    Passages that only one side found are scored by the other as well, so that nothing is guessed. The words follow the
-    index: inserts, changes, deletions and rebuilds.
+    Passages that only one of them found are scored by the other as well. BM25 follows the index: inserts, changes,
+    deletions and rebuilds.
 
     Args:
-        index: of `rebuild_index` or `open_index`.
-        fusion: how the lists are mixed; None: as it was learned for this index, else reciprocal ranks.
-        similarity_top_k: passages to return.
-        filters: on the nodes' metadata; both sides obey.
-        keywords: the word index, where several retrievers share one.
-        callback_manager: `Settings.callback_manager` where None.
+        index: an index of `rebuild_index` or `open_index`.
+        fusion: how the rankings are fused. If None, the fusion stored with this index or its model, otherwise
+            reciprocal rank fusion.
+        similarity_top_k: number of passages to return.
+        filters: filters on the nodes' metadata. Both rankings respect them.
+        keywords: the word index; the shared one of the store if None.
+        callback_manager: `Settings.callback_manager` if None.
 
     Raises:
-        InputError: where the index is not one of rag_ft's.
+        InputError: if the index was not built by rag_ft.
 
     Example:
         >>> import chromadb
@@ -65,16 +67,16 @@ class HybridRetriever(BaseRetriever):
         callback_manager: CallbackManager | None = None,
     ) -> None:
         if similarity_top_k < 1:
-            raise InputError(f"similarity_top_k is {similarity_top_k}: at least 1 passage")
+            raise InputError(f"similarity_top_k is {similarity_top_k}: use at least 1")
         self.store, self.embed_model = _store_of(index), index._embed_model
         self.similarity_top_k, self.filters = similarity_top_k, filters
-        self.keywords = keywords or KeywordIndex.of(self.store)
+        self.keywords = keywords or KeywordIndex.shared(self.store)
         self._fusion = fusion
         super().__init__(callback_manager=callback_manager or Settings.callback_manager)
 
     @property
     def fusion(self) -> Fusion:
-        """How the lists are mixed: as was given, else as the index says, else as its model's folder does."""
+        """The fusion in use: the one passed, otherwise the index's, otherwise the one in the model's folder."""
         if self._fusion is not None:
             return self._fusion
         learned = self.store.fusion or getattr(self.embed_model, "fusion", None)
@@ -82,80 +84,77 @@ class HybridRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         fusion = self.fusion
-        kept: list[NodeWithScore] = []
-        for part in parts_of(fusion.ranked(self.pool(query_bundle, fusion)), self.similarity_top_k):
-            nodes = {node.node_id: node for node in self.store.get_nodes([key for key, _ in part])}
-            # The words may know passages that were deleted since: the next ones come in their place.
-            kept += [NodeWithScore(node=nodes[key], score=score) for key, score in part if key in nodes]
-            if len(kept) >= self.similarity_top_k:
+        results: list[NodeWithScore] = []
+        for batch in batched(fusion.rank(self.pool(query_bundle, fusion)), self.similarity_top_k):
+            nodes = {node.node_id: node for node in self.store.get_nodes([key for key, _ in batch])}
+            # BM25 may return passages that were deleted since. The next ones replace them.
+            results += [NodeWithScore(node=nodes[key], score=score) for key, score in batch if key in nodes]
+            if len(results) >= self.similarity_top_k:
                 break
-        return kept[: self.similarity_top_k]
+        return results[: self.similarity_top_k]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
 
     def pool(self, query_bundle: QueryBundle, fusion: Fusion) -> Pool:
-        """What either side finds for a question, scored by both."""
+        """Return the passages that either retriever finds for a query, scored by both."""
         depth = max(fusion.depth, self.similarity_top_k)
-        words = self.keywords.bm25()
-        found = next(iter(words.search([query_bundle.query_str])))
-        by_words = self._by_words(words, found, depth)
-        if fusion.by_question or fusion.weight > 0:
-            similarity = self._by_embedding(query_bundle, by_words, depth)
+        bm25 = self.keywords.bm25()
+        scores = next(bm25.scores([query_bundle.query_str]))
+        by_words = self._search_words(bm25, scores, depth)
+        if fusion.weight > 0:
+            similarities = self._search_vectors(query_bundle, by_words, depth)
         else:
-            similarity = dict.fromkeys(by_words, 0.0)
-        places = [words.place_of.get(key, -1) for key in similarity]
-        sparse = np.array([found.scores[place] if place >= 0 else 0.0 for place in places], dtype=np.float32)
-        dense = np.array(list(similarity.values()), dtype=np.float32)
-        return Pool(list(similarity), dense, sparse, found.words, found.rarest)
+            similarities = dict.fromkeys(by_words, 0.0)
+        positions = [bm25.positions.get(key, -1) for key in similarities]
+        sparse = np.array([scores[position] if position >= 0 else 0.0 for position in positions], dtype=np.float32)
+        return Pool(list(similarities), np.array(list(similarities.values()), dtype=np.float32), sparse)
 
-    def _by_words(self, words: BM25, found: WordScores, depth: int) -> list[str]:
-        """The passages that BM25 finds, the best first, and of those that filters let through."""
+    def _search_words(self, bm25: BM25, scores: NDArray[np.float32], depth: int) -> list[str]:
+        """Return the best passages by BM25 that pass the filters, best first."""
         if self.filters is None:
-            return [words.ids[place] for place in best_places(found.scores, depth, above=0.0)]
-        wanted = max(FILTERED, depth)
-        ids = [words.ids[place] for place in best_places(found.scores, wanted, above=0.0)]
-        passing = self.store.that_match(self.filters, ids)
-        if len(passing) >= depth or len(ids) < wanted:
+            return [bm25.ids[position] for position in top_k(scores, depth, above=0.0)]
+        count = max(MAX_FILTERED, depth)
+        ids = [bm25.ids[position] for position in top_k(scores, count, above=0.0)]
+        passing = self.store.matching_ids(self.filters, ids)
+        if len(passing) >= depth or len(ids) < count:
             return [key for key in ids if key in passing][:depth]
-        # So few pass that all of those are looked at, and not all that have a word of the question.
-        passing = self.store.that_match(self.filters)
-        places = np.array(sorted(words.place_of[key] for key in passing if key in words.place_of), dtype=np.intp)
-        return [words.ids[places[each]] for each in best_places(found.scores[places], depth, above=0.0)]
+        # Few passages pass: list and rank those, instead of all that share a word with the query.
+        passing = self.store.matching_ids(self.filters)
+        positions = np.array(sorted(bm25.positions[key] for key in passing if key in bm25.positions), dtype=np.intp)
+        return [bm25.ids[positions[index]] for index in top_k(scores[positions], depth, above=0.0)]
 
-    def _by_embedding(self, query_bundle: QueryBundle, others: list[str], depth: int) -> dict[str, float]:
-        """Similarity of the passages that are nearest to a question, and of some others."""
+    def _search_vectors(self, query_bundle: QueryBundle, others: list[str], depth: int) -> dict[str, float]:
+        """Return the similarity of the passages nearest to a query, and of some others."""
         vector: Any = query_bundle.embedding
         if vector is None:
-            # More than one where the question was rewritten (HyDE).
+            # There are several strings if the query was rewritten (HyDE).
             vector = self.embed_model.get_agg_embedding_from_queries(query_bundle.embedding_strs)
         ids, similarities = self.store.nearest(
             VectorStoreQuery(
-                query_embedding=vector,
-                query_str=query_bundle.query_str,
-                similarity_top_k=depth,
-                filters=self.filters,
+                query_embedding=vector, query_str=query_bundle.query_str, similarity_top_k=depth, filters=self.filters
             )
         )
-        found = dict(zip(ids, similarities, strict=True))
-        return found | self.store.similarities([key for key in others if key not in found], vector)
+        nearest = dict(zip(ids, similarities, strict=True))
+        return nearest | self.store.similarities([key for key in others if key not in nearest], vector)
 
 
 def keep_fusion(index: VectorStoreIndex, fusion: Fusion) -> None:
-    """Write into an index how its two lists are mixed; it stays there until the index is built with another model.
+    """Store a fusion in an index. It stays there until the index is built with another model.
 
     Raises:
-        InputError: where the index is not one of rag_ft's.
-        OutsideError: where somebody builds the index at this moment.
+        InputError: if the index was not built by rag_ft.
+        OutsideError: if another process is building the index.
 
     Example:
         >>> import chromadb
         >>> from llama_index.core import MockEmbedding
         >>> from llama_index.core.schema import TextNode
-        >>> from rag_ft import Fusion, HybridRetriever, keep_fusion, rebuild_index
+        >>> from rag_ft import HybridRetriever, rebuild_index
+        >>> from rag_ft.retrieval import Fusion, keep_fusion
         >>> nodes = [TextNode(text="Leave is booked in HELM."), TextNode(text="Badges open doors.")]
         >>> index = rebuild_index(nodes, MockEmbedding(embed_dim=8), chromadb.EphemeralClient(), "fusion-example")
-        >>> keep_fusion(index, Fusion("standardised", weight=0.3))
+        >>> keep_fusion(index, Fusion("zscore", weight=0.3))
         >>> HybridRetriever(index).fusion.weight
         0.3
     """
@@ -166,6 +165,6 @@ def _store_of(index: VectorStoreIndex) -> LiveChromaStore:
     store = index.vector_store
     if not isinstance(store, LiveChromaStore):
         raise InputError(
-            f"a hybrid got an index over {type(store).__name__}: give one of rag_ft.rebuild_index or open_index"
+            f"the index is over a {type(store).__name__}: use an index from rag_ft.rebuild_index or rag_ft.open_index"
         )
     return store

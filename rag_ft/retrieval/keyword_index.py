@@ -1,8 +1,8 @@
-"""BM25 over the passages of a Chroma-backed index, in step with it.
+"""BM25 over the passages of a Chroma-backed index, kept in sync with it.
 
-Chroma is the one place where passages are kept; the word index is made of what stands there, so that no kill can bring
-the two apart. It follows each insert, change and deletion (`index.revision`), cuts only what is new into words, and is
-kept in a folder beside the collection for the next start.
+Only Chroma stores the passages. The word index is derived from it, so the two agree even after a process was killed.
+The word index follows each insert, change and deletion (`index.revision`), tokenises only new texts, and is saved in a
+folder beside the collection for the next start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rag_ft.files import cache_folder, read_json, sha256_of, write_json, written
 from rag_ft.index.nodes import node_of
 from rag_ft.index.records import NODE_HASH
 from rag_ft.index.revision import Revision
-from rag_ft.index.writing import CLOUD_STEP, parts_of
+from rag_ft.index.writing import batch_size_of, batched
 from rag_ft.retrieval.bm25 import BM25
 
 if TYPE_CHECKING:
@@ -32,143 +32,138 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "rag_ft_bm25"
 
-LOOK_AGAIN_SECONDS = 1.0
-
 FORMAT = 1
-"""Of what is kept: another one is made again."""
+"""Version of the saved files. Files of another version are rebuilt."""
 
-SAVE_AGAIN_SECONDS = 60.0
-"""Between two savings of a large word index that changes all the time."""
+CHECK_SECONDS = 1.0
+"""Seconds for which a word index counts as current, unless this process changes the collection."""
 
-WAIT_FOR = 20_000
-"""Passages up to which a question waits until the word index has followed a change; with more it follows beside."""
+SAVE_SECONDS = 60.0
+"""Minimum time between two saves of a large word index that changes constantly."""
 
-PAGE = 5_000
+MAX_BLOCKING_PASSAGES = 20_000
+"""Maximum number of passages for which a query waits for the updated word index. With more, a thread updates it."""
 
 
 class KeywordIndex:
-    """The words of all passages that an index holds at present.
+    """The words of all passages that are in an index now.
 
     Args:
-        store: of the index.
-        language: of the passages, an ISO 639-1 code; the most frequent one where None.
-        folder: where it is kept; None: beside an embedded Chroma, and in the user's cache for a server. One in memory
-            alone is not kept.
+        store: the store of the index.
+        language: ISO 639-1 code of the passages; the most frequent language if None.
+        folder: where the word index is saved. If None, beside an embedded Chroma, or in the user's cache for a server.
+            The word index of an in-memory Chroma is not saved.
     """
 
     def __init__(self, store: LiveChromaStore, language: str | None = None, folder: Path | None = None) -> None:
         self._store, self._language = store, language
-        self._folder = folder or _folder_for(store)
+        self._folder = folder or _default_folder(store)
         self._bm25: BM25 | None = None
-        self._saved = float("-inf")
+        self._saved_at = float("-inf")
         self._hashes: dict[str, str] = {}
-        self._made_of: Revision | None = None
-        self._looked, self._changes = 0.0, -1
+        self._revision: Revision | None = None
+        self._checked_at, self._changes = 0.0, -1
         self._lock = threading.Lock()
-        self._following: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
 
     @classmethod
-    def of(cls, store: LiveChromaStore) -> KeywordIndex:
-        """The one that all retrievers over a store share."""
+    def shared(cls, store: LiveChromaStore) -> KeywordIndex:
+        """Return the shared word index of a store."""
         if store._keywords is None:
             store._keywords = cls(store)
         return store._keywords  # type: ignore[no-any-return]
 
     def bm25(self) -> BM25:
-        """The word index as it is, after it has followed what changed.
+        """Return the word index, updated to the current passages.
 
-        The first call reads all passages, or the folder. Over more than 20,000 passages a later change is followed in
-        a thread, and this answers with what was there before.
+        The first call reads all passages, or the folder. With more than 20,000 passages, later updates run in a thread,
+        and the call returns the word index from before the update.
         """
-        now = self._bm25
-        if now is not None and self._is_fresh():
-            return now
-        if now is None or max(len(now.ids), self._store.collection.count()) <= WAIT_FOR:
-            return self.follow()
-        if self._following is None or not self._following.is_alive():
-            if self._made_of is not None and self._made_of.collection != str(self._store.collection.id):
+        current = self._bm25
+        if current is not None and self._is_fresh():
+            return current
+        if current is None or max(len(current.ids), self._store.collection.count()) <= MAX_BLOCKING_PASSAGES:
+            return self.refresh()
+        if self._thread is None or not self._thread.is_alive():
+            if self._revision is not None and self._revision.collection != str(self._store.collection.id):
                 logger.warning(
-                    "the word index of %s is of an earlier build and reads the present one: until then words find "
-                    "only what stands in both", self._store.name,
+                    "the index %s was rebuilt: until its word index is updated, BM25 finds only passages that are in "
+                    "both builds", self._store.name,
                 )  # fmt: skip
-            self._following = threading.Thread(target=self._follow_quietly, name="rag_ft keyword index", daemon=True)
-            self._following.start()
-        return now
+            self._thread = threading.Thread(target=self._try_refresh, name="rag_ft keyword index", daemon=True)
+            self._thread.start()
+        return current
 
-    def follow(self) -> BM25:
-        """Make the word index what the collection is now, and return it."""
+    def refresh(self) -> BM25:
+        """Bring the word index up to date with the collection, and return it."""
         with self._lock:
-            changes, looked = self._store.changes, time.monotonic()
+            changes, checked_at = self._store.changes, time.monotonic()
             now = self._store.revision()
             if self._bm25 is None:
                 self._load()
-            if self._bm25 is None or not self._is_of(now):
+            if self._bm25 is None or not now.settled or self._revision != now:
                 self._read(now)
-            self._looked, self._changes = looked, changes
+            self._checked_at, self._changes = checked_at, changes
             assert self._bm25 is not None
             return self._bm25
 
     def _is_fresh(self) -> bool:
-        return self._changes == self._store.changes and time.monotonic() - self._looked < LOOK_AGAIN_SECONDS
+        return self._changes == self._store.changes and time.monotonic() - self._checked_at < CHECK_SECONDS
 
-    def _is_of(self, now: Revision) -> bool:
-        made_of = self._made_of
-        return made_of is not None and now.settled and (made_of.collection, made_of.name, made_of.count) == (
-            now.collection, now.name, now.count
-        )  # fmt: skip
-
-    def _follow_quietly(self) -> None:
+    def _try_refresh(self) -> None:
         try:
-            self.follow()
+            self.refresh()
         except Exception as error:
-            logger.warning("the word index of %s did not follow (%s): it answers as before", self._store.name, error)
+            logger.warning(
+                "the word index of %s could not be updated (%s): the old one stays in use", self._store.name, error
+            )
 
     def _read(self, now: Revision) -> None:
-        """Read what is new or changed, and forget what is gone."""
-        collection = self._store.collection
-        hashes = dict(_hashes(collection))
+        """Read passages that are new or changed, and drop those that were removed."""
+        collection, batch_size = self._store.collection, batch_size_of(self._store._client)
+        hashes = dict(_read_hashes(collection, batch_size))
         before = self._bm25
-        known = self._hashes if before is not None else {}
-        fresh = [key for key, value in hashes.items() if known.get(key) != value]
+        known_hashes = self._hashes if before is not None else {}
+        fresh = [key for key, value in hashes.items() if known_hashes.get(key) != value]
         if 2 * len(fresh) > len(hashes):
-            # Mostly other passages: they may be of another language.
-            fresh, known, before = list(hashes), {}, None
-        began = time.monotonic()
-        texts = dict(_texts(collection, fresh))
-        # What was removed between the two readings is gone as well.
-        hashes = {key: value for key, value in hashes.items() if key in texts or known.get(key) == value}
-        gone = [key for key in before.ids if key not in hashes] if before is not None else []
+            # Most passages are new, and may be in another language: start over.
+            fresh, known_hashes, before = list(hashes), {}, None
+        started = time.monotonic()
+        texts = dict(_read_texts(collection, fresh, batch_size))
+        # Passages that were deleted between the two reads are removed too.
+        hashes = {key: value for key, value in hashes.items() if key in texts or known_hashes.get(key) == value}
+        removed = [key for key in before.ids if key not in hashes] if before is not None else []
         if before is None:
             self._bm25 = BM25(texts, self._language)
-        elif texts or gone:
-            self._bm25 = before.changed(texts, set(gone))
-        # What was read while somebody wrote is read again.
-        self._hashes, self._made_of = hashes, now if now.settled else None
-        if fresh or gone:
+        elif texts or removed:
+            self._bm25 = before.updated(texts, set(removed))
+        # If a write was in progress, the next check reads again.
+        self._hashes, self._revision = hashes, now if now.settled else None
+        if fresh or removed:
             logger.info(
-                "word index of %s: %d passages read, %d gone, in %.1f s (%s)",
-                self._store.name, len(fresh), len(gone), time.monotonic() - began,
+                "word index of %s: %d passages read, %d removed, in %.1f s (%s)",
+                self._store.name, len(fresh), len(removed), time.monotonic() - started,
                 self._bm25.language if self._bm25 is not None else "",
             )  # fmt: skip
             self._save()
 
     def _save(self) -> None:
-        """Keep it for the next start; where that fails, the next start reads all again."""
+        """Save the word index for the next start. If that fails, the next start reads all passages again."""
         if self._folder is None or self._bm25 is None:
             return
-        if len(self._bm25.ids) > WAIT_FOR and time.monotonic() - self._saved < SAVE_AGAIN_SECONDS:
+        if len(self._bm25.ids) > MAX_BLOCKING_PASSAGES and time.monotonic() - self._saved_at < SAVE_SECONDS:
             return
-        self._saved = time.monotonic()
+        self._saved_at = time.monotonic()
         try:
             with written_beside(self._folder) as folder:
                 folder.mkdir()
                 self._bm25.save(folder)
                 write_json(folder / "state.json", {"format": FORMAT, "hashes": self._hashes})
         except (OSError, RagFtError) as error:
-            logger.warning("the word index of %s is not kept in %s (%s)", self._store.name, self._folder, error)
+            logger.warning("the word index of %s could not be saved in %s (%s)", self._store.name, self._folder, error)
 
     def _load(self) -> None:
-        """Take what is kept, of whatever state: then only what differs is read."""
+        """Load the saved word index, however old it is. Only the differences are then read."""
         if self._folder is None:
             return
         try:
@@ -181,12 +176,12 @@ class KeywordIndex:
         if hashes.keys() != set(bm25.ids) or other_language or state.get("format") != FORMAT:
             shutil.rmtree(self._folder, ignore_errors=True)
             return
-        self._bm25, self._hashes, self._made_of = bm25, hashes, None
+        self._bm25, self._hashes, self._revision = bm25, hashes, None
         logger.debug("word index of %s: %d passages from %s", self._store.name, len(hashes), self._folder)
 
 
-def _folder_for(store: LiveChromaStore) -> Path | None:
-    """Where a word index is kept: beside an embedded Chroma, in the user's cache for a server; None: nowhere."""
+def _default_folder(store: LiveChromaStore) -> Path | None:
+    """Return where a word index is saved: beside an embedded Chroma, in the user's cache for a server, or None."""
     settings = store.collection._client.get_settings()  # type: ignore[attr-defined]
     if settings.is_persistent:
         return Path(settings.persist_directory) / FOLDER / store.name
@@ -197,28 +192,20 @@ def _folder_for(store: LiveChromaStore) -> Path | None:
     return cache_folder() / FOLDER / name
 
 
-def _hashes(collection: Collection) -> Iterator[tuple[str, str]]:
-    """Of each passage its id and the hash of its content."""
+def _read_hashes(collection: Collection, batch_size: int) -> Iterator[tuple[str, str]]:
+    """Yield the id of each passage and the hash of its content."""
     offset = 0
-    while True:
-        rows = collection.get(limit=_page(collection), offset=offset, include=["metadatas"])
-        if not rows["ids"]:
-            return
+    while (rows := collection.get(limit=batch_size, offset=offset, include=["metadatas"]))["ids"]:
         for key, metadata in zip(rows["ids"], rows["metadatas"] or [], strict=True):
             yield key, str((metadata or {}).get(NODE_HASH, ""))
         offset += len(rows["ids"])
 
 
-def _texts(collection: Collection, ids: list[str]) -> Iterator[tuple[str, str]]:
-    """Of each passage its id and its text as it is embedded."""
+def _read_texts(collection: Collection, ids: list[str], batch_size: int) -> Iterator[tuple[str, str]]:
+    """Yield the id of each passage and its text as it is embedded."""
     from llama_index.core.schema import MetadataMode
 
-    for part in parts_of(ids, _page(collection)):
-        rows = collection.get(ids=part, include=["documents", "metadatas"])
+    for batch in batched(ids, batch_size):
+        rows = collection.get(ids=batch, include=["documents", "metadatas"])
         for key, text, metadata in zip(rows["ids"], rows["documents"] or [], rows["metadatas"] or [], strict=True):
             yield key, node_of(key, text or "", dict(metadata or {})).get_content(metadata_mode=MetadataMode.EMBED)
-
-
-def _page(collection: Collection) -> int:
-    host = str(getattr(collection._client.get_settings(), "chroma_server_host", None) or "")  # type: ignore[attr-defined]
-    return CLOUD_STEP if host.endswith("trychroma.com") else PAGE

@@ -1,4 +1,4 @@
-"""What an embedding and BM25 find for many questions, each passage scored by both: to compare, and to learn a mix."""
+"""Pools of the passages that an embedding and BM25 find for each query, to compare fusions and to learn one."""
 
 from __future__ import annotations
 
@@ -7,52 +7,48 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rag_ft.retrieval.bm25 import best_places
-from rag_ft.retrieval.fusion import DEPTH, Pool
+from rag_ft.retrieval.fusion import Pool
+from rag_ft.retrieval.top_k import MAX_RANK, top_k
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rag_ft.retrieval.bm25 import BM25, WordScores
+    from rag_ft.retrieval.bm25 import BM25
 
 
-class Scoring(Protocol):
-    """Scores all passages for each question."""
+class Scorer(Protocol):
+    """Scores all passages for each query."""
 
     def scores(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-        """The score of every passage for each question, shape (passages,)."""
+        """Yield the score of every passage for each query, shape (passages,)."""
 
 
-def pools_of(dense: Scoring, words: BM25, queries: Sequence[str], depth: int = DEPTH) -> Iterator[Pool]:
-    """One pool for each question: the first passages of either side, scored by both.
+def make_pools(dense: Scorer, bm25: BM25, queries: Sequence[str]) -> Iterator[Pool]:
+    """Yield one pool for each query: the top 100 of either retriever, scored by both.
 
     Args:
-        dense: exact search by an embedding, over the same passages as `words`, in the same order.
-        words: BM25.
-        queries: the questions.
-        depth: passages taken from each side.
+        dense: exact search by an embedding, over the same passages as `bm25` and in the same order.
+        bm25: BM25.
+        queries: the queries.
     """
-    for similarity, found in zip(dense.scores(queries), words.search(queries), strict=True):
-        yield pool_of(words.ids, similarity, found, depth)
+    for similarities, scores in zip(dense.scores(queries), bm25.scores(queries), strict=True):
+        tops = top_k(similarities, MAX_RANK), top_k(scores, MAX_RANK, above=0.0)
+        yield make_pool(bm25.ids, similarities, scores, tops)
 
 
-def pool_of(
+def make_pool(
     ids: Sequence[str],
-    similarity: NDArray[np.float32],
-    found: WordScores,
-    depth: int = DEPTH,
-    firsts: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None,
+    similarities: NDArray[np.float32],
+    bm25_scores: NDArray[np.float32],
+    tops: tuple[NDArray[np.intp], NDArray[np.intp]],
 ) -> Pool:
-    """The first passages of either side for one question, scored by both.
+    """Pool the top passages of both retrievers for one query.
 
     Args:
-        ids: of all passages.
-        similarity: of each to the question, shape (passages,).
-        found: by BM25.
-        depth: passages taken from each side.
-        firsts: the places of the first passages of either side, where they are known; as many as `depth` or more.
+        ids: ids of all passages.
+        similarities: cosine similarity of each passage to the query, shape (passages,).
+        bm25_scores: BM25 score of each passage, shape (passages,).
+        tops: positions of the top passages by the embedding and by BM25.
     """
-    near, worded = firsts or (best_places(similarity, depth), best_places(found.scores, depth, above=0.0))
-    places = np.union1d(near[:depth], worded[:depth])
-    sides = similarity[places], found.scores[places]
-    return Pool([ids[place] for place in places], *sides, found.words, found.rarest)
+    positions = np.union1d(*tops)
+    return Pool([ids[position] for position in positions], similarities[positions], bm25_scores[positions])

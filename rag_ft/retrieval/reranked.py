@@ -1,4 +1,4 @@
-"""A reranker behind any retriever, as one LlamaIndex retriever: so it can be compared, and put into any engine."""
+"""A retriever and its rerankers as one LlamaIndex retriever, for `compare` or any query engine."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 class RerankedRetriever(BaseRetriever):
-    """What a retriever finds, put into another order by LlamaIndex postprocessors.
+    """A retriever whose results LlamaIndex postprocessors rerank.
 
     Args:
-        retriever: finds the passages; give it as many as the reranker should read.
-        postprocessors: one or several, `SentenceTransformerRerank` for example, applied in turn.
-        callback_manager: that of the retriever where None.
+        retriever: finds the passages. Its top k is the number of passages to rerank.
+        postprocessors: one or more, applied in turn; for example `SentenceTransformerRerank`.
+        callback_manager: the retriever's own if None.
 
     Raises:
-        InputError: without a postprocessor.
+        InputError: if there is no postprocessor.
 
     Example:
         >>> from llama_index.core.postprocessor import SimilarityPostprocessor
         >>> from llama_index.core.retrievers import VectorIndexRetriever
         >>> from llama_index.core import MockEmbedding, VectorStoreIndex
         >>> from llama_index.core.schema import TextNode
-        >>> from rag_ft import RerankedRetriever
+        >>> from rag_ft.retrieval import RerankedRetriever
         >>> index = VectorStoreIndex([TextNode(text="Leave.")], embed_model=MockEmbedding(embed_dim=4))
         >>> retriever = RerankedRetriever(index.as_retriever(), [SimilarityPostprocessor(similarity_cutoff=2.0)])
         >>> retriever.retrieve("leave?")
@@ -46,24 +46,24 @@ class RerankedRetriever(BaseRetriever):
         callback_manager: CallbackManager | None = None,
     ) -> None:
         if not postprocessors:
-            raise InputError("RerankedRetriever got no postprocessor: give a reranker")
+            raise InputError("RerankedRetriever got no postprocessor: pass at least one reranker")
         self.retriever, self.postprocessors = retriever, list(postprocessors)
         super().__init__(callback_manager=callback_manager or retriever.callback_manager)
 
     @property
     def name(self) -> str:
-        """For tables: the retriever's and the rerankers'."""
+        """The names of the retriever and of its rerankers, for tables."""
         rerankers = " > ".join(str(getattr(each, "model", each.class_name())) for each in self.postprocessors)
         return f"{getattr(self.retriever, 'name', type(self.retriever).__name__)} > {rerankers}"
 
-    def _reranked(self, nodes: list[NodeWithScore], query_bundle: QueryBundle) -> list[NodeWithScore]:
-        for each in self.postprocessors:
-            nodes = each.postprocess_nodes(nodes, query_bundle=query_bundle)
+    def _rerank(self, nodes: list[NodeWithScore], query_bundle: QueryBundle) -> list[NodeWithScore]:
+        for postprocessor in self.postprocessors:
+            nodes = postprocessor.postprocess_nodes(nodes, query_bundle=query_bundle)
         return nodes
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return self._reranked(self.retriever.retrieve(query_bundle), query_bundle)
+        return self._rerank(self.retriever.retrieve(query_bundle), query_bundle)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         nodes = await self.retriever.aretrieve(query_bundle)
-        return await asyncio.to_thread(self._reranked, nodes, query_bundle)
+        return await asyncio.to_thread(self._rerank, nodes, query_bundle)

@@ -1,72 +1,72 @@
-"""The training recipe in one place: each number with its reason."""
+"""The training recipe: all settings in one place, each with its reason."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rag_ft.embedding.encoding import token_limit
-from rag_ft.embedding.loading import longest_input
 from rag_ft.errors import InputError
-from rag_ft.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
 
 Loss = Literal[
     "mnr", "gist", "triplet", "cosent", "cosine", "online-contrastive", "contrastive", "mse", "margin-mse", "kl"
 ]
 Miner = Literal["dense", "bm25", "both", "mix"]
-Focus = Literal["bm25-misses"]
+
+STORED_NAMES = {"similar_per_batch": "together", "alphas": "shares", "max_forgetting": "forgetting"}
+"""Setting -> its key in `rag_ft.json`, which is also accepted as a setting. Files keep the keys of version 0.1.0."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained.
+    """The settings of a training.
 
     Attributes:
-        epochs: passes over the pairs.
-        patience: epochs without a better dev figure after which training ends.
-        batch_size: pairs in a batch; each question sees the others' passages as negatives.
-        inner_batch: pairs whose activations are in memory at once; a larger batch is cached, at a third more time.
-        loss: its name (`rag_ft.training.losses`); None takes the one that fits the data.
-        negatives: hard negatives that a question takes at most, where the dataset has some. Each costs as much as
+        epochs: number of passes over the training examples.
+        patience: number of epochs without a better dev score after which training ends.
+        batch_size: number of examples in a batch. The passages of the other examples are a question's negatives.
+        inner_batch: number of examples whose activations are in memory at once. A larger batch is cached, which takes
+            a third more time.
+        loss: the name of a loss (`rag_ft.training.loop.losses`); None chooses the one that fits the data.
+        negatives: maximum number of hard negatives per question, if the dataset has any. Each costs as much time as
             the positive.
-        mine: who looks for hard negatives before training: `dense` (the model itself), `bm25`, `both` in turn, or the
-            `mix` of their scores; None takes those of the dataset. Batches of similar passages are most of what they
-            bring, at no cost.
-        focus: train on some of the questions alone: `bm25-misses`, for an embedding that is mixed with BM25
-            (`rag_ft.training.focus`); None trains on all.
-        rounds: of mining and training, each with the model of the round before.
-        lora: rank of the low-rank updates that are trained in place of the weights (Hu et al. 2022) and merged when
-            the model is saved; 0 trains all weights. Needs peft.
-        dimensions: lengths that vectors may be cut to afterwards (Matryoshka); the full one is always trained.
-        together: rows with similar passages, by the base model, that come into one batch: hard negatives without
-            mining. 1 makes random batches.
-        learning_rate: the peak, after a linear warm-up.
-        warmup: share of the steps, as the fine-tuning of BERT has it (Devlin et al. 2019).
-        scale: of the cosine in the loss (1 / temperature); 20 is what most of the base models were trained with.
-        dropout: whether the model's own dropout stays on. It is the largest cost on a CPU (half of a step),
-            and short tunings of a trained encoder were no better with it.
-        cloze: share of the pairs whose question is a sentence of its passage that lose this sentence, so
-            that the model cannot learn to look for copies (inverse cloze task, Lee et al. 2019).
-        shares: how much of the tuned weights the shipped model may have; dev chooses one. Weights between
-            base and tuned model keep most of the gain and forget little (WiSE-FT, Wortsman et al. 2022).
-        forgetting: how much less sure of general questions the shipped model may be than the base
-            (`rag_ft.training.general_probe`).
-        seed: of shuffling and of the cloze.
+        mine: how to mine hard negatives before training: `dense` (the model itself), `bm25`, `both` in turn, or the
+            `mix` of their scores. None uses those of the dataset. Batches of similar passages give most of the same
+            gain at no cost.
+        rounds: number of times to mine and train. Each round mines with the model of the round before.
+        lora: rank of the low-rank updates that are trained instead of the weights (Hu et al. 2022) and merged when the
+            model is saved; 0 trains all weights. Needs peft.
+        dimensions: lengths that vectors may be cut to afterwards (Matryoshka); the full length is always trained.
+        similar_per_batch: number of examples with similar passages (by the base model) that share a batch: hard
+            negatives without mining. 1 makes random batches.
+        learning_rate: the peak learning rate, after a linear warm-up.
+        warmup: fraction of the steps with a rising learning rate, as in the fine-tuning of BERT (Devlin et al. 2019).
+        scale: scale of the cosine in the loss (1 / temperature); most base models were trained with 20.
+        dropout: keep the model's own dropout on. It doubles the time of a step on a CPU, and did not improve short
+            trainings of a trained encoder.
+        cloze: applies to questions that are a sentence of their passage: in this fraction of them, the sentence is
+            removed from the passage, so that the model cannot learn to look for copies (inverse cloze task, Lee et al.
+            2019).
+        alphas: weights of the tuned model to try in the shipped model; dev selects one. Models between base and tuned
+            keep most of the gain and forget little (WiSE-FT, Wortsman et al. 2022).
+        max_forgetting: maximum drop of the score on general questions (`rag_ft.training.selection.forgetting`).
+        seed: seeds shuffling and the cloze.
+
+    Raises:
+        InputError: if a value is invalid.
 
     Example:
         >>> from rag_ft import Recipe
         >>> recipe = Recipe(epochs=1, batch_size=32, lora=8)  # train_model(dataset, "models/acme", recipe=recipe)
-        >>> recipe.to_dict()["lora"], recipe.learning_rate
+        >>> recipe.lora, recipe.learning_rate
         (8, 0.0001)
         >>> Recipe(batch_size=1)
         Traceback (most recent call last):
             ...
-        rag_ft.errors.InputError: batch_size is 1: give a whole number, 2 or more
+        rag_ft.errors.InputError: batch_size is 1: use a whole number, 2 or more
     """
 
     epochs: int = 3
@@ -76,61 +76,58 @@ class Recipe:
     loss: Loss | None = None
     negatives: int = 1
     mine: Miner | None = None
-    focus: Focus | None = None
     rounds: int = 1
     lora: int = 0
     dimensions: tuple[int, ...] = ()
-    together: int = 4
+    similar_per_batch: int = 4
     learning_rate: float = 1e-4
     warmup: float = 0.1
     scale: float = 20.0
     dropout: bool = False
     cloze: float = 0.9
-    shares: tuple[float, ...] = (1.0, 0.75, 0.5)
-    forgetting: float = 0.1
+    alphas: tuple[float, ...] = (1.0, 0.75, 0.5)
+    max_forgetting: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
-
-        Raises:
-            InputError: with the setting and its value.
-        """
-        for name, known in (("loss", get_args(Loss)), ("mine", get_args(Miner)), ("focus", get_args(Focus))):
-            if getattr(self, name) not in (None, *known):
-                raise InputError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}")
-        least_values = {"batch_size": 2, "negatives": 0, "lora": 0}
-        for name in ("epochs", "patience", "batch_size", "inner_batch", "together", "negatives", "rounds", "lora"):
-            least = least_values.get(name, 1)
+        for name, minimum in MINIMA.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise InputError(f"{name} is {value!r}: give a whole number, {least} or more")
+            if not isinstance(value, int) or value < minimum:
+                raise InputError(f"{name} is {value!r}: use a whole number, {minimum} or more")
         for name in ("learning_rate", "scale"):
             value = getattr(self, name)
             if not _is_number(value) or not 0 < value < float("inf"):
-                raise InputError(f"{name} is {value!r}: give a number above 0")
-        for name, most in (("warmup", 1.0), ("cloze", 1.0), ("forgetting", 1.0)):
-            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= most:
-                raise InputError(f"{name} is {getattr(self, name)!r}: give a number from 0 to {most:g}")
+                raise InputError(f"{name} is {value!r}: use a number above 0")
+        for name in ("warmup", "cloze", "max_forgetting"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value <= 1:
+                raise InputError(f"{name} is {value!r}: use a number from 0 to 1")
+        for name, choices in (("loss", get_args(Loss)), ("mine", get_args(Miner))):
+            if getattr(self, name) not in (None, *choices):
+                raise InputError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")
         if not isinstance(self.dropout, bool):
-            raise InputError(f"dropout is {self.dropout!r}: give True or False")
-        if not isinstance(self.shares, tuple | list) or not all(_is_number(s) and 0 < s <= 1 for s in self.shares):
-            raise InputError(f"shares are {self.shares!r}: give a list of numbers above 0, and 1 at most")
-        whole = isinstance(self.dimensions, tuple | list) and all(isinstance(each, int) for each in self.dimensions)
-        if not whole or any(dimension < 1 for dimension in self.dimensions):
-            raise InputError(f"dimensions are {self.dimensions!r}: give a list of whole numbers, 1 or more each")
+            raise InputError(f"dropout is {self.dropout!r}: use True or False")
+        if not _all(self.alphas, lambda alpha: _is_number(alpha) and 0 < alpha <= 1):
+            raise InputError(f"alphas are {self.alphas!r}: use a list of numbers above 0 and at most 1")
+        if not _all(self.dimensions, lambda dimension: isinstance(dimension, int) and dimension >= 1):
+            raise InputError(f"dimensions are {self.dimensions!r}: use a list of whole numbers, each 1 or more")
 
-    def but(self, **settings: Any) -> Recipe:
-        """This recipe with other settings.
+    def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
+        """Return this recipe with some values replaced.
+
+        Args:
+            settings: field -> value. The keys of `rag_ft.json` are also accepted (`STORED_NAMES`).
 
         Raises:
-            InputError: where one is unknown or cannot be meant.
+            InputError: if a setting is unknown or its value is invalid.
 
         Example:
             >>> from rag_ft import Recipe
-            >>> Recipe().but(epochs=1, loss="gist").loss
+            >>> Recipe().with_settings({"epochs": 1, "loss": "gist"}).loss
             'gist'
         """
+        names = {stored: name for name, stored in STORED_NAMES.items()}
+        settings = {names.get(name, name): value for name, value in settings.items()}
         known = {each.name for each in fields(self)}
         for name in settings:
             if name not in known:
@@ -138,111 +135,73 @@ class Recipe:
         return replace(self, **settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain values, as `rag_ft.json` keeps it."""
-        return asdict(self) | {"shares": list(self.shares), "dimensions": list(self.dimensions)}
+        """Return the recipe as plain values, with the keys of `rag_ft.json`.
+
+        The keys and their order are those of version 0.1.0, because the fingerprint of a training covers them.
+        """
+        content: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            content[STORED_NAMES.get(name, name)] = list(value) if isinstance(value, tuple) else value
+            if name == "mine":
+                content["focus"] = None  # an option that was removed
+        return content
+
+
+MINIMA = {
+    "epochs": 1, "patience": 1, "batch_size": 2, "inner_batch": 1, "similar_per_batch": 1, "negatives": 0, "rounds": 1,
+    "lora": 0,
+}  # fmt: skip
+"""Setting that is a whole number -> its minimum."""
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _all(values: Any, is_valid: Any) -> bool:
+    return isinstance(values, tuple | list) and all(is_valid(value) for value in values)
+
+
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse what no recipe has, or can mean, before any work is done.
+    """Check settings of the recipe before any work is done.
 
     Raises:
-        InputError: with the setting; a seed has a place of its own beside the recipe.
+        InputError: if a setting is unknown, its value is invalid, or it is the seed, which is a separate argument.
     """
     if "seed" in settings:
-        raise InputError("the settings of the recipe have a seed: give it beside them")
-    Recipe().but(**settings)
+        raise InputError("seed is not a setting of the recipe: pass it as the argument `seed`")
+    Recipe().with_settings(settings)
 
 
-HUMAN_SHARES = (1.0, 0.75, 0.5)
-GENERATED_SHARES = (0.75, 0.5, 0.25)
-"""Of weights tuned on generated questions, where there is all room to learn (`room_to_learn`)."""
+HUMAN_ALPHAS = (1.0, 0.75, 0.5)
+GENERATED_ALPHAS = (0.75, 0.5, 0.25)
+"""Alphas of a model tuned on generated questions, before `headroom` lowers them."""
 
 MANY_PAIRS, LARGE_BATCH = 50_000, 256
-"""On a GPU so many pairs come in batches of this size: more negatives (Qu et al. 2021), and still hundreds of steps."""
-
-WEAK, STRONG = 0.70, 0.85
-"""nDCG@10 of a base model on questions made of its passages, under which it has all to learn, and over which nothing:
-the field's rule of thumb for tuning at all, applied to how far it may go."""
-
-
-def room_to_learn(level: float) -> float:
-    """How much of the tuned weights a base model of this level may take, from 0 to 1.
-
-    Generated questions teach a model that is lost on a corpus, and harm one that is at home there; and dev questions
-    that are made in the same way approve of both.
-
-    Args:
-        level: nDCG@10 of the base model on dev questions that were made without an LLM.
-
-    Example:
-        >>> from rag_ft.training.recipe import room_to_learn
-        >>> room_to_learn(0.6), round(room_to_learn(0.8), 2), room_to_learn(0.9)
-        (1.0, 0.33, 0.0)
-    """
-    return min(1.0, max(0.0, (STRONG - level) / (STRONG - WEAK)))
+"""Number of pairs from which a GPU uses batches of this size: more negatives (Qu et al. 2021), and still hundreds of
+steps."""
 
 
 def recipe_for(model: SentenceTransformer, pairs: int, generated: bool, seed: int = 0) -> Recipe:
-    """The default recipe for a model and an amount of data.
+    """Return the default recipe for a model and an amount of data.
 
     Args:
-        model: the base model; wider models take smaller steps.
-        pairs: training pairs.
-        generated: whether the questions were generated. Then dev is made like training and approves too
-            much, so that less of the tuned weights is allowed, and how much follows from `room_to_learn`.
-        seed: of the run.
+        model: the base model; wider models get a lower learning rate.
+        pairs: number of training pairs.
+        generated: whether the questions were generated. Dev then resembles training and approves of too much, so the
+            alphas are smaller, and `headroom` lowers them further.
+        seed: the recipe's seed.
     """
     width = model.get_embedding_dimension() or 384
     large = model.device.type == "cuda" and pairs >= MANY_PAIRS
     return Recipe(
-        # Sentences are plenty: other ones teach more than the same ones again. Five epochs of human questions did
-        # better on dev (covidqa .640 -> .658, 10-K questions .771 -> .784), and as often worse as better on test.
+        # There are many sentences, and new ones teach more than repeated ones. Five epochs of human questions did
+        # better on dev (covidqa .640 -> .658, 10-K questions .771 -> .784), but on test as often worse as better.
         epochs=1 if pairs >= (4_000 if generated else 20_000) else 2 if generated else 3,
         batch_size=LARGE_BATCH if large else 64 if pairs >= 256 else 32,
-        # Where so many do not fit, fewer are computed at once and the batch is cached.
         inner_batch=LARGE_BATCH if large else 64,
-        # 1e-4 was measured on a width of 384: 2e-4 does better on dev documents and worse on others. Wider models
-        # take smaller steps.
+        # 1e-4 was measured at a width of 384. 2e-4 does better on dev documents and worse on others.
         learning_rate=1e-4 * min(1.0, 384 / width) ** 1.5,
-        shares=GENERATED_SHARES if generated else HUMAN_SHARES,
+        alphas=GENERATED_ALPHAS if generated else HUMAN_ALPHAS,
         seed=seed,
     )
-
-
-TRUNCATION_LIMIT = 0.25
-
-
-def fitting_max_length(model: SentenceTransformer, texts: Sequence[str], sample: int = 500) -> int:
-    """The maximum length for these passages: the model's own, or more where that would cut a quarter of each.
-
-    Cutting costs more than any loss function can win where passages are much longer than the model reads
-    (10-K filings: 9 points of hit rate between 256 and 512 tokens). But a model reads best, and in half of the time,
-    at the length that it was trained on, so a small cut is left alone. Each passage counts alike, since a question is
-    about one of them: a few very long ones do not decide for all.
-
-    Args:
-        model: its tokenizer, own length and positions count.
-        texts: passages as they are embedded.
-        sample: how many of them are counted.
-
-    Returns:
-        Tokens, a multiple of 64 where it is longer than the model's own; 0 where that has no bound.
-    """
-    own = token_limit(model)
-    if not own:
-        return 0
-    longest = min(longest_input(model) or own, max(own, 512))
-    if longest <= own or not texts:
-        return own
-    step = max(1, len(texts) // sample)
-    with quiet_libraries():  # it would warn of texts that are longer than it reads, which is what is asked here
-        lengths = [len(ids) for ids in model.tokenizer([text[:20_000] for text in texts[::step]])["input_ids"]]
-    cut = sum(max(0, length - own) / length for length in lengths) / len(lengths)
-    if cut < TRUNCATION_LIMIT:
-        return own
-    needed = sorted(lengths)[int(len(lengths) * 0.9)]
-    return min(longest, -(-needed // 64) * 64)

@@ -1,9 +1,9 @@
-"""A dataset as a folder in BEIR layout, read with care and written whole or not at all."""
+"""Read and write a dataset as a BEIR folder."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,23 @@ NEGATIVES = "negatives.jsonl"
 GIVEN = "given"
 SCORED_PAIRS = "scored_pairs.jsonl"
 OWN_FILES = {"corpus.jsonl", "queries.jsonl", "qrels", "dataset.json", "dropped.jsonl", NEGATIVES, SCORED_PAIRS}
-"""What writing a dataset replaces; whatever else stands in its folder (a README, a person's decisions) stays."""
+"""Files and folders that `write_beir` replaces. Others (a README, the decisions of a review) are kept."""
 
 
 def read_beir(folder: str | Path) -> QADataset:
     """Read a BEIR folder: `corpus.jsonl`, `queries.jsonl` and `qrels/*.tsv`.
 
-    Two files may stand beside them: `negatives.jsonl` (`{"query-id", "corpus-id", "source"}`) and
-    `scored_pairs.jsonl` (`{"query", "passage", "score"}`, the score from 0 to 1).
+    Two files are optional: `negatives.jsonl` (`{"query-id", "corpus-id", "source"}`) and `scored_pairs.jsonl`
+    (`{"query", "passage", "score"}`, with a score from 0 to 1).
 
     Raises:
-        InputError: where a file is missing, a line is broken, an id is repeated, or a qrels line names an
-            id that is not there. The message names the file and the line.
+        InputError: if a file is missing, a line is broken, an id is repeated, or a qrels line names an unknown id. The
+            message names the file and the line.
 
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft import read_beir
+        >>> from rag_ft.dataset import read_beir
         >>> folder = Path(tempfile.mkdtemp())
         >>> _ = (folder / "corpus.jsonl").write_text('{"_id": "p1", "text": "Leave is booked in HELM."}')
         >>> _ = (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "Where do I book holidays?"}')
@@ -49,7 +49,7 @@ def read_beir(folder: str | Path) -> QADataset:
     files = sorted((folder / "qrels").glob("*.tsv"))
     if not files:
         raise InputError(f"{folder / 'qrels'} has no .tsv file: a dataset needs qrels/train.tsv or qrels/test.tsv")
-    order = {name: place for place, name in enumerate(SPLITS)}
+    order = {name: position for position, name in enumerate(SPLITS)}
     files.sort(key=lambda file: (order.get(file.stem, len(order)), file.stem))
     qrels = {file.stem: _read_qrels(file, queries, passages) for file in files}
     info = folder / "dataset.json"
@@ -66,30 +66,31 @@ def read_beir(folder: str | Path) -> QADataset:
 
 
 def check_output(folder: str | Path) -> Path:
-    """Raise an `InputError` where a dataset would overwrite something else."""
+    """Raise an `InputError` if a dataset would overwrite something else."""
     folder = Path(folder)
     if folder.is_file():
         raise InputError(f"{folder} is a file: choose another folder for the dataset")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "corpus.jsonl").exists():
-        raise InputError(f"{folder} is not empty and holds no dataset: choose another folder, nothing is overwritten")
+        raise InputError(f"{folder} is not empty, is not a dataset and is not overwritten: choose another folder")
     return folder
 
 
 def write_beir(dataset: QADataset, folder: str | Path, dropped: list[dict[str, Any]] | None = None) -> Path:
-    """Write a BEIR folder beside, then rename it; an older dataset at that place is replaced, other files stay.
+    """Write a dataset as a BEIR folder. Once complete, it replaces an older dataset there. Other files are kept.
 
     Args:
-        dataset: what to write.
-        folder: where.
-        dropped: rows for `dropped.jsonl`: each dropped pair and why.
+        dataset: any dataset.
+        folder: where to write it.
+        dropped: rows for `dropped.jsonl`: dropped pairs with reasons.
 
     Raises:
-        InputError: where something that is no dataset is in the way.
+        InputError: if the folder contains something other than a dataset.
 
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft import Passage, QADataset, Query, write_beir
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset import write_beir
         >>> passages = {"p1": Passage("p1", "Leave is booked in HELM.")}
         >>> dataset = QADataset(passages, {"q1": Query("q1", "Where do I book holidays?")}, {"test": {"q1": {"p1": 1}}})
         >>> folder = write_beir(dataset, Path(tempfile.mkdtemp()) / "dataset")
@@ -135,8 +136,8 @@ def _passage_row(passage: Passage) -> dict[str, str]:
 
 
 def _query_row(query: Query) -> dict[str, str]:
-    further = {"style": query.style, "answer": query.answer, "evidence": query.evidence}
-    return {"_id": query.id, "text": query.text} | {key: value for key, value in further.items() if value}
+    optional = {"style": query.source, "answer": query.answer, "evidence": query.evidence}
+    return {"_id": query.id, "text": query.text} | {key: value for key, value in optional.items() if value}
 
 
 def _negative_rows(dataset: QADataset) -> Iterator[dict[str, str]]:
@@ -146,80 +147,84 @@ def _negative_rows(dataset: QADataset) -> Iterator[dict[str, str]]:
             yield {"query-id": query, "corpus-id": passage, "source": source}
 
 
-def _identifier(row: dict[str, Any], file: Path, number: int, seen: Any) -> str:
+def _read_id(row: dict[str, Any], file: Path, number: int, used: Container[str]) -> str:
     identifier = row.get("_id")
     if isinstance(identifier, int):
         identifier = str(identifier)
     if not isinstance(identifier, str) or not identifier:
-        raise InputError(f'{file}:{number}: no "_id": give each line a non-empty text as its "_id"')
+        raise InputError(f'{file}:{number}: no "_id": each line needs a non-empty string as its "_id"')
     if any(character in identifier for character in "\t\r\n"):
         raise InputError(f"{file}:{number}: the id {identifier!r} has a tab or a line break: use another id")
-    if identifier in seen:
+    if identifier in used:
         raise InputError(f"{file}:{number}: the id {identifier!r} was used before: ids must be unique")
     return identifier
 
 
-def _text(row: dict[str, Any], key: str, file: Path, number: int) -> str:
+def _read_text(row: dict[str, Any], key: str, file: Path, number: int) -> str:
     value = row.get(key)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InputError(f"{file}:{number}: {key!r} is {value!r:.40}, and must be a text")
+        raise InputError(f"{file}:{number}: {key!r} is {value!r:.40}, but must be a text")
     return value
 
 
 def _read_corpus(file: Path) -> dict[str, Passage]:
     passages: dict[str, Passage] = {}
     for number, row in read_jsonl(file):
-        identifier = _identifier(row, file, number, passages)
+        identifier = _read_id(row, file, number, passages)
         document = row.get("doc_id")
         passages[identifier] = Passage(
             identifier,
-            _text(row, "text", file, number),
-            _text(row, "title", file, number),
+            _read_text(row, "text", file, number),
+            _read_text(row, "title", file, number),
             str(document) if document is not None else "",
         )
     if not passages:
-        raise InputError(f"{file} holds no passage: a dataset needs at least one")
+        raise InputError(f"{file} contains no passages: a dataset needs at least one")
     return passages
 
 
 def _read_queries(file: Path) -> dict[str, Query]:
     queries: dict[str, Query] = {}
     for number, row in read_jsonl(file):
-        identifier = _identifier(row, file, number, queries)
-        text = _text(row, "text", file, number)
+        identifier = _read_id(row, file, number, queries)
+        text = _read_text(row, "text", file, number)
         if not text.strip():
-            raise InputError(f"{file}:{number}: the question {identifier!r} is empty: give it a text or remove it")
-        # Other people's datasets have lists of answers: they are no fault, and not ours to read.
+            raise InputError(f"{file}:{number}: the question {identifier!r} is empty: add its text or remove it")
+        # Datasets of other tools may have lists of answers, which are ignored.
         answer, evidence = (value if isinstance(value := row.get(key), str) else "" for key in ("answer", "evidence"))
-        queries[identifier] = Query(identifier, text, _text(row, "style", file, number), answer, evidence)
+        queries[identifier] = Query(identifier, text, _read_text(row, "style", file, number), answer, evidence)
     return queries
+
+
+def _check_ids(location: str, query: str, queries: Container[str], passage: str, passages: Container[str]) -> None:
+    if query not in queries:
+        raise UnknownIdError(f"{location}: the query id {query!r} is not in queries.jsonl")
+    if passage not in passages:
+        raise UnknownIdError(f"{location}: the passage id {passage!r} is not in corpus.jsonl")
 
 
 def _read_negatives(
     file: Path, queries: dict[str, Query], passages: dict[str, Passage]
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
-    """(negatives of each query, where those that were not given come from)."""
+    """Return the negatives of each query, and the sources of those that were mined."""
     negatives: dict[str, dict[str, str]] = {}
     for number, row in read_jsonl(file) if file.exists() else ():
         query, passage = str(row.get("query-id", "")), str(row.get("corpus-id", ""))
-        if query not in queries:
-            raise UnknownIdError(f"{file}:{number}: the query id {query!r} is not in queries.jsonl")
-        if passage not in passages:
-            raise UnknownIdError(f"{file}:{number}: the passage id {passage!r} is not in corpus.jsonl")
+        _check_ids(f"{file}:{number}", query, queries, passage, passages)
         negatives.setdefault(query, {})[passage] = str(row.get("source") or GIVEN)
     sources = {
-        query: {passage: source for passage, source in found.items() if source != GIVEN}
-        for query, found in negatives.items()
+        query: {passage: source for passage, source in source_of.items() if source != GIVEN}
+        for query, source_of in negatives.items()
     }
-    return {query: list(found) for query, found in negatives.items()}, {q: s for q, s in sources.items() if s}
+    return {query: list(passages) for query, passages in negatives.items()}, {q: s for q, s in sources.items() if s}
 
 
 def _read_scored_pairs(file: Path) -> list[ScoredPair]:
     pairs = []
     for number, row in read_jsonl(file) if file.exists() else ():
-        query, passage = _text(row, "query", file, number), _text(row, "passage", file, number)
+        query, passage = _read_text(row, "query", file, number), _read_text(row, "passage", file, number)
         score = row.get("score")
         if not query.strip() or not passage.strip():
             raise InputError(f'{file}:{number}: no "query" or no "passage": a scored pair needs both texts')
@@ -235,7 +240,7 @@ def _read_qrels(file: Path, queries: dict[str, Query], passages: dict[str, Passa
         cells = line.split("\t")
         if not line.strip() or (number == 1 and cells[0] == "query-id"):
             continue
-        if len(cells) == 4:  # TREC's own form has an unused second column
+        if len(cells) == 4:  # TREC files have an unused second column
             cells = [cells[0], cells[2], cells[3]]
         if len(cells) != 3:
             raise InputError(f"{file}:{number}: {line[:60]!r} has {len(cells)} columns, not 3 ({HEADER!r})")
@@ -244,10 +249,7 @@ def _read_qrels(file: Path, queries: dict[str, Query], passages: dict[str, Passa
             grade = int(score)
         except ValueError:
             raise InputError(f"{file}:{number}: the score {score!r} is not a whole number") from None
-        if query not in queries:
-            raise UnknownIdError(f"{file}:{number}: the query id {query!r} is not in queries.jsonl")
-        if passage not in passages:
-            raise UnknownIdError(f"{file}:{number}: the passage id {passage!r} is not in corpus.jsonl")
+        _check_ids(f"{file}:{number}", query, queries, passage, passages)
         if grade > 0:
             qrels.setdefault(query, {})[passage] = grade
     return qrels

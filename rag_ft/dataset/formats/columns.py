@@ -1,4 +1,4 @@
-"""What the columns of a table of questions hold, told by their names."""
+"""Recognise the columns of a table of questions by their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rag_ft.errors import InputError
 
 ROLES = ("query", "positive", "negative", "score", "document", "evidence", "answer", "id")
 
-# Names of one line are equally good: two of them in one table are a question for a person. An earlier line wins.
+# Names in one string have the same priority: if a table has two of them, the user must choose. Earlier strings win.
 QUERY = (
     "query question anchor query_text question_text user_query user_question user_input search_query search_term "
     "search sentence1 sentence_1",
@@ -42,23 +42,23 @@ NUMBERED = {
     "negative": re.compile(r"(?:hard_)?neg(?:ative)?s?(?:_(?:passage|context|ctx|text|document|doc)s?)?_?\d*"),
 }
 FLAGS = {"0", "1", "true", "false", "yes", "no"}
-LONG = 10
-"""Words: a cell under "document" with so many is the document's text, not its name."""
+MIN_TEXT_WORDS = 10
+"""Minimum number of words of a "document" cell for it to be the text of a document instead of its name."""
 
 
 def find_columns(
     path: Path, columns: Sequence[str], head: Sequence[Mapping[str, Any]], fields: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """Role -> the columns that hold it; a role that no column has is left out.
+    """Find the columns of each role. Roles without a column are left out.
 
     Args:
-        path: for the error message.
-        columns: of the table.
-        head: its first rows: a "document" column may hold names or texts, "clicked" may hold names or yes and no.
-        fields: role -> column, where a person says it.
+        path: the file, for the error message.
+        columns: the columns of the table.
+        head: its first rows, because "document" may contain names or texts, and "clicked" names or yes and no.
+        fields: role -> column, as chosen by the user.
 
     Raises:
-        InputError: where no column is the question, or none is what answers it, or two could be.
+        InputError: if no column, or more than one, can be the question or the passage that answers it.
 
     Example:
         >>> from pathlib import Path
@@ -67,63 +67,63 @@ def find_columns(
         {'query': ['Question'], 'positive': ['Context'], 'negative': ['neg_1', 'neg_2'], 'document': ['url']}
     """
     names = ", ".join(repr(str(column)[:30]) for column in columns[:8]) + (", …" if len(columns) > 8 else "")
-    mend = (
-        f'(columns: {names or "none"}): rename them, or say fields={{"query": "…", "positive": "…"}} '
+    fix = (
+        f'(columns: {names or "none"}): rename them, or pass fields={{"query": "…", "positive": "…"}} '
         "(--field query=… --field positive=…)"
     )
     for role, column in fields.items():
         if role not in ROLES:
-            raise InputError(f"{path}: fields names {role!r}, and may name {', '.join(ROLES)}")
+            raise InputError(f"{path}: fields has the unknown role {role!r}: the roles are {', '.join(ROLES)}")
         if column not in columns:
-            raise InputError(f"{path} has no column {column!r} {mend}")
-    found = {role: [column] for role, column in fields.items()}
+            raise InputError(f"{path} has no column {column!r} {fix}")
+    columns_of = {role: [column] for role, column in fields.items()}
 
     def free(tier: str) -> list[str]:
-        taken = {column for several in found.values() for column in several}
+        taken = {column for role_columns in columns_of.values() for column in role_columns}
         return [column for column in columns if column not in taken and plain_name(column) in tier.split()]
 
     def choose(role: str, tiers: Iterable[str]) -> None:
-        for tier in tiers if role not in found else ():
+        for tier in tiers if role not in columns_of else ():
             if matching := free(tier):
                 if len(matching) > 1:
-                    raise InputError(f"{path}: {' and '.join(map(repr, matching[:3]))} may both be its {role} {mend}")
-                found[role] = matching
+                    raise InputError(f"{path}: {' and '.join(map(repr, matching[:3]))} may both be the {role} {fix}")
+                columns_of[role] = matching
                 return
 
     for role, pattern in NUMBERED.items():
         matching = [column for column in columns if pattern.fullmatch(plain_name(column))]
-        if matching and role not in found:
-            found[role] = matching
-    if "score" not in found:
+        if matching and role not in columns_of:
+            columns_of[role] = matching
+    if "score" not in columns_of:
         choose("score", ["clicked"] if _all(head, free("clicked"), _is_flag) else SCORE)
     choose("query", QUERY)
     choose("evidence", EVIDENCE)
     choose("positive", POSITIVE)
-    # "text" is the passage beside a question, and the question where nothing else is.
+    # "text" is the passage if there is a question column, and the question otherwise.
     choose("query", TEXT)
     choose("positive", TEXT)
     if _all(head, free(DOCUMENT[0]), _is_long):
         choose("positive", DOCUMENT[:1])
-    choose("document", (*DOCUMENT, *PASSAGE_ID) if "positive" in found else (*PASSAGE_ID, *DOCUMENT))
+    choose("document", (*DOCUMENT, *PASSAGE_ID) if "positive" in columns_of else (*PASSAGE_ID, *DOCUMENT))
     choose("id", ID)
-    if "positive" not in found and "document" not in found:
+    if "positive" not in columns_of and "document" not in columns_of:
         choose("positive", ["answer"])
     choose("answer", ANSWER)
-    if "query" not in found:
-        raise InputError(f"{path}: no column is the question {mend}")
-    if "positive" not in found and "document" not in found:
-        raise InputError(f"{path}: no column is the passage or document that answers the question {mend}")
-    return {role: found[role] for role in ROLES if role in found}
+    if "query" not in columns_of:
+        raise InputError(f"{path}: no column is the question {fix}")
+    if "positive" not in columns_of and "document" not in columns_of:
+        raise InputError(f"{path}: no column is the passage or document that answers the question {fix}")
+    return {role: columns_of[role] for role in ROLES if role in columns_of}
 
 
 def plain_name(column: str) -> str:
-    """A column's name without case, spaces and signs: "Query-ID " is query_id."""
+    """Return the name of a column in lower case with underscores: "Query-ID " is query_id."""
     return re.sub(r"[\W_]+", "_", column.casefold()).strip("_")
 
 
-def _all(head: Sequence[Mapping[str, Any]], columns: Sequence[str], holds: Callable[[Any], bool]) -> bool:
+def _all(head: Sequence[Mapping[str, Any]], columns: Sequence[str], predicate: Callable[[Any], bool]) -> bool:
     values = [value for column in columns for row in head if (value := row.get(column)) not in (None, "", [])]
-    return bool(values) and all(holds(value) for value in values)
+    return bool(values) and all(predicate(value) for value in values)
 
 
 def _is_flag(value: Any) -> bool:
@@ -133,4 +133,4 @@ def _is_flag(value: Any) -> bool:
 def _is_long(value: Any) -> bool:
     if isinstance(value, list):
         return all(_is_long(item) for item in value)
-    return isinstance(value, str) and len(value.split()) >= LONG
+    return isinstance(value, str) and len(value.split()) >= MIN_TEXT_WORDS

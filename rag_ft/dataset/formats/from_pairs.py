@@ -1,4 +1,4 @@
-"""Labelled pairs -> dataset: their texts become the corpus, or are found in the corpus that there is."""
+"""Build a dataset from labelled pairs: their texts become the corpus, or are located in a given corpus."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
-from rag_ft.dataset.formats.labelled_pairs import LabelledPair, one_line
+from rag_ft.dataset.dropped import DroppedRow, dropped_row
+from rag_ft.dataset.formats.labelled_pairs import LabelledPair
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Qrels, Query, ScoredPair
 from rag_ft.dataset.text.locating import Locator
+from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.errors import InputError
 
 
 def dataset_from_pairs(
     pairs: Iterable[LabelledPair], passages: Mapping[str, Passage] | None = None, split: str = "train"
-) -> tuple[QADataset, list[dict[str, str]]]:
-    """Pairs -> dataset, and what had to be left out of it.
+) -> tuple[QADataset, list[DroppedRow]]:
+    """Build a dataset from labelled pairs.
 
     Args:
-        pairs: of `read_labelled_pairs`.
-        passages: the corpus, in which each text is found (see `Locator`). Without it the texts are the corpus, each
-            once, in the document that its row names.
-        split: of the questions whose file has no splits.
+        pairs: the pairs, as from `read_labelled_pairs`.
+        passages: the corpus in which each text is located (see `Locator`). If None, the distinct texts are the
+            corpus, in the documents that their rows name.
+        split: the split of questions without one.
 
     Returns:
-        The dataset with its negatives and scored pairs, and a row for `dropped.jsonl` (query, passage, reason,
-        style) for each text that stands nowhere in the corpus and each question that nothing answers.
+        The dataset with its negatives and scored pairs, and a row for `dropped.jsonl` for each text that is not in the
+        corpus and each question without a relevant passage.
 
     Example:
         >>> from rag_ft.dataset.formats.from_pairs import dataset_from_pairs
@@ -36,17 +38,16 @@ def dataset_from_pairs(
     """
     corpus: _GivenCorpus | _OwnTexts = _OwnTexts() if passages is None else _GivenCorpus(passages)
     pairs = list(pairs)
-    dropped: list[dict[str, str]] = []
     queries = _queries(pairs, split)
     qrels: dict[str, Qrels] = {}
     negatives: dict[str, dict[str, None]] = {}
     scores: dict[tuple[str, str], float] = {}
-
-    told: set[str] = set()
+    dropped: list[DroppedRow] = []
+    has_reason: set[str] = set()
 
     def drop(query: Query, passage: str, reason: str) -> None:
-        told.add(query.id)
-        dropped.append({"query": query.text, "passage": passage, "reason": reason, "style": query.style})
+        has_reason.add(query.id)
+        dropped.append(dropped_row(query, passage, reason))
 
     for pair in pairs:
         query = queries[_key(pair, split)]
@@ -55,31 +56,31 @@ def dataset_from_pairs(
             if not ids:
                 drop(query, text, reason)
             for passage in ids:
-                # A document that is scored 0 is a negative too; one with another score says little of its passages.
+                # A document with score 0 is a negative too. Other scores of a document say little about its passages.
                 if not positive or pair.score == 0:
                     negatives.setdefault(query.id, {})[passage] = None
                 elif pair.is_relevant:
                     qrels.setdefault(pair.split or split, {}).setdefault(query.id, {})[passage] = 1
-                trained_on = pair.split in ("", "train")
-                if pair.score is not None and trained_on and text and (positive or pair.score == 0):
+                is_training = pair.split in ("", "train")
+                if pair.score is not None and is_training and text and (positive or pair.score == 0):
                     scores[query.id, passage] = max(pair.score, scores.get((query.id, passage), 0.0))
-    answered = {query: relevant for part in qrels.values() for query, relevant in part.items()}
-    told |= {query for query, _ in scores}
+    answered = {query: relevant for split_qrels in qrels.values() for query, relevant in split_qrels.items()}
+    has_reason |= {query for query, _ in scores}
     for query in queries.values():
-        for passage in [passage for passage in negatives.get(query.id, ()) if passage in answered.get(query.id, ())]:
+        for passage in [key for key in negatives.get(query.id, ()) if key in answered.get(query.id, ())]:
             del negatives[query.id][passage]
             drop(query, passage, "it is marked both as relevant and as not relevant")
-        if query.id not in answered and query.id not in told:
+        if query.id not in answered and query.id not in has_reason:
             drop(query, "", "no passage answers it")
     dataset = QADataset(
         dict(corpus.passages),
         {query.id: query for query in queries.values() if query.id in answered},
         qrels,
-        negatives={query: list(found) for query, found in negatives.items() if found and query in answered},
+        negatives={query: list(ids) for query, ids in negatives.items() if ids and query in answered},
     )
-    texts, asked = dataset.passage_texts, {query.id: query.text for query in queries.values()}
-    scored = [ScoredPair(asked[query], texts[passage], score) for (query, passage), score in scores.items()]
-    return replace(dataset, scored_pairs=scored), dropped
+    texts, questions = dataset.passage_texts, {query.id: query.text for query in queries.values()}
+    scored = [ScoredPair(questions[query], texts[passage], score) for (query, passage), score in scores.items()]
+    return dataset.with_scored_pairs(scored), dropped
 
 
 def _key(pair: LabelledPair, split: str) -> tuple[str, str]:
@@ -87,38 +88,36 @@ def _key(pair: LabelledPair, split: str) -> tuple[str, str]:
 
 
 def _queries(pairs: Sequence[LabelledPair], split: str) -> dict[tuple[str, str], Query]:
-    """(question, split) -> query: with the id of its pair where that is free, else with a number."""
-    given = {pair.id for pair in pairs}
-    numbers = (number for place in count() if (number := f"q{place}") not in given)
+    """Return (question, split) -> query. Its id is that of its pair if that is unused, otherwise `q` and a number."""
+    given_ids = {pair.id for pair in pairs}
+    new_ids = (new_id for number in count() if (new_id := f"q{number}") not in given_ids)
     queries: dict[tuple[str, str], Query] = {}
-    taken: set[str] = set()
+    used_ids: set[str] = set()
     for pair in pairs:
         key = _key(pair, split)
-        if (before := queries.get(key)) is None:
-            identifier = pair.id if pair.id and pair.id not in taken else next(numbers)
-            taken.add(identifier)
+        if (query := queries.get(key)) is None:
+            identifier = pair.id if pair.id and pair.id not in used_ids else next(new_ids)
+            used_ids.add(identifier)
             queries[key] = Query(identifier, pair.query, "", pair.answer, pair.evidence)
         else:
-            queries[key] = replace(
-                before, answer=before.answer or pair.answer, evidence=before.evidence or pair.evidence
-            )
+            queries[key] = replace(query, answer=query.answer or pair.answer, evidence=query.evidence or pair.evidence)
     return queries
 
 
 def _texts(pair: LabelledPair) -> Iterable[tuple[str, Sequence[str], bool]]:
-    """(text, documents, whether it is a positive); an empty text stands for the documents themselves."""
-    for place, text in enumerate(pair.positives):
+    """Yield (text, documents, whether it is a positive). An empty text stands for the documents themselves."""
+    for index, text in enumerate(pair.positives):
         aligned = len(pair.documents) == len(pair.positives)
-        yield text, pair.documents[place : place + 1] if aligned else pair.documents, True
+        yield text, pair.documents[index : index + 1] if aligned else pair.documents, True
     for text in pair.negatives:
-        # A negative beside a positive does not stand in the positive's document.
+        # A negative beside a positive is not in the document of the positive.
         yield text, () if pair.positives else pair.documents, False
     if not pair.positives and not pair.negatives:
         yield "", pair.documents, True
 
 
 class _OwnTexts:
-    """The texts of the pairs are the corpus."""
+    """A corpus that consists of the texts of the pairs."""
 
     def __init__(self) -> None:
         self.passages: dict[str, Passage] = {}
@@ -127,19 +126,19 @@ class _OwnTexts:
     def find(self, text: str, documents: Sequence[str]) -> tuple[list[str], str]:
         identifier = self._id_of.setdefault(one_line(text), f"p{len(self._id_of)}")
         document = documents[0] if len(documents) == 1 else ""
-        before = self.passages.setdefault(identifier, Passage(identifier, text, "", document))
-        if document and not before.doc_id:
-            self.passages[identifier] = replace(before, doc_id=document)
+        passage = self.passages.setdefault(identifier, Passage(identifier, text, "", document))
+        if document and not passage.doc_id:
+            self.passages[identifier] = replace(passage, doc_id=document)
         return [identifier], ""
 
     def inside(self, pair: LabelledPair) -> tuple[list[str], str]:
-        # Questions and answers with the page that they stand on: the answer is all the text that there is.
+        # For questions and answers with the name of a page, the answer is the only text.
         text = pair.evidence or pair.answer
         return self.find(text, pair.documents) if text else ([], "it names a document, and no corpus holds its text")
 
 
 class _GivenCorpus:
-    """The texts of the pairs are looked for in a corpus."""
+    """A given corpus, in which the texts of the pairs are located."""
 
     def __init__(self, passages: Mapping[str, Passage]) -> None:
         self.passages = passages

@@ -1,4 +1,4 @@
-"""Questions with the passages that answer them, in the forms that people have: pairs, triplets, scores, clicks."""
+"""Read question-passage pairs, triplets, scored pairs and click logs from tables."""
 
 from __future__ import annotations
 
@@ -16,42 +16,43 @@ from rag_ft.dataset.formats.columns import find_columns, plain_name
 from rag_ft.dataset.formats.llama_index_json import read_llama_index_json
 from rag_ft.dataset.formats.tables import is_json_list, read_table, saved_splits
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.errors import InputError
 
-RELEVANT = 0.5
-"""A passage with a lower score is neither a positive nor a negative: it teaches as a scored pair alone."""
+MIN_POSITIVE_SCORE = 0.5
+"""Minimum score of a positive. A passage with a lower score above 0 is only used as a scored pair."""
 
-COUNTS = {"clicks", "click", "click_count", "relevance", "grade"}
-"""Scores without a top of their own: they are measured against the best of their question."""
+UNBOUNDED_SCORES = {"clicks", "click", "click_count", "relevance", "grade"}
+"""Columns of scores without a fixed maximum: they are divided by the largest score of their question."""
 
-GOOD = ["yes", "y", "true", "relevant", "positive", "up", "good", "thumbs_up", "thumbs up", "like", "👍"]
-BAD = ["no", "n", "false", "not relevant", "not_relevant", "irrelevant", "negative", "down", "bad", "thumbs_down"]
-BAD += ["thumbs down", "dislike", "👎"]
-WORD_SCORES = dict.fromkeys(GOOD, 1.0) | dict.fromkeys(BAD, 0.0)
+POSITIVE_WORDS = ["yes", "y", "true", "relevant", "positive", "up", "good", "thumbs_up"]
+POSITIVE_WORDS += ["thumbs up", "like", "👍"]
+NEGATIVE_WORDS = ["no", "n", "false", "not relevant", "not_relevant", "irrelevant", "negative", "down", "bad"]
+NEGATIVE_WORDS += ["thumbs_down", "thumbs down", "dislike", "👎"]
+WORD_SCORES = dict.fromkeys(POSITIVE_WORDS, 1.0) | dict.fromkeys(NEGATIVE_WORDS, 0.0)
 
 DEV_NAMES = {"validation", "valid", "val", "eval"}
-HEAD = 100
-"""Rows that are looked at to tell what a column holds."""
+SNIFFED_ROWS = 100
+"""Number of rows that are read to recognise the columns."""
 
 
 @dataclass(frozen=True)
 class LabelledPair:
-    """A question with what people said about passages for it.
+    """A question with passages that people labelled for it.
 
     Attributes:
         query: the question.
-        positives: texts of passages that answer it, or, with a score under .5, that do so a little.
-        negatives: texts of passages that do not.
-        score: of the positives, from 0 to 1; 0 where the passages are negatives, None where nobody scored.
-        documents: ids or names of documents or passages, where the row names some; one for all positives, or one
-            for each.
+        positives: texts of passages that answer it; with a score below 0.5, texts that answer it only partly.
+        negatives: texts of passages that do not answer it.
+        score: score of the positives from 0 to 1; 0 if the passages are negatives, None without a score.
+        documents: ids or names of documents or passages: one for all positives, or one for each.
         evidence: a snippet of a document that answers it.
-        id: of the question; empty where the row has none.
-        answer: in its own words.
-        split: that it was found in; empty where the file has no splits.
+        id: id of the question; empty if the row has none.
+        answer: an answer in any words.
+        split: the split in the file; empty if the file has no splits.
 
     Example:
-        >>> from rag_ft import LabelledPair, dataset_from_pairs
+        >>> from rag_ft.dataset import LabelledPair, dataset_from_pairs
         >>> pair = LabelledPair("Where do I book holidays?", ("Leave is booked in HELM.",), ("Badges open doors.",))
         >>> dataset, dropped = dataset_from_pairs([pair])
         >>> dataset
@@ -72,31 +73,31 @@ class LabelledPair:
 
     @property
     def is_relevant(self) -> bool:
-        """Whether its positives, or its documents, count as the answer."""
-        return self.score is None or self.score >= RELEVANT
+        """Whether its positives, or its documents, count as relevant."""
+        return self.score is None or self.score >= MIN_POSITIVE_SCORE
 
 
 def read_labelled_pairs(path: str | Path, *, fields: Mapping[str, str] | None = None) -> list[LabelledPair]:
     """Read question-passage pairs, triplets, scored pairs, or a log of clicks or ratings.
 
-    Columns are found by their usual names, whatever their case: `query`, `question`, `anchor`, `sentence1`;
+    Columns are recognised by their usual names, in any case: `query`, `question`, `anchor`, `sentence1`;
     `positive`, `context`, `passage`, `sentence2`, `answer`; `negative`, `hard_negatives`, `neg_1`; `score`, `label`,
-    `rating`, `clicks`; `document`, `doc_id`, `source`, `url`; `evidence`; `id`. A cell may hold a list (in CSV as
-    JSON). Rows of one question are merged where they say the same about it (score, document, evidence).
+    `rating`, `clicks`; `document`, `doc_id`, `source`, `url`; `evidence`; `id`. A cell may contain a list (in CSV as
+    JSON). Rows of one question are merged if they agree (in score, document and evidence).
 
-    Scores end as 0 to 1. Labels of 0 and 1, and scores that are 0 to 1 already, stay; "yes" and "not relevant" and
-    their like are 1 and 0. Ratings and similarities beyond 1 are divided by the largest of the file (4 of 5 stars:
-    .8); clicks, relevance and grades, which have no top, by the largest of their question. A passage with score 0
-    is a negative, one under .5 neither positive nor negative.
+    Scores are scaled to 0 to 1. Scores and labels that are already from 0 to 1 are kept. Words such as "yes" and "not
+    relevant" become 1 and 0. Ratings and similarities above 1 are divided by the largest of the file (4 of 5
+    stars: 0.8); clicks, relevance and grades, which have no maximum, by the largest of their question. A passage with
+    score 0 is a negative. Other scores below 0.5 are neither positive nor negative.
 
     Args:
         path: a CSV, TSV, JSONL, JSON (a list of objects, or LlamaIndex's `EmbeddingQAFinetuneDataset`) or Parquet
             file, a folder of `datasets.save_to_disk`, or a BEIR folder.
-        fields: what stands in which column, where their names are others: `{"query": "frage", "positive":
-            "stelle"}`; also negative, score, document, evidence, answer, id.
+        fields: role -> column, for other column names: `{"query": "frage", "positive": "stelle"}`. The other roles are
+            negative, score, document, evidence, answer and id.
 
     Raises:
-        InputError: where the columns cannot be told apart, or a row is broken; the message names file and line.
+        InputError: if the columns are ambiguous or a row is invalid. The message names the file and the line.
 
     Example:
         >>> import tempfile
@@ -111,179 +112,175 @@ def read_labelled_pairs(path: str | Path, *, fields: Mapping[str, str] | None = 
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path} does not exist: give a file or folder of questions with their passages")
+        raise InputError(f"{path} does not exist: pass a file or folder of questions with their passages")
     if (path / "corpus.jsonl").is_file():
-        return _of_dataset(read_beir(path))
+        return _pairs_of(read_beir(path))
     if path.suffix.lower() == ".json" and path.is_file() and not is_json_list(path):
-        return _of_dataset(read_llama_index_json(path, ""))
+        return _pairs_of(read_llama_index_json(path, ""))
     pairs = [
         replace(pair, split="dev" if split.lower() in DEV_NAMES else split)
-        for split, part in (saved_splits(path) or {"": path}).items()
-        for pair in _read_rows(part, fields or {})
+        for split, table in (saved_splits(path) or {"": path}).items()
+        for pair in _read_rows(table, fields or {})
     ]
     if not pairs:
-        raise InputError(f"{path} holds no question")
+        raise InputError(f"{path} contains no questions")
     return pairs
 
 
-def _of_dataset(dataset: QADataset) -> list[LabelledPair]:
+def _pairs_of(dataset: QADataset) -> list[LabelledPair]:
     def texts(ids: Iterable[str]) -> tuple[str, ...]:
-        found = (dataset.passages[key] for key in ids)
-        return tuple(passage.text or passage.title for passage in found)
+        return tuple(dataset.passages[key].text or dataset.passages[key].title for key in ids)
 
     return [
         LabelledPair(
-            query.text,
-            texts(relevant),
-            texts(dataset.negatives.get(query.id, ())),
+            query=dataset.queries[query].text,
+            positives=texts(relevant),
+            negatives=texts(dataset.negatives.get(query, ())),
             documents=tuple(dataset.passages[key].document for key in relevant),
-            evidence=query.evidence,
-            id=query.id,
-            answer=query.answer,
+            evidence=dataset.queries[query].evidence,
+            id=query,
+            answer=dataset.queries[query].answer,
             split=split,
         )
         for split, qrels in dataset.qrels.items()
-        for query, relevant in ((dataset.queries[key], relevant) for key, relevant in qrels.items())
+        for query, relevant in qrels.items()
     ]
 
 
 def _read_rows(path: Path, fields: Mapping[str, str]) -> list[LabelledPair]:
     table = read_table(path)
     rows = iter(table.rows)
-    head = list(islice(rows, HEAD))
+    head = list(islice(rows, SNIFFED_ROWS))
     if not head:
         return []
     if {row.get("event") for _, row in head} & {"shown", "passage", "pick"}:
-        raise InputError(f"{path} is a file of votes: rag-ft generate SOURCE --from-feedback {path} reads it")
+        raise InputError(f"{path} is a vote log: use rag-ft generate SOURCE --from-feedback {path}")
     columns = find_columns(path, table.columns, [row for _, row in head], fields)
-    read = []
+    pairs = []
     question_of: dict[str, str] = {}
-    for place, row in chain(head, rows):
-        pair = _pair(place, row, columns)
+    for location, row in chain(head, rows):
+        pair = _read_pair(location, row, columns)
         if pair.id and question_of.setdefault(pair.id, one_line(pair.query)) != one_line(pair.query):
-            raise InputError(f"{place}: the id {pair.id!r} stands for two questions: ids must be unique")
-        read.append(pair)
+            raise InputError(f"{location}: the id {pair.id!r} is used by two questions: ids must be unique")
+        pairs.append(pair)
     if "score" in columns:
-        read = _scaled(read, plain_name(columns["score"][0]) in COUNTS)
-    return _merged(read)
+        pairs = _scaled(pairs, plain_name(columns["score"][0]) in UNBOUNDED_SCORES)
+    return _merged(pairs)
 
 
-def one_line(text: str) -> str:
-    """A text with single spaces: what is equal whatever the line breaks."""
-    return " ".join(text.split())
-
-
-def _pair(place: str, row: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> LabelledPair:
+def _read_pair(location: str, row: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> LabelledPair:
     def cells(role: str) -> tuple[str, ...]:
         names = role in ("document", "id")
-        return tuple(text for column in columns.get(role, ()) for text in _texts(place, column, row.get(column), names))
+        return tuple(
+            text for column in columns.get(role, ()) for text in _texts(location, column, row.get(column), names)
+        )
 
     (query,) = (row.get(column) for column in columns["query"])
     if not isinstance(query, str) or not query.strip():
-        raise InputError(f"{place}: the question under {columns['query'][0]!r} is {query!r:.40}, and must be a text")
+        raise InputError(f"{location}: the question under {columns['query'][0]!r} is {query!r:.40}, but must be a text")
     positives, documents = cells("positive"), cells("document")
     if not positives and not documents:
         empty = [column for role in ("positive", "document") for column in columns.get(role, ())]
-        raise InputError(f"{place}: nothing under {' or '.join(map(repr, empty))}: fill it, or leave the row out")
+        raise InputError(f"{location}: {' or '.join(map(repr, empty))} is empty: fill it in or remove the row")
     identifier = next(iter(cells("id")), "")
-    if any(sign in identifier for sign in "\t\r\n"):
-        raise InputError(f"{place}: the id {identifier!r:.40} has a tab or a line break: use another id")
-    scores = [_score(place, column, row.get(column)) for column in columns.get("score", ())]
+    if any(character in identifier for character in "\t\r\n"):
+        raise InputError(f"{location}: the id {identifier!r:.40} has a tab or a line break: use another id")
+    scores = [_score(location, column, row.get(column)) for column in columns.get("score", ())]
     answers = [row.get(column) for column in columns.get("answer", ())]
     return LabelledPair(
-        query.strip(),
-        positives,
-        cells("negative"),
-        scores[0] if scores else None,
-        documents,
-        next(iter(cells("evidence")), ""),
-        identifier,
-        next((answer.strip() for answer in answers if isinstance(answer, str)), ""),
+        query=query.strip(),
+        positives=positives,
+        negatives=cells("negative"),
+        score=scores[0] if scores else None,
+        documents=documents,
+        evidence=next(iter(cells("evidence")), ""),
+        id=identifier,
+        answer=next((answer.strip() for answer in answers if isinstance(answer, str)), ""),
     )
 
 
-def _texts(place: str, column: str, value: Any, names: bool) -> Iterator[str]:
-    """The texts of a cell: one, a list, a list as JSON, or objects that hold a text; names may be numbers."""
+def _texts(location: str, column: str, value: Any, names: bool) -> Iterator[str]:
+    """Yield the texts of a cell: a text, a list, a list as JSON, or objects with a text. Names may be numbers."""
     if value is None or value == "":
         return
     if isinstance(value, str):
-        items = _listed(place, column, value)
+        items = _listed(location, column, value)
         yield from (item.strip() for item in ([value] if items is None else items) if item.strip())
     elif isinstance(value, list):
         for item in value:
-            yield from _texts(place, column, item, names)
+            yield from _texts(location, column, item, names)
     elif isinstance(value, dict) and isinstance(value.get("text"), str):
-        yield from _texts(place, column, value["text"], names)
+        yield from _texts(location, column, value["text"], names)
     elif names and isinstance(value, int) and not isinstance(value, bool):
         yield str(value)
     else:
-        raise InputError(f"{place}: {column!r} is {value!r:.40}, and must be a text or a list of texts")
+        raise InputError(f"{location}: {column!r} is {value!r:.40}, but must be a text or a list of texts")
 
 
-def _listed(place: str, column: str, cell: str) -> list[str] | None:
-    """The texts of a cell that is a JSON list of texts; None for any other cell ("[1] shows" is a text)."""
+def _listed(location: str, column: str, cell: str) -> list[str] | None:
+    """Return the texts of a cell that is a JSON list of texts; None for any other cell ("[1] shows" is a text)."""
     text = cell.strip()
     if not (text.startswith("[") and text.endswith("]")):
         return None
     try:
         items = json.loads(text)
     except (ValueError, RecursionError):
-        # As Python prints a list: to take it for one long text would be a quiet mistake.
+        # This is a list as Python prints it. Reading it as one long text would be a silent mistake.
         if text.startswith("['"):
             raise InputError(
-                f'{place}: {column!r} is a list, but not in JSON ({text[:30]!r}): write ["…", "…"]'
+                f'{location}: {column!r} is a list, but not valid JSON ({text[:30]!r}): write ["…", "…"]'
             ) from None
         return None
     return items if isinstance(items, list) and all(isinstance(item, str) for item in items) else None
 
 
-def _score(place: str, column: str, value: Any) -> float:
-    said = value
+def _score(location: str, column: str, value: Any) -> float:
+    number = value
     if isinstance(value, str):
         word = value.strip().lower()
         if word in WORD_SCORES:
             return WORD_SCORES[word]
-        # A decimal comma, as many countries write it.
-        said = word.replace(",", ".") if re.fullmatch(r"\d+,\d+", word) else word
+        # Many countries write a decimal comma.
+        number = word.replace(",", ".") if re.fullmatch(r"\d+,\d+", word) else word
     try:
-        score = float(said)
+        score = float(number)
     except (TypeError, ValueError, OverflowError):
         score = math.nan
     if not math.isfinite(score) or score < 0:
-        raise InputError(f"{place}: the score under {column!r} is {value!r:.40}, and must be a number from 0 up")
+        raise InputError(f"{location}: the score under {column!r} is {value!r:.40}, but must be a number of at least 0")
     return score
 
 
 def _scaled(pairs: Sequence[LabelledPair], by_question: bool) -> list[LabelledPair]:
-    """Scores as 0 to 1; the passages of a row with score 0 are negatives."""
-    top: dict[str, float] = {}
+    """Scale scores to 0 to 1. The passages of a row with score 0 become negatives."""
+    largest: dict[str, float] = {}
     keys = [one_line(pair.query) if by_question else "" for pair in pairs]
     scores = [pair.score or 0.0 for pair in pairs]
     for key, score in zip(keys, scores, strict=True):
-        top[key] = max(top.get(key, 0.0), score)
-    beyond = max(top.values(), default=0.0) > 1
+        largest[key] = max(largest.get(key, 0.0), score)
+    above_one = max(largest.values(), default=0.0) > 1
     scaled = []
     for pair, key, score in zip(pairs, keys, scores, strict=True):
         if score == 0:
             pair = replace(pair, positives=(), negatives=(*pair.positives, *pair.negatives))
-        scaled.append(replace(pair, score=score / top[key] if beyond and top[key] else score))
+        scaled.append(replace(pair, score=score / largest[key] if above_one and largest[key] else score))
     return scaled
 
 
 def _merged(pairs: Iterable[LabelledPair]) -> list[LabelledPair]:
-    """Rows that say the same about one question are one."""
+    """Merge the rows of one question that have the same score, evidence and documents."""
     merged: dict[tuple[object, ...], LabelledPair] = {}
     for pair in pairs:
         only_names = not (pair.positives or pair.negatives or pair.evidence)
         key = (one_line(pair.query), pair.score, pair.evidence, only_names or pair.documents)
-        if (before := merged.get(key)) is not None:
+        if (earlier := merged.get(key)) is not None:
             pair = replace(
-                before,
-                positives=tuple(dict.fromkeys(before.positives + pair.positives)),
-                negatives=tuple(dict.fromkeys(before.negatives + pair.negatives)),
-                documents=tuple(dict.fromkeys(before.documents + pair.documents)) if only_names else pair.documents,
-                id=before.id or pair.id,
-                answer=before.answer or pair.answer,
+                earlier,
+                positives=tuple(dict.fromkeys(earlier.positives + pair.positives)),
+                negatives=tuple(dict.fromkeys(earlier.negatives + pair.negatives)),
+                documents=tuple(dict.fromkeys(earlier.documents + pair.documents)) if only_names else pair.documents,
+                id=earlier.id or pair.id,
+                answer=earlier.answer or pair.answer,
             )
         merged[key] = pair
     return list(merged.values())

@@ -14,16 +14,16 @@ def read_llama_index_json(file: str | Path, split: str = "train") -> QADataset:
 
     Args:
         file: the JSON file.
-        split: the split that its questions go to; the format has none.
+        split: the split for its questions, since the format has no splits.
 
     Raises:
-        InputError: where the file is not of this form or names an unknown id.
+        InputError: if the file has another format or names an unknown id.
 
     Example:
         >>> import json
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from rag_ft import read_llama_index_json
+        >>> from rag_ft.dataset import read_llama_index_json
         >>> content = {"queries": {"q1": "Where do I book holidays?"}, "corpus": {"p1": "Leave is booked in HELM."},
         ...            "relevant_docs": {"q1": ["p1"]}}
         >>> file = Path(tempfile.mkdtemp()) / "qa_finetune_dataset.json"
@@ -33,19 +33,19 @@ def read_llama_index_json(file: str | Path, split: str = "train") -> QADataset:
     """
     file = Path(file)
     content = read_json(file)
-    wanted = ("queries", "corpus", "relevant_docs")
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in wanted):
-        raise InputError(f"{file} is not an EmbeddingQAFinetuneDataset: it needs the objects {', '.join(wanted)}")
+    keys = ("queries", "corpus", "relevant_docs")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in keys):
+        raise InputError(f"{file} is not an EmbeddingQAFinetuneDataset: it needs the objects {', '.join(keys)}")
     for key in ("queries", "corpus"):
         for identifier, text in content[key].items():
             if not isinstance(text, str):
-                raise InputError(f"{file}: {key} {identifier!r} is {text!r:.40}, and must be a text")
+                raise InputError(f"{file}: {key} {identifier!r} is {text!r:.40}, but must be a text")
     relevant = content["relevant_docs"]
     for query, passages in relevant.items():
         if query not in content["queries"]:
             raise UnknownIdError(f"{file}: relevant_docs names the query {query!r}, which is not in queries")
         if not isinstance(passages, list) or not all(isinstance(passage, str) for passage in passages):
-            raise InputError(f"{file}: relevant_docs {query!r} is {passages!r:.40}, and must be a list of passage ids")
+            raise InputError(f"{file}: relevant_docs {query!r} is {passages!r:.40}, but must be a list of passage ids")
         for passage in passages:
             if passage not in content["corpus"]:
                 raise UnknownIdError(f"{file}: relevant_docs names the passage {passage!r}, which is not in corpus")
@@ -57,15 +57,16 @@ def read_llama_index_json(file: str | Path, split: str = "train") -> QADataset:
 
 
 def write_llama_index_json(dataset: QADataset, file: str | Path, split: str = "train") -> Path:
-    """Write one split as an `EmbeddingQAFinetuneDataset` JSON, with the texts as they are embedded.
+    """Write one split as the JSON of an `EmbeddingQAFinetuneDataset`, with the embedded texts.
 
     Raises:
-        InputError: where the split has no question.
+        InputError: if the split has no questions.
 
     Example:
         >>> import json
         >>> import tempfile
-        >>> from rag_ft import Passage, QADataset, Query, write_llama_index_json
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.dataset import write_llama_index_json
         >>> passages = {"p1": Passage("p1", "Leave is booked in HELM.")}
         >>> dataset = QADataset(passages, {"q1": Query("q1", "Where is leave booked?")}, {"train": {"q1": {"p1": 1}}})
         >>> file = write_llama_index_json(dataset, tempfile.mkdtemp() + "/train.json")

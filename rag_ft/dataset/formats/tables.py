@@ -1,4 +1,4 @@
-"""Rows of a file that other people made: CSV, TSV, JSONL, JSON, Parquet, or a folder of the `datasets` library."""
+"""Read tables: CSV, TSV, JSONL, JSON, Parquet, or a folder of the `datasets` library."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag_ft.errors import InputError
+from rag_ft.errors import InputError, first_line
 from rag_ft.files import MAX_LINE_BYTES, read_json, read_jsonl, read_lines
 
 DELIMITERS = {".csv": ",;\t", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = {*DELIMITERS, *JSON_LINES, ".parquet"}
-BATCH = 1000
+BATCH_SIZE = 1000
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, and rows that are read as they are asked for.
+    """The columns of a table, and its rows, which may be read lazily.
 
     Attributes:
-        columns: their names as they stand in the file.
-        rows: (where the row stands, column -> cell); the place begins an error message.
+        columns: their names as in the file.
+        rows: (location, column -> cell). Error messages begin with the location, such as `log.csv:7`.
     """
 
     columns: list[str]
@@ -31,32 +31,32 @@ class Table:
 
 
 def is_saved_dataset(path: Path) -> bool:
-    """Whether a folder was written by `datasets.save_to_disk`."""
+    """Return whether a folder was written by `datasets.save_to_disk`."""
     return (path / "state.json").is_file() or bool(saved_splits(path))
 
 
 def saved_splits(path: Path) -> dict[str, Path]:
-    """Split -> folder, of a folder that `DatasetDict.save_to_disk` wrote; empty for any other."""
+    """Return split -> folder for a folder that `DatasetDict.save_to_disk` wrote; empty for any other."""
     if not (path / "dataset_dict.json").is_file():
         return {}
     return {child.name: child for child in sorted(path.iterdir()) if (child / "state.json").is_file()}
 
 
 def is_json_list(file: Path) -> bool:
-    """Whether a JSON file begins as a list."""
+    """Return whether a JSON file begins as a list."""
     return next((line for _, line in read_lines(file) if line.strip()), "").lstrip().startswith("[")
 
 
 def read_table(path: str | Path) -> Table:
-    """Open a table of any of the forms.
+    """Open a table in any supported format.
 
     Args:
         path: a `.csv` (comma, semicolon or tab), `.tsv`, `.jsonl`, `.json` (a list of objects) or `.parquet` file,
-            or a folder of `Dataset.save_to_disk`. Nothing in it is run, nothing is fetched.
+            or a folder of `Dataset.save_to_disk`. No code of the file is run and nothing is downloaded.
 
     Raises:
-        InputError: where it is none of these, or broken; the message names the file and the line. Of a row that
-            is broken it comes when the row is reached.
+        InputError: if it has another format or is invalid. The message names the file and the line. The error for an
+            invalid row may be raised when that row is read.
     """
     path = Path(path)
     if path.is_dir():
@@ -70,7 +70,7 @@ def read_table(path: str | Path) -> Table:
         return _of_objects(list(_json(path)))
     if suffix == ".parquet":
         return _parquet(path)
-    raise InputError(f"{path} is no table: .csv, .tsv, .jsonl, .json, .parquet and `datasets` folders are read")
+    raise InputError(f"{path} is not a table: .csv, .tsv, .jsonl, .json, .parquet and `datasets` folders are supported")
 
 
 def _of_objects(rows: list[tuple[str, dict[str, Any]]]) -> Table:
@@ -80,21 +80,23 @@ def _of_objects(rows: list[tuple[str, dict[str, Any]]]) -> Table:
 def _json(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     content = read_json(file)
     if not isinstance(content, list):
-        raise InputError(f"{file} is not a JSON list of objects: write [{{…}}, {{…}}], or one object a line as .jsonl")
+        raise InputError(
+            f"{file} is not a JSON list of objects: write [{{…}}, {{…}}], or one object per line as .jsonl"
+        )
     for number, row in enumerate(content, 1):
         if not isinstance(row, dict):
-            raise InputError(f"{file}: item {number} is {row!r:.40}, and must be an object")
+            raise InputError(f"{file}: item {number} is {row!r:.40}, but must be an object")
         yield f"{file}: item {number}", row
 
 
 def _csv(file: Path, delimiters: str) -> Table:
-    # The limit of a cell is one for the whole process: it is only ever raised.
+    # The limit is global to the process, so it is never lowered.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
     headers = {delimiter: _header(file, delimiter) for delimiter in delimiters}
-    delimiter = max(headers, key=lambda one: len(headers[one]))
+    delimiter = max(headers, key=lambda candidate: len(headers[candidate]))
     columns = headers[delimiter]
     if not columns:
-        raise InputError(f"{file}:1: no header: the first line of a table names its columns")
+        raise InputError(f"{file}:1: no header: the first line must name the columns")
     named = [column for column in columns if column]
     repeated = next((column for column in named if named.count(column) > 1), None)
     if repeated is not None:
@@ -114,14 +116,14 @@ def _csv_rows(file: Path, delimiter: str, columns: list[str]) -> Iterator[tuple[
     for number, cells in records:
         if len(cells) != len(columns):
             raise InputError(
-                f"{file}:{number}: {len(cells)} cells under {len(columns)} columns: a cell with {delimiter!r} or a "
-                'line break stands in quotes, and a quote in it is doubled ("")'
+                f"{file}:{number}: {len(cells)} cells, but {len(columns)} columns: put a cell with {delimiter!r} or a "
+                'line break in quotes, and double the quotes in it ("")'
             )
         yield f"{file}:{number}", {column: cell for column, cell in zip(columns, cells, strict=True) if column}
 
 
 def _records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(number of its first line, cells) of each record that is not empty."""
+    """Yield (number of the first line, cells) for each record that is not empty."""
     reader = csv.reader((line for _, line in read_lines(file, keep_ends=True)), delimiter=delimiter, strict=True)
     while True:
         number = reader.line_num + 1
@@ -130,7 +132,7 @@ def _records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise InputError(f"{file}:{number}: not valid CSV ({error}): mend the quotes of the row") from None
+            raise InputError(f"{file}:{number}: not valid CSV ({error}): fix the quotes of the row") from None
         if any(cell.strip() for cell in cells):
             yield number, cells
 
@@ -143,15 +145,11 @@ def _parquet(file: Path) -> Table:
         raise InputError(f"{file} does not exist: check the path")
 
     def broken(error: Exception) -> InputError:
-        return InputError(f"{file} cannot be read as Parquet ({_first_line(error)}): write it anew")
+        return InputError(f"{file} cannot be read as Parquet ({first_line(error)}): write it again")
 
     def rows() -> Iterator[tuple[str, dict[str, Any]]]:
-        number = 0
         try:
-            for batch in content.iter_batches(batch_size=BATCH):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{file}: row {number}", row
+            yield from _arrow_rows(file, content.iter_batches(batch_size=BATCH_SIZE))
         except (pyarrow.ArrowException, OSError) as error:
             raise broken(error) from None
 
@@ -164,24 +162,18 @@ def _parquet(file: Path) -> Table:
 
 def _saved_dataset(folder: Path) -> Table:
     if not (folder / "state.json").is_file():
-        raise InputError(f"{folder} is no folder of `Dataset.save_to_disk` (it needs state.json)")
+        raise InputError(f"{folder} is not a folder of `Dataset.save_to_disk` (it needs state.json)")
     import datasets
 
     try:
-        # As Arrow: an image or a sound in another column is never decoded.
+        # With Arrow, images and audio in other columns are not decoded.
         content = datasets.load_from_disk(str(folder)).with_format("arrow")
     except Exception as error:
-        raise InputError(f"{folder} cannot be read as a saved dataset ({_first_line(error)}): save it anew") from None
-
-    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
-        number = 0
-        for batch in content.iter(batch_size=BATCH):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{folder}: row {number}", row
-
-    return Table(list(content.column_names), rows())
+        raise InputError(f"{folder} cannot be read as a saved dataset ({first_line(error)}): save it again") from None
+    return Table(list(content.column_names), _arrow_rows(folder, content.iter(batch_size=BATCH_SIZE)))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+def _arrow_rows(path: Path, batches: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    rows = (row for batch in batches for row in batch.to_pylist())
+    for number, row in enumerate(rows, 1):
+        yield f"{path}: row {number}", row

@@ -1,17 +1,19 @@
-"""A question that is a sentence of its passage, and the passage without it (inverse cloze task, Lee et al. 2019)."""
+"""Sentences of a passage as questions, and the passage without them (inverse cloze task, Lee et al. 2019)."""
 
 from __future__ import annotations
 
 import re
 
-from rag_ft.dataset.text.language import language_of, sentences_of, word_count
+from rag_ft.dataset.text.language import language_of
+from rag_ft.dataset.text.sentences import sentences_of
+from rag_ft.dataset.text.words import word_count
 
-SHORTEST, LONGEST = 6, 50
-"""Words of a sentence that can stand for a question."""
+MIN_WORDS, MAX_WORDS = 6, 50
+"""Minimum and maximum number of words of a sentence that can be used as a question."""
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text that can ask for its passage: not too short or long, no heading, no address.
+    """Return the sentences of a text that can be used as questions: 6 to 50 words, no headings, no addresses.
 
     Example:
         >>> from rag_ft.dataset.text.cloze import sentences
@@ -19,25 +21,27 @@ def sentences(text: str) -> list[str]:
         ['Urlaub wird z. B. im Portal HELM beantragt.']
     """
     language = language_of(text)
-    # An empty line, a heading and a list item end a sentence, whatever stands at their end.
+    # An empty line, a heading and a list item always end a sentence.
     blocks = re.split(r"\n\s*\n|^#{1,6}\s.*$|^\s*(?:(?:[-*+]|\d+[.)])\s+|\d+、)|^\|.*$", text, flags=re.MULTILINE)
-    found = (
+    candidates = (
         " ".join(sentence.split()) for block in blocks if block.strip() for sentence in sentences_of(block, language)
     )
-    return [sentence for sentence in found if SHORTEST <= word_count(sentence) <= LONGEST and "://" not in sentence]
+    return [
+        sentence for sentence in candidates if MIN_WORDS <= word_count(sentence) <= MAX_WORDS and "://" not in sentence
+    ]
 
 
 def copied_span(question: str, passage: str) -> tuple[int, int] | None:
-    """(start, end) of a question that stands in its passage word for word, whatever the line breaks."""
+    """Return (start, end) of a question in its passage if it is there word for word, regardless of line breaks."""
     words = question.split()
     if not words or len(question) > len(passage) or words[0] not in passage:
         return None
-    found = re.search(r"\s+".join(map(re.escape, words)), passage)
-    return found.span() if found else None
+    match = re.search(r"\s+".join(map(re.escape, words)), passage)
+    return match.span() if match else None
 
 
 def without_copy(question: str, passage: str) -> str | None:
-    """The passage without the question that stands in it; None where it does not.
+    """Return a passage without a question that it contains; None if it does not contain the question.
 
     Example:
         >>> from rag_ft.dataset.text.cloze import without_copy

@@ -1,4 +1,4 @@
-"""What language a text is in, and how that language ends its sentences and parts its words."""
+"""Identify the language of a text, of a corpus, and of a question compared with its passage."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from nltk.tokenize.punkt import PunktSentenceTokenizer
+from rag_ft.dataset.text.scripts import UNSPACED, UNSPACED_RUN, WORD
 
-READ = 1000
-"""Characters from the start of a text that tell its language."""
+MAX_CHARACTERS = 1000
+"""Number of characters at the start of a text from which its language is identified."""
 
-LIKELY = 0.5
-"""The least probability of a language that is named."""
+MIN_PROBABILITY = 0.5
+"""Minimum probability of an identified language."""
 
-SURE, RULED_OUT = 0.9, 0.02
-"""A question is foreign where one language is so likely, and that of its passage so unlikely."""
+MIN_QUESTION_PROBABILITY, MAX_PASSAGE_PROBABILITY = 0.9, 0.02
+"""A question is in another language if the probability of that language is at least the first number, and the
+probability of its passage's language at most the second."""
 
-FEWEST_WORDS = 4
-"""Words that the identifier needs of a question before it is believed."""
+MIN_WORDS = 4
+"""Minimum number of words of a question for a reliable identification."""
 
-NAMES = {
+LANGUAGE_NAMES = {
     "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
     "eo": "esperanto", "es": "spanish", "et": "estonian", "eu": "basque", "fa": "persian", "fi": "finnish",
     "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian",
@@ -34,70 +32,51 @@ NAMES = {
     "no": "norwegian", "pl": "polish", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sl": "slovene",
     "sr": "serbian", "sv": "swedish", "ta": "tamil", "tr": "turkish",
 }  # fmt: skip
-"""ISO 639-1 code -> name, as Snowball and NLTK name their stemmers, stop words and sentence models."""
+"""ISO 639-1 code -> the name that Snowball and NLTK use for stemmers, stop words and sentence models."""
 
-# Nobody can tell these apart in one sentence, and who asks in one reads the other.
+# These cannot be distinguished in one sentence, and people who ask in one can read the others.
 FAMILIES = {code: family for family in ("bs hr sr", "da nn no", "id ms") for code in family.split()}
 
-HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-HIRAGANA = "\u3041-\u3096\u309d-\u309f"
-KATAKANA = "\u30a1-\u30fa\u30fc-\u30ff\uff66-\uff9f"
-SOUTH_EAST_ASIAN = "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ecd\u1000-\u103f\u1050-\u109f\u1780-\u17d3"
-UNSPACED = HAN + HIRAGANA + KATAKANA + SOUTH_EAST_ASIAN
-"""Characters of the scripts that put no space between words: Han, Kana, Thai, Lao, Burmese, Khmer."""
-
-HANGUL = "\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3"
-MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
-"""Signs above and below letters that are part of a word, though `\\w` does not know them."""
-
-WORD = rf"[\w{MARKS}{SOUTH_EAST_ASIAN}]+"
-"""A word between spaces and punctuation, as a regular expression."""
-
-_UNSPACED = re.compile(f"[{UNSPACED}]+")
-_IN_PAIRS = re.compile(f"[{UNSPACED}{HANGUL}]+")
 _WORD = re.compile(WORD)
 _PIECE = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
 _ADDRESS = re.compile(r"(?<!\S)\S*(?:://|www\.|@)\S*")
 
 
-# Which language
-
-
 def language_of(text: str) -> str:
-    """The ISO 639-1 code of a text's language, from its first 1000 characters; "" where it cannot be told.
+    """Return the ISO 639-1 code of a text's language, from its first 1000 characters; "" if it is unclear.
 
-    Safe to call from several threads.
+    This function is thread-safe.
 
     Example:
         >>> from rag_ft.dataset.text.language import language_of
         >>> [language_of(text) for text in ("Wer darf das Formular unterschreiben?", "谁可以签署这张表格？", "T-9")]
         ['de', 'zh', '']
     """
-    likely = _languages(text[:READ])
+    likely = _languages(text[:MAX_CHARACTERS])
     best = max(likely, key=likely.__getitem__, default="")
-    return best if _share(likely, best) >= LIKELY else ""
+    return best if _probability(likely, best) >= MIN_PROBABILITY else ""
 
 
 def corpus_language(texts: Sequence[str], sample: int = 200) -> str:
-    """The most frequent language of an even sample of texts; "" where none of them tells.
+    """Return the most frequent language in an even sample of texts; "" if all are unclear.
 
     Args:
-        texts: in any number.
-        sample: texts to look at, at most.
+        texts: any number of texts.
+        sample: maximum number of texts to identify.
 
     Example:
         >>> from rag_ft.dataset.text.language import corpus_language
         >>> corpus_language(["Der Urlaub wird im Portal beantragt.", "Leave is booked by noon.", "Wer ist zuständig?"])
         'de'
     """
-    found = Counter(filter(None, map(language_of, texts[:: max(1, -(-len(texts) // sample))])))
-    return found.most_common(1)[0][0] if found else ""
+    counts = Counter(filter(None, map(language_of, texts[:: max(1, -(-len(texts) // sample))])))
+    return counts.most_common(1)[0][0] if counts else ""
 
 
 def is_other_language(question: str, passage: str) -> bool:
-    """Whether a question is surely in another language than its passage.
+    """Return whether a question is certainly in another language than its passage.
 
-    In doubt it is not: names, codes and terms of the passage belong to no language, and a few words tell nothing.
+    If in doubt, the answer is no: names, codes and terms of the passage are ignored, and a few words are not enough.
 
     Example:
         >>> from rag_ft.dataset.text.language import is_other_language
@@ -105,30 +84,37 @@ def is_other_language(question: str, passage: str) -> bool:
         >>> [is_other_language(text, passage) for text in ("Who has to book a ticket for the train?", "Formular T-9?")]
         [True, False]
     """
-    known = passage.lower()
-    words = set(_pieces(known))
+    lowered = passage.lower()
+    words = set(_pieces(lowered))
     question = _ADDRESS.sub(" ", question)
-    new = [piece for piece in _pieces(question.lower()) if piece not in (known if _UNSPACED.match(piece) else words)]
-    asked, fresh, given = _scripts(_pieces(question)), _scripts(new), _scripts(_pieces(passage))
-    if not asked or not given:
+    new = [
+        piece for piece in _pieces(question.lower()) if piece not in (lowered if UNSPACED_RUN.match(piece) else words)
+    ]
+    of_question, of_new, of_passage = _scripts(_pieces(question)), _scripts(new), _scripts(_pieces(passage))
+    if not of_question or not of_passage:
         return False
-    script, passage_script = (max(counts, key=counts.__getitem__) for counts in (asked, given))
+    script, passage_script = (max(counts, key=counts.__getitem__) for counts in (of_question, of_passage))
     if script != passage_script:
-        hardly = given[script] <= given.total() / 4
-        return hardly and asked[script] * 2 > asked.total() and fresh[script] * 2 >= asked[script]
-    if fresh[script] < FEWEST_WORDS:
+        is_rare_in_passage = of_passage[script] <= of_passage.total() / 4
+        is_main_script = of_question[script] * 2 > of_question.total()
+        return is_rare_in_passage and is_main_script and of_new[script] * 2 >= of_question[script]
+    if of_new[script] < MIN_WORDS:
         return False
-    likely, expected = _languages(" ".join(new)), _languages(passage[:READ])
-    best, own = (max(found, key=found.__getitem__, default="") for found in (likely, expected))
-    return _share(likely, best) >= SURE and _share(expected, own) >= SURE and _share(likely, own) <= RULED_OUT
+    in_question, in_passage = _languages(" ".join(new)), _languages(passage[:MAX_CHARACTERS])
+    asked, own = (max(likely, key=likely.__getitem__, default="") for likely in (in_question, in_passage))
+    return (
+        _probability(in_question, asked) >= MIN_QUESTION_PROBABILITY
+        and _probability(in_passage, own) >= MIN_QUESTION_PROBABILITY
+        and _probability(in_question, own) <= MAX_PASSAGE_PROBABILITY
+    )
 
 
 @cache
 def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    # One of our own: py3langid's functions share one, and whoever restricts its languages restricts them for all.
-    # Asking it changes nothing in it, so that threads can share ours; two that come first load it twice at worst.
+    # py3langid's functions share one instance, whose languages an app may restrict, so a separate one is loaded.
+    # Calls do not change it, so threads can share it. At worst, two threads load it twice.
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages([label for label in identifier.labels if len(label) == 2])
     return identifier
@@ -136,28 +122,28 @@ def _identifier() -> Any:
 
 @lru_cache(maxsize=1024)
 def _languages(text: str) -> dict[str, float]:
-    """Language -> probability; empty where there is no letter."""
+    """Return language -> probability; empty if the text has no letters."""
     text = _ADDRESS.sub(" ", text)
     return dict(_identifier().rank(text)) if any(map(str.isalpha, text)) else {}
 
 
-def _share(likely: dict[str, float], language: str) -> float:
-    """The probability of a language and of those that cannot be told from it."""
+def _probability(likely: dict[str, float], language: str) -> float:
+    """Return the probability of a language and of those that cannot be distinguished from it."""
     return sum(likely.get(code, 0.0) for code in FAMILIES.get(language, language).split())
 
 
 def _pieces(text: str) -> list[str]:
-    """Words, and runs of the scripts that have no spaces."""
+    """Return the words of a text, and the runs of characters in scripts without spaces."""
     words = _WORD.findall(text)
-    return [piece for word in words for piece in _PIECE.findall(word)] if _UNSPACED.search(text) else words
+    return [piece for word in words for piece in _PIECE.findall(word)] if UNSPACED_RUN.search(text) else words
 
 
 def _scripts(pieces: Sequence[str]) -> Counter[str]:
-    """Script -> words in it."""
+    """Return script -> number of words in it."""
     counts: Counter[str] = Counter()
     for piece in pieces:
         if script := _script(piece[0]):
-            counts[script] += (len(piece) + 1) // 2 if _UNSPACED.match(piece) else 1
+            counts[script] += (len(piece) + 1) // 2 if UNSPACED_RUN.match(piece) else 1
     return counts
 
 
@@ -165,148 +151,3 @@ def _scripts(pieces: Sequence[str]) -> Counter[str]:
 def _script(letter: str) -> str:
     name = re.split("[ -]", unicodedata.name(letter, ""))[0] if letter.isalpha() else ""
     return "CJK" if name in ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "HALFWIDTH") else name
-
-
-# Sentences
-
-MODELS = "_static/nltk_cache/tokenizers/punkt_tab"
-"""The Punkt models that come with LlamaIndex, below the folder of `llama_index.core`."""
-
-CLOSING = "\"'”’»」』）》〉】〕)\\]"
-_END = re.compile(f"[。！？｡؟۔।॥։።។៕။][。！？｡!?]*[{CLOSING}]*\\s*")
-_GREEK_END = re.compile(r"[;\u037e]\s+")
-# A quotation goes on where Japanese says と or って after it.
-_CHINESE_END = re.compile(
-    f"(?:[。！？；｡…]|[!?](?!\\S))[。！？；｡…!?]*[{CLOSING}]*+(?!(?<=[{CLOSING}])(?:と|って))\\s*"
-)
-_THAI_END = re.compile(f"[។៕။!?…]+[{CLOSING}]*\\s+|(?<=[{SOUTH_EAST_ASIAN}])[^\\S\\n]+(?=[{SOUTH_EAST_ASIAN}])")
-_UNSPACED_END = {"zh": _CHINESE_END, "ja": _CHINESE_END} | dict.fromkeys(("th", "lo", "km", "my"), _THAI_END)
-# z. B., i. d. R., p. ej., z. B. § 2; Art. 5, pág. 5, ust. 2
-_ABBREVIATION = re.compile(r"\b[^\W\d_]\.\s+(?=§|[^\W\d_]{1,2}\.)|\b[^\W\d_]{1,4}\.[^\S\n]+(?=\d+(?![\d.]))")
-
-
-def sentences_of(text: str, language: str | None = None) -> list[str]:
-    """Cut a text into its sentences, by the rules of its language; joined they are the text again.
-
-    Punkt knows the abbreviations of 18 languages from the models that LlamaIndex brings along; English and the
-    languages without a model are cut by the same untrained Punkt as LlamaIndex cuts them. Chinese and Japanese end
-    a sentence without a space after it; Thai, Lao, Khmer and Burmese have a space between sentences alone.
-
-    Args:
-        text: of any length.
-        language: ISO 639-1 code; None finds it out.
-
-    Example:
-        >>> from rag_ft.dataset.text.language import sentences_of
-        >>> sentences_of("Das gilt z. B. nach Abs. 2 für alle. Es kostet nichts.")
-        ['Das gilt z. B. nach Abs. 2 für alle. ', 'Es kostet nichts.']
-        >>> sentences_of("他问：“何时休假？”我不知道。")
-        ['他问：“何时休假？”', '我不知道。']
-    """
-    if language is None:
-        language = language_of(text)
-    if language in _UNSPACED_END:
-        starts = {match.end() for match in _UNSPACED_END[language].finditer(text)}
-    else:
-        starts = {start for start, _ in _punkt(language).span_tokenize(text)}
-        starts |= {match.end() for match in _END.finditer(text)}
-        if language == "el":
-            starts |= {match.end() for match in _GREEK_END.finditer(text)}
-        if language not in ("", "en"):
-            starts -= {match.end() for match in _ABBREVIATION.finditer(text)}
-            # No sentence begins with a small letter that has a title case; Georgian letters have none.
-            starts = {start for start in starts if text[start : start + 1] == text[start : start + 1].title()}
-    cuts = sorted(starts | {0, len(text)})
-    return [text[start:end] for start, end in pairwise(cuts)]
-
-
-@cache
-def _punkt(language: str) -> PunktSentenceTokenizer:
-    import llama_index.core
-    from nltk.tabdata import PunktDecoder
-    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
-
-    model = Path(llama_index.core.__file__).parent / MODELS / NAMES.get(language, "none")
-    # The English model cuts otherwise than LlamaIndex does, and the ids of nodes would change with the cuts.
-    if language == "en" or not model.is_dir():
-        return PunktSentenceTokenizer()
-    # NLTK opens only what lies below its own search path, which is the application's to set.
-    decoder, parameters = PunktDecoder(), PunktParameters()
-    with (
-        (model / "abbrev_types.txt").open(encoding="utf-8") as abbreviations,
-        (model / "collocations.tab").open(encoding="utf-8") as collocations,
-        (model / "sent_starters.txt").open(encoding="utf-8") as starters,
-        (model / "ortho_context.tab").open(encoding="utf-8") as context,
-    ):
-        parameters.abbrev_types = decoder.txt2set(abbreviations)
-        parameters.collocations = set(decoder.tab2tups(collocations))
-        parameters.sent_starters = decoder.txt2set(starters)
-        parameters.ortho_context = decoder.tab2intdict(context)
-    return PunktSentenceTokenizer(parameters)
-
-
-# Words
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text in lower case; overlapping pairs of characters where words are not between spaces.
-
-    Pairs, as in Lucene's CJKAnalyzer, are for Han, Kana, Hangul, Thai, Lao, Khmer and Burmese; a character that stands
-    alone is a word by itself.
-
-    Example:
-        >>> from rag_ft.dataset.text.language import words_of
-        >>> words_of("Formular T-9"), words_of("年假申请用HELM")
-        (['formular', 't', '9'], ['年假', '假申', '申请', '请用', 'helm'])
-    """
-    return _WORD.findall(segmented(text).lower())
-
-
-def segmented(text: str) -> str:
-    """A text with `words_of`'s pairs of characters between spaces, for tokenizers that cut at spaces.
-
-    Example:
-        >>> from rag_ft.dataset.text.language import segmented
-        >>> segmented("用HELM申请年假。"), segmented("Leave: none.")
-        (' 用 HELM 申请 请年 年假 。', 'Leave: none.')
-    """
-    return _IN_PAIRS.sub(_pairs, text)
-
-
-def _pairs(match: re.Match[str]) -> str:
-    run = match[0]
-    return f" {' '.join(map(''.join, pairwise(run))) or run} "
-
-
-def word_count(text: str) -> int:
-    """The length of a text in words: what stands between spaces, and one word for two characters without spaces.
-
-    Example:
-        >>> from rag_ft.dataset.text.language import word_count
-        >>> word_count("Who signs a T-9?"), word_count("谁可以签署T-9表格？")
-        (4, 5)
-    """
-    characters = sum(map(len, _UNSPACED.findall(text)))
-    if not characters:
-        return len(text.split())
-    spaced = [piece for piece in _UNSPACED.sub(" ", text).split() if any(map(str.isalnum, piece))]
-    return len(spaced) + (characters + 1) // 2
-
-
-def stop_words_of(language: str) -> list[str]:
-    """The stop words of a language, in lower case; none where bm25s has no list, and for Chinese and Korean.
-
-    Args:
-        language: ISO 639-1 code.
-
-    Example:
-        >>> from rag_ft.dataset.text.language import stop_words_of
-        >>> "nicht" in stop_words_of("de"), stop_words_of("zh")
-        (True, [])
-    """
-    from bm25s import stopwords
-
-    if language == "en":
-        return list(stopwords.STOPWORDS_EN)
-    # NAMES holds neither Chinese nor Korean: a stop word of two characters may be the halves of two other words.
-    return list(getattr(stopwords, f"STOPWORDS_{NAMES.get(language, '').upper()}", ()))

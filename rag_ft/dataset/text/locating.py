@@ -1,4 +1,4 @@
-"""Where a text that people gave stands in the corpus: found, or said to be nowhere, but never guessed."""
+"""Locate a given text in the corpus. A text that is not found is reported as missing, never guessed."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from functools import cached_property
 from typing import Protocol
 
 from rag_ft.dataset.qa_dataset import Passage
-from rag_ft.dataset.text.language import words_of
+from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.dataset.text.word_index import WordIndex
+from rag_ft.dataset.text.words import words_of
 from rag_ft.errors import InputError, UnknownIdError
 
-FEW = 200
-"""So many passages are looked through one by one; more through an index of their words."""
+MAX_SCANNED = 200
+"""Maximum number of passages that are scanned one by one. More are looked up in an index of their words."""
 
-FEWEST_WORDS = 5
-"""A text of fewer words ("see above") stands in many passages: in the whole corpus only an equal passage counts."""
+MIN_WORDS = 5
+"""Minimum number of words of a text that is searched inside passages of the whole corpus. A shorter one ("see above")
+is in many of them, so only an equal passage counts."""
 
-CANDIDATES = 50
-RUN = 3
-"""Words that follow each other: shorter runs are shared by any two texts."""
+MAX_CANDIDATES = 50
+MIN_RUN = 3
+"""Minimum number of consecutive words that count as shared, because any two texts share shorter runs."""
 
 
 class Locatable(Protocol):
-    """What says where its answer stands: a text that holds it, or a document and a snippet of it."""
+    """A question with the location of its answer: a text that contains it, or a document and a snippet."""
 
     @property
     def text(self) -> str:
@@ -33,7 +35,7 @@ class Locatable(Protocol):
 
     @property
     def documents(self) -> Sequence[str]:
-        """Ids of documents or passages."""
+        """Ids of documents or passages that contain the answer."""
 
     @property
     def evidence(self) -> str:
@@ -45,11 +47,12 @@ class Locatable(Protocol):
 
 
 class Locator:
-    """Finds the passages of texts and of snippets; the corpus is gone through once, not for each question.
+    """Locate texts and snippets in the passages of a corpus, which is indexed once for all questions.
 
-    A text is found, in this order: where it equals a passage, whatever the white space; where it stands inside
-    passages; where passages share at least half of its words, in runs of three or more (it was changed a little, or
-    cut in other places). Such a passage holds half of the text, or the text holds half of the passage.
+    A text is located by the first of these that finds a passage: passages that equal it, regardless of white space;
+    passages that contain it; passages that together share at least half of its words in runs of three or more, if it
+    was slightly changed or cut in other places. Each of them contains half of the text, or the text contains half of
+    the passage.
 
     Args:
         passages: the corpus.
@@ -66,148 +69,144 @@ class Locator:
 
     def __init__(self, passages: Mapping[str, Passage]) -> None:
         self._passages = list(passages.values())
-        self._place = {passage.id: place for place, passage in enumerate(self._passages)}
+        self._position_of = {passage.id: position for position, passage in enumerate(self._passages)}
         self._inside: dict[str, list[int]] = {}
-        for place, passage in enumerate(self._passages):
-            self._inside.setdefault(passage.document, []).append(place)
+        for position, passage in enumerate(self._passages):
+            self._inside.setdefault(passage.document, []).append(position)
         self._plain: dict[int, str] = {}
         self._words: dict[int, list[str]] = {}
 
     def locate(self, question: Locatable) -> dict[str, int]:
-        """The passages that answer a question, each with grade 1.
+        """Return the passages that answer a question, each with grade 1.
 
         Args:
-            question: its `positives` are looked for where it has some, in its documents first; else the passages of
-                its documents that hold its evidence, or all of them without evidence.
+            question: if it has `positives`, these are located, in its documents first. Otherwise the passages of its
+                documents that contain its evidence are relevant; without evidence, all of them are.
 
         Raises:
-            UnknownIdError: where a question without positives names no document of the corpus.
-            InputError: where the positives or the evidence stand nowhere.
+            UnknownIdError: if a question without positives does not name a document of the corpus.
+            InputError: if the positives or the evidence are not found.
         """
         if question.positives:
-            found = {key: 1 for text in question.positives for key in self.find(text, question.documents)}
-            if not found:
+            located = {key: 1 for text in question.positives for key in self.find(text, question.documents)}
+            if not located:
                 raise InputError(
-                    f"its passage is not in the corpus: that of the question {question.text[:60]!r} "
+                    f"its passage is not in the corpus: the question {question.text[:60]!r} "
                     f"({question.positives[0][:60]!r})"
                 )
-            return found
+            return located
         return dict.fromkeys(self.inside(question.documents, question.evidence, question.text), 1)
 
     def inside(self, documents: Sequence[str], evidence: str = "", question: str = "") -> list[str]:
-        """The ids of the passages of some documents; with evidence, those that hold it.
+        """Return the ids of the passages of documents; with evidence, of those that contain it.
 
         Args:
             documents: ids of documents or passages.
             evidence: a snippet of one of them.
-            question: for the error message.
+            question: the text of the question, for the error message.
 
         Raises:
-            UnknownIdError: where none of them is a document or passage of the corpus.
-            InputError: where the evidence stands in none of them.
+            UnknownIdError: if none of them is a document or passage of the corpus.
+            InputError: if the evidence is in none of them.
         """
-        places = self._known(documents)
-        if not places:
-            named = f"{documents[0]!r}, which is no document here" if documents else "none"
+        positions = self._positions_in(documents)
+        if not positions:
+            named = f"{documents[0]!r}, which is not a document or passage" if documents else "none"
             raise UnknownIdError(f"its document is not in the corpus: the question {question[:60]!r} names {named}")
         if not evidence.strip():
-            return [self._passages[place].id for place in places]
-        found = self._find(evidence, places)
-        if not found:
+            return [self._passages[position].id for position in positions]
+        ids = self._find(evidence, positions)
+        if not ids:
             raise InputError(
                 f"its evidence is not in its document: the question {question[:60]!r} has {evidence[:60]!r}, "
-                f"which stands nowhere in {documents[0]!r}; copy it from there"
+                f"which is not in {documents[0]!r}; copy it from there"
             )
-        return found
+        return ids
 
     def find(self, text: str, documents: Sequence[str] = ()) -> list[str]:
-        """The ids of the passages where a text stands; none where it stands nowhere.
+        """Return the ids of the passages that contain a text; none if it is not in the corpus.
 
         Args:
-            text: a passage, or a part of one or several.
-            documents: ids of documents or passages, where it is looked for first.
+            text: a passage, or a part of one or several passages.
+            documents: ids of documents or passages that are searched first.
         """
-        places = self._known(documents)
-        return (self._find(text, places) if places else []) or self._find(text, None)
+        positions = self._positions_in(documents)
+        return (self._find(text, positions) if positions else []) or self._find(text, None)
 
-    def _known(self, documents: Sequence[str]) -> list[int]:
-        places: dict[int, None] = {}
+    def _positions_in(self, documents: Sequence[str]) -> list[int]:
+        positions: dict[int, None] = {}
         for name in dict.fromkeys(documents):
             if name in self._inside:
-                places |= dict.fromkeys(self._inside[name])
-            elif name in self._place:
-                places[self._place[name]] = None
-        return sorted(places)
+                positions |= dict.fromkeys(self._inside[name])
+            elif name in self._position_of:
+                positions[self._position_of[name]] = None
+        return sorted(positions)
 
-    def _find(self, text: str, among: list[int] | None) -> list[str]:
-        wanted, asked = _plain(text), words_of(text)
-        if not asked:
+    def _find(self, text: str, within: list[int] | None) -> list[str]:
+        plain, words = one_line(text), words_of(text)
+        if not words:
             return []
-        # The words at its ends may be parts of words there.
-        places = self._candidates(among, lambda: self._index.holding_all(asked[1:-1] or asked))
-        found = [place for place in places if wanted in (self._text(place), self._titled(place))]
-        if not found and (among is not None or len(asked) >= FEWEST_WORDS):
-            found = [place for place in places if wanted in self._text(place)]
+        # The first and the last word may be parts of words in the passage.
+        positions = self._candidates(within, lambda: self._index.holding_all(words[1:-1] or words))
+        found = [position for position in positions if plain in (self._text(position), self._titled(position))]
+        if not found and (within is not None or len(words) >= MIN_WORDS):
+            found = [position for position in positions if plain in self._text(position)]
             if not found:
-                depth = CANDIDATES if among is None else len(self._passages)
-                places = self._candidates(among, lambda: self._index.sharing_most(asked, depth))
-                found = self._covering(asked, places)
-        return [self._passages[place].id for place in found]
+                depth = MAX_CANDIDATES if within is None else len(self._passages)
+                positions = self._candidates(within, lambda: self._index.sharing_most(words, depth))
+                found = self._covering(words, positions)
+        return [self._passages[position].id for position in found]
 
-    def _candidates(self, among: list[int] | None, look_up: Callable[[], list[int]]) -> list[int]:
-        if among is not None and len(among) <= FEW:
-            return among
+    def _candidates(self, within: list[int] | None, look_up: Callable[[], list[int]]) -> list[int]:
+        if within is not None and len(within) <= MAX_SCANNED:
+            return within
         found = look_up()
-        if among is None:
+        if within is None:
             return found
-        inside = set(among)
-        return [place for place in found if place in inside]
+        inside = set(within)
+        return [position for position in found if position in inside]
 
-    def _covering(self, asked: list[str], places: Sequence[int]) -> list[int]:
-        """The passages that share most words with a text, where they hold at least half of it together."""
-        bag = Counter(asked)
+    def _covering(self, words: list[str], positions: Sequence[int]) -> list[int]:
+        """Return the passages that share most words with a text, if together they have at least half of it."""
+        bag = Counter(words)
         matcher: SequenceMatcher[str] = SequenceMatcher(autojunk=False)
-        matcher.set_seq2(asked)
+        matcher.set_seq2(words)
         shared: dict[int, set[int]] = {}
-        for place in places:
-            words = self._words_of(place)
-            least = min(len(asked), len(words))
-            if least >= FEWEST_WORDS and (bag & Counter(words)).total() * 2 >= least:
-                matcher.set_seq1(words)
-                shared[place] = {
-                    position
+        for position in positions:
+            passage_words = self._words_of(position)
+            shorter = min(len(words), len(passage_words))
+            if shorter >= MIN_WORDS and (bag & Counter(passage_words)).total() * 2 >= shorter:
+                matcher.set_seq1(passage_words)
+                shared[position] = {
+                    word_position
                     for block in matcher.get_matching_blocks()
-                    if block.size >= RUN or block.size * 2 >= len(asked)
-                    for position in range(block.b, block.b + block.size)
+                    if block.size >= MIN_RUN or block.size * 2 >= len(words)
+                    for word_position in range(block.b, block.b + block.size)
                 }
         covered: set[int] = set()
         found = []
-        for place in sorted(shared, key=lambda place: -len(shared[place])):
-            # A passage that repeats what another one covers, as forms of one pattern do, adds nothing.
-            new = shared[place] - covered
-            if new and len(new) * 2 >= min(len(asked), len(self._words_of(place))):
+        for position in sorted(shared, key=lambda position: -len(shared[position])):
+            # A passage is skipped if another one covers the same words, as with forms of one template.
+            new = shared[position] - covered
+            if new and len(new) * 2 >= min(len(words), len(self._words_of(position))):
                 covered |= new
-                found.append(place)
-        return sorted(found) if len(covered) * 2 >= len(asked) else []
+                found.append(position)
+        return sorted(found) if len(covered) * 2 >= len(words) else []
 
     @cached_property
     def _index(self) -> WordIndex:
         return WordIndex(f"{passage.title}\n{passage.text}" for passage in self._passages)
 
-    def _text(self, place: int) -> str:
-        if place not in self._plain:
-            self._plain[place] = _plain(self._passages[place].text)
-        return self._plain[place]
+    def _text(self, position: int) -> str:
+        if position not in self._plain:
+            self._plain[position] = one_line(self._passages[position].text)
+        return self._plain[position]
 
-    def _titled(self, place: int) -> str:
-        title = self._passages[place].title
-        return f"{_plain(title)} {self._text(place)}" if title else self._text(place)
+    def _titled(self, position: int) -> str:
+        title = self._passages[position].title
+        return f"{one_line(title)} {self._text(position)}" if title else self._text(position)
 
-    def _words_of(self, place: int) -> list[str]:
-        if place not in self._words:
-            self._words[place] = words_of(self._passages[place].text)
-        return self._words[place]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split())
+    def _words_of(self, position: int) -> list[str]:
+        if position not in self._words:
+            self._words[position] = words_of(self._passages[position].text)
+        return self._words[position]

@@ -1,4 +1,4 @@
-"""Texts that nearly repeat each other, found with MinHash and locality-sensitive hashing."""
+"""Find texts that nearly repeat each other, with MinHash and locality-sensitive hashing."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from rag_ft.dataset.text.groups import Groups
-
 PERMUTATIONS = 160
 BANDS = 20
-"""Bands of 8: texts of similarity .8 meet in one with probability .975, of .85 with .998, and of .5, as many questions
-that begin alike have, with .08. Bands of 4 would compare almost all of those: most of the time on a large corpus."""
+"""Number of LSH bands, of 8 hashes each. Texts of similarity 0.8 collide in a band with probability 0.975, of 0.85 with
+0.998, and of 0.5, such as questions that begin alike, with 0.08. Bands of 4 hashes would compare almost all of the
+latter, which would take most of the time on a large corpus."""
 
-SHINGLE = 5
+SHINGLE_LENGTH = 5
 
-MOST_COMPARED = 32
-"""Texts of one group that further texts are compared with."""
+MAX_COMPARED = 32
+"""Maximum number of texts in a group with which later texts are compared."""
 
 
 def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.8) -> list[int]:
-    """Give texts that nearly repeat each other the same group number.
+    """Assign the same group number to texts that nearly repeat each other.
 
-    Similarity is the Jaccard index of five-character shingles, estimated by MinHash (Broder 1997);
-    candidates come from banding, groups are the connected components.
+    Similarity is the Jaccard index of five-character shingles, estimated by MinHash (Broder 1997). Banding finds the
+    candidates; groups are the connected components.
 
     Args:
         texts: the texts, in any order.
-        threshold: the similarity from 0 to 1 above which two texts belong together.
+        threshold: minimum similarity of two texts in one group, 0 to 1.
 
     Returns:
-        One group number for each text; the number is the place of the group's first text.
+        One group number for each text: the index of the group's first text.
 
     Example:
         >>> from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
@@ -38,28 +37,35 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.8) -> list[
         [0, 1, 0]
     """
     from rensa import RMinHash, RMinHashLSH
+    from scipy.cluster.hierarchy import DisjointSet
 
-    groups = Groups(len(texts))
+    groups = DisjointSet()
+    first_of: dict[int, int] = {}  # root of a group -> its first text
     first_with: dict[str, int] = {}
     index = RMinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, num_bands=BANDS)
     sketches: dict[int, RMinHash] = {}
     compared: Counter[int] = Counter()
-    for place, text in enumerate(texts):
+    for number, text in enumerate(texts):
+        groups.add(number)
+        first_of[number] = number
         plain = re.sub(r"\W+", " ", text.lower()).strip()
         if plain in first_with:
-            groups.join(first_with[plain], place)
+            groups.merge(first_with[plain], number)
             continue
-        first_with[plain] = place
+        first_with[plain] = number
         sketch = RMinHash(num_perm=PERMUTATIONS, seed=0)
-        sketch.update([plain[start : start + SHINGLE] for start in range(max(1, len(plain) - SHINGLE + 1))])
-        group = place
+        sketch.update(
+            [plain[start : start + SHINGLE_LENGTH] for start in range(max(1, len(plain) - SHINGLE_LENGTH + 1))]
+        )
         for other in index.query(sketch):
-            if groups.of(other) != group and sketch.jaccard(sketches[other]) >= threshold:
-                groups.join(other, place)
-                group = groups.of(place)
-        # Of a template that thousands of texts fill in, some stand for all: else each is compared with each.
-        if compared[group] < MOST_COMPARED:
+            if not groups.connected(other, number) and sketch.jaccard(sketches[other]) >= threshold:
+                first = min(first_of[groups[other]], first_of[groups[number]])
+                groups.merge(other, number)
+                first_of[groups[number]] = first
+        # A few texts represent a template that thousands of texts use: otherwise all of them are compared in pairs.
+        group = first_of[groups[number]]
+        if compared[group] < MAX_COMPARED:
             compared[group] += 1
-            index.insert(place, sketch)
-            sketches[place] = sketch
-    return groups.numbers()
+            index.insert(number, sketch)
+            sketches[number] = sketch
+    return [first_of[groups[number]] for number in groups]

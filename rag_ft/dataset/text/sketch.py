@@ -1,57 +1,59 @@
-"""A small fingerprint of many texts, by which two corpora are found to be the same, or to overlap."""
+"""Sketches: small fingerprints of many texts that show whether two corpora overlap."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
 
+from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.files import sha256_of
 
-SIZE = 128
-QUESTIONS = 2_000
-"""Hashes of a sketch of questions: of so many questions it knows each."""
+SKETCH_SIZE = 128
+QUESTION_SKETCH_SIZE = 2_000
+"""Number of hashes in a sketch of questions. Up to this many questions, the sketch is exact."""
 
-DIGITS = 16
+HASH_DIGITS = 16
+"""Length of a hash in hexadecimal digits."""
 
 
-def sketch_of(texts: Iterable[str], size: int = SIZE) -> list[str]:
-    """The smallest hashes of the distinct texts (Broder 1997).
+def sketch_of(texts: Iterable[str], size: int = SKETCH_SIZE) -> list[str]:
+    """Return the smallest hashes of the distinct texts (Broder 1997).
 
     Args:
-        texts: any number of them; spaces do not count.
-        size: hashes at most.
+        texts: any number of texts. White space is normalised.
+        size: maximum number of hashes.
 
     Example:
-        >>> from rag_ft.dataset.text.sketch import sketch_of, shared
+        >>> from rag_ft.dataset.text.sketch import sketch_of, jaccard
         >>> one = sketch_of(f"Passage {n}." for n in range(1000))
         >>> other = sketch_of(f"Passage {n}." for n in range(500, 1500))
-        >>> shared(one, one), 0.2 < shared(one, other) < 0.5, shared(one, [])
+        >>> jaccard(one, one), 0.2 < jaccard(one, other) < 0.5, jaccard(one, [])
         (1.0, True, 0.0)
     """
     return heapq.nsmallest(size, {hash_of(text) for text in texts})
 
 
-def share_in(sketch: Sequence[str], texts: Iterable[str], size: int = SIZE) -> float:
-    """The share of some texts that are among those a sketch was made of, about; exact where it is not full.
+def fraction_in(sketch: Sequence[str], texts: Iterable[str], size: int = SKETCH_SIZE) -> float:
+    """Estimate the fraction of texts that are in a sketch. It is exact if the sketch is not full.
 
     Example:
-        >>> from rag_ft.dataset.text.sketch import share_in, sketch_of
-        >>> share_in(sketch_of(["What is a Kittiwake?"]), ["What is  a Kittiwake?", "Who signs T-9?"])
+        >>> from rag_ft.dataset.text.sketch import fraction_in, sketch_of
+        >>> fraction_in(sketch_of(["What is a Kittiwake?"]), ["What is  a Kittiwake?", "Who signs T-9?"])
         0.5
     """
     hashes = {hash_of(text) for text in texts}
     if len(sketch) >= size:
-        hashes = {each for each in hashes if each <= max(sketch)}  # of the others it cannot tell
+        hashes = {value for value in hashes if value <= max(sketch)}  # a full sketch lacks larger ones
     return len(hashes & set(sketch)) / len(hashes) if hashes else 0.0
 
 
 def hash_of(text: str) -> str:
-    """What stands for a text in a sketch."""
-    return sha256_of(" ".join(text.split()))[:DIGITS]
+    """Return the hash that represents a text in a sketch."""
+    return sha256_of(one_line(text))[:HASH_DIGITS]
 
 
-def shared(one: Sequence[str], other: Sequence[str]) -> float:
-    """How much two sets of texts have in common, from their sketches: the Jaccard similarity, about."""
+def jaccard(one: Sequence[str], other: Sequence[str]) -> float:
+    """Estimate the Jaccard similarity of two sets of texts from their sketches."""
     union = sorted({*one, *other})[: max(len(one), len(other))]
     both = set(one) & set(other)
-    return sum(each in both for each in union) / len(union) if union else 0.0
+    return len(both.intersection(union)) / len(union) if union else 0.0

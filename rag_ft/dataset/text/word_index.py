@@ -1,4 +1,4 @@
-"""Which texts hold a word: a few candidates out of many texts, so that none is compared with all."""
+"""An index of words that finds a few candidates among many texts."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from rag_ft.dataset.text.language import words_of
+from rag_ft.dataset.text.words import words_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-RAREST = 64
-"""Words of a text that are looked up: the rare ones tell it from the others."""
+MAX_LOOKED_UP = 64
+"""Maximum number of words of a query that are looked up: the rarest ones, which distinguish it best."""
 
 
 class WordIndex:
-    """The texts that hold each word, for tens of thousands of texts in a few arrays.
+    """An inverted index in a few arrays, for tens of thousands of texts.
 
     Args:
-        texts: in the order of their places; their words are those of `words_of`.
+        texts: the texts, split into words by `words_of`. Its methods return their positions.
 
     Example:
         >>> from rag_ft.dataset.text.word_index import WordIndex
@@ -41,38 +41,38 @@ class WordIndex:
             sizes.append(len(distinct))
         self._size = len(sizes)
         word_of = np.frombuffer(numbers, np.intc) if numbers else np.empty(0, np.intc)
-        places = np.repeat(np.arange(self._size), np.frombuffer(sizes, np.intc) if sizes else [])
-        self._places = places[np.argsort(word_of, kind="stable")]
+        positions = np.repeat(np.arange(self._size), np.frombuffer(sizes, np.intc) if sizes else [])
+        self._positions = positions[np.argsort(word_of, kind="stable")]
         self._ends = np.cumsum(np.bincount(word_of, minlength=len(self._numbers)))
 
     def _holding(self, word: str) -> np.ndarray:
         number = self._numbers[word]
-        return self._places[self._ends[number - 1] if number else 0 : self._ends[number]]
+        return self._positions[self._ends[number - 1] if number else 0 : self._ends[number]]
 
-    def _rarest(self, wanted: Sequence[str]) -> list[np.ndarray]:
-        lists = [self._holding(word) for word in dict.fromkeys(wanted) if word in self._numbers]
-        return sorted(lists, key=len)[:RAREST]
+    def _postings(self, words: Sequence[str]) -> list[np.ndarray]:
+        lists = [self._holding(word) for word in dict.fromkeys(words) if word in self._numbers]
+        return sorted(lists, key=len)[:MAX_LOOKED_UP]
 
-    def holding_all(self, wanted: Sequence[str]) -> list[int]:
-        """The places of the texts that hold all of some words (the rarest of them, where they are many)."""
+    def holding_all(self, words: Sequence[str]) -> list[int]:
+        """Return the positions of the texts that contain all words (only the 64 rarest are looked up)."""
         import numpy as np
 
-        if not wanted or any(word not in self._numbers for word in wanted):
+        if not words or any(word not in self._numbers for word in words):
             return []
-        found, *others = self._rarest(wanted)
+        found, *others = self._postings(words)
         for other in others:
-            # Both are in order, and what is left of the rarest word is short: looked up, not merged.
+            # Both are sorted, and `found` is short: a binary search beats a merge.
             found = found[other[np.minimum(np.searchsorted(other, found), len(other) - 1)] == found]
-        return [int(place) for place in found]
+        return [int(position) for position in found]
 
-    def sharing_most(self, wanted: Sequence[str], count: int) -> list[int]:
-        """The places of the texts that share most with some words, a rare word counting more; the best first."""
+    def sharing_most(self, words: Sequence[str], count: int) -> list[int]:
+        """Return the positions of the texts that share the most words, best first. Rare words count more."""
         import numpy as np
 
-        lists = self._rarest(wanted)
-        if not lists:
+        postings = self._postings(words)
+        if not postings:
             return []
-        weights = np.concatenate([np.full(len(found), np.log1p(self._size / len(found))) for found in lists])
-        scores = np.bincount(np.concatenate(lists), weights, minlength=self._size)
+        weights = np.concatenate([np.full(len(holding), np.log1p(self._size / len(holding))) for holding in postings])
+        scores = np.bincount(np.concatenate(postings), weights, minlength=self._size)
         best = np.argsort(-scores, kind="stable")[:count]
-        return [int(place) for place in best if scores[place] > 0]
+        return [int(position) for position in best if scores[position] > 0]

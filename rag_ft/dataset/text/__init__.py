@@ -1,0 +1,1 @@
+"""Text analysis: language, sentences and words, near-duplicates, and locating a text."""

@@ -1,0 +1,72 @@
+"""Split units: the groups of passages that a split never divides."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+
+MIN_DOCUMENTS = 10
+"""Minimum number of documents for a split by document. With fewer, the units are groups of neighbouring passages."""
+
+PASSAGES_PER_UNIT = 5
+"""Number of neighbouring passages in a unit if there are fewer documents."""
+
+MAX_DOCUMENTS_OF_REPEAT = 5
+"""Maximum number of documents that a repeated passage may link. A disclaimer or footer in more documents than this is
+boilerplate: it would merge all of them into one unit, and none could be held out."""
+
+
+def find_boilerplate(documents: Mapping[str, Iterable[str]], near_duplicates: Mapping[str, int]) -> set[str]:
+    """Find the passages that nearly repeat in more than 5 documents: no question is about one of them in particular.
+
+    Args:
+        documents: document -> ids of its passages.
+        near_duplicates: passage id -> its group of near-duplicates.
+    """
+    holders: dict[int, set[str]] = defaultdict(set)
+    for document, passages in documents.items():
+        for passage in passages:
+            holders[near_duplicates[passage]].add(document)
+    return {passage for passage, group in near_duplicates.items() if len(holders[group]) > MAX_DOCUMENTS_OF_REPEAT}
+
+
+def find_split_units(
+    documents: Mapping[str, Iterable[str]], near_duplicates: Mapping[str, int], boilerplate: Collection[str]
+) -> dict[str, int]:
+    """Assign each passage to a unit. A split never divides a unit.
+
+    A unit is a document or, below 10 documents, a group of 5 neighbouring passages. Units that share a near-duplicate
+    passage are merged, unless that passage is boilerplate.
+
+    Args:
+        documents: document -> ids of its passages, in order.
+        near_duplicates: passage id -> its group of near-duplicates.
+        boilerplate: passages that do not merge units (see `find_boilerplate`).
+
+    Example:
+        >>> from rag_ft.dataset.units import find_split_units
+        >>> documents = {f"d{n}": [f"d{n}#0", f"d{n}#1"] for n in range(10)}
+        >>> groups = {passage: place for place, passage in enumerate(sum(documents.values(), []))}
+        >>> units = find_split_units(documents, groups | {"d7#1": groups["d2#0"]}, boilerplate=())
+        >>> units["d2#1"], units["d7#0"], units["d8#0"]
+        (2, 2, 8)
+    """
+    from scipy.cluster.hierarchy import DisjointSet
+
+    by_document = len(documents) >= MIN_DOCUMENTS
+    unit_of: dict[str, int] = {}
+    merged = DisjointSet()
+    for passages in documents.values():
+        for index, passage in enumerate(passages):
+            if index == 0 or (not by_document and index % PASSAGES_PER_UNIT == 0):
+                merged.add(len(merged))
+            unit_of[passage] = len(merged) - 1
+    first_unit: dict[int, int] = {}
+    for passage, unit in unit_of.items():
+        if passage not in boilerplate:
+            merged.merge(first_unit.setdefault(near_duplicates[passage], unit), unit)
+    # Merged units get their smallest number, because the random choices of a split depend on the order.
+    smallest: dict[int, int] = {}
+    for unit in merged:
+        smallest.setdefault(merged[unit], unit)
+    return {passage: smallest[merged[unit]] for passage, unit in unit_of.items()}

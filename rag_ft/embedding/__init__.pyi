@@ -1,0 +1,10 @@
+from .adapter import AdapterEmbedding as AdapterEmbedding
+from .backends import export_model as export_model
+from .cached import CachedEmbedding as CachedEmbedding
+from .contract import ContractError as ContractError
+from .fine_tuned import FineTunedEmbedding as FineTunedEmbedding
+from .hub import push_to_hub as push_to_hub
+from .model_spec import ModelSpec as ModelSpec
+from .request_sender import RequestPolicy as RequestPolicy
+from .resolve_embedding import embedding_by_name as embedding_by_name
+from .vector_cache import VectorCache as VectorCache

@@ -1,0 +1,102 @@
+"""Locate the passages of the corpus that answer real questions."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from rag_ft.dataset.dropped import DroppedRow, dropped_row
+from rag_ft.dataset.formats.real_questions import RealQuestion
+from rag_ft.dataset.qa_dataset import QADataset, Query
+from rag_ft.dataset.sources import HUMAN
+from rag_ft.dataset.text.locating import Locator
+from rag_ft.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+MIN_REAL_QUESTIONS = 50
+"""Minimum number of real test questions for a verdict."""
+
+MAX_MISSING = 0.05
+"""Maximum fraction of real questions whose passages do not exist. Above it, they belong to another corpus."""
+
+
+@dataclass(frozen=True)
+class LocatedQuestion:
+    """A question that a person asked.
+
+    Attributes:
+        query: the question.
+        relevant: passage id -> grade, for the passages that answer it.
+        negatives: ids of passages that do not answer it.
+    """
+
+    query: Query
+    relevant: dict[str, int]
+    negatives: list[str]
+
+
+def locate_questions(
+    questions: Sequence[RealQuestion], corpus: QADataset, prefix: str = HUMAN
+) -> tuple[list[LocatedQuestion], list[DroppedRow]]:
+    """Locate the passages that answer real questions.
+
+    Args:
+        questions: questions with their documents or passages.
+        corpus: the passages.
+        prefix: prefix of the ids for questions without an id.
+
+    Raises:
+        InputError: if two questions have the same id, or more than 5 % name a document or passage that is not in the
+            corpus.
+    """
+    locator = Locator(corpus.passages)
+    located_questions: list[LocatedQuestion] = []
+    dropped: list[DroppedRow] = []
+    first_error: InputError | None = None
+    members = near_duplicates_by_group(corpus)
+    given_ids = Counter(question.id for question in questions if question.id)
+    if repeated := next((name for name, times in given_ids.items() if times > 1), None):
+        raise InputError(f"two real questions have the id {repeated!r}: ids must be unique")
+    free_ids = (name for number in count() if (name := f"{prefix}{number}") not in given_ids)
+    for question in questions:
+        query = Query(question.id or next(free_ids), question.text, HUMAN, question.answer, question.evidence)
+        try:
+            answering = locator.locate(question)
+        except InputError as error:
+            first_error = first_error or error
+            dropped.append(dropped_row(query, "", str(error)))
+            continue
+        # If a whole document answers the question, its boilerplate does not.
+        relevant = {key: grade for key, grade in answering.items() if key not in corpus.boilerplate} or answering
+        relevant |= {key: 1 for passage in list(relevant) for key in members[corpus.near_duplicates[passage]]}
+        answering_groups = {corpus.near_duplicates[passage] for passage in relevant}
+        marked = dict.fromkeys(key for text in question.negatives for key in locator.find(text))
+        negatives = [key for key in marked if corpus.near_duplicates[key] not in answering_groups]
+        located_questions.append(LocatedQuestion(query, relevant, negatives))
+    if first_error is not None and len(dropped) > MAX_MISSING * len(questions):
+        more = f" (the first of {len(dropped)} such errors in {len(questions)} questions)" if len(dropped) > 1 else ""
+        raise InputError(f"{first_error}{more}")
+    for row in dropped:
+        logger.warning("a question is left out: %s", row["reason"])
+    return located_questions, dropped
+
+
+def warn_if_few(questions: Sequence[LocatedQuestion]) -> None:
+    """Warn if the test split, which only contains the real questions, is too small for a verdict."""
+    if questions and len(questions) < MIN_REAL_QUESTIONS:
+        logger.warning(
+            "the test split has only %d real questions, too few for a verdict: add at least %d",
+            len(questions), MIN_REAL_QUESTIONS - len(questions),
+        )  # fmt: skip
+
+
+def near_duplicates_by_group(corpus: QADataset) -> dict[int, list[str]]:
+    """Return group -> ids of the passages that are near-duplicates of each other."""
+    members: dict[int, list[str]] = defaultdict(list)
+    for passage, group in corpus.near_duplicates.items():
+        members[group].append(passage)
+    return members

@@ -1,0 +1,9 @@
+from .batch_sampler import NoFalseNegativesBatchSampler as NoFalseNegativesBatchSampler
+from .batch_sampler import SamplerRows as SamplerRows
+from .cross_encoder_filter import load_cross_encoder as load_cross_encoder
+from .distillation import ranking_examples as ranking_examples
+from .distillation import vector_examples as vector_examples
+from .hard_negatives import mine_negatives as mine_negatives
+from .pairs import pair_examples as pair_examples
+from .pairs import scored_examples as scored_examples
+from .training_example import TrainingExample as TrainingExample

@@ -1,0 +1,195 @@
+"""Uncovered documents: those without a train or dev question. A tuned model must not lose on them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
+from rag_ft.dataset.sources import SENTENCE
+from rag_ft.dataset.text.cloze import sentences, without_copy
+from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
+from rag_ft.evaluation.significance import paired_bootstrap
+from rag_ft.training.selection.dev_set import MIN_UNITS, DevQuestions
+from rag_ft.training.selection.select import MAX_P_VALUE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MAX_PROBED = 300
+"""Maximum number of uncovered passages with a question. They are encoded for the base and for each candidate."""
+
+MAX_COMPARED = 400
+"""Maximum number of passages of either kind that are compared to find a domain shift."""
+
+SENTENCE_CHARACTERS, MAX_CHARACTERS = 1_000, 2_000
+"""Number of characters at the start of a passage that a sentence is taken from, and that are read at all."""
+
+RARE = 0.05
+"""A passage is out of domain if fewer than this fraction of the covered passages have so low a score."""
+
+MAX_OUT_OF_DOMAIN = 1 / 3
+"""Fraction of out-of-domain passages above which dev questions do not represent the uncovered documents. Measured: .05
+to .25 if the questions are about the corpus, .47 to .81 if they are about another domain (covidqa, scifact)."""
+
+FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncoveredDocuments:
+    """The documents without a train or dev question.
+
+    Attributes:
+        questions: sentences taken out of passages of these documents, as questions; None if there are few.
+        out_of_domain: fraction of their passages that are unlike the covered passages. It is about 5 % if the covered
+            documents are a random sample.
+    """
+
+    questions: DevQuestions | None
+    out_of_domain: float = 0.0
+
+    @property
+    def domain_shift(self) -> bool:
+        """Whether so many passages are out of domain that dev questions do not represent them."""
+        return self.out_of_domain > MAX_OUT_OF_DOMAIN
+
+    @property
+    def findings(self) -> list[str]:
+        """A warning if there is a domain shift."""
+        if not self.domain_shift:
+            return []
+        consequence = (
+            "a model is shipped only if it is also better on them"
+            if self.questions is not None
+            else "the effect of tuning on them cannot be measured, because most have no sentence to use as a question"
+        )
+        return [
+            f"{self.out_of_domain:.0%} of the passages in documents without a train or dev question are unlike the "
+            f"covered passages: {consequence}. Add questions about them if the model is meant for them, or remove them "
+            "from the dataset"
+        ]
+
+    def objection_to(self, differences: NDArray[np.float64]) -> str:
+        """Return why a model must not be shipped because of these documents, or "".
+
+        Args:
+            differences: candidate minus base for each of `questions`, shape (questions,).
+        """
+        assert self.questions is not None
+        gain = paired_bootstrap(differences, self.questions.groups)
+        if gain.ci95[1] < 0:
+            return f"it loses on the documents without a train or dev question ({gain})"
+        if self.domain_shift and (gain.mean <= 0 or gain.p_value / 2 > MAX_P_VALUE):
+            return f"the documents without a train or dev question are unlike the others and may not gain ({gain})"
+        return ""
+
+
+def uncovered_documents(dataset: QADataset, seed: int = 0) -> UncoveredDocuments | None:
+    """Find the uncovered documents, and make questions about them.
+
+    Sentences taken out of their passages cannot select weights, because they approve of too much. But a model that
+    loses on them was tuned for another corpus. Passages of test documents are used; test questions are not.
+
+    Args:
+        dataset: a dataset with a train and a dev split.
+        seed: seeds every random choice.
+
+    Returns:
+        Questions on at most 300 passages, searched among these; None if there are fewer than 30 uncovered passages.
+
+    Example:
+        >>> from rag_ft import Passage, QADataset, Query
+        >>> from rag_ft.training.selection.uncovered import uncovered_documents
+        >>> text = "Badge {} opens gate {} at night. Lost badges of kind {} are blocked within {} days."
+        >>> passages = {f"p{n}": Passage(f"p{n}", text.format(n, 3 * n, n, 7 * n)) for n in range(40)}
+        >>> dataset = QADataset(passages, {"q": Query("q", "Who opens?")}, {"train": {"q": {"p0": 1}}})
+        >>> len(uncovered_documents(dataset).questions.groups)
+        39
+    """
+    covered_documents = {
+        document
+        for split in ("train", "dev")
+        if dataset.qrels.get(split)
+        for document in dataset.documents_of(dataset.qrels[split], split)
+    }
+    covered = [passage for passage in dataset.passages.values() if passage.document in covered_documents]
+    uncovered = [passage for passage in dataset.passages.values() if passage.document not in covered_documents]
+    if not covered or len(uncovered) < MIN_UNITS:
+        return None
+    rng = random.Random(seed)
+    samples = [rng.sample(passages, min(MAX_COMPARED, len(passages))) for passages in (covered, uncovered)]
+    questions = _sentence_questions(uncovered, rng, seed)
+    return UncoveredDocuments(questions=questions, out_of_domain=_out_of_domain(*samples))
+
+
+def _sentence_questions(passages: Sequence[Passage], rng: random.Random, seed: int) -> DevQuestions | None:
+    """Take one sentence out of each passage as a question about it."""
+    sample = _sample_distinct(passages, rng)
+    one_line = [" ".join(passage.text.split()) for passage in sample]
+    chosen: dict[str, Passage] = {}
+    queries: dict[str, Query] = {}
+    for passage in sample:
+        text = passage.text[:MAX_CHARACTERS]
+        for sentence in _shuffled_sentences(text, rng):
+            rest = without_copy(sentence, text)
+            if rest and sum(sentence in other for other in one_line) == 1:
+                chosen[passage.id] = replace(passage, text=rest)
+                queries[passage.id] = Query(passage.id, sentence, SENTENCE)
+                break
+    if len(chosen) < MIN_UNITS:
+        return None
+    return DevQuestions.of(QADataset(chosen, queries, {"dev": {key: {key: 1} for key in chosen}}), seed)
+
+
+def _sample_distinct(passages: Sequence[Passage], rng: random.Random) -> list[Passage]:
+    """Sample passages without near-duplicates, which would rank as high as the right one.
+
+    They keep the order of the corpus, because few documents are resampled as groups of neighbouring passages.
+    """
+    indices = sorted(rng.sample(range(len(passages)), min(len(passages), 3 * MAX_PROBED)))
+    sampled = [passages[index] for index in indices]
+    groups = near_duplicate_groups([passage.text[:MAX_CHARACTERS] for passage in sampled])
+    distinct = list(dict(zip(reversed(groups), reversed(sampled), strict=True)).values())[::-1]
+    chosen = set(rng.sample(range(len(distinct)), min(len(distinct), MAX_PROBED)))
+    return [passage for index, passage in enumerate(distinct) if index in chosen]
+
+
+def _shuffled_sentences(text: str, rng: random.Random) -> list[str]:
+    """Return the sentences at the start of a text in random order."""
+    complete = sentences(text[:SENTENCE_CHARACTERS])
+    complete = complete[:-1] if len(text) > SENTENCE_CHARACTERS else complete  # the last one is cut off
+    return rng.sample(complete, len(complete))
+
+
+def _out_of_domain(covered: Sequence[Passage], uncovered: Sequence[Passage]) -> float:
+    """Return the fraction of uncovered passages that a classifier scores below nearly all covered ones.
+
+    A classifier between two samples tests whether they have the same distribution (Lopez-Paz & Oquab 2017). It scores
+    documents that it was not trained on, and needs two documents of each kind.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
+    documents = min(len({passage.document for passage in passages}) for passages in (covered, uncovered))
+    if documents < 2:
+        return 0.0
+    passages = [*covered, *uncovered]
+    is_covered = np.array([1] * len(covered) + [0] * len(uncovered))
+    # Character n-grams exist in every script.
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
+    vectors = vectorizer.fit_transform([passage.text[:MAX_CHARACTERS] for passage in passages])
+    scores = cross_val_predict(
+        LogisticRegression(C=10.0, class_weight="balanced", max_iter=1_000),
+        vectors,
+        is_covered,
+        groups=[passage.document for passage in passages],
+        cv=StratifiedGroupKFold(min(FOLDS, documents), shuffle=True, random_state=0),
+        method="decision_function",
+    )
+    return float(np.mean(scores[is_covered == 0] < np.quantile(scores[is_covered == 1], RARE)))

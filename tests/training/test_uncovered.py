@@ -1,0 +1,158 @@
+"""Uncovered documents: found, probed without test questions, and reported if they are out of domain."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_ft import Passage, QADataset, Query, load_dataset, read_documents
+from rag_ft.dataset.text.cloze import without_copy
+from rag_ft.documents.nodes import cut_into_nodes, passages_from_nodes
+from rag_ft.training.selection.dev_set import DevQuestions
+from rag_ft.training.selection.forgetting import ForgettingProbe
+from rag_ft.training.selection.uncovered import MAX_OUT_OF_DOMAIN, MAX_PROBED, UncoveredDocuments, uncovered_documents
+
+
+@pytest.fixture(scope="module")
+def acme_passages(acme: Path) -> dict[str, Passage]:
+    return passages_from_nodes(cut_into_nodes(read_documents(acme / "documents")))
+
+
+def asking(passages: dict[str, Passage], train: list[str], dev: list[str] = (), test: list[str] = ()) -> QADataset:  # type: ignore[assignment]
+    """A dataset whose questions ask for these passages."""
+    splits = {"train": train, "dev": dev, "test": test}
+    queries = {f"q {key}": Query(f"q {key}", f"What is said in {key}?") for keys in splits.values() for key in keys}
+    qrels = {split: {f"q {key}": {key: 1} for key in keys} for split, keys in splits.items() if keys}
+    return QADataset(passages, queries, qrels)
+
+
+def of_documents(passages: dict[str, Passage], documents: set[str]) -> list[str]:
+    return [key for key, passage in passages.items() if passage.document in documents]
+
+
+def questions_of(uncovered: UncoveredDocuments | None) -> DevQuestions:
+    assert uncovered is not None
+    assert isinstance(uncovered.questions, DevQuestions)
+    return uncovered.questions
+
+
+def test_documents_of_the_same_domain_are_no_domain_shift(acme_passages: dict[str, Passage]) -> None:
+    documents = sorted({passage.document for passage in acme_passages.values()})
+    random.Random(0).shuffle(documents)
+    asked = set(documents[: len(documents) // 2])
+    dataset = asking(acme_passages, of_documents(acme_passages, asked))
+    uncovered = uncovered_documents(dataset)
+    found = questions_of(uncovered)
+    assert uncovered is not None
+    assert not uncovered.domain_shift
+    assert uncovered.findings == []
+    assert {dataset.passages[key].document for key in found.passage_ids}.isdisjoint(asked)
+
+
+def test_documents_of_another_domain_are_reported(acme_passages: dict[str, Passage]) -> None:
+    general = {
+        f"general {n}": Passage(f"general {n}", text) for n, text in enumerate(ForgettingProbe.shipped().passages)
+    }
+    uncovered = uncovered_documents(asking(acme_passages | general, list(general)))
+    assert uncovered is not None
+    assert uncovered.out_of_domain > MAX_OUT_OF_DOMAIN
+    assert uncovered.domain_shift
+    assert "are unlike the covered passages: a model is shipped only if it is also better" in uncovered.findings[0]
+    assert set(questions_of(uncovered).passage_ids) <= set(acme_passages)
+
+
+@pytest.mark.parametrize("apart", [2, 3, 4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_few_documents_are_no_domain_shift(shared_data: Path, apart: int, seed: int) -> None:
+    passages = load_dataset(shared_data / "covidqa").passages
+    documents = sorted({passage.document for passage in passages.values()})
+    random.Random(seed).shuffle(documents)
+    asked = of_documents(passages, set(documents[:10]))
+    those = asked + of_documents(passages, set(documents[10 : 10 + apart]))
+    uncovered = uncovered_documents(asking({key: passages[key] for key in those}, asked))
+    assert uncovered is None or uncovered.out_of_domain < MAX_OUT_OF_DOMAIN
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_domain_shift_needs_two_documents(acme_passages: dict[str, Passage], count: int) -> None:
+    texts = ForgettingProbe.shipped().passages
+    general = {
+        f"g{n}": Passage(f"g{n}", text, doc_id=f"general {n * count // len(texts)}") for n, text in enumerate(texts)
+    }
+    uncovered = uncovered_documents(asking(acme_passages | general, list(general)))
+    assert uncovered is not None
+    assert uncovered.domain_shift == (count > 1)
+
+
+def test_out_of_domain_documents_without_sentences_are_reported(acme_passages: dict[str, Passage]) -> None:
+    prices = {f"price {n}": Passage(f"price {n}", f"M{n} hex bolt zinc {n * 3} EUR") for n in range(60)}
+    uncovered = uncovered_documents(asking(acme_passages | prices, list(acme_passages)))
+    assert uncovered is not None
+    assert uncovered.questions is None
+    assert uncovered.domain_shift
+    assert "the effect of tuning on them cannot be measured" in uncovered.findings[0]
+
+
+def test_copies_are_not_asked_for() -> None:
+    text = (
+        "Badge {0} opens gate {1} at night for {2}. Ask desk {1} in hall {0} for a badge of kind {2} within {0} days."
+    )
+    passages = {
+        f"{copy}-{n}": Passage(f"{copy}-{n}", text.format(n, 7 * n, f"crew{n * n}")) for copy in "ab" for n in range(60)
+    }
+    passages["asked"] = Passage("asked", "Leave is booked in HELM.")
+    found = questions_of(uncovered_documents(asking(passages, ["asked"])))
+    # Of each pair of copies one stands in the pool.
+    assert len({key.partition("-")[2] for key in found.passage_ids}) == len(found.passage_ids)
+
+
+@given(seed=st.integers(0, 1_000))
+@settings(max_examples=10)
+def test_no_test_question_and_no_document_asked_about_is_in_it(acme_passages: dict[str, Passage], seed: int) -> None:
+    draw = random.Random(seed)
+    documents = sorted({passage.document for passage in acme_passages.values()})
+    draw.shuffle(documents)
+    train, dev, test = (of_documents(acme_passages, set(documents[place::4])) for place in range(3))
+    dataset = asking(acme_passages, train, dev, test)
+    found = questions_of(uncovered_documents(dataset, seed))
+    assert len(found.query_ids) == len(found.passage_ids) <= MAX_PROBED
+    assert not {dataset.queries[query].text for query in dataset.qrels["test"]} & set(found.query_texts)
+    asked = {dataset.passages[key].document for key in (*train, *dev)}
+    for key, question, passage in zip(found.passage_ids, found.query_texts, found.passage_texts, strict=True):
+        assert dataset.passages[key].document not in asked
+        # The passage is searched without its sentence.
+        assert without_copy(question, dataset.passages[key].text) is not None
+        assert len(passage) < len(dataset.passage_texts[key])
+    # Without the test split the same is found: it is not looked at.
+    rest = {split: part for split, part in dataset.qrels.items() if split != "test"}
+    assert questions_of(uncovered_documents(dataset.with_qrels(rest), seed)) == found
+
+
+@given(sizes=st.lists(st.tuples(st.integers(1, 30), st.booleans()), min_size=1, max_size=14), alike=st.booleans())
+@settings(max_examples=30)
+def test_documents_of_any_number_and_size_are_read(sizes: list[tuple[int, bool]], alike: bool) -> None:
+    passages = {}
+    asked = []
+    for document, (size, is_asked) in enumerate(sizes):
+        for place in range(size):
+            key = f"{document}-{place}"
+            words = "gate" if alike else f"gate{document} night{place} badge{document * place}"
+            text = f"Badge opens the small {words} at night. Lost badges of the {words} kind are blocked at once."
+            passages[key] = Passage(key, text, doc_id=f"d{document}")
+            asked += [key] if is_asked else []
+    if not asked:
+        return
+    uncovered = uncovered_documents(asking(passages, asked))
+    many = sum(size for size, is_asked in sizes if not is_asked) >= 30
+    assert (uncovered is not None) == many
+    assert uncovered is None or 0.0 <= uncovered.out_of_domain <= 1.0
+    if uncovered is not None and alike:
+        assert uncovered.questions is None  # all of them say the same
+
+
+def test_few_passages_say_nothing(acme_passages: dict[str, Passage]) -> None:
+    assert uncovered_documents(asking(acme_passages, list(acme_passages))) is None
