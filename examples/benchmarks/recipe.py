@@ -4,7 +4,7 @@
 
 The train and dev questions of a collection are divided into folds by document. Each fold in turn is the dev split of a
 training on the others. The figures are nDCG@10 of the base model and of the tuned weights (alpha 1, after the best
-epoch) on each fold. Results are in examples/benchmarks/results/recipe.json.
+epoch) on each fold. They are written to examples/benchmarks/results/recipe.json.
 """
 
 from __future__ import annotations

@@ -43,6 +43,6 @@ _ELSEWHERE = {
 def __getattr__(name: str) -> Any:
     if name in _ELSEWHERE:
         raise ImportError(
-            f"rag_ft has no {name}, since it only tunes embeddings: {_ELSEWHERE[name]} (see migration.md)"
+            f"rag_ft has no {name}, since it only tunes embeddings: {_ELSEWHERE[name]} (see examples/migration.md)"
         )
     return _load_public_name(name)
