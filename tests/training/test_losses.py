@@ -71,7 +71,7 @@ def test_a_loss_raises_the_dev_score(dataset: QADataset, tmp_path: Path, setting
 @pytest.mark.slow
 def test_vectors_cut_to_128_numbers_retrieve_nearly_as_well(dataset: QADataset) -> None:
     model = load_sentence_transformer("local", max_length=64)
-    recipe = SMALL.with_settings({"dimensions": (128,)})
+    recipe = SMALL.with_settings({"dimensions": (128,), "epochs": 4})
     pairs = pair_examples(dataset, recipe)
     test_questions = DevQuestions.of(dataset.with_qrels({"dev": dataset.qrels["test"]}))
 
