@@ -30,7 +30,7 @@ from rag_ft.retrieval.hybrid import HybridRetriever, keep_fusion
 from rag_ft.stages import Stages, fingerprint_of_nodes, fingerprint_of_questions, plain_options, plain_value
 from rag_ft.training.loop.trainer import check_training_device
 from rag_ft.training.recipe import STORED_NAMES, check_settings
-from rag_ft.training.train import train_model
+from rag_ft.training.train import rule_for, train_model
 
 if TYPE_CHECKING:
     from llama_index.core import VectorStoreIndex
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from rag_ft.dataset.formats.real_questions import RealQuestion
     from rag_ft.dataset.qa_dataset import QADataset
     from rag_ft.generation.generate import GeneratedDataset
+    from rag_ft.training.selection.select import SelectBy
 
 logger = logging.getLogger(__name__)
 
@@ -83,24 +84,15 @@ class FineTuneRun:
     candidate: FineTunedEmbedding
 
     def retriever(self, similarity_top_k: int = 10) -> BaseRetriever:
-        """Return the kind of retriever that the comparison recommends, over `index`: BM25, the embedding, or both.
-
-        The verdict, not the recommendation, decides which model's vectors the index holds. If they disagree, a warning
-        is logged.
+        """Return the retriever that the comparison concludes to use, over `index`: BM25, the embedding, or both.
 
         Args:
             similarity_top_k: number of passages to return.
         """
-        recommended = self.comparison.recommendation.role if self.comparison.recommendation else ""
-        tuned = self.comparison.verdict == "ship"
-        if recommended.endswith("baseline" if tuned else "candidate"):
-            logger.warning(
-                "the comparison recommends %s, but following the verdict the index holds the vectors of the %s model",
-                recommended, "tuned" if tuned else "base",
-            )  # fmt: skip
-        if recommended == "bm25":
+        kind = self.comparison.conclusion.kind if self.comparison.conclusion else "embedding"
+        if kind == "bm25":
             return HybridRetriever(self.index, Fusion(weight=0.0), similarity_top_k)
-        if recommended.startswith("hybrid"):
+        if kind == "hybrid":
             return HybridRetriever(self.index, similarity_top_k=similarity_top_k)
         return self.index.as_retriever(similarity_top_k=similarity_top_k)
 
@@ -151,6 +143,7 @@ def fine_tune(
     device: str | None = None,
     show_progress: bool = False,
     question_options: QuestionOptions | None = None,
+    select: SelectBy = "safe",
 ) -> FineTuneRun:
     """Fine-tune an embedding model on nodes, and test on held-out questions whether retrieval got better.
 
@@ -178,6 +171,8 @@ def fine_tune(
         device: a torch device; None picks the best one available.
         show_progress: show progress bars with the time left.
         question_options: what the LLM is asked for, how it is called, the filters, and users' picks.
+        select: `safe` ships a tuned model only with proof that it is better and with no sign of harm elsewhere; `dev`
+            ships the one with the best dev score. The comparison on test questions decides in both cases.
 
     Raises:
         InputError: if the input is invalid.
@@ -208,7 +203,9 @@ def fine_tune(
     spec = ModelSpec(
         name=base_model, query_prefix=query_prefix, passage_prefix=passage_prefix, max_length=max_length, device=device
     )
-    limits = {"max_pairs": max_pairs, "max_minutes": max_minutes, "seed": seed}
+    limits: dict[str, Any] = {"max_pairs": max_pairs, "max_minutes": max_minutes, "seed": seed}
+    if rule_for(select) != "significant":
+        limits["select"] = select
 
     dataset = _dataset_stage(stages, nodes, source)
     candidate = _model_stage(stages, dataset, spec, limits, settings, show_progress)

@@ -78,7 +78,7 @@ def quality(arguments: argparse.Namespace) -> None:
                     for role in ("bm25", "baseline", "candidate", "candidate-2", "hybrid-baseline")
                 },
                 "fusion": comparison.details[role_of.get("hybrid-candidate", "hybrid-candidate")]["fusion"],
-                "recommendation": comparison.recommendation.to_dict() if comparison.recommendation else None,
+                "recommendation": comparison.conclusion.to_dict() if comparison.conclusion else None,
             }
             print(json.dumps(row, indent=1), flush=True)
             with FILE.open("a", encoding="utf-8") as file:

@@ -184,6 +184,10 @@ Settings = Annotated[
     _recipe("--set", metavar="X=VALUE", help="Another setting: warmup, scale, patience, alphas, ...; repeatable."),
 ]
 RecipeSeed = Annotated[int, _recipe("--seed", metavar="N", help="Seeds every random choice.")]
+Select = Annotated[
+    Literal["safe", "dev"],
+    _recipe(metavar="NAME", help="safe: ship only what is proven better; dev: ship the best dev score."),
+]
 Mine = Annotated[
     Miner | None,
     _negatives(metavar="NAME", help="Mine hard negatives with dense, bm25, both or mix; default: use the dataset's."),

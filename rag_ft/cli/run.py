@@ -44,6 +44,7 @@ def run(
     max_length: options.MaxLength = None,
     max_pairs: options.MaxPairs = None,
     set_: options.Settings = None,
+    select: options.Select = "safe",
     chroma: options.RunChroma = None,
     collection: options.RunCollection = "passages",
     require_improvement: options.RequireImprovement = False,
@@ -63,7 +64,7 @@ def run(
         unseen_documents=unseen_documents, base_model=base_model, output_dir=output, query_prefix=query_prefix,
         passage_prefix=passage_prefix, max_length=max_length, max_pairs=max_pairs, max_minutes=max_minutes,
         settings=recipe_settings(set_), chroma=chroma, collection=collection, seed=seed, device=device,
-        show_progress=show_progress,
+        show_progress=show_progress, select=select,
         question_options=QuestionOptions(max_passages=max_passages, approve=approval(max_cost)),
     )  # fmt: skip
     show_comparison(result.comparison)

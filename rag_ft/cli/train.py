@@ -10,7 +10,7 @@ import typer
 from rag_ft.cli import options
 from rag_ft.cli.console import begin, say
 from rag_ft.cli.inputs import named_fields, recipe_settings, request_policy
-from rag_ft.cli.train_adapter import AdapterTraining, show_rejected
+from rag_ft.cli.train_adapter import AdapterTraining, show_decision
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.errors import InputError
 
@@ -46,6 +46,7 @@ def train(
     dimension: options.Dimensions = None,
     max_pairs: options.MaxPairs = None,
     set_: options.Settings = None,
+    select: options.Select = "safe",
     seed: options.RecipeSeed = 0,
     mine: options.Mine = None,
     negatives: options.Negatives = None,
@@ -86,7 +87,7 @@ def train(
         passage_prefix=passage_prefix, max_length=max_length, max_pairs=max_pairs, max_minutes=max_minutes,
         teacher=teacher, continue_from=continue_from, earlier=load_dataset(earlier) if earlier is not None else None,
         replay=replay, settings=settings_of(chosen) | recipe_settings(set_), seed=seed, device=device,
-        show_progress=show_progress, report_to=report_to or (),
+        show_progress=show_progress, report_to=report_to or (), select=select,
     )  # fmt: skip
     show_trained(trained)
     publish(output, push_to_hub)
@@ -137,24 +138,21 @@ def settings_of(chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_trained(trained: TrainedModel) -> None:
-    """Print the dev scores, and the reason if the base model is kept."""
-    from rag_ft.training.record import displayed_name
+    """Print the dev scores, and which candidate was selected and why."""
+    from rag_ft.embedding.stored_names import displayed_name
 
-    training = trained.record["training"]
+    training, summary = trained.record["training"], trained.summary
     if trained.dev:
         metric = next(name.removeprefix("dev_") for name in training if name.startswith(("dev_ndcg", "dev_spearman")))
-        scores = ", ".join(f"{displayed_name(name)} {score:.3f}" for name, score in trained.dev.items())
-        say(f"dev {metric}: {scores}")
+        say(f"dev {metric}: {summary.scores_text}")
     for name, group in training["dev_apart"].items():
         say(f"  {displayed_name(name)} ({group['questions']:g}): {group['base']:.3f} -> {group['shipped']:.3f}")
     if teaching := training.get("teacher"):
         score = next(value for name, value in teaching.items() if name.startswith("dev_"))
         say(f"teacher {score:.3f}, student {teaching['student']:.3f}, {teaching['times_faster']:g} times as fast")
-    show_rejected(training)
-    if trained.is_base:
-        say(f"{training['base_stays_because']}: the model folder holds the base model", style="yellow")
     if accuracy := training.get("dev_triplet_accuracy"):
         say(f"dev triplet accuracy: {accuracy['base']:.3f} -> {accuracy['shipped']:.3f}")
+    show_decision(summary)
 
 
 def publish(folder: Path, repository: str | None) -> None:

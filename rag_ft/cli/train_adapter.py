@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag_ft.cli import options
 from rag_ft.cli.console import begin, say
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from rag_ft.adapters.train import TrainedAdapter
     from rag_ft.dataset.qa_dataset import QADataset
     from rag_ft.embedding.request_sender import RequestPolicy
+    from rag_ft.embedding.training_summary import TrainingSummary
 
 
 def train_adapter(
@@ -107,20 +107,17 @@ class AdapterTraining:
 
 
 def show_adapter(trained: TrainedAdapter) -> None:
-    """Print the dev scores, and the reason if the adapter does not change the embedding."""
-    from rag_ft.training.record import displayed_name
-
-    training = trained.record["training"]
-    if trained.dev:
-        say(f"dev ndcg@10: {', '.join(f'{displayed_name(name)} {score:.3f}' for name, score in trained.dev.items())}")
-    show_rejected(training)
-    if trained.is_base:
-        say(f"{training['base_stays_because']}: the saved adapter does not change the vectors", style="yellow")
+    """Print the dev scores, and which candidate was selected and why."""
+    summary = trained.summary
+    if summary.scores:
+        say(f"dev ndcg@10: {summary.scores_text}")
+    show_decision(summary)
 
 
-def show_rejected(training: Mapping[str, Any]) -> None:
-    """Print the candidates that scored high on dev but were rejected, with the reasons."""
-    from rag_ft.training.record import displayed_name
-
-    for name, reason in training["refused"].items():
-        say(f"{displayed_name(name)} rejected: {reason}", style="yellow")
+def show_decision(summary: TrainingSummary) -> None:
+    """Print which candidate was selected and why, each rejected candidate once, and what can be done about it."""
+    say(summary.decided, style="yellow" if summary.is_base else "green")
+    for candidate in summary.rejected:
+        say(f"  rejected: {candidate}", style="yellow")
+    for step in summary.next_steps:
+        say(step)

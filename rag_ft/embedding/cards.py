@@ -1,11 +1,11 @@
-"""The cards (README.md) of tuned models and adapters: what they are and how to use them."""
+"""The cards (README.md) of models and adapters: what they are and how to use them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-DEV_METRICS = {"dev_ndcg@10": "nDCG@10", "dev_spearman": "Spearman's correlation"}
-"""Key of the dev scores in a training's record -> name of the metric."""
+from rag_ft.embedding.stored_names import displayed_name
+from rag_ft.embedding.training_summary import TrainingSummary
 
 
 def model_card(record: dict[str, Any]) -> str:
@@ -15,7 +15,6 @@ def model_card(record: dict[str, Any]) -> str:
         record: the content of the model's `rag_ft.json`.
     """
     training = record.get("training", {})
-    dev_key = next((key for key in DEV_METRICS if key in training), "dev_ndcg@10")
     teacher_scores = (score for name, score in training.get("teacher", {}).items() if name.startswith("dev_"))
     return _render(
         "model_card.md.jinja",
@@ -23,8 +22,7 @@ def model_card(record: dict[str, Any]) -> str:
         | record
         | {
             "training": training and {"dev_makings": {}, "dev_documents": {}} | training,
-            "metric": DEV_METRICS[dev_key],
-            "dev_scores": training.get(dev_key, {}),
+            "summary": TrainingSummary.of(record) if training else None,
             "general_score": training.get("general", {}).get(f"share {training.get('share') or 0:g}"),
             "teacher_score": next(teacher_scores, None),
         },
@@ -37,7 +35,7 @@ def adapter_card(record: dict[str, Any]) -> str:
     Args:
         record: the content of the adapter's `rag_ft.json`.
     """
-    return _render("adapter_card.md.jinja", record)
+    return _render("adapter_card.md.jinja", record | {"summary": TrainingSummary.of(record)})
 
 
 def _render(template: str, values: dict[str, Any]) -> str:
@@ -48,6 +46,7 @@ def _render(template: str, values: dict[str, Any]) -> str:
     )
     environment.filters |= {
         "repr": repr,
+        "displayed": displayed_name,
         "score": lambda value: f"{value:.3f}",
         "counts": lambda counts: ", ".join(f"{count} {name}" for name, count in counts.items()),
     }

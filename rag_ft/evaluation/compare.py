@@ -65,9 +65,10 @@ def compare(
         raise InputError("candidates is empty: pass at least one retriever to compare with the baseline")
     roles = _roles(baseline, candidates, options.hybrids)
     training_notes = notes_on_training_questions(roles, dataset, split)
-    runs = CandidateRunner(dataset, split, seed, show_progress).run(roles)
+    runner = CandidateRunner(dataset, split, seed, show_progress)
+    runs, on_dev = runner.run(roles), runner.score_on_dev(roles)
     truncated = min_characters_read(candidates, dataset, split)
-    comparison = score_runs(dataset, split, runs, options, characters_read=truncated, seed=seed)
+    comparison = score_runs(dataset, split, runs, options, characters_read=truncated, on_dev=on_dev, seed=seed)
     more_notes = (*training_notes, *notes_on_base_models(roles), *notes_on_gains(roles, comparison.differences))
     return replace(comparison, notes=(*comparison.notes, *more_notes))
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_ft.evaluation.comparison_table import comparison_text
-from rag_ft.evaluation.recommendation import Recommendation
+from rag_ft.evaluation.conclusion import Conclusion
 from rag_ft.evaluation.roles import BASELINE
 from rag_ft.evaluation.serialisation import (
     difference_from_dict,
@@ -51,7 +51,7 @@ class Comparison:
         aspects: metrics on questions by traits: shared words, length, source, truncated passages, and document if there
             are few.
         evidence: candidate -> p-value of a randomisation test, and the smallest detectable gain.
-        recommendation: the simplest retriever that is not significantly worse than the best.
+        conclusion: what was decided, why, what to use, what it costs, and what to do next.
         seed: the seed of the random choices.
         per_query: role -> metric -> value of each question, shape (questions,); not in the JSON.
         rankings: role -> ranked passages for each question; not in the JSON.
@@ -85,7 +85,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     aspects: dict[str, Slice] = field(default_factory=dict)
     evidence: dict[str, Evidence] = field(default_factory=dict)
-    recommendation: Recommendation | None = None
+    conclusion: Conclusion | None = None
     seed: int = 0
     per_query: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict, repr=False, compare=False)
     rankings: dict[str, list[list[str]]] = field(default_factory=dict, repr=False, compare=False)
@@ -143,7 +143,7 @@ class Comparison:
             "verdicts": self.verdicts,
             "reasons": self.reasons,
             "evidence": evidence_to_dict(self.evidence),
-            "recommendation": self.recommendation.to_dict() if self.recommendation else None,
+            "recommendation": self.conclusion.to_dict() if self.conclusion else None,
             "seed": self.seed,
             "notes": list(self.notes),
         }
@@ -170,7 +170,7 @@ class Comparison:
             verdicts=values["verdicts"],
             reasons=values["reasons"],
             evidence=evidence_from_dict(values.get("evidence", {})),
-            recommendation=Recommendation(**values["recommendation"]) if values.get("recommendation") else None,
+            conclusion=Conclusion.from_dict(values["recommendation"]) if values.get("recommendation") else None,
             seed=values.get("seed", 0),
             notes=tuple(values["notes"]),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -12,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rag_ft.evaluation.conclusion import Conclusion
 from rag_ft.evaluation.metrics import HEADLINE
-from rag_ft.evaluation.recommendation import Recommendation
 from rag_ft.evaluation.roles import BASELINE, HYBRID_PREFIX
 from rag_ft.evaluation.significance import Difference
 from rag_ft.evaluation.slices import SLICE_TITLES, Figures, Slice
@@ -47,7 +46,7 @@ class TableSource(Protocol):
     @property
     def reasons(self) -> Mapping[str, str]: ...
     @property
-    def recommendation(self) -> Recommendation | None: ...
+    def conclusion(self) -> Conclusion | None: ...
     @property
     def notes(self) -> Sequence[str]: ...
     def label(self, role: str) -> str: ...
@@ -79,14 +78,15 @@ def comparison_table(comparison: TableSource) -> Table:
 
 
 def print_comparison(comparison: TableSource, console: Console) -> None:
-    """Print the table, the verdict on each candidate, the recommendation, the slices, and the notes."""
+    """Print the table, the conclusion, the verdict on each candidate, the slices, and the notes."""
     console.print(comparison_table(comparison))
     console.print()
+    if comparison.conclusion is not None:
+        print_conclusion(comparison.conclusion, console)
+        console.print()
     for role, verdict in comparison.verdicts.items():
         candidate = f"{role}: " if len(comparison.verdicts) > 1 else ""
         console.print(Text.assemble(candidate, (verdict, COLOURS[verdict]), f": {comparison.reasons[role]}"))
-    if (best := comparison.recommendation) and comparison.verdicts.get(best.role, "ship") == "ship":
-        console.print(Text.assemble("to use: ", (best.role, "bold"), f": {best.reason}"))
     for slices in (comparison.slices, comparison.aspects):
         if any(part.queries for part in slices.values()):
             console.print()
@@ -95,6 +95,15 @@ def print_comparison(comparison: TableSource, console: Console) -> None:
         console.print()
     for note in comparison.notes:
         console.print(Text(f"Note: {note}"))
+
+
+def print_conclusion(conclusion: Conclusion, console: Console) -> None:
+    """Print what was decided and why, what each step up to it costs, and what to do next."""
+    console.print(Text.assemble((conclusion.decision, "bold"), f": {conclusion.reason}."))
+    for role, cost in conclusion.costs.items():
+        console.print(Text(f"  cost of {role}: {cost}"))
+    for step in conclusion.next_steps:
+        console.print(Text(f"  next: {step}"))
 
 
 def comparison_text(comparison: TableSource) -> str:
@@ -111,10 +120,8 @@ def best_score(models: Mapping[str, Figures], metric: str) -> str:
 
 
 def difference_text(difference: Difference) -> str:
-    """Return the mean and its interval, or "[not known]" if the interval is unbounded."""
-    low, high = difference.ci95
-    known = math.isfinite(low) and math.isfinite(high)
-    return f"{difference.mean:+z.3f} " + (f"[{low:+z.3f}, {high:+z.3f}]" if known else "[not known]")
+    """Return the mean and its interval, or "[not known]" if the interval covers every possible difference."""
+    return str(difference)
 
 
 def _empty_table(**options: Any) -> Table:

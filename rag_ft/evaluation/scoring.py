@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.evaluation.comparison import Comparison
+from rag_ft.evaluation.conclusion import ComparedResults, Conclusion, conclude
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.evaluation.options import CompareOptions
 from rag_ft.evaluation.question_notes import notes_on_questions
-from rag_ft.evaluation.recommendation import Recommendation, recommend
 from rag_ft.evaluation.resampling import resampling_groups
+from rag_ft.evaluation.retriever_choice import Choice, halves
 from rag_ft.evaluation.roles import BASELINE, CANDIDATE
 from rag_ft.evaluation.runs.run import Run
 from rag_ft.evaluation.significance import (
@@ -68,14 +69,22 @@ class QueryScores:
 
     def slice(self, mask: NDArray[np.bool_]) -> Slice:
         """Return the metrics on some of the queries."""
-        groups = [group for group, selected in zip(self.groups, mask, strict=True) if selected]
-        if not groups:
+        if not mask.any():
             return Slice(0, {})
+        part = self.part(mask)
+        return Slice(len(part.groups), part.means(), {role: part.difference(role) for role in part.candidates})
+
+    def part(self, mask: NDArray[np.bool_]) -> QueryScores:
+        """Return the scores of some of the queries."""
+        groups = [group for group, selected in zip(self.groups, mask, strict=True) if selected]
         per_query = {
             role: {metric: scores[mask] for metric, scores in values.items()} for role, values in self.per_query.items()
         }
-        part = QueryScores(per_query=per_query, groups=groups, seed=self.seed)
-        return Slice(len(groups), part.means(), {role: part.difference(role) for role in part.candidates})
+        return QueryScores(per_query=per_query, groups=groups, seed=self.seed)
+
+    def ndcg(self) -> dict[str, float]:
+        """Return role -> mean of the headline metric."""
+        return {role: figures[HEADLINE] for role, figures in self.means().items()}
 
     def evidence(self, role: str, adjusted_p: float | None) -> Evidence:
         """Return the evidence for a candidate's gain besides its interval."""
@@ -92,6 +101,7 @@ def score_runs(
     options: CompareOptions | None = None,
     *,
     characters_read: Mapping[str, int] | None = None,
+    on_dev: tuple[Mapping[str, float], int] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Compare runs on the questions of a split.
@@ -103,6 +113,8 @@ def score_runs(
         options: metrics, limits of the verdict, and the name of the dataset.
         characters_read: id of each passage that a candidate truncates -> characters that it reads
             (`rag_ft.evaluation.truncation.characters_read`).
+        on_dev: role -> nDCG@10 on dev questions, and their number. These choose the retriever to use; without them a
+            random half of the split's documents does.
         seed: seeds the resampling.
 
     Raises:
@@ -147,7 +159,7 @@ def score_runs(
         verdicts={role: verdict for role, (verdict, _) in verdicts.items()},
         reasons={role: reason for role, (_, reason) in verdicts.items()},
         evidence={role: scores.evidence(role, adjusted.get(role)) for role in scores.candidates},
-        recommendation=_recommend(runs, scores),
+        conclusion=_conclude(runs, scores, verdicts, on_dev, options.rules.margin),
         seed=seed,
         notes=(*([resampling_note] if resampling_note else []), *notes_on_questions(dataset, split)),
         per_query=per_query,
@@ -188,8 +200,33 @@ def _costs(runs: Mapping[str, Run], role: str) -> Costs:
     return Costs(ratio("query_milliseconds", MIN_MILLISECONDS), ratio("dimension", 1.0))
 
 
-def _recommend(runs: Mapping[str, Run], scores: QueryScores) -> Recommendation:
-    """Recommend one of the runs, by their kinds."""
-    values = {role: metrics[HEADLINE] for role, metrics in scores.per_query.items()}
+def _conclude(
+    runs: Mapping[str, Run],
+    scores: QueryScores,
+    verdicts: Mapping[str, tuple[Verdict, str]],
+    on_dev: tuple[Mapping[str, float], int] | None,
+    margin: float,
+) -> Conclusion:
+    """Choose on dev questions, or else on half of the documents, and conclude."""
     kinds = {role: str(run.details["kind"]) for role, run in runs.items() if "kind" in run.details}
-    return recommend(values, scores.groups, kinds, scores.seed)
+    reported, name = scores, "the test questions"
+    if on_dev is not None:
+        choice = Choice(scores=on_dev[0], questions=on_dev[1], kinds=kinds, margin=margin)
+    else:
+        half = halves(scores.groups, scores.seed)
+        chosen_on, reported = scores.part(half), scores.part(~half)
+        choice = Choice(
+            scores=chosen_on.ndcg() if half.any() else {}, questions=int(half.sum()), kinds=kinds, margin=margin,
+            questions_from="of these questions",
+        )  # fmt: skip
+        name = "the others"
+    results = ComparedResults(
+        ndcg=reported.ndcg(),
+        gains={role: reported.difference(role) for role in runs if role != BASELINE},
+        verdicts={role: verdict for role, (verdict, _) in verdicts.items()},
+        reasons={role: reason for role, (_, reason) in verdicts.items()},
+        details={role: run.details for role, run in runs.items()},
+        questions=len(scores.groups),
+        questions_name=name,
+    )
+    return conclude(choice, results)

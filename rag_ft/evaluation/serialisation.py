@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from rag_ft.evaluation.metrics import HEADLINE
 from rag_ft.evaluation.significance import Difference, Evidence
 from rag_ft.evaluation.slices import Slice
@@ -37,15 +35,15 @@ def slices_from_dict(values: Mapping[str, Any]) -> dict[str, Slice]:
 
 
 def difference_to_dict(difference: Difference) -> dict[str, Any]:
-    """Return a difference as JSON values. An unknown bound is null."""
-    bounds = [bound if np.isfinite(bound) else None for bound in difference.ci95]
+    """Return a difference as JSON values. The bounds of an unknown interval are null."""
+    bounds = [None, None] if difference.is_unknown else list(difference.ci95)
     return {"mean": difference.mean, "ci95": bounds, "p_value": difference.p_value}
 
 
 def difference_from_dict(values: Mapping[str, Any]) -> Difference:
     """Read what `difference_to_dict` returned."""
     low, high = values["ci95"]
-    interval = (float("-inf") if low is None else low, float("inf") if high is None else high)
+    interval = (-1.0 if low is None else low, 1.0 if high is None else high)
     return Difference(values["mean"], interval, values["p_value"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,22 +17,34 @@ MAX_GROUPS = 1_000
 """Maximum number of groups. More are merged: the quantile of Student's t is 1.962 here, and 1.960 in the limit."""
 
 
+NEARLY_ONE = 1 - 1e-12
+"""Fraction of the limit at which the scale of Fisher's z ends, because it is infinite at the limit itself."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """Candidate minus baseline on the same questions.
 
     Attributes:
         mean: the mean over all questions.
-        ci95: the 95 % confidence interval of the mean.
+        ci95: the 95 % confidence interval of the mean. It lies between -`limit` and `limit`.
         p_value: the two-sided p-value of no difference.
+        limit: the largest possible absolute difference.
     """
 
     mean: float
     ci95: tuple[float, float]
     p_value: float
+    limit: float = 1.0
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the interval covers every possible difference, as it does if all questions are in one group."""
+        return self.ci95[0] <= -self.limit and self.ci95[1] >= self.limit
 
     def __str__(self) -> str:
-        return f"{self.mean:+z.3f} [{self.ci95[0]:+z.3f}, {self.ci95[1]:+z.3f}]"
+        interval = "not known" if self.is_unknown else f"{self.ci95[0]:+z.3f}, {self.ci95[1]:+z.3f}"
+        return f"{self.mean:+z.3f} [{interval}]"
 
 
 @dataclass(frozen=True)
@@ -50,26 +63,39 @@ class Evidence:
 
 
 def paired_bootstrap(
-    differences: NDArray[np.float64], groups: Sequence[object], seed: int = 0, resamples: int = RESAMPLES
+    differences: NDArray[np.float64],
+    groups: Sequence[object],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    *,
+    limit: float = 1.0,
 ) -> Difference:
     """Estimate the mean difference and its interval, by resampling groups of questions.
 
     Questions about one document are not independent, so resampling single questions would give intervals that
     are too narrow. More than a thousand documents are merged at random into a thousand groups, which are just as
-    independent. The interval is the bootstrap's t-interval (Efron and Tibshirani 1993, 12.5) with the group bootstrap's
-    own standard error: percentiles of the plain bootstrap are too narrow for few groups.
+    independent.
+
+    The interval is the bootstrap's t-interval (Efron and Tibshirani 1993, 12.5 and 12.6) on the scale of Fisher's z,
+    transformed back. It therefore contains possible differences only, and its ends are at different distances from a
+    mean near the limit. It is never narrower than Student's t-interval on this scale. Its standard
+    error and degrees of freedom allow for documents of unequal size.
 
     Args:
         differences: candidate minus baseline of each question, shape (questions,).
         groups: the group that each question is resampled with, for example its document.
         seed: seeds the resampling.
         resamples: the number of resamples.
+        limit: the largest possible absolute mean. A single difference may be larger if it is weighted.
+
+    Returns:
+        The difference. Its interval covers all possible differences if there are no two groups.
 
     Example:
         >>> import numpy as np
         >>> from rag_ft.evaluation.significance import paired_bootstrap
-        >>> str(paired_bootstrap(np.full(60, 0.1), range(60)))
-        '+0.100 [+0.100, +0.100]'
+        >>> str(paired_bootstrap(np.tile([0.0, 0.2], 30), range(60)))
+        '+0.100 [+0.072, +0.128]'
     """
     from scipy.stats import t
 
@@ -78,48 +104,89 @@ def paired_bootstrap(
     member = _merged_groups(groups, seed)
     count = _count(member)
     if count < 2:
-        return Difference(mean, (float("-inf"), float("inf")) if mean else (0.0, 0.0), 1.0)
+        return Difference(mean, (-limit, limit), 1.0, limit)
     sums, sizes = np.bincount(member, differences), np.bincount(member).astype(np.float64)
     error = _standard_error(sums, sizes, mean)
     if error < 1e-12:
-        return _difference_of_equal_groups(differences, mean, count)
-    pivots = _pivots(sums - mean * sizes, sizes, error, _draws(count, seed, resamples))
+        return _difference_of_equal_groups(differences, mean, count, limit)
+    pivots = _pivots(sums - mean * sizes, sizes, _draws(count, seed, resamples), (mean, limit))
     low, high = np.quantile(pivots, [0.025, 0.975])
     # Studentised pivots of very few groups have wild tails: the interval is never narrower than Student's t.
-    floor = float(t.ppf(0.975, count - 1))
+    freedom = _degrees_of_freedom(sizes)
+    floor = float(t.ppf(0.975, freedom))
     low, high = min(float(low), -floor), max(float(high), floor)
-    statistic = mean / error
-    p_value = float(max((np.abs(pivots) >= abs(statistic)).mean(), 2 * t.sf(abs(statistic), count - 1)))
-    return Difference(mean, (mean - high * error, mean - low * error), min(1.0, p_value))
+    z, slope = fisher_z(mean, limit)
+    statistic = abs(z) * slope / error
+    p_value = max(float((np.abs(pivots) >= statistic).mean()), float(2 * t.sf(statistic, freedom)))
+    interval = from_fisher_z(z - high * error / slope, limit), from_fisher_z(z - low * error / slope, limit)
+    return Difference(mean, interval, min(1.0, p_value), limit)
 
 
-def _difference_of_equal_groups(differences: NDArray[np.float64], mean: float, count: int) -> Difference:
+def _difference_of_equal_groups(differences: NDArray[np.float64], mean: float, count: int, limit: float) -> Difference:
     """Estimate the difference if all groups have the same mean, so that resampling them shows no spread."""
     from scipy.stats import t
 
     if np.ptp(differences) < 1e-12:
-        # All questions have the same difference: the chance that so many groups have the same sign (the sign test).
+        # All questions have the same difference: the chance that so many groups have the same sign (the sign test), and
+        # the interval of Clopper and Pearson (1934) for the fraction of groups with the opposite difference.
         p_value = 2.0 ** (1 - count) if abs(mean) > 1e-12 else 1.0
-        significant = p_value < 0.05 or not mean
-        return Difference(mean, (mean, mean) if significant else (float("-inf"), float("inf")), p_value)
+        half = 2 * abs(mean) * unseen_fraction(count)
+        return Difference(mean, (max(-limit, mean - half), min(limit, mean + half)), p_value, limit)
     # The groups agree by coincidence, so the spread is estimated from single questions.
-    quantile = t.ppf(0.975, count - 1)
-    half = float(quantile * differences.std(ddof=1) / np.sqrt(len(differences)))
-    return Difference(mean, (mean - half, mean + half), float(2 * t.sf(abs(mean) * quantile / half, count - 1)))
+    z, slope = fisher_z(mean, limit)
+    error = float(differences.std(ddof=1) / np.sqrt(len(differences))) / slope
+    half = float(t.ppf(0.975, count - 1)) * error
+    interval = from_fisher_z(z - half, limit), from_fisher_z(z + half, limit)
+    return Difference(mean, interval, float(2 * t.sf(abs(z) / error, count - 1)), limit)
+
+
+def fisher_z(mean: float, limit: float) -> tuple[float, float]:
+    """Return Fisher's z of a mean, and the slope of the mean over z. The error of z is that of the mean over the slope.
+
+    Example:
+        >>> from rag_ft.evaluation.significance import fisher_z
+        >>> z, slope = fisher_z(0.5, limit=1.0)
+        >>> round(z, 3), round(slope, 3)
+        (0.549, 0.75)
+    """
+    fraction = min(NEARLY_ONE, max(-NEARLY_ONE, mean / limit))
+    return math.atanh(fraction), limit * (1 - fraction**2)
+
+
+def from_fisher_z(z: float, limit: float) -> float:
+    """Return the mean with this Fisher's z."""
+    return limit * math.tanh(z)
+
+
+def unseen_fraction(count: int, level: float = 0.05) -> float:
+    """Return the largest fraction of unlike groups that a sample of like groups may have missed (Clopper-Pearson).
+
+    Example:
+        >>> from rag_ft.evaluation.significance import unseen_fraction
+        >>> round(unseen_fraction(60), 3)
+        0.06
+    """
+    return float(1 - (level / 2) ** (1 / count))
 
 
 def _pivots(
-    residuals: NDArray[np.float64], sizes: NDArray[np.float64], error: float, draws: NDArray[np.float64]
+    residuals: NDArray[np.float64],
+    sizes: NDArray[np.float64],
+    draws: NDArray[np.float64],
+    mean_and_limit: tuple[float, float],
 ) -> NDArray[np.float64]:
-    """Return the studentised shift of the mean in each resample, shape (resamples,)."""
-    count = len(sizes)
+    """Return the studentised shift of Fisher's z of the mean in each resample, shape (resamples,)."""
+    count, (mean, limit) = len(sizes), mean_and_limit
     moments = np.column_stack([sizes, residuals, residuals**2, residuals * sizes, sizes**2])
     # The standard error of a resample has the same formula, with each group counted as often as it was drawn.
     numbers, shift, *squares = (draws @ moments).T
     shift /= numbers
     spread = squares[0] - 2 * shift * squares[1] + shift**2 * squares[2]
     errors = np.sqrt(np.maximum(spread, 0.0) * count / (count - 1)) / numbers
-    return np.divide(shift, errors, out=np.zeros_like(shift), where=errors > error * 1e-6)
+    fractions = np.clip((mean + shift) / limit, -NEARLY_ONE, NEARLY_ONE)
+    shifts_of_z = (np.arctanh(fractions) - fisher_z(mean, limit)[0]) * limit * (1 - fractions**2)
+    smallest = np.sqrt((residuals**2).sum()) / sizes.sum() * 1e-6
+    return np.divide(shifts_of_z, errors, out=np.zeros_like(shift), where=errors > smallest)
 
 
 def _merged_groups(groups: Sequence[object], seed: int) -> NDArray[np.int_]:
@@ -146,22 +213,35 @@ def _draws(count: int, seed: int, resamples: int) -> NDArray[np.float64]:
 
 
 def _standard_error(sums: NDArray[Any], sizes: NDArray[Any], mean: float) -> float:
-    """Return the standard error of a ratio estimate over groups (Cochran 1977, 6.3)."""
+    """Return the jackknife's standard error of the mean: each group is left out once (Efron and Tibshirani 1993, 11.5).
+
+    With groups of equal size it is the standard error of the groups' mean. A large group pulls the mean towards itself,
+    which hides its deviation. Leaving it out shows the deviation.
+    """
     count = len(sums)
-    residuals = sums - mean * sizes
-    return float(np.sqrt((residuals**2).sum() * count / (count - 1)) / sizes.sum())
+    shifts = (sums - mean * sizes) / (sizes.sum() - sizes)
+    return float(np.sqrt((shifts**2).sum() * (count - 1) / count))
 
 
-def smallest_effect(differences: NDArray[np.float64], groups: Sequence[object], power: float = 0.8) -> float | None:
+def _degrees_of_freedom(sizes: NDArray[np.float64]) -> float:
+    """Return the number of groups of equal size that say as much about the mean (Kish 1965, 8.2), less one."""
+    return max(1e-3, float(sizes.sum() ** 2 / (sizes**2).sum()) - 1)
+
+
+def smallest_effect(
+    differences: NDArray[np.float64], groups: Sequence[object], power: float = 0.8, *, limit: float = 1.0
+) -> float | None:
     """Return the gain that would be significant, given differences with this spread.
 
     Args:
         differences: candidate minus baseline of each question, shape (questions,).
         groups: the group that each question is resampled with, for example its document.
         power: fraction of comparisons in which the gain is significant.
+        limit: the largest possible gain.
 
     Returns:
-        The gain in the unit of the differences; None if all questions are in one group.
+        The gain in the unit of the differences; None if all questions are in one group, or if no possible gain is
+        significant that often.
 
     Example:
         >>> import numpy as np
@@ -173,12 +253,13 @@ def smallest_effect(differences: NDArray[np.float64], groups: Sequence[object], 
     from scipy.stats import t
 
     member = _group_numbers(groups)
-    count = _count(member)
-    if count < 2:
+    if _count(member) < 2:
         return None
     sizes = np.bincount(member).astype(np.float64)
     error = _standard_error(np.bincount(member, differences), sizes, float(np.mean(differences)))
-    return float((t.ppf(0.975, count - 1) + t.ppf(power, count - 1)) * error)
+    freedom = _degrees_of_freedom(sizes)
+    effect = float((t.ppf(0.975, freedom) + t.ppf(power, freedom)) * error)
+    return effect if effect <= limit else None
 
 
 def paired_randomisation(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from rag_ft.evaluation.retriever_choice import MARGIN
 from rag_ft.evaluation.significance import Difference
 from rag_ft.evaluation.slices import SLICE_TITLES
 
@@ -29,6 +30,7 @@ class VerdictRules:
         min_gain: gain in nDCG@10 that is worth a change. The baseline stays if the interval lies below it.
         max_slowdown: maximum time of a query, as a multiple of the baseline's.
         max_growth: maximum size of a vector, as a multiple of the baseline's.
+        margin: loss in nDCG@10 up to which a simpler retriever is preferred to the best one.
 
     Example:
         >>> from rag_ft.evaluation import CompareOptions, VerdictRules
@@ -40,6 +42,7 @@ class VerdictRules:
     min_gain: float = MIN_GAIN
     max_slowdown: float = 3.0
     max_growth: float = 3.0
+    margin: float = MARGIN
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def decide(
     low, high = difference.ci95
     if questions < rules.min_questions:
         return "inconclusive", too_few(questions, rules.min_questions)
-    if low == float("-inf"):
+    if difference.is_unknown:
         return "inconclusive", "the questions are about too few documents: add questions about other documents"
     if low > 0:
         rise = f"nDCG@10 rose by {difference.mean:.3f}"

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.embedding.training_summary import TrainingSummary
 from rag_ft.errors import InputError
 from rag_ft.evaluation.comparison import Comparison
 from rag_ft.evaluation.comparison_table import best_score
@@ -83,10 +84,15 @@ class ReportContents:
                 role: {kind: sum(change.kind == kind for change in changes) for kind in ("win", "loss", "same")}
                 for role, changes in self.rank_changes.items()
             },
+            "summary": self._summary(),
             "answers": self.answers,
             "command": self.command,
             "reproduce": how_to_reproduce(comparison, self.dataset, self.training),
         }
+
+    def _summary(self) -> TrainingSummary | None:
+        """Return the summary of the training; None if the report has none."""
+        return TrainingSummary.of(self.training) if self.training and self.training.get("training") else None
 
     def _bm25_wins(self) -> bool:
         """Return whether BM25 scores higher than the first candidate, which readers should know before shipping it."""

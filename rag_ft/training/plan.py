@@ -215,7 +215,7 @@ def _base_on_dev(job: Job) -> BaseOnDev | None:
 def _allowed_alphas(alphas: Sequence[float], base: BaseOnDev | None, rule: Rule) -> tuple[float, ...]:
     """Return the alphas within the headroom of the base model; none if a gain cannot be proven or expected."""
     if base is None:
-        return () if rule == "significant" else tuple(alphas)
+        return tuple(alphas) if rule == "not-worse" else ()
     if base.ndcg is None:
         return tuple(alphas)
     allowed = scale_alphas(alphas, headroom(base.ndcg))

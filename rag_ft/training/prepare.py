@@ -79,8 +79,8 @@ class Job:
         dev: the dev set; None if too little can be held out.
         uncovered: the documents without a train or dev question; None if there are few.
         recipe: the recipe with its loss.
-        generated: whether most training questions were generated and the caller did not set the alphas, so that
-            `headroom` limits them: dev questions generated like the training questions approve of too much.
+        generated: whether most training questions were generated and the caller set neither the alphas nor the rule
+            `dev`, so that `headroom` limits them: dev questions generated like the training questions approve of too much.
         budget: limits of the training.
         rule: the proof that a tuned model needs.
         started: when the preparation began, by `time.monotonic`; it counts towards the budget.
@@ -142,7 +142,7 @@ def prepare(
         dev=dev,
         uncovered=uncovered_documents(dataset, choices.seed) if looks_beyond_dev else None,
         recipe=recipe,
-        generated=facts.generated and teacher is None and not choices.sets("alphas"),
+        generated=facts.generated and teacher is None and not choices.sets("alphas") and choices.rule != "dev",
         budget=budget,
         rule=choices.rule,
         started=started,

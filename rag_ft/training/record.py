@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -61,9 +60,11 @@ def selection_record(selection: Selection, dev: Dev | None, alphas: Sequence[flo
         "dev_documents": dict(Counter(STORED_STATUS[each] for each in dev.documents)) if dev is not None else {},
         f"dev_{dev.metric if dev is not None else 'ndcg@10'}": _rounded(selection.scores),
         "gain": gain_to_dict(selection.gain),
+        "selected": stored_name(selection.name),
         "share": selection.alpha,
         "base_stays_because": None if selection.alpha else why_base(dev, alphas, selection.refused),
         "refused": {stored_name(name): reason for name, reason in selection.refused.items()},
+        "refused_gains": {stored_name(name): gain_to_dict(gain) for name, gain in selection.refused_gains.items()},
         "general": _rounded(selection.general),
     }
 
@@ -111,10 +112,10 @@ def parts_record(
 
 
 def gain_to_dict(gain: Difference | None) -> dict[str, Any] | None:
-    """Return a gain as stored in `rag_ft.json`; an unknown bound is null."""
+    """Return a gain as stored in `rag_ft.json`; the bounds of an unknown interval are null."""
     if gain is None:
         return None
-    bounds = [round(bound, 4) if math.isfinite(bound) else None for bound in gain.ci95]
+    bounds = [None, None] if gain.is_unknown else [round(bound, 4) for bound in gain.ci95]
     return {"mean": round(gain.mean, 4), "ci95": bounds}
 
 

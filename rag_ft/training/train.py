@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from rag_ft.embedding.encoding import token_limit
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, load_sentence_transformer
 from rag_ft.embedding.model_spec import ModelSpec
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.embedding.saving import check_output, save_model
+from rag_ft.embedding.training_summary import TrainingSummary
+from rag_ft.errors import InputError
 from rag_ft.training.continuing import EarlierTraining, continue_training
 from rag_ft.training.examples.distillation import compare_with_teacher
 from rag_ft.training.loop.checkpoints import Checkpoints
@@ -28,7 +30,7 @@ from rag_ft.training.prepare import Budget, Choices, prepare
 from rag_ft.training.recipe import Recipe, check_settings
 from rag_ft.training.record import dataset_record, parts_record, selection_record
 from rag_ft.training.selection.dev_set import MIN_UNITS
-from rag_ft.training.selection.select import Policy, Selection
+from rag_ft.training.selection.select import Policy, Rule, SelectBy, Selection
 from rag_ft.training.selection.select_weights import Tuned, WeightSelection
 from rag_ft.training.selection.triplets import Triplet, dev_triplets, triplet_accuracy
 
@@ -53,9 +55,16 @@ class TrainedModel:
         >>> from pathlib import Path
         >>> from rag_ft import TrainedModel
         >>> dev = {"base": 0.61, "epoch 1": 0.66, "alpha 0.5": 0.67}
-        >>> trained = TrainedModel(Path("models/acme"), alpha=0.5, dev=dev, record={"training": {"findings": []}})
+        >>> training = {
+        ...     "share": 0.5, "gain": {"mean": 0.06, "ci95": [0.03, 0.09]}, "findings": [],
+        ...     "dev_questions": 90, "dev_ndcg@10": {"base": 0.61, "epoch 1": 0.66, "share 0.5": 0.67},
+        ... }
+        >>> trained = TrainedModel(Path("models/acme"), alpha=0.5, dev=dev, record={"training": training})
         >>> trained.is_base, trained.findings
         (False, [])
+        >>> print(trained)  # or trained.summary, with the parts of this text
+        The tuned model is shipped at alpha 0.5: dev nDCG@10 0.610 -> 0.670 (+0.060 [+0.030, +0.090]).
+        dev nDCG@10 on 90 questions: base 0.610, epoch 1 0.660, alpha 0.5 0.670
     """
 
     folder: Path
@@ -65,13 +74,24 @@ class TrainedModel:
 
     @property
     def is_base(self) -> bool:
-        """Whether the base model stays; the record's `training` says why in `base_stays_because`."""
+        """Whether the base model stays; `summary` says why."""
         return self.alpha == 0.0
 
     @property
     def findings(self) -> list[str]:
         """Problems that were found, each with its fix."""
         return list(self.record["training"]["findings"])
+
+    @property
+    def summary(self) -> TrainingSummary:
+        """Which candidate was selected and why, which ones were rejected, and what to do about it."""
+        return TrainingSummary.of(self.record)
+
+    def __str__(self) -> str:
+        return str(self.summary)
+
+    def _repr_html_(self) -> str:
+        return self.summary.to_html()
 
 
 def train_model(
@@ -94,6 +114,7 @@ def train_model(
     device: str | None = None,
     show_progress: bool = False,
     report_to: Sequence[str] = (),
+    select: SelectBy = "safe",
 ) -> TrainedModel:
     """Fine-tune a model on the train split, select on dev, and save it with its prefixes and contract.
 
@@ -129,12 +150,15 @@ def train_model(
         show_progress: show a progress bar with the time left.
         report_to: installed trackers to use: `tensorboard`, `trackio`, `mlflow`, `wandb`. TensorBoard's files are
             written into a folder beside the model, `NAME.logs`.
+        select: `safe` ships a tuned model only with proof that it is better and with no sign of harm elsewhere; `dev`
+            ships the one with the best dev score, and generated questions do not limit alpha.
 
     Returns:
         The model's folder, the selected alpha, and the dev scores.
 
     Raises:
-        InputError: if the dataset has no training question, or `output` exists and is not a model folder.
+        InputError: if the dataset has no training question, `output` exists and is not a model folder, or an argument
+            is invalid.
         OutsideError: if the hub cannot be reached, or the disk is full.
 
     Example:
@@ -154,6 +178,7 @@ def train_model(
     check_trackers(report_to)
     check_training_device(device)
     choices = _choices(recipe, settings, seed, adapt_max_length=max_length is None)
+    choices = replace(choices, rule=rule_for(select))
     dataset, before = continue_training(dataset, continue_from, earlier, replay, choices.seed)
     if not dataset.scored_pairs:
         dataset.require("train")
@@ -187,6 +212,17 @@ def _choices(
     elif recipe is not None:
         recipe = replace(recipe, seed=seed)
     return Choices(recipe=recipe, settings=settings or {}, seed=seed, adapt_max_length=adapt_max_length)
+
+
+def rule_for(select: str) -> Rule:
+    """Return the rule of a way to select.
+
+    Raises:
+        InputError: if it is neither `safe` nor `dev`.
+    """
+    if select not in get_args(SelectBy):
+        raise InputError(f"select is {select!r}: choose one of {', '.join(get_args(SelectBy))}")
+    return "dev" if select == "dev" else "significant"
 
 
 def _log_plan(plan: Plan, name: str) -> None:
@@ -313,6 +349,7 @@ class Training:
         content = {
             "pairs": len(plan.examples),
             **selection_record(self.selection, job.dev, plan.recipe.alphas),
+            "select": "safe" if job.rule == "significant" else job.rule,
             "dev_apart": parts_record(job.dev, base.values if base is not None else None, self.selection.values),
             "level": None if base is None or base.ndcg is None else round(base.ndcg, 4),
             "findings": self.findings,

@@ -108,7 +108,10 @@ def test_the_embedding_stays_if_there_is_nothing_to_learn(tmp_path: Path) -> Non
     assert len(kept) >= 6  # chance gets one in ten
     model = kept[0].embed_model()
     np.testing.assert_allclose(model.get_query_embedding("word1 word2"), vector_of("word1 word2"), atol=1e-6)
-    assert "this one leaves the vectors unchanged" in (kept[0].folder / "README.md").read_text()
+    card = (kept[0].folder / "README.md").read_text()
+    assert f"leaves the vectors of {kept[0].record['base_model']} unchanged, because " in card
+    assert "changes queries" not in card
+    assert str(kept[0]).startswith("The embedding is kept unchanged: ")
 
 
 def test_an_adapter_that_loses_on_unseen_documents_is_refused() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from rag_ft import InputError
+from rag_ft import InputError, Passage, QADataset, Query
 from rag_ft.cli import app
+from rag_ft.dataset import write_beir
 from rag_ft.files import sha256_of_file
 
 
@@ -77,3 +79,35 @@ def test_train_prints_the_displayed_words(beir_folder: Path, tmp_path: Path) -> 
     assert printed.endswith(f"model   {tmp_path / 'model'}\n")
     assert "share" not in printed
     assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def private_words(folder: Path) -> Path:
+    """A dataset in which train and dev ask with the same private words for the same passages, so that dev gains."""
+    things = ["harbour", "invoice", "glacier", "violin", "kitchen", "orchard", "saddle", "lantern"]
+    words = ["zorb", "plick", "quass", "vint", "hesk", "mulp", "yort", "bexo"]
+    passages = {thing: Passage(thing, f"All about the {thing}.") for thing in things}
+    queries, qrels = {}, {}
+    for split, text in (("train", "What is a {}?"), ("dev", "Who needs {} today?")):
+        qrels[split] = {f"{split}-{word}": {thing: 1} for word, thing in zip(words, things, strict=True)}
+        queries |= {f"{split}-{word}": Query(f"{split}-{word}", text.format(word)) for word in words}
+    return write_beir(QADataset(passages, queries, qrels), folder)
+
+
+def test_train_names_the_decision_and_each_rejected_candidate_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the command prints and what it logs count together, since both are shown."""
+    from rag_ft.training.selection import select
+
+    monkeypatch.setattr(select, "objection_to", lambda *_, **__: "its gain on dev may be chance (a test)")
+    settings = ["--max-length", "16", "--epochs", "3", "--learning-rate", "3e-4", "--set", "alphas=[1.0, 0.5]"]
+    data = private_words(tmp_path / "data")
+    printed = run("train", data, "-o", tmp_path / "model", "--base-model", "local", "--device", "cpu", *settings)
+    refused = record_of(tmp_path / "model")["training"]["refused"]
+    assert refused
+    logged = [each.getMessage() for each in caplog.records if each.levelno >= logging.INFO]
+    assert "\n".join([printed, *logged]).count("its gain on dev may be chance") == len(refused)
+    for name in refused:
+        assert printed.count(f"rejected: {name.replace('share', 'alpha')} (dev +") == 1
+    assert printed.count("The base model is kept: every candidate that beat the base model on dev was rejected.") == 1
+    assert printed.count("--select dev") == 1

@@ -222,7 +222,9 @@ def test_the_card_describes_the_training_and_its_scores(prefixed: Path) -> None:
     card = model_card(record)
     for said in (
         "40 pairs, 60 s. Recipe:",
-        "The gain on dev is +0.100 (95 % interval +0.020 to +0.180).",
+        "The tuned model is shipped at alpha 0.5: dev nDCG@10 0.500 -> 0.600 (+0.100 [+0.020, +0.180]).",
+        "| alpha 0.5 | 0.600 |",
+        "Queries and passages\ntake these prefixes",
         "| earlier other | 10 | 0.400 | 0.450 |",
         "nDCG@10 0.610 on questions generated from the passages",
         "general questions (0 to 1): 0.740, of the base 0.750.",
@@ -231,6 +233,39 @@ def test_the_card_describes_the_training_and_its_scores(prefixed: Path) -> None:
         "Tuned before, in this order: first (50 pairs).",
     ):
         assert said in card
+
+
+def test_the_card_of_a_kept_base_model_says_so(prefixed: Path) -> None:
+    reason = "every candidate that beat the base model on dev was rejected"
+    training = {
+        "pairs": 40, "seconds": 60.0, "share": 0, "base_stays_because": reason, "dev_questions": 30,
+        "dev_makings": {"other": 30}, "dev_documents": {"new": 30}, "dev_ndcg@10": {"base": 0.5, "share 0.5": 0.51},
+        "dev_apart": {"other": {"questions": 30, "base": 0.5, "shipped": 0.5}}, "general": {"base": 0.75},
+        "refused": {"share 0.5": "its gain on dev may be chance (+0.010 [-0.020, +0.040])"},
+        "refused_gains": {"share 0.5": {"mean": 0.01, "ci95": [-0.02, 0.04]}},
+        "teacher": {"name": "large", "dev_ndcg@10": 0.7, "student": 0.5, "times_faster": 3.0},
+    }  # fmt: skip
+    record = json.loads((prefixed / "rag_ft.json").read_text()) | {"training": training, "base_model": "a/base"}
+    card = model_card(record)
+    assert card.split("# prefixed\n\n")[1].startswith(f"These are the unchanged weights of a/base, because {reason}.\n")
+    assert "tuned" not in card.replace("FineTunedEmbedding", "")
+    assert "- alpha 0.5 (dev +0.010 [-0.020, +0.040]): its gain on dev may be chance\n" in card
+    assert "Candidates were trained, and none of them is in this folder: 40 pairs" in card
+    assert "30 on unseen documents" in card
+    assert "distilled from large, which has nDCG@10 0.700" in card
+    assert "of this model" not in card
+    earlier = model_card(record | {"generations": [{"name": "first", "pairs": 50, "share": 1.0}]})
+    assert f"the unchanged weights of first, an earlier model tuned from a/base, because {reason}." in earlier
+
+
+def test_the_card_names_prefixes_only_if_there_are_some(prefixed: Path) -> None:
+    record = json.loads((prefixed / "rag_ft.json").read_text())
+    plain = model_card(record | {"query_prefix": "", "passage_prefix": ""})
+    assert "It takes no query or passage prefix." in plain
+    assert "HuggingFaceEmbedding(MODEL_FOLDER)" in plain
+    assert not any(said in plain for said in ("| role |", "''", "saved prompts", "stored in the model"))
+    one = model_card(record | {"query_prefix": "query: ", "passage_prefix": ""})
+    assert "| query | `'query: '` |\n| passage | none |\n" in one
 
 
 def test_vectors_are_cut_and_have_length_one(prefixed: Path) -> None:

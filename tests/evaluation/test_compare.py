@@ -46,11 +46,11 @@ def test_every_comparison_has_bm25_and_hybrids(harbour: QADataset, tmp_path: Pat
     assert fusion["weight"] <= 0.5
     assert found.details["hybrid-candidate"]["fusion_learned_on"] == 30
     assert found.models["hybrid-candidate"]["ndcg@10"] > found.models["candidate"]["ndcg@10"] + 0.3
-    assert found.recommendation is not None
-    assert found.recommendation.role == "bm25"
+    assert found.conclusion is not None
+    assert found.conclusion.role == "bm25"
     assert found.candidates == ["candidate"]  # only the given candidates get a verdict
     file = found.save(tmp_path / "comparison.json")
-    assert Comparison.load(file).recommendation == found.recommendation
+    assert Comparison.load(file).conclusion == found.conclusion
     assert json.loads(file.read_text())["models"]["bm25"]["index_megabytes"] >= 0
 
 

@@ -154,6 +154,28 @@ def test_given_a_report_when_opened_then_nothing_is_loaded_from_anywhere(
     assert text.count("url(") == text.count("url(#")
 
 
+def test_given_a_kept_base_model_when_reported_then_the_reason_and_the_rejected_candidates_are_there(
+    comparison: Comparison, dataset: QADataset, tmp_path: Path
+) -> None:
+    training = TRAINING["training"] | {
+        "share": 0, "base_stays_because": f"every candidate was rejected {ATTACK}", "findings": ["train longer"],
+        "refused": {"share 0.5": "its gain on dev may be chance"},
+        "refused_gains": {"share 0.5": {"mean": 0.125, "ci95": [-0.1, 0.3]}},
+    }  # fmt: skip
+    file = write_report(comparison, tmp_path / "report.html", dataset, TRAINING | {"training": training})
+    page = Page(file)
+    for said in (
+        f"The base model is kept: every candidate was rejected {ATTACK}.",
+        "alpha 0.5 has the highest dev score",
+        "alpha 0.5 (dev +0.125 [-0.100, +0.300]): its gain on dev may be chance",
+        "train longer",
+    ):
+        assert page.words.count(said) == 1
+    assert "<script>alert(" not in file.read_text(encoding="utf-8")
+    tuned = Page(write_report(comparison, tmp_path / "tuned.html", dataset, TRAINING)).words
+    assert "The tuned model is shipped at alpha 0.5: dev nDCG@10 0.500 -> 0.625 (+0.125)." in tuned
+
+
 def test_given_several_plots_then_no_two_elements_have_one_id(
     comparison: Comparison, dataset: QADataset, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""Fusion of two rankings: the methods, the weight, what is learned on dev questions, and what is recommended."""
+"""Fusion of two rankings: the methods, the weight, and what is learned on dev questions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_ft import InputError
-from rag_ft.evaluation.recommendation import recommend
 from rag_ft.evaluation.runs.fusion_learning import WEIGHTS, _flattest_optimum, learn_fusion
 from rag_ft.retrieval import Fusion
 from rag_ft.retrieval import fusion as fusion_module
@@ -126,21 +125,15 @@ def test_a_fusion_is_not_learned_without_questions() -> None:
         learn_fusion([], [])
 
 
-def test_the_simplest_of_equals_is_recommended() -> None:
-    draw = np.random.default_rng(0)
-    base = draw.uniform(0.2, 0.6, 300)
-    values = {"baseline": base, "candidate": base + draw.normal(0, 0.2, 300), "bm25": base - 0.2}
-    found = recommend(values, range(300))
-    assert found.role == "baseline"
-    assert "not significantly lower" in found.reason or found.best == "baseline"
-
-
-def test_a_hybrid_is_recommended_if_nothing_simpler_comes_near() -> None:
-    base = np.random.default_rng(0).uniform(0.2, 0.6, 300)
-    values = {"baseline": base, "candidate": base + 0.1, "bm25": base, "hybrid-candidate": base + 0.2}
-    assert recommend(values, range(300)).role == "hybrid-candidate"
-
-
-def test_few_questions_recommend_nothing_new() -> None:
-    base = np.zeros(20)
-    assert recommend({"baseline": base, "candidate": base + 1}, range(20)).role == "baseline"
+def test_cross_validated_scores_do_not_come_from_the_fusion_of_the_same_questions() -> None:
+    pools, relevant = questions(60, "dense")
+    learned = learn_fusion(pools, relevant)
+    scores = learned.cross_validated(range(60))
+    assert scores.shape == (60,)
+    assert scores.mean() <= max(map(max, learned.curves.values())) + 1e-9
+    # Half of the groups want one retriever alone and half the other one: what was learned on others is of no use.
+    mixed = [*questions(30, "dense")[0], *questions(30, "sparse")[0]]
+    groups = ["a"] * 30 + ["b"] * 30
+    both = learn_fusion(mixed, [{"p0": 1}] * 60)
+    assert both.cross_validated(groups).mean() < max(map(max, both.curves.values()))
+    assert both.cross_validated(["one"] * 60).mean() <= max(map(max, both.curves.values())) + 1e-9

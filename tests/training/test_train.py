@@ -15,7 +15,7 @@ from rag_ft import FineTunedEmbedding, InputError, Passage, QADataset, Query, Re
 from rag_ft.dataset import ScoredPair
 from rag_ft.dataset.text.cloze import copied_span
 from rag_ft.embedding.contract import weights_sha256
-from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.embedding.loading import LOCAL_NAME, load_sentence_transformer
 from rag_ft.training.examples.pairs import pair_examples, without_held_out
 from rag_ft.training.examples.training_example import TrainingExample
 from rag_ft.training.loop.trainer_contexts import without_dropout
@@ -73,7 +73,9 @@ def test_the_base_stays_if_nothing_beats_it(dataset: QADataset, tmp_path: Path) 
     saved = load_sentence_transformer(str(tmp_path / "m")).state_dict()
     assert all(torch.equal(base[name], saved[name]) for name in base)
     card = (tmp_path / "m" / "README.md").read_text()
-    assert "No candidate beat the base model on dev: these are the base model's weights" in card
+    reason = "no candidate beat the base model on dev"
+    assert f"These are the unchanged weights of {LOCAL_NAME}, because {reason}." in card
+    assert trained.summary.decided == f"The base model is kept: {reason}."
 
 
 def test_nothing_is_trained_if_nothing_can_be_held_out(tmp_path: Path) -> None:
@@ -86,7 +88,9 @@ def test_nothing_is_trained_if_nothing_can_be_held_out(tmp_path: Path) -> None:
         assert trained.is_base
         assert "too few questions can be held out" in trained.record["training"]["base_stays_because"]
         assert "add questions, scored pairs" in trained.findings[-1]
-        assert "Too few questions can be held out" in (trained.folder / "README.md").read_text()
+        card = (trained.folder / "README.md").read_text()
+        assert f"unchanged weights of {LOCAL_NAME}, because too few questions can be held out" in card
+        assert "No candidate was trained: " in card
 
 
 def test_scored_pairs_do_not_select_for_questions() -> None:

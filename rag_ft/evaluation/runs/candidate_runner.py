@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.evaluation.runs.candidates import Hybrid, display_name, kind_of, model_of
-from rag_ft.evaluation.runs.dev_fusion import learn_fusion_on_dev, question_hash
+from rag_ft.evaluation.runs.dev_fusion import DevPools, question_hash
+from rag_ft.evaluation.runs.dev_split import DevSplit, dev_split_of
 from rag_ft.evaluation.runs.embedded_corpus import EmbeddedCorpus, query_batch_size
 from rag_ft.evaluation.runs.retriever_run import run_retriever
 from rag_ft.evaluation.runs.run import Run
@@ -59,6 +60,8 @@ class CandidateRunner:
         self._ids = list(self._texts)
         self._queries = [dataset.queries[query].text for query in dataset.qrels[split]]
         self._corpora: dict[int, EmbeddedCorpus] = {}
+        self._dev: DevSplit | None = None
+        self._dev_pools: dict[int, DevPools] = {}
         self._bm25: BM25 | None = None
         self._bm25_seconds = 0.0
 
@@ -67,6 +70,7 @@ class CandidateRunner:
         from llama_index.core.base.base_retriever import BaseRetriever
         from llama_index.core.base.embeddings.base import BaseEmbedding
 
+        self._dev = dev_split_of(self._dataset, self._split, map(model_of, candidates.values()), self._seed)
         runs: dict[str, Run] = {}
         exact: dict[str, Candidate] = {}
         for role, candidate in candidates.items():
@@ -81,6 +85,34 @@ class CandidateRunner:
             role: Run(runs[role].rankings, display_name(candidate), runs[role].details | {"kind": kind_of(candidate)})
             for role, candidate in candidates.items()
         }
+
+    def score_on_dev(self, candidates: Mapping[str, Candidate]) -> tuple[dict[str, float], int] | None:
+        """Return nDCG@10 of candidates that were run on the dev questions, and how many there are; None if too few.
+
+        Questions are weighted, so that their sources have the proportions of the compared split.
+
+        The fusion of a hybrid is chosen on other dev questions than those that score it.
+        """
+        from llama_index.core.base.base_retriever import BaseRetriever
+
+        if (dev := self._dev) is None or dev.weights is None:
+            return None
+        ndcg: dict[str, NDArray[np.float64]] = {}
+        for role, candidate in candidates.items():
+            if isinstance(candidate, BaseRetriever):
+                ndcg[role] = dev.ndcg(run_retriever(candidate, dev.texts, MAX_RANK, self._texts).rankings)
+            elif isinstance(candidate, str):
+                ndcg[role] = dev.ndcg(self._load_bm25().rank(dev.texts, MAX_RANK))
+            else:
+                pools = self._pools_of(self._corpus_of(model_of(candidate)), dev)
+                fusion = candidate.fusion if isinstance(candidate, Hybrid) else Fusion(weight=1.0)
+                ndcg[role] = pools.learned_fused() if fusion is None else pools.fused(fusion)
+        return {role: float(values @ dev.weights) for role, values in ndcg.items()}, int((dev.weights > 0).sum())
+
+    def _pools_of(self, corpus: EmbeddedCorpus, dev: DevSplit) -> DevPools:
+        if id(corpus) not in self._dev_pools:
+            self._dev_pools[id(corpus)] = DevPools(dev, corpus, self._load_bm25())
+        return self._dev_pools[id(corpus)]
 
     def _run_index(self, model: BaseEmbedding) -> Run:
         """Search through a Chroma index."""
@@ -150,7 +182,7 @@ class CandidateRunner:
             measured = {"exact_agreement": round(agreement, 4)} | corpus.details()
             return measured | {"agreement_passages": AGREEMENT_PASSAGES}
         bm25 = self._load_bm25()
-        fusion, questions = self._fusion_of(candidate, corpus, bm25)
+        fusion, questions = self._fusion_of(candidate, corpus)
         details = corpus.details() | {"fusion": fusion.to_dict()}
         details["index_seconds"] = round(corpus.seconds + self._bm25_seconds, 2)
         details["index_megabytes"] = round(corpus.megabytes + bm25.megabytes, 1)
@@ -168,15 +200,17 @@ class CandidateRunner:
             self._bm25_seconds = time.monotonic() - started
         return self._bm25
 
-    def _fusion_of(self, hybrid: Hybrid, corpus: EmbeddedCorpus, bm25: BM25) -> tuple[Fusion, int]:
+    def _fusion_of(self, hybrid: Hybrid, corpus: EmbeddedCorpus) -> tuple[Fusion, int]:
         """Return the fusion of a hybrid, and the number of questions that it was learned on here."""
         if hybrid.fusion is not None:
             return hybrid.fusion, 0
         stored = getattr(hybrid.embed_model, "fusion", None)
         if stored and not set(stored.get("asked", ())) & {question_hash(query) for query in self._queries}:
             return Fusion.from_dict(stored), 0
-        learned = learn_fusion_on_dev(self._dataset, self._split, corpus, bm25, self._seed)
-        return (learned.fusion, learned.questions) if learned is not None else (Fusion(), 0)
+        if self._dev is None:
+            return Fusion(), 0
+        learned = self._pools_of(corpus, self._dev).learned
+        return learned.fusion, learned.questions
 
 
 @contextmanager

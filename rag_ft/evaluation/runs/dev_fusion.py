@@ -6,40 +6,47 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag_ft.dataset.qa_dataset import QADataset
-from rag_ft.dataset.splitting import hold_out_dev
 from rag_ft.errors import InputError
+from rag_ft.evaluation.runs.dev_split import MIN_DEV_QUESTIONS, DevSplit, dev_split_of
 from rag_ft.evaluation.runs.embedded_corpus import EmbeddedCorpus
 from rag_ft.evaluation.runs.fusion_learning import LearnedFusion, learn_fusion
 from rag_ft.files import sha256_of
 from rag_ft.retrieval.bm25 import BM25
+from rag_ft.retrieval.fusion import Fusion
 from rag_ft.retrieval.pooling import make_pools
+from rag_ft.retrieval.top_k import MAX_RANK
 
 if TYPE_CHECKING:
+    import numpy as np
     from llama_index.core.base.embeddings.base import BaseEmbedding
-
-MIN_DEV_QUESTIONS = 20
-"""Minimum number of dev questions to learn a fusion."""
+    from numpy.typing import NDArray
 
 
-def learn_fusion_on_dev(
-    dataset: QADataset, split: str, corpus: EmbeddedCorpus, bm25: BM25, seed: int
-) -> LearnedFusion | None:
-    """Learn a fusion on dev questions that are not in a split, or return None if there are too few."""
-    if not dataset.qrels.get("dev") and dataset.qrels.get("train") and split != "train":
-        # With the seed of its training, hold out the dev questions that selected the model's weights.
-        training_seed = getattr(corpus.model, "record", {}).get("recipe", {}).get("seed")
-        dataset = hold_out_dev(dataset, seed=seed if training_seed is None else int(training_seed))
-    compared = {question_hash(dataset.queries[query].text) for query in dataset.qrels.get(split, {})}
-    dev = [
-        (text, grades)
-        for query, grades in dataset.qrels.get("dev", {}).items()
-        if question_hash(text := dataset.queries[query].text) not in compared
-    ]
-    if split == "dev" or len(dev) < MIN_DEV_QUESTIONS:
-        return None
-    texts, relevant = zip(*dev, strict=True)
-    learned = learn_fusion(list(make_pools(corpus, bm25, texts)), relevant)
-    return replace(learned, question_hashes=tuple(map(question_hash, texts)))
+class DevPools:
+    """What an embedding and BM25 find for each dev question, to learn their fusion and to score it.
+
+    Args:
+        split: the dev questions.
+        corpus: the embedded passages.
+        bm25: BM25 over the same passages.
+
+    Attributes:
+        learned: the fusion that was learned on these questions.
+    """
+
+    def __init__(self, split: DevSplit, corpus: EmbeddedCorpus, bm25: BM25) -> None:
+        self._split = split
+        self._pools = list(make_pools(corpus, bm25, split.texts))
+        learned = learn_fusion(self._pools, list(split.qrels.values()))
+        self.learned = replace(learned, question_hashes=tuple(map(question_hash, split.texts)))
+
+    def fused(self, fusion: Fusion) -> NDArray[np.float64]:
+        """Return nDCG@10 of each question under a fusion that was not learned on them, shape (questions,)."""
+        return self._split.ndcg([key for key, _ in fusion.rank(pool)[:MAX_RANK]] for pool in self._pools)
+
+    def learned_fused(self) -> NDArray[np.float64]:
+        """Return nDCG@10 of each question under the fusion that other questions choose, shape (questions,)."""
+        return self.learned.cross_validated(self._split.groups)
 
 
 def question_hash(question: str) -> str:
@@ -74,11 +81,10 @@ def learn_fusion_of(
         (20, 0.5)
     """
     texts = dataset.passage_texts
-    corpus = EmbeddedCorpus(embed_model, texts, [], show_progress)
-    learned = learn_fusion_on_dev(dataset, "", corpus, BM25(texts), seed)
-    if learned is None:
+    split = dev_split_of(dataset, "", [embed_model], seed)
+    if split is None:
         raise InputError(
             f"the dataset has {len(dataset.qrels.get('dev', {}))} dev questions: at least {MIN_DEV_QUESTIONS} are "
             "needed to learn a fusion"
         )
-    return learned
+    return DevPools(split, EmbeddedCorpus(embed_model, texts, [], show_progress), BM25(texts)).learned

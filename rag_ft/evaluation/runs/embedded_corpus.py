@@ -81,7 +81,7 @@ class EmbeddedCorpus:
             "index_seconds": round(self.seconds, 2),
             "dimension": self.dimension,
             "index_megabytes": round(self.megabytes, 1),
-        }
+        } | model_size(self.model)
 
     def rank(self, k: int) -> tuple[list[list[str]], float, float]:
         """Search all questions through a Chroma index.
@@ -127,6 +127,14 @@ class EmbeddedCorpus:
         step = query_batch_size(len(self._passages))
         for start in range(0, len(queries), step):
             yield from vectors[start : start + step] @ self._passages.T
+
+
+def model_size(model: BaseEmbedding) -> dict[str, float]:
+    """Return the size of a local model's weights as `model_megabytes`; nothing for a model behind an API."""
+    transformer = getattr(model, "sentence_transformer", None)
+    if transformer is None:
+        return {}
+    return {"model_megabytes": round(sum(each.nbytes for each in transformer.parameters()) / 1e6, 1)}
 
 
 def search_chroma(

@@ -21,6 +21,9 @@ WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))
 TOLERANCE = 0.002
 """Difference in nDCG@10 up to which two weights, or two methods, count as equally good."""
 
+FOLDS = 5
+"""Number of folds in which a learned fusion is scored."""
+
 
 @dataclass(frozen=True)
 class LearnedFusion:
@@ -31,16 +34,36 @@ class LearnedFusion:
         questions: the number of questions that it was chosen on.
         curves: method -> nDCG@10 at each of `WEIGHTS`.
         question_hashes: hashes of these questions, so that no comparison uses them by mistake.
+        values: method -> nDCG@10 of each question at each of `WEIGHTS`, shape (questions, weights).
     """
 
     fusion: Fusion
     questions: int
     curves: dict[Method, list[float]] = field(default_factory=dict)
     question_hashes: tuple[str, ...] = ()
+    values: dict[Method, NDArray[np.float64]] = field(default_factory=dict, repr=False, compare=False)
 
     def to_record(self) -> dict[str, Any]:
         """Return what a model folder stores: the fusion and the hashes of its questions."""
         return self.fusion.to_dict() | {"asked": list(self.question_hashes)}
+
+    def cross_validated(self, groups: Sequence[object]) -> NDArray[np.float64]:
+        """Return nDCG@10 of each question under the fusion that the other folds choose, shape (questions,).
+
+        Args:
+            groups: the group of each question; a group is in one fold.
+        """
+        numbers = np.unique([str(group) for group in groups], return_inverse=True)[1]
+        folds = np.random.default_rng(0).permutation(int(numbers.max()) + 1)[numbers] % FOLDS
+        scores = np.empty(len(numbers))
+        for fold in np.unique(folds):
+            # With a single fold, the fusion is the one that was learned on all questions.
+            others = folds != fold if (folds != fold).any() else folds == fold
+            method, weight = _flattest_optimum(
+                {name: table[others].mean(axis=0) for name, table in self.values.items()}
+            )
+            scores[folds == fold] = self.values[method][folds == fold, WEIGHTS.index(weight)]
+        return scores
 
 
 def learn_fusion(pools: Sequence[Pool], relevant: Sequence[Mapping[str, int]]) -> LearnedFusion:
@@ -66,26 +89,23 @@ def learn_fusion(pools: Sequence[Pool], relevant: Sequence[Mapping[str, int]]) -
     """
     if not pools:
         raise InputError("there is no question to learn a fusion on: use a dataset with a dev split")
-    gains = [np.array([grades.get(key, 0) for key in pool.ids]) for pool, grades in zip(pools, relevant, strict=True)]
-    ideals = [sorted(grades.values(), reverse=True) for grades in relevant]
-    curves: dict[Method, list[float]] = {}
-    for method in get_args(Method):
-        normalised = [pool.normalised(method) for pool in pools]
-        curves[method] = [
-            float(
-                np.mean(
-                    [
-                        _ndcg(weight * dense + (1 - weight) * sparse, gain, ideal)
-                        for (dense, sparse), gain, ideal in zip(normalised, gains, ideals, strict=True)
-                    ]
-                )
-            )
-            for weight in WEIGHTS
-        ]
-    return LearnedFusion(Fusion(*_flattest_optimum(curves)), len(pools), curves)
+    values = {method: _values(pools, relevant, method) for method in get_args(Method)}
+    curves = {method: table.mean(axis=0).tolist() for method, table in values.items()}
+    return LearnedFusion(Fusion(*_flattest_optimum(curves)), len(pools), curves, values=values)
 
 
-def _flattest_optimum(curves: Mapping[Method, Sequence[float]]) -> tuple[Method, float]:
+def _values(pools: Sequence[Pool], relevant: Sequence[Mapping[str, int]], method: Method) -> NDArray[np.float64]:
+    """Return nDCG@10 of each question at each of `WEIGHTS`, shape (questions, weights)."""
+    rows = []
+    for pool, grades in zip(pools, relevant, strict=True):
+        dense, sparse = pool.normalised(method)
+        gains = np.array([grades.get(key, 0) for key in pool.ids])
+        ideal = sorted(grades.values(), reverse=True)
+        rows.append([_ndcg(weight * dense + (1 - weight) * sparse, gains, ideal) for weight in WEIGHTS])
+    return np.array(rows)
+
+
+def _flattest_optimum(curves: Mapping[Method, Sequence[float] | NDArray[np.float64]]) -> tuple[Method, float]:
     """Return the method and the weight with the best smoothed nDCG@10."""
     best: tuple[Method, float] | None = None
     best_ndcg = 0.0

@@ -80,4 +80,7 @@ def dev_gain(differences: NDArray[np.float64], dev: Dev, seed: int = 0) -> Diffe
         dev: the dev set that was measured.
         seed: seeds the bootstrap.
     """
-    return paired_bootstrap(differences * unit_weights(dev) * len(differences), dev.groups, seed)
+    # The nDCG@10 of a question lies between 0 and 1. Only what a pair adds to Spearman's correlation can differ by more
+    # than 1. The correlation itself lies between -1 and 1.
+    limit = 1.0 if np.abs(differences).max(initial=0.0) <= 1 + 1e-9 else 2.0
+    return paired_bootstrap(differences * unit_weights(dev) * len(differences), dev.groups, seed, limit=limit)

@@ -25,7 +25,10 @@ error rate is somewhat higher. Verdicts come from the comparison on test questio
 
 BASE = "base"
 
-Rule = Literal["significant", "not-worse"]
+Rule = Literal["significant", "not-worse", "dev"]
+
+SelectBy = Literal["safe", "dev"]
+"""How `train_model` selects: `safe` asks for proof (the rule `significant`), `dev` takes the best dev score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,8 @@ class Policy:
 
     Attributes:
         rule: `significant` asks for a significant gain on dev, and no significant loss on any source of dev questions
-            or on seen or unseen documents; `not-worse` selects the best score.
+            or on seen or unseen documents; `dev` selects the best score above the base's, and `not-worse` also one
+            that equals it.
         max_forgetting: maximum drop of the score on general questions.
         reject_any_loss: reject a candidate that loses on a part of dev at all, even if the loss is not significant.
         correct_for_multiple: correct the p-values for the number of candidates (Holm), as for independent attempts.
@@ -75,6 +79,7 @@ class Selection:
         scores: dev score by candidate.
         gain: of the selected candidate over the base, on dev; None for the base, and if the policy asks for no proof.
         refused: candidates that beat the base on dev -> why they were rejected.
+        refused_gains: rejected candidates -> what they would have gained on dev.
         general: score on general questions by candidate.
         values: the selected candidate's dev values, shape (units,); None for the base.
     """
@@ -84,6 +89,7 @@ class Selection:
     scores: dict[str, float] = field(default_factory=dict)
     gain: Difference | None = None
     refused: dict[str, str] = field(default_factory=dict)
+    refused_gains: dict[str, Difference] = field(default_factory=dict)
     general: dict[str, float] = field(default_factory=dict)
     values: NDArray[np.float64] | None = None
 
@@ -118,13 +124,13 @@ def select(
     candidates = list(candidates)
     by_name = {candidate.name: candidate for candidate in (base, *candidates)}
     scores = {name: dev_score(candidate.values, dev) for name, candidate in by_name.items()}
+    accepted = [each for each in candidates if scores[each.name] > scores[base.name]]
+    refused: dict[str, str] = {}
     if policy.rule == "not-worse":
         accepted = [each for each in candidates if scores[each.name] >= scores[base.name]]
-        refused: dict[str, str] = {}
-    else:
-        better = [each for each in candidates if scores[each.name] > scores[base.name]]
-        refused = _chance_findings(base, candidates, dev, policy) | _objections(base, better, dev, policy)
-        accepted = [each for each in better if each.name not in refused]
+    elif policy.rule == "significant":
+        refused = _chance_findings(base, candidates, dev, policy) | _objections(base, accepted, dev, policy)
+        accepted = [each for each in accepted if each.name not in refused]
     chosen = base
     for candidate in sorted(accepted, key=lambda each: -scores[each.name]):
         if veto is not None and (reason := veto(candidate)):
@@ -133,14 +139,15 @@ def select(
         chosen = candidate
         break
     for name, reason in refused.items():
-        logger.info("%s rejected: %s", name, reason)
-    is_base, is_proven = chosen is base, policy.rule == "significant"
+        logger.debug("%s rejected: %s", name, reason)
+    is_base, has_gain = chosen is base, policy.rule != "not-worse"
     return Selection(
         name=chosen.name,
         alpha=chosen.alpha,
         scores=scores,
-        gain=None if is_base or not is_proven else dev_gain(chosen.values - base.values, dev, policy.seed),
+        gain=None if is_base or not has_gain else dev_gain(chosen.values - base.values, dev, policy.seed),
         refused=refused,
+        refused_gains={name: dev_gain(by_name[name].values - base.values, dev, policy.seed) for name in refused},
         general={name: each.general for name, each in by_name.items() if each.general is not None},
         values=None if is_base else chosen.values,
     )

@@ -1,9 +1,15 @@
-"""Uncovered documents: those without a train or dev question. A tuned model must not lose on them."""
+"""Uncovered documents: those without a train or dev question. A tuned model must not lose on them.
+
+They have no real questions, so sentences taken out of their passages stand in for these. A model that learns to answer
+"What is X?" may get worse at sentences everywhere, and better at what people ask. Therefore the same sentences are
+asked about dev's unseen documents, where the effect on real questions is known (the control): only what the uncovered
+documents lose beyond the control counts against a model (difference in differences).
+"""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +18,7 @@ from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.dataset.sources import SENTENCE
 from rag_ft.dataset.text.cloze import sentences, without_copy
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
-from rag_ft.evaluation.significance import paired_bootstrap
+from rag_ft.evaluation.significance import Difference, paired_bootstrap
 from rag_ft.training.selection.dev_set import MIN_UNITS, DevQuestions
 from rag_ft.training.selection.select import MAX_P_VALUE
 
@@ -45,12 +51,15 @@ class UncoveredDocuments:
     """The documents without a train or dev question.
 
     Attributes:
-        questions: sentences taken out of passages of these documents, as questions; None if there are few.
+        questions: sentences taken out of passages of these documents and of dev's unseen documents, as questions that
+            search the passages of both; None if there are few.
+        is_control: which of them are about dev's unseen documents, shape (questions,); none if these have few.
         out_of_domain: fraction of their passages that are unlike the covered passages. It is about 5 % if the covered
             documents are a random sample.
     """
 
     questions: DevQuestions | None
+    is_control: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
     out_of_domain: float = 0.0
 
     @property
@@ -81,12 +90,42 @@ class UncoveredDocuments:
             differences: candidate minus base for each of `questions`, shape (questions,).
         """
         assert self.questions is not None
-        gain = paired_bootstrap(differences, self.questions.groups)
-        if gain.ci95[1] < 0:
-            return f"it loses on the documents without a train or dev question ({gain})"
+        groups = np.array([str(group) for group in self.questions.groups])
+        values, control = differences[~self.is_control], differences[self.is_control]
+        gain = paired_bootstrap(values, groups[~self.is_control].tolist())
         if self.domain_shift and (gain.mean <= 0 or gain.p_value / 2 > MAX_P_VALUE):
             return f"the documents without a train or dev question are unlike the others and may not gain ({gain})"
-        return ""
+        if gain.ci95[1] >= 0:
+            return ""
+        if not len(control):
+            return f"it loses on the documents without a train or dev question ({gain})"
+        beyond = _difference_of_means(values, control, groups[~self.is_control], groups[self.is_control])
+        if beyond.ci95[1] >= 0:
+            return ""
+        return (
+            f"it loses more on the documents without a train or dev question than on dev's unseen documents ({beyond})"
+        )
+
+
+def _difference_of_means(
+    values: NDArray[np.float64],
+    control: NDArray[np.float64],
+    groups: NDArray[np.str_],
+    control_groups: NDArray[np.str_],
+) -> Difference:
+    """Return the mean over the groups of some values minus that of a control, by Welch's t-test."""
+    from scipy.stats import ttest_ind
+
+    means = [
+        [float(each[of == group].mean()) for group in np.unique(of)]
+        for each, of in ((values, groups), (control, control_groups))
+    ]
+    mean = float(np.mean(means[0]) - np.mean(means[1]))
+    if min(map(len, means)) < 2:
+        return Difference(mean, (-1.0, 1.0), 1.0)
+    test = ttest_ind(*means, equal_var=False)
+    interval = test.confidence_interval(0.95)
+    return Difference(mean, (float(interval.low), float(interval.high)), float(test.pvalue))
 
 
 def uncovered_documents(dataset: QADataset, seed: int = 0) -> UncoveredDocuments | None:
@@ -111,39 +150,51 @@ def uncovered_documents(dataset: QADataset, seed: int = 0) -> UncoveredDocuments
         >>> len(uncovered_documents(dataset).questions.groups)
         39
     """
-    covered_documents = {
-        document
+    documents_of = {
+        split: dataset.documents_of(dataset.qrels[split], split) if dataset.qrels.get(split) else set()
         for split in ("train", "dev")
-        if dataset.qrels.get(split)
-        for document in dataset.documents_of(dataset.qrels[split], split)
     }
-    covered = [passage for passage in dataset.passages.values() if passage.document in covered_documents]
-    uncovered = [passage for passage in dataset.passages.values() if passage.document not in covered_documents]
+    covered = _passages_in(dataset, documents_of["train"] | documents_of["dev"])
+    uncovered = [passage for passage in dataset.passages.values() if passage.id not in {each.id for each in covered}]
     if not covered or len(uncovered) < MIN_UNITS:
         return None
     rng = random.Random(seed)
     samples = [rng.sample(passages, min(MAX_COMPARED, len(passages))) for passages in (covered, uncovered)]
-    questions = _sentence_questions(uncovered, rng, seed)
-    return UncoveredDocuments(questions=questions, out_of_domain=_out_of_domain(*samples))
+    asked = _sentence_questions(uncovered, rng)
+    control = _sentence_questions(_passages_in(dataset, documents_of["dev"] - documents_of["train"]), rng)
+    if len(control) < MIN_UNITS:
+        control = []
+    return UncoveredDocuments(
+        questions=_as_dev_questions([*asked, *control], seed) if len(asked) >= MIN_UNITS else None,
+        is_control=np.array([False] * len(asked) + [True] * len(control)),
+        out_of_domain=_out_of_domain(*samples),
+    )
 
 
-def _sentence_questions(passages: Sequence[Passage], rng: random.Random, seed: int) -> DevQuestions | None:
-    """Take one sentence out of each passage as a question about it."""
+def _passages_in(dataset: QADataset, documents: set[str]) -> list[Passage]:
+    return [passage for passage in dataset.passages.values() if passage.document in documents]
+
+
+def _sentence_questions(passages: Sequence[Passage], rng: random.Random) -> list[tuple[str, Passage]]:
+    """Take one sentence out of each passage as a question about it. Return (sentence, passage without it)."""
     sample = _sample_distinct(passages, rng)
     one_line = [" ".join(passage.text.split()) for passage in sample]
-    chosen: dict[str, Passage] = {}
-    queries: dict[str, Query] = {}
+    questions = []
     for passage in sample:
         text = passage.text[:MAX_CHARACTERS]
         for sentence in _shuffled_sentences(text, rng):
             rest = without_copy(sentence, text)
             if rest and sum(sentence in other for other in one_line) == 1:
-                chosen[passage.id] = replace(passage, text=rest)
-                queries[passage.id] = Query(passage.id, sentence, SENTENCE)
+                questions.append((sentence, replace(passage, text=rest)))
                 break
-    if len(chosen) < MIN_UNITS:
-        return None
-    return DevQuestions.of(QADataset(chosen, queries, {"dev": {key: {key: 1} for key in chosen}}), seed)
+    return questions
+
+
+def _as_dev_questions(questions: Sequence[tuple[str, Passage]], seed: int) -> DevQuestions:
+    """Make a dev set of sentences that search all their passages."""
+    passages = {passage.id: passage for _, passage in questions}
+    queries = {passage.id: Query(passage.id, sentence, SENTENCE) for sentence, passage in questions}
+    return DevQuestions.of(QADataset(passages, queries, {"dev": {key: {key: 1} for key in passages}}), seed)
 
 
 def _sample_distinct(passages: Sequence[Passage], rng: random.Random) -> list[Passage]:

@@ -1,0 +1,283 @@
+"""Both errors of model selection: good models that it refuses, and bad ones that it accepts.
+
+    python examples/benchmarks/selection.py measure --seeds 0 1
+    python examples/benchmarks/selection.py table
+
+`measure` trains on questions of six kinds: people's (covidqa), claims (scifact), an LLM's (Lyft's filing, tested on
+Uber's), template questions from the handbook's titles and headings, key phrases (covidqa) and short queries of one to
+three words (the rarest words of scifact's claims). Each kind is trained well (`good`), on shuffled answers (`shuffled`)
+and with a learning rate ten times too high (`hot`). Every training is tried in two corpora: its own, and one with the
+passages of another collection, whose own test questions count too. For the base and for alphas of .5 and 1 all
+values of selection are written to MEASURED (a line of JSON for each training and corpus), with the truth: nDCG@10 on
+test questions, which selection does not see.
+
+`table` applies selection rules to these values. A refusal is false if the base stays although some alpha gains at least
+.01 on the test questions with an interval above 0, and loses on no collection of the corpus. An acceptance is false if
+the selected alpha has an interval below 0 on the test questions of a collection of the corpus.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from quality import RESULTS, machine
+from sentence_transformers import SentenceTransformer
+
+from rag_ft import Passage, QADataset, Query, cut_into_nodes, load_dataset, read_documents
+from rag_ft.dataset import hold_out_dev
+from rag_ft.dataset.splitting import split_questions
+from rag_ft.documents import passages_from_nodes
+from rag_ft.embedding.encoding import encode
+from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.generation.without_llm import KeyPhrases
+from rag_ft.training.examples.pairs import pair_examples
+from rag_ft.training.loop.trainer import run_trainer
+from rag_ft.training.prepare import Choices, prepare
+from rag_ft.training.selection.dev_set import DevQuestions
+from rag_ft.training.selection.forgetting import ForgettingProbe
+from rag_ft.training.selection.uncovered import UncoveredDocuments
+from rag_ft.training.selection.weights import copy_weights, interpolate_weights
+
+ALPHAS = (0.5, 1.0)
+KINDS = ("people", "claims", "llm", "template", "key phrases", "short")
+QUALITIES = ("good", "shuffled", "hot")
+OWN_PASSAGES, OTHER_PASSAGES, MAX_PAIRS, MAX_LENGTH = 800, 300, 300, 128
+OTHER = {"people": "scifact", "claims": "covidqa", "llm": "covidqa", "template": "covidqa", "key phrases": "scifact",
+         "short": "covidqa"}  # fmt: skip
+"""Kind -> the collection whose passages are added."""
+
+
+def subset(dataset: QADataset, size: int, splits: Sequence[str], seed: int) -> QADataset:
+    """Keep the passages of random documents up to a size, with the questions about them."""
+    documents = list(dataset.documents)
+    random.Random(seed).shuffle(documents)
+    asked = [document for document in documents if any(
+        document in dataset.documents_of(dataset.qrels[split], split) for split in splits if split in dataset.qrels
+    )] if len(documents) > 2_000 else documents  # fmt: skip
+    kept: dict[str, None] = {}
+    for document in [*asked, *documents]:
+        if len(kept) >= size:
+            break
+        kept |= dict.fromkeys(dataset.documents[document])
+    passages = {key: passage for key, passage in dataset.passages.items() if key in kept}
+    qrels = {
+        split: {query: grades for query, grades in dataset.qrels[split].items() if grades.keys() <= kept.keys()}
+        for split in splits
+        if split in dataset.qrels
+    }
+    return QADataset(passages, dataset.queries, qrels)
+
+
+def template_questions(data: Path, seed: int) -> QADataset:
+    """Ask template questions about the handbook's titles and headings, split by document."""
+    nodes = cut_into_nodes(read_documents(data / "handbook"), chunk_size=200, chunk_overlap=0)
+    passages = subset(QADataset(passages_from_nodes(nodes), {}, {}), OWN_PASSAGES, (), seed).passages
+    templates = ("What is {}?", "How does {} work?", "What do I need to know about {}?", "Who is responsible for {}?")
+    queries, qrels, seen = {}, {}, set()
+    rng = random.Random(seed)
+    for key, passage in passages.items():
+        headings = re.findall(r"^#{1,6}\s+(.+?)\s*#*$", passage.text, re.MULTILINE)
+        for heading in headings or ([passage.title] if passage.document not in seen else []):
+            subject = re.sub(r"[^\w\s'/&-]", "", heading).strip()
+            if not 1 <= len(subject.split()) <= 8:
+                continue
+            seen.add(passage.document)
+            queries[f"q{len(queries)}"] = Query(f"q{len(queries)}", rng.choice(templates).format(subject), "real")
+            qrels[f"q{len(qrels)}"] = {key: 1}
+    dataset = QADataset(passages, queries, {})
+    return dataset.with_qrels(split_questions(dataset, qrels, unseen_documents=0.35, unseen_questions=0.0, seed=seed))
+
+
+def key_phrase_questions(collection: QADataset, seed: int) -> QADataset:
+    """Ask key phrases about every passage, split by document."""
+    dataset = subset(collection, OWN_PASSAGES, (), seed)
+    phrases, rng = KeyPhrases(dataset.passage_texts.values()), random.Random(seed)
+    asked = {key: phrases.query(text, rng) for key, text in dataset.passage_texts.items()}
+    queries = {f"q {key}": Query(f"q {key}", text, "real") for key, text in asked.items() if text}
+    dataset = QADataset(dataset.passages, queries, {})
+    qrels = {query: {query[2:]: 1} for query in queries}
+    return dataset.with_qrels(split_questions(dataset, qrels, unseen_documents=0.35, unseen_questions=0.0, seed=seed))
+
+
+def shortened(dataset: QADataset, seed: int) -> QADataset:
+    """Keep one to three of the rarest words of each question."""
+    words = {key: re.findall(r"\w[\w-]+", query.text.lower()) for key, query in dataset.queries.items()}
+    counts: dict[str, int] = {}
+    for each in words.values():
+        for word in set(each):
+            counts[word] = counts.get(word, 0) + 1
+    rng = random.Random(seed)
+    queries = {}
+    for key, query in dataset.queries.items():
+        rare = set(sorted(dict.fromkeys(words[key]), key=lambda word: counts[word])[: rng.randint(1, 3)])
+        queries[key] = replace(query, text=" ".join(word for word in words[key] if word in rare))
+    return QADataset(dataset.passages, queries, dataset.qrels)
+
+
+def collection_of(kind: str, data: Path, seed: int) -> QADataset:
+    """Return the passages and questions of a kind, with train, dev and test."""
+    if kind == "template":
+        dataset = template_questions(data, seed)
+    elif kind == "key phrases":
+        dataset = key_phrase_questions(load_dataset(data / "covidqa"), seed)
+    elif kind == "llm":
+        train, test = load_dataset(data / "tenk-lyft"), load_dataset(data / "tenk-uber")
+        dataset = QADataset(
+            train.passages | test.passages, train.queries | test.queries,
+            {"train": train.qrels["train"], "test": test.qrels["test"]},
+        )  # fmt: skip
+    else:
+        name = "covidqa" if kind == "people" else "scifact"
+        dataset = subset(load_dataset(data / name), OWN_PASSAGES, ("train", "test"), seed)
+        dataset = shortened(dataset, seed) if kind == "short" else dataset
+    return dataset
+
+
+def spoilt(dataset: QADataset, quality: str, seed: int) -> QADataset:
+    """Assign the training questions to passages at random, if the training is to be bad in this way."""
+    if quality != "shuffled":
+        return dataset
+    train = dataset.qrels["train"] | dataset.qrels.get("dev", {})
+    answers = list(train.values())
+    random.Random(seed).shuffle(answers)
+    mixed = dict(zip(train, answers, strict=True))
+    return dataset.with_qrels(
+        dataset.qrels | {split: {q: mixed[q] for q in dataset.qrels[split]} for split in ("train", "dev") if split in dataset.qrels}
+    )  # fmt: skip
+
+
+class Encoder:
+    """Encodes each text once for each set of weights."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        self._model = model
+        self._vectors: dict[tuple[str, str], NDArray[np.float32]] = {}
+
+    def __call__(self, texts: Sequence[str], role: str) -> NDArray[np.float32]:
+        new = [text for text in dict.fromkeys(texts) if (role, text) not in self._vectors]
+        if new:
+            for text, vector in zip(new, encode(self._model, new, role), strict=True):  # type: ignore[arg-type]
+                self._vectors[role, text] = vector
+        return np.stack([self._vectors[role, text] for text in texts])
+
+    def values(self, questions: DevQuestions) -> NDArray[np.float64]:
+        return questions.values_of(self(questions.query_texts, "query"), self(questions.passage_texts, "document"))
+
+    def general(self) -> float:
+        probe = ForgettingProbe.shipped()
+        return probe.score_of(self(probe.queries, "query"), self(probe.passages, "document"))
+
+
+def truth(dataset: QADataset, qrels: Mapping[str, Mapping[str, int]], seed: int) -> DevQuestions:
+    """Return test questions that search the whole corpus."""
+    part = dataset.with_qrels({"dev": dict(qrels)})
+    return DevQuestions.of(part, seed, pool_size=len(dataset.passages))
+
+
+def with_other(dataset: QADataset, other: QADataset) -> QADataset:
+    """Add the passages and test questions of another collection, the latter as the split `other`."""
+    return QADataset(
+        dataset.passages | {f"other {key}": replace(p, id=f"other {key}", doc_id=f"other {p.document}") for key, p in other.passages.items()},
+        dataset.queries | {f"other {key}": replace(query, id=f"other {key}") for key, query in other.queries.items()},
+        dataset.qrels | {"other": {f"other {query}": {f"other {p}": grade for p, grade in grades.items()} for query, grades in other.qrels["test"].items()}},
+    )  # fmt: skip
+
+
+def measure(kind: str, quality: str, data: Path, seed: int) -> Iterator[dict[str, Any]]:
+    """Train once, and yield the values of selection and the truth in both corpora."""
+    own = collection_of(kind, data, seed)
+    other = subset(load_dataset(data / OTHER[kind]), OTHER_PASSAGES, ("test",), seed)
+    own = spoilt(hold_out_dev(own, seed=seed), quality, seed)
+    corpora = {"own": own, "other": with_other(own, other)}
+    model = load_sentence_transformer("local", max_length=MAX_LENGTH)
+    settings = {"learning_rate": 1e-3} if quality == "hot" else {}
+    jobs = {
+        name: prepare(corpus.with_qrels({s: q for s, q in corpus.qrels.items() if s in ("train", "dev")}), model,
+                      Choices(settings=settings, seed=seed, adapt_max_length=False))
+        for name, corpus in corpora.items()
+    }  # fmt: skip
+    recipe = jobs["own"].recipe
+    examples = pair_examples(jobs["own"].dataset, recipe, MAX_PAIRS)
+    base = copy_weights(model)
+    started = time.monotonic()
+    tests = {
+        name: {split: truth(corpus, corpus.qrels[split], seed) for split in ("test", "other") if corpus.qrels.get(split)}
+        for name, corpus in corpora.items()
+    }
+    found: dict[str, dict[str, Any]] = {name: {} for name in corpora}
+
+    def record(candidate: str) -> None:
+        encoder = Encoder(model)
+        for name, job in jobs.items():
+            assert isinstance(job.dev, DevQuestions)
+            uncovered = job.uncovered.questions if job.uncovered is not None else None
+            found[name][candidate] = {
+                "dev": encoder.values(job.dev).round(4).tolist(),
+                "uncovered": encoder.values(uncovered).round(4).tolist() if uncovered is not None else [],
+                "general": round(encoder.general(), 4),
+                "truth": {split: encoder.values(test).round(4).tolist() for split, test in tests[name].items()},
+            }
+
+    record("base")
+    run_trainer(model, examples, recipe)
+    tuned = copy_weights(model)
+    for alpha in ALPHAS:
+        model.load_state_dict(interpolate_weights(base, tuned, alpha))
+        record(f"alpha {alpha:g}")
+    for name, job in jobs.items():
+        assert isinstance(job.dev, DevQuestions)
+        uncovered = job.uncovered or UncoveredDocuments(questions=None)
+        yield {
+            "kind": kind, "quality": quality, "seed": seed, "corpus": name, "pairs": len(examples),
+            "passages": len(corpora[name].passages), "seconds": round(time.monotonic() - started),
+            "dev_groups": list(map(str, job.dev.groups)), "dev_documents": job.dev.documents,
+            "dev_sources": job.dev.sources, "out_of_domain": round(uncovered.out_of_domain, 3),
+            "uncovered_groups": list(map(str, uncovered.questions.groups)) if uncovered.questions is not None else [],
+            "is_control": uncovered.is_control.tolist(),
+            "truth_groups": {split: list(map(str, test.groups)) for split, test in tests[name].items()},
+            "candidates": found[name],
+        }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("act", choices=["measure", "table"])
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--qualities", nargs="+", default=QUALITIES, choices=QUALITIES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--measured", type=Path, default=Path("/tmp/rag_ft-selection.jsonl"), help="file of all values")
+    arguments = parser.parse_args()
+    if arguments.act == "measure":
+        done = set()
+        if arguments.measured.exists():
+            rows = map(json.loads, arguments.measured.read_text(encoding="utf-8").splitlines())
+            done = {(row["kind"], row["quality"], row["seed"]) for row in rows}
+        for seed in arguments.seeds:
+            for quality in arguments.qualities:
+                for kind in arguments.kinds:
+                    if (kind, quality, seed) in done:
+                        continue
+                    for row in measure(kind, quality, arguments.data, seed):
+                        with arguments.measured.open("a", encoding="utf-8") as file:
+                            file.write(json.dumps(row) + "\n")
+                        means = {
+                            name: {"dev": round(float(np.mean(each["dev"])), 3)}
+                            | {split: round(float(np.mean(values)), 3) for split, values in each["truth"].items()}
+                            for name, each in row["candidates"].items()
+                        }
+                        print(kind, quality, seed, row["corpus"], row["seconds"], row["out_of_domain"], means, flush=True)
+
+
+if __name__ == "__main__":
+    main()

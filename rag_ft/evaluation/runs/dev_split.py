@@ -1,0 +1,105 @@
+"""The dev questions of a comparison: held out of training and not in the compared split.
+
+The fusion with BM25 is learned on them, and they choose the retriever to use.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rag_ft.dataset.qa_dataset import QADataset, Query
+from rag_ft.dataset.sources import HUMAN, KEY_PHRASES
+from rag_ft.dataset.splitting import hold_out_dev
+from rag_ft.dataset.text.sketch import hash_of
+from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
+from rag_ft.evaluation.resampling import resampling_groups
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MIN_DEV_QUESTIONS = 20
+"""Minimum number of dev questions to learn a fusion, or of a source to choose a retriever."""
+
+MIN_FRACTION = 0.1
+"""Fraction of the compared questions from which on dev must have questions of their source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevSplit:
+    """Dev questions with their relevant passages.
+
+    Attributes:
+        texts: the questions.
+        qrels: query id -> passage id -> grade, in the same order.
+        groups: the group that each question is resampled with.
+        weights: the weight of each question in a score that chooses a retriever, shape (questions,): sources have the
+            same proportions as in the compared split. None if dev has too few questions of a source.
+    """
+
+    texts: Sequence[str]
+    qrels: dict[str, dict[str, int]]
+    groups: Sequence[object]
+    weights: NDArray[np.float64] | None
+
+    def ndcg(self, rankings: Iterable[Sequence[str]]) -> NDArray[np.float64]:
+        """Return nDCG@10 of the rankings, shape (questions,)."""
+        ranked = dict(zip(self.qrels, map(list, rankings), strict=True))
+        return metrics_per_query(ranked, self.qrels, [HEADLINE])[HEADLINE]
+
+
+def dev_split_of(dataset: QADataset, split: str, models: Iterable[Any], seed: int) -> DevSplit | None:
+    """Return the dev questions that no model was trained on and that are not in a split; None if they are few.
+
+    If the dataset has no dev split, they are held out with the seed of the first model that was trained, so that they
+    are the questions that selected its weights.
+
+    Args:
+        dataset: a dataset with a dev split, or with a train split.
+        split: the split that is compared.
+        models: the embeddings. Tuned ones have a `record`.
+        seed: seeds the hold-out if no model was trained.
+    """
+    if split == "dev":
+        return None
+    trainings = [record for model in models if (record := getattr(model, "record", None)) and record.get("training")]
+    if not dataset.qrels.get("dev") and dataset.qrels.get("train") and split != "train":
+        seeds = [record["recipe"]["seed"] for record in trainings if "seed" in record.get("recipe", {})]
+        dataset = hold_out_dev(dataset, seed=int(seeds[0]) if seeds else seed)
+    trained_on = {each for record in trainings for each in record["training"].get("questions", ())}
+    compared = {dataset.queries[query].text for query in dataset.qrels.get(split, {})}
+    dev = {
+        query: grades
+        for query, grades in dataset.qrels.get("dev", {}).items()
+        if (text := dataset.queries[query].text) not in compared and hash_of(text) not in trained_on
+    }
+    if len(dev) < MIN_DEV_QUESTIONS:
+        return None
+    part = dataset.with_qrels({"dev": dev})
+    return DevSplit(
+        texts=part.texts("dev"), qrels=dev, groups=resampling_groups(part, "dev")[0], weights=_weights(part, split)
+    )
+
+
+def _weights(dataset: QADataset, split: str) -> NDArray[np.float64] | None:
+    """Weight dev questions so that their sources have the proportions of a split.
+
+    Key phrases share all words with their passages. If they chose the retriever for people's questions, it would
+    nearly always be BM25.
+    """
+    dev, compared = (list(map(_source, dataset.questions(name))) for name in ("dev", split))
+    of_dev, of_split = Counter(dev), Counter(compared)
+    wanted = {source: count for source, count in of_split.items() if count >= MIN_FRACTION * len(compared)}
+    if not wanted or any(of_dev[source] < MIN_DEV_QUESTIONS for source in wanted):
+        return None
+    weights = np.array([wanted.get(source, 0) / of_dev[source] for source in dev])
+    return weights / weights.sum()
+
+
+def _source(query: Query) -> str:
+    """Return the source of a question, with all questions by LLMs as one."""
+    return query.source if query.source in ("", HUMAN, KEY_PHRASES) else "other"
