@@ -1,11 +1,10 @@
-"""Check whether fine-tuning is worth it: measure a base model, BM25 and both together on a corpus, without training."""
+"""Check whether fine-tuning is worth it, without training: the comparison of a base model, BM25 and both together."""
 
 from __future__ import annotations
 
 import logging
 import random
-import time
-from collections import defaultdict
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,27 +19,41 @@ from rag_ft.dataset.text.sketch import jaccard, sketch_of
 from rag_ft.embedding.contract import read_model_record
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, model_folder
 from rag_ft.errors import InputError
-from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
+from rag_ft.evaluation.compare import compare_roles
+from rag_ft.evaluation.metrics import HEADLINE
+from rag_ft.evaluation.options import CompareOptions
 from rag_ft.evaluation.resampling import resampling_groups
+from rag_ft.evaluation.roles import BASELINE, BM25_ROLE, HYBRID_PREFIX
+from rag_ft.evaluation.runs.candidates import Hybrid
 from rag_ft.evaluation.significance import Difference, paired_bootstrap, smallest_effect
 from rag_ft.evaluation.verdict import MIN_QUESTIONS
-from rag_ft.retrieval.bm25 import BM25
-from rag_ft.retrieval.exact import ExactSearch
-from rag_ft.retrieval.normalisation import RRF_K
-from rag_ft.retrieval.top_k import MAX_RANK
+from rag_ft.training.loop.time_budget import in_words
+from rag_ft.training.max_length import MAX_CHARACTERS, MAX_TRUNCATION, fitting_max_length
 from rag_ft.training.selection.headroom import HIGH_BASE_NDCG, LOW_BASE_NDCG
 
 if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
-    from numpy.typing import NDArray
 
-    from rag_ft.embedding.fine_tuned import FineTunedEmbedding
+    from rag_ft.dataset.formats.real_questions import RealQuestion
+    from rag_ft.embedding.model_spec import ModelSpec
+    from rag_ft.evaluation.comparison import Comparison
+    from rag_ft.evaluation.runs.candidates import Candidate
+    from rag_ft.training.plan import Plan
 
 logger = logging.getLogger(__name__)
 
 Answer = Literal["worth it", "not worth it", "perhaps", "cannot tell"]
 
 RECALL, HIT_RATE = "recall@10", "hit_rate@5"
+
+NAMES = {BASELINE: "base", BM25_ROLE: "bm25", HYBRID_PREFIX + BASELINE: "hybrid"}
+"""Role in the comparison -> name in a check-up."""
+
+DECISIONS = {
+    "base": "Use the base model",
+    "bm25": "Use BM25",
+    "hybrid": "Use the base model, served behind the hybrid with BM25",
+}
 
 MIN_PAIRS = 500
 """Number of training pairs below which tuning seldom helps. The guides that `headroom` cites report overfitting below
@@ -49,25 +62,16 @@ it."""
 SMALL_GAIN = 0.02
 """Gain in nDCG@10 below which better questions help more than another recipe."""
 
-MAX_PASSAGES, MAX_QUESTIONS = 5_000, 500
+MAX_PASSAGES, MAX_QUESTIONS = 20_000, 2_000
 """Maximum numbers of passages and questions of a check-up."""
-
-PASSAGES_PER_PAIR = 3.5
-"""Cost of a training pair in encoded passages: forward, backward, and its question."""
-
-EPOCHS = 3
-"""Number of epochs of the estimated training."""
 
 SAME_CORPUS = 0.5
 """Minimum fraction of common passages for two corpora to count as the same."""
 
-MAX_TRUNCATED = 0.25
-"""Fraction of truncated passages above which smaller chunks are advised."""
-
 
 @dataclass(frozen=True)
 class CheckUp:
-    """The result of a check-up: the measurements without training, and whether tuning is worth it.
+    """The result of a check-up: what to use without training, and whether tuning is worth it.
 
     Attributes:
         answer: `worth it`, `not worth it`, `perhaps`, or `cannot tell`.
@@ -77,10 +81,12 @@ class CheckUp:
         generated: number of questions that were generated from the passages.
         passages: number of passages that were searched.
         pairs: number of training pairs.
-        figures: `base`, `bm25` and `hybrid` (reciprocal rank fusion) -> metric -> mean.
+        use: the retriever to use without training: `base`, `bm25` or `hybrid`, as `compare` concludes.
+        why: the reason for it.
+        figures: `base`, `bm25` and `hybrid` -> metric -> mean, as `compare` measures them.
         hybrid_gain: gain of the hybrid over the base model in nDCG@10.
         smallest_effect: gain in nDCG@10 that 4 of 5 comparisons with this many questions would detect.
-        minutes: estimated training time on this machine.
+        minutes: estimated training time on this machine; None if nothing would be trained.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query, check
@@ -100,6 +106,8 @@ class CheckUp:
     generated: int
     passages: int
     pairs: int
+    use: str = "base"
+    why: str = ""
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
     hybrid_gain: Difference | None = None
     smallest_effect: float | None = None
@@ -110,7 +118,8 @@ class CheckUp:
         return asdict(self)
 
     def __str__(self) -> str:
-        lines = [f"{self.answer}: {self.reasons[0]}", *(f"  - {reason}" for reason in self.reasons[1:])]
+        lines = [f"{DECISIONS[self.use]}: {self.why}."]
+        lines += [f"Fine-tuning: {self.answer}: {self.reasons[0]}", *(f"  - {reason}" for reason in self.reasons[1:])]
         if self.figures:
             lines += ["", f"{'':8s} nDCG@10  recall@10  hit@5"]
             for name, figures in self.figures.items():
@@ -121,7 +130,7 @@ class CheckUp:
         if self.smallest_effect is not None:
             lines.append(f"gains under {self.smallest_effect:.3f} are too small to detect with this many questions")
         if self.minutes is not None:
-            lines.append(f"training takes about {max(1, round(self.minutes))} min on this machine")
+            lines.append(f"training takes {in_words(60 * self.minutes)} on this machine")
         if self.advice:
             lines += ["", "advice:", *(f"  - {advice}" for advice in self.advice)]
         return "\n".join(lines)
@@ -131,6 +140,7 @@ def check(
     source: QADataset | Sequence[BaseNode],
     base_model: str = DEFAULT_BASE_MODEL,
     *,
+    questions: Sequence[RealQuestion] = (),
     split: str | None = None,
     device: str | None = None,
     seed: int = 0,
@@ -138,16 +148,19 @@ def check(
 ) -> CheckUp:
     """Check whether tuning a model for a corpus is worth it, without any training.
 
+    The figures are those of `compare`. At most 20,000 passages and 2,000 questions are used.
+
     Args:
         source: a dataset, or LlamaIndex nodes. For nodes, questions are generated without an LLM.
         base_model: a hub name, a folder, or `local`.
+        questions: questions that people asked about the nodes. They are the test questions then.
         split: the split of the questions; `test` if it has any, else dev or train.
         device: a torch device; None picks the best one available.
         seed: seeds every random choice.
         show_progress: show a progress bar.
 
     Raises:
-        InputError: if there are no passages or no questions.
+        InputError: if there are no passages or no questions, or `questions` are given together with a dataset.
         OutsideError: if the hub cannot be reached.
 
     Example:
@@ -160,84 +173,86 @@ def check(
     from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.embedding.model_spec import ModelSpec
 
-    dataset = source if isinstance(source, QADataset) else _generate(source, seed)
+    dataset = _dataset_of(source, questions, seed)
     split = split or next((name for name in ("test", "dev", "train") if dataset.qrels.get(name)), "test")
-    qrels = dataset.require(split)
-    queries = sorted(random.Random(seed).sample(sorted(qrels), min(len(qrels), MAX_QUESTIONS)))
-    dataset = dataset.with_qrels(dataset.qrels | {split: {query: qrels[query] for query in queries}})
+    dataset = _sample(dataset, split, seed)
+    spec = ModelSpec(name=base_model, device=device)
+    model = FineTunedEmbedding.load(spec)
+    roles: dict[str, Candidate] = {BASELINE: model, BM25_ROLE: "bm25", HYBRID_PREFIX + BASELINE: Hybrid(model)}
+    comparison = compare_roles(dataset, roles, split, CompareOptions(), seed, show_progress)
+    conclusion = comparison.conclusion
+    assert conclusion is not None
+    figures = {name: dict(comparison.models[role]) for role, name in NAMES.items()}
+    values = {role: comparison.per_query[role][HEADLINE] for role in NAMES}
+    gains, groups = values[HYBRID_PREFIX + BASELINE] - values[BASELINE], resampling_groups(dataset, split)[0]
     pairs = len(hold_out_dev(dataset, seed=seed).pairs("train")) if dataset.qrels.get("train") else 0
-    texts = _sample_passages(dataset, split, seed)
-    model = FineTunedEmbedding.load(ModelSpec(name=base_model, device=device))
-    model.get_text_embedding("a warm-up that is not timed")
-    started = time.monotonic()
-    search = ExactSearch(model, texts, show_progress)
-    seconds_per_passage = (time.monotonic() - started) / len(texts)
-    values = _measure(search, dataset, split, texts)
-    groups, _ = resampling_groups(dataset, split)
-    gains = values["hybrid"][HEADLINE] - values["base"][HEADLINE]
-    figures = {
-        name: {metric: float(of_queries.mean()) for metric, of_queries in of_metrics.items()}
-        for name, of_metrics in values.items()
-    }
-    answer, reasons = _decide(figures, len(queries), pairs, _fraction_tuned(base_model, dataset))
+    use = NAMES[conclusion.role]
+    answer, reasons = _decide(figures, use, comparison.queries, pairs, _fraction_tuned(base_model, dataset))
+    plan = _plan(dataset, spec, seed) if pairs else None
     checkup = CheckUp(
         answer,
         reasons,
         advice=[],
-        questions=len(queries),
-        generated=sum(dataset.queries[query].source not in ("", HUMAN) for query in queries),
-        passages=len(texts),
+        questions=comparison.queries,
+        generated=sum(query.source not in ("", HUMAN) for query in dataset.questions(split)),
+        passages=comparison.passages,
         pairs=pairs,
+        use=use,
+        why=_why(comparison, use, figures),
         figures=figures,
         hybrid_gain=paired_bootstrap(gains, groups),
         smallest_effect=smallest_effect(gains, groups),
-        minutes=seconds_per_passage * PASSAGES_PER_PAIR * pairs * EPOCHS / 60 if pairs else None,
+        minutes=plan.seconds / 60 if plan is not None and plan.seconds is not None else None,
     )
-    return replace(checkup, advice=_advise(checkup, model, list(texts.values())))
+    return replace(checkup, advice=_advise(checkup, plan, spec, list(dataset.passage_texts.values())))
 
 
-def _generate(nodes: Sequence[BaseNode], seed: int) -> QADataset:
+def _dataset_of(source: QADataset | Sequence[BaseNode], questions: Sequence[RealQuestion], seed: int) -> QADataset:
     from rag_ft.generation.generate import generate_qa_dataset
 
-    if not nodes:
+    if isinstance(source, QADataset):
+        if questions:
+            raise InputError("questions are given together with a dataset, which has its own: give documents or nodes")
+        return source
+    if not source:
         raise InputError("there are no passages to ask about: choose a folder with documents")
-    return generate_qa_dataset(nodes, use_llm=False, seed=seed).dataset
+    return generate_qa_dataset(source, use_llm=False, questions=questions, seed=seed).dataset
 
 
-def _sample_passages(dataset: QADataset, split: str, seed: int) -> dict[str, str]:
-    """Return the passages that answer the questions, and a random sample of the others."""
-    texts = dataset.passage_texts
-    relevant = dict.fromkeys(passage for grades in dataset.qrels[split].values() for passage in grades)
-    others = [passage for passage in texts if passage not in relevant]
-    sample = random.Random(seed).sample(others, max(0, min(len(others), MAX_PASSAGES - len(relevant))))
-    if len(sample) < len(others):
-        searched = len(relevant) + len(sample)
-        logger.info("searching %d of %d passages: scores on all passages would be lower", searched, len(texts))
-    return {passage: texts[passage] for passage in [*relevant, *sample]}
+def _sample(dataset: QADataset, split: str, seed: int) -> QADataset:
+    """Sample the questions of a split, and the passages, if there are more than a check-up needs."""
+    qrels = dataset.require(split)
+    rng = random.Random(seed)
+    if len(qrels) > MAX_QUESTIONS:
+        chosen = set(rng.sample(sorted(qrels), MAX_QUESTIONS))
+        dataset = dataset.with_qrels(dataset.qrels | {split: {q: qrels[q] for q in qrels if q in chosen}})
+    if len(dataset.passages) <= MAX_PASSAGES:
+        return dataset
+    answers = {passage for part in dataset.qrels.values() for grades in part.values() for passage in grades}
+    others = [passage for passage in dataset.passages if passage not in answers]
+    kept = answers | set(rng.sample(others, max(0, min(len(others), MAX_PASSAGES - len(answers)))))
+    logger.info("searching %d of %d passages: scores on all would be lower", len(kept), len(dataset.passages))
+    passages = {key: passage for key, passage in dataset.passages.items() if key in kept}
+    return replace(dataset, passages=passages, negatives={})
 
 
-def _measure(
-    search: ExactSearch, dataset: QADataset, split: str, texts: Mapping[str, str]
-) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Return retriever -> metric -> value of each question."""
-    qrels = dataset.qrels[split]
-    queries = [dataset.queries[query].text for query in qrels]
-    dense = search.rank(queries, MAX_RANK)
-    sparse = BM25(texts).rank(queries, MAX_RANK)
-    hybrid = [_fuse_ranks(*rankings) for rankings in zip(dense, sparse, strict=True)]
-    return {
-        name: metrics_per_query(dict(zip(qrels, rankings, strict=True)), qrels, [HEADLINE, RECALL, HIT_RATE])
-        for name, rankings in (("base", dense), ("bm25", sparse), ("hybrid", hybrid))
-    }
+def _plan(dataset: QADataset, spec: ModelSpec, seed: int) -> Plan:
+    """Plan the training that `train_model` would run, to know how long it takes."""
+    from rag_ft.training.plan import plan_training
+    from rag_ft.training.prepare import Choices, prepare
+
+    with tempfile.TemporaryDirectory() as folder:
+        return plan_training(prepare(dataset, spec.load(), Choices(seed=seed)), Path(folder) / "model")
 
 
-def _fuse_ranks(*rankings: Sequence[str]) -> list[str]:
-    """Fuse rankings by reciprocal ranks."""
-    scores: dict[str, float] = defaultdict(float)
-    for ranking in rankings:
-        for rank, passage in enumerate(ranking, 1):
-            scores[passage] += 1 / (RRF_K + rank)
-    return sorted(scores, key=lambda passage: -scores[passage])
+def _why(comparison: Comparison, use: str, figures: Mapping[str, Mapping[str, float]]) -> str:
+    """Return why a retriever is to be used: its figures beside those of the others."""
+    others = ", ".join(f"{name} {each[HEADLINE]:.3f}" for name, each in figures.items() if name != use)
+    measured = f"nDCG@10 {figures[use][HEADLINE]:.3f} on {comparison.queries:,} questions ({others})"
+    best = max(figures, key=lambda name: figures[name][HEADLINE])
+    if figures[best][HEADLINE] - figures[use][HEADLINE] < 0.0005 or comparison.conclusion is None:
+        return measured
+    return f"{measured}; {comparison.conclusion.reason}"
 
 
 def _fraction_tuned(base_model: str, dataset: QADataset) -> float:
@@ -250,11 +265,12 @@ def _fraction_tuned(base_model: str, dataset: QADataset) -> float:
 
 
 def _decide(
-    figures: Mapping[str, Mapping[str, float]], questions: int, pairs: int, fraction_tuned: float
+    figures: Mapping[str, Mapping[str, float]], use: str, questions: int, pairs: int, fraction_tuned: float
 ) -> tuple[Answer, list[str]]:
-    """Decide whether tuning is worth it, with reasons."""
-    base_ndcg, recall = figures["base"][HEADLINE], figures["base"][RECALL]
-    measured = f"nDCG@10 {base_ndcg:.3f}, recall@10 {recall:.3f}"
+    """Decide whether tuning is worth it, with reasons. What matters is the best that is there without training."""
+    best = figures[use][HEADLINE]
+    name = {"base": "the base model", "bm25": "BM25", "hybrid": "the hybrid with BM25"}[use]
+    base = f"nDCG@10 {figures['base'][HEADLINE]:.3f}, recall@10 {figures['base'][RECALL]:.3f}"
     if questions < MIN_QUESTIONS:
         return "cannot tell", [
             f"{questions} questions are too few: at least {MIN_QUESTIONS} are needed, and 200 for a gain of .05"
@@ -264,45 +280,51 @@ def _decide(
             f"the model was already tuned on this corpus ({fraction_tuned:.0%} of the passages are the same): continue "
             "training on new questions (--continue-from), or choose the base model that it was tuned from"
         ]
-    if base_ndcg >= HIGH_BASE_NDCG:
-        return "not worth it", [
-            f"the base model already does well here: nDCG@10 {base_ndcg:.3f} is not below {HIGH_BASE_NDCG}"
-        ]
+    if best >= HIGH_BASE_NDCG:
+        return "not worth it", [f"{name} already does well here: nDCG@10 {best:.3f} is not below {HIGH_BASE_NDCG}"]
     if pairs and pairs < MIN_PAIRS:
         too_few = f"{pairs} training pairs are few: tuning seldom helps with fewer than {MIN_PAIRS}"
-        return "perhaps", [too_few, f"the base model has {measured}"]
-    if base_ndcg < LOW_BASE_NDCG or recall < LOW_BASE_NDCG:
-        return "worth it", [f"the base model does badly here: {measured} (at least one is below {LOW_BASE_NDCG})"]
+        return "perhaps", [too_few, f"the base model has {base}"]
+    if best < LOW_BASE_NDCG:
+        return "worth it", [
+            f"even the best retriever does badly here: {name} has nDCG@10 {best:.3f}, the base model {base}"
+        ]
     return "perhaps", [
-        f"the base model does neither badly nor well here: {measured}. If tuning gains less than {SMALL_GAIN}, improve "
+        f"{name} does neither badly nor well here: nDCG@10 {best:.3f}. If tuning gains less than {SMALL_GAIN}, improve "
         "the questions before you try another recipe"
     ]
 
 
-def _advise(checkup: CheckUp, model: FineTunedEmbedding, texts: Sequence[str]) -> list[str]:
+def _advise(checkup: CheckUp, plan: Plan | None, spec: ModelSpec, texts: Sequence[str]) -> list[str]:
     """Return what else to try, or what to do first."""
     advice = []
-    base, bm25, hybrid = (checkup.figures[name][HEADLINE] for name in ("base", "bm25", "hybrid"))
-    if bm25 > base:
-        advice.append(f"BM25 alone beats the base model (nDCG@10 {bm25:.3f} against {base:.3f})")
-    if checkup.hybrid_gain is not None and checkup.hybrid_gain.ci95[0] > 0:
-        advice.append(f"a hybrid of both gains {checkup.hybrid_gain} without any training (nDCG@10 {hybrid:.3f})")
-    if checkup.generated:
+    if checkup.generated > checkup.questions / 2:
         advice.append(
             f"{checkup.generated} of {checkup.questions} questions were generated from the passages and share their "
-            "words, which favours BM25: add about fifty real questions (--questions)"
+            "words, which favours BM25: check again with about fifty real questions (--questions FILE)"
         )
-    lengths = [
-        len(ids) for ids in model.sentence_transformer.tokenizer([text[:20_000] for text in texts[:200]])["input_ids"]
-    ]
-    truncated = np.mean([length > (model.max_length or length) for length in lengths])
-    if truncated > MAX_TRUNCATED:
-        advice.append(
-            f"{truncated:.0%} of the passages are longer than the model reads ({model.max_length} tokens): use smaller "
-            "chunks"
-        )
+    if (cut := _mean_truncation(spec, texts)) > MAX_TRUNCATION:
+        advice.append(f"{cut:.0%} of a passage is beyond what the model reads, on average: use smaller chunks")
     if checkup.pairs == 0:
         advice.append("there are no training pairs yet: create some with rag-ft generate, with or without an LLM")
-    if checkup.figures["base"][HIT_RATE] < 0.5:
+    elif plan is not None and plan.seconds is None:
+        advice.append("training would keep the base model: " + (plan.findings[-1] if plan.findings else NO_HEADROOM))
+    if max(figures[HIT_RATE] for figures in checkup.figures.values()) < 0.5:
         advice.append("questions and passages may use different words: try query expansion (HyDE), without training")
     return advice
+
+
+NO_HEADROOM = "it already does well on this corpus, so generated questions would not help"
+
+
+def _mean_truncation(spec: ModelSpec, texts: Sequence[str]) -> float:
+    """Return the mean fraction of a passage that is cut off at the length that training would choose."""
+    from rag_ft.quiet import quiet_libraries
+
+    model = spec.load()
+    limit = fitting_max_length(model, texts)
+    if not limit:
+        return 0.0
+    with quiet_libraries():
+        tokens = model.tokenizer([text[:MAX_CHARACTERS] for text in texts[:: max(1, len(texts) // 200)]])["input_ids"]
+    return float(np.mean([max(0, len(ids) - limit) / len(ids) for ids in tokens]))

@@ -26,7 +26,7 @@ CORE = {
     "retrieval": {"retrieval", "dataset", "index", "embedding"},
     "generation": {"generation", "dataset", "documents", "feedback", "retrieval", "embedding", "remote"},
     "evaluation": {"evaluation", "dataset", "index", "retrieval", "embedding"},
-    "report": {"report", "dataset", "feedback", "retrieval", "evaluation"},
+    "report": {"report", "dataset", "embedding", "feedback", "retrieval", "evaluation"},
     "training": {"training", "dataset", "embedding", "evaluation", "retrieval", "remote"},
 }
 """Room of the core -> the rooms that it may import."""

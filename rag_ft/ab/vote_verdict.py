@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_ft.evaluation.significance import Difference, paired_bootstrap
+from rag_ft.evaluation.significance import Difference, fisher_z, from_fisher_z, paired_bootstrap, unseen_fraction
 from rag_ft.evaluation.verdict import MIN_QUESTIONS, Verdict
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rag_ft.feedback.tally import Tally
+
+MAX_RATING = 1.0
+"""Largest rating; the smallest is -1 (`Tally.ratings`)."""
+
+MAX_DIFFERENCE = 2 * MAX_RATING
 
 
 def decide_from_votes(tally: Tally, seed: int = 0, voters: str = "people") -> tuple[Verdict, str, Difference]:
     """Return the verdict on variant b, with the statistics of a comparison. The bootstrap resamples whole sessions.
 
     If people saw both variants, each decided question counts -1 (a), 0 (neither) or 1 (b), and the mean is tested
-    against 0. If each session saw one variant (`split`), Welch's t-test compares the sessions' mean ratings
-    of the two variants, so that a variant gains nothing by being shown more often. A session counts for the variant
-    that it was assigned to, even if that one failed and the other one answered.
+    against 0. If each session saw one variant (`split`), the sessions' mean ratings of the two variants are
+    compared (`difference_of_groups`), so that a variant gains nothing by being shown more often. A session counts for
+    the variant that it was assigned to, even if that one failed and the other one answered.
 
     Args:
         tally: the tally of a vote log (`Votes.tally`).
@@ -51,7 +59,7 @@ def decide_from_votes(tally: Tally, seed: int = 0, voters: str = "people") -> tu
     if count < MIN_QUESTIONS:
         reason = f"only {count} questions of {sessions} sessions were decided: a verdict needs at least {MIN_QUESTIONS}"
         return "inconclusive", reason, difference
-    if low == float("-inf"):
+    if difference.is_unknown:
         reason = f"all votes on a variant come from one session ({evidence}): collect votes from more sessions"
         return "inconclusive", reason, difference
     if low > 0:
@@ -62,23 +70,55 @@ def decide_from_votes(tally: Tally, seed: int = 0, voters: str = "people") -> tu
 
 
 def difference_of_groups(ratings: Mapping[str, Mapping[str, Sequence[float]]]) -> Difference:
-    """Return the mean rating of b's sessions minus that of a's, by Welch's t-test; each session counts once.
+    """Return the mean rating of b's sessions minus that of a's; each session counts once.
+
+    The interval combines those of the two means (MOVER, Zou and Donner 2008), which need not have the same spread. It
+    contains possible differences only, and all of them if a variant was rated in fewer than two sessions.
 
     Args:
-        ratings: variant -> session -> ratings.
-    """
-    from scipy.stats import ttest_ind
+        ratings: variant -> session -> ratings from -1 to 1.
 
+    Example:
+        >>> from rag_ft.ab.vote_verdict import difference_of_groups
+        >>> ratings = {"a": {f"u{n}": [0.0, -1.0] for n in range(9)}, "b": {f"v{n}": [1.0] for n in range(9)}}
+        >>> str(difference_of_groups(ratings))
+        '+1.500 [+0.659, +1.668]'
+    """
     a, b = (
         np.array([np.mean(values) for values in ratings.get(variant, {}).values() if values]) for variant in ("a", "b")
     )
-    if not len(a) or not len(b):
-        return Difference(0.0, (float("-inf"), float("inf")), 1.0)
-    mean = float(b.mean() - a.mean())
+    mean = float(b.mean() - a.mean()) if len(a) and len(b) else 0.0
     if len(a) < 2 or len(b) < 2:
-        return Difference(mean, (float("-inf"), float("inf")), 1.0)
-    if np.ptp(a) == 0 and np.ptp(b) == 0:
-        return Difference(mean, (mean, mean), float(mean == 0))
-    test = ttest_ind(b, a, equal_var=False)
-    interval = test.confidence_interval(0.95)
-    return Difference(mean, (float(interval.low), float(interval.high)), float(test.pvalue))
+        return Difference(mean, (-MAX_DIFFERENCE, MAX_DIFFERENCE), 1.0, MAX_DIFFERENCE)
+    return Difference(mean, _interval_of_difference(a, b, 0.05), _p_value(a, b), MAX_DIFFERENCE)
+
+
+def _interval_of_difference(a: NDArray[np.float64], b: NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Combine the intervals of two means into that of b's mean minus a's."""
+    (low_a, high_a), (low_b, high_b) = (_interval_of_mean(values, level) for values in (a, b))
+    mean_a, mean_b = float(a.mean()), float(b.mean())
+    mean = mean_b - mean_a
+    return mean - math.hypot(mean_b - low_b, high_a - mean_a), mean + math.hypot(high_b - mean_b, mean_a - low_a)
+
+
+def _interval_of_mean(values: NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Return the interval of a mean rating: Student's t-interval on the scale of Fisher's z, transformed back."""
+    from scipy.stats import t
+
+    count, mean = len(values), float(values.mean())
+    if np.ptp(values) < 1e-12:
+        unseen = unseen_fraction(count, level)
+        return mean - unseen * (mean + MAX_RATING), mean + unseen * (MAX_RATING - mean)
+    z, slope = fisher_z(mean, MAX_RATING)
+    half = float(t.ppf(1 - level / 2, count - 1) * values.std(ddof=1)) / math.sqrt(count) / slope
+    return from_fisher_z(z - half, MAX_RATING), from_fisher_z(z + half, MAX_RATING)
+
+
+def _p_value(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Return the largest level at which the interval of the difference contains 0, by bisection."""
+    contains, excludes = 0.0, 1.0
+    for _ in range(40):
+        level = (contains + excludes) / 2
+        low, high = _interval_of_difference(a, b, level)
+        contains, excludes = (level, excludes) if low <= 0 <= high else (contains, level)
+    return excludes

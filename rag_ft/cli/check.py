@@ -6,13 +6,14 @@ from typing import Any
 
 from rag_ft.cli import options
 from rag_ft.cli.console import begin, say
-from rag_ft.cli.inputs import cut_documents, named_fields
+from rag_ft.cli.inputs import cut_documents, named_fields, real_questions
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 
 
 def check(
     source: options.DocumentsOrDataset,
     base_model: options.BaseModel = DEFAULT_BASE_MODEL,
+    questions: options.Questions = None,
     split: options.CheckSplit = None,
     json: options.Json = None,
     device: options.Device = None,
@@ -33,7 +34,10 @@ def check(
         if is_dataset(source) or source.is_file()
         else cut_documents(source, chunk_size, chunk_overlap)
     )
-    checkup = run_check(content, base_model, split=split, device=device, seed=seed, show_progress=show_progress)
+    checkup = run_check(
+        content, base_model, questions=real_questions(questions, field), split=split, device=device, seed=seed,
+        show_progress=show_progress,
+    )  # fmt: skip
     say(checkup)
     if json is not None:
         write_json(json, checkup.to_dict())

@@ -51,6 +51,8 @@ def run(
 ) -> None:
     """Run the whole pipeline on a folder of documents. Finished stages are skipped."""
     show_progress = begin(quiet)
+    from rag_ft.cli.train_adapter import show_decision
+    from rag_ft.embedding.training_summary import TrainingSummary
     from rag_ft.generation.question_options import QuestionOptions
     from rag_ft.generation.resolve_llm import resolve_llm
     from rag_ft.pipeline import fine_tune
@@ -67,6 +69,8 @@ def run(
         show_progress=show_progress, select=select,
         question_options=QuestionOptions(max_passages=max_passages, approve=approval(max_cost)),
     )  # fmt: skip
+    show_decision(TrainingSummary.of(result.candidate.record))
+    say("")
     show_comparison(result.comparison)
     say(f"\nreport  {output / 'report.html'}\nmodel   {output / 'model'}")
     exit_by_verdict(result.comparison, require_improvement)

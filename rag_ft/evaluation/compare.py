@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,12 @@ from rag_ft.evaluation.roles import BASELINE, BM25_ROLE, CANDIDATE, HYBRID_PREFI
 from rag_ft.evaluation.runs.candidate_runner import CandidateRunner
 from rag_ft.evaluation.runs.candidates import Hybrid
 from rag_ft.evaluation.scoring import score_runs
-from rag_ft.evaluation.training_notes import notes_on_base_models, notes_on_gains, notes_on_training_questions
+from rag_ft.evaluation.training_notes import (
+    base_kept,
+    notes_on_base_models,
+    notes_on_gains,
+    notes_on_training_questions,
+)
 from rag_ft.evaluation.truncation import min_characters_read
 
 if TYPE_CHECKING:
@@ -64,11 +69,35 @@ def compare(
     if not candidates:
         raise InputError("candidates is empty: pass at least one retriever to compare with the baseline")
     roles = _roles(baseline, candidates, options.hybrids)
+    return compare_roles(dataset, roles, split, options, seed, show_progress)
+
+
+def compare_roles(
+    dataset: QADataset,
+    roles: Mapping[str, Candidate],
+    split: str,
+    options: CompareOptions,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> Comparison:
+    """Compare retrievers by their roles, with verdicts on those whose role begins with `candidate`.
+
+    Args:
+        dataset: the dataset; the whole corpus is searched.
+        roles: role -> retriever; one of them is `baseline`.
+        split: the split of the questions.
+        options: metrics and limits of the verdict.
+        seed: seeds every random choice.
+        show_progress: shows progress bars while passages are embedded.
+    """
     training_notes = notes_on_training_questions(roles, dataset, split)
     runner = CandidateRunner(dataset, split, seed, show_progress)
     runs, on_dev = runner.run(roles), runner.score_on_dev(roles)
+    candidates = [each for role, each in roles.items() if role.startswith(CANDIDATE)]
     truncated = min_characters_read(candidates, dataset, split)
-    comparison = score_runs(dataset, split, runs, options, characters_read=truncated, on_dev=on_dev, seed=seed)
+    comparison = score_runs(
+        dataset, split, runs, options, characters_read=truncated, on_dev=on_dev, base_kept=base_kept(roles), seed=seed
+    )
     more_notes = (*training_notes, *notes_on_base_models(roles), *notes_on_gains(roles, comparison.differences))
     return replace(comparison, notes=(*comparison.notes, *more_notes))
 

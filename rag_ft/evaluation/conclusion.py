@@ -27,6 +27,7 @@ class Conclusion:
 
     Attributes:
         role: the retriever to use, by its role in the comparison.
+        kind: the kind of this retriever: `bm25`, `embedding`, `hybrid`, or `retriever`.
         decision: what was decided, in a few words.
         reason: why, in a sentence.
         best: the role with the highest nDCG@10 on the questions that chose the retriever.
@@ -47,6 +48,7 @@ class Conclusion:
     """
 
     role: str
+    kind: str
     decision: str
     reason: str
     best: str = ""
@@ -59,13 +61,6 @@ class Conclusion:
     def __str__(self) -> str:
         return f"{self.decision}: {self.reason}."
 
-    @property
-    def kind(self) -> str:
-        """Return `bm25`, `hybrid`, or `embedding`, by the role."""
-        if self.role == BM25_ROLE:
-            return "bm25"
-        return "hybrid" if self.role.startswith(HYBRID_PREFIX) else "embedding"
-
     def to_dict(self) -> dict[str, Any]:
         """Return the conclusion as JSON values."""
         return asdict(self) | {"next_steps": list(self.next_steps)}
@@ -73,8 +68,9 @@ class Conclusion:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Conclusion:
         """Read what `to_dict` returned. Version 0.1.0 stored the role, the best role and the reason alone."""
-        decision = values.get("decision") or f"Use {values['role']}"
-        return cls(**{**values, "decision": decision, "next_steps": tuple(values.get("next_steps", ()))})
+        role = values["role"]
+        added = {"kind": Choice().kind(role), "decision": f"Use {role}"}
+        return cls(**{**added, **values, "next_steps": tuple(values.get("next_steps", ()))})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +95,14 @@ class ComparedResults:
     questions: int
     questions_name: str = "the test questions"
 
-    def allowed(self) -> set[str]:
-        """Return the roles that the test questions do not reject."""
-        rejected = {role for role, verdict in self.verdicts.items() if verdict != "ship"}
-        if len(rejected) < len(self.verdicts):
+    def allowed(self, choice: Choice) -> set[str]:
+        """Return the roles that the test questions do not reject.
+
+        BM25 is allowed as a candidate too unless it is worse, because it is simpler than any embedding.
+        """
+        candidates = {role: verdict for role, verdict in self.verdicts.items() if choice.kind(role) != "bm25"}
+        rejected = {role for role, verdict in candidates.items() if verdict != "ship"}
+        if len(rejected) < len(candidates):
             rejected.add(BASELINE)
         rejected |= {HYBRID_PREFIX + role for role in rejected}
         worse = {role for role, gain in self.gains.items() if gain.ci95[1] < 0}
@@ -116,7 +116,7 @@ def conclude(choice: Choice, test: ComparedResults) -> Conclusion:
         choice: the scores on questions that are not test questions.
         test: the results on test questions.
     """
-    allowed = test.allowed()
+    allowed = test.allowed(choice)
     undecided = _undecided(choice, test)
     if undecided or not allowed & choice.scores.keys():
         shipped = [role for role, verdict in test.verdicts.items() if verdict == "ship"]
@@ -129,7 +129,8 @@ def conclude(choice: Choice, test: ComparedResults) -> Conclusion:
         reason = _reason(role, best, choice, test)
     return Conclusion(
         role=role,
-        decision=decision(role, test.verdicts),
+        kind=choice.kind(role),
+        decision=decision(role, test.verdicts, choice.kind(role)),
         reason=reason,
         best=best,
         costs=_costs(role, choice, test),
@@ -152,7 +153,7 @@ def _undecided(choice: Choice, test: ComparedResults) -> str:
     return ""
 
 
-def decision(role: str, verdicts: Mapping[str, Verdict]) -> str:
+def decision(role: str, verdicts: Mapping[str, Verdict], kind: str = "") -> str:
     """Return in a few words what to do.
 
     Example:
@@ -161,7 +162,7 @@ def decision(role: str, verdicts: Mapping[str, Verdict]) -> str:
         ('Ship the candidate, served behind the hybrid with BM25', 'Keep the baseline')
     """
     model = role.removeprefix(HYBRID_PREFIX)
-    if role == BM25_ROLE:
+    if BM25_ROLE in (role, kind):
         return "Use BM25"
     behind = ", served behind the hybrid with BM25" if role.startswith(HYBRID_PREFIX) else ""
     if model.startswith(CANDIDATE):
@@ -174,30 +175,31 @@ def _reason(role: str, best: str, choice: Choice, test: ComparedResults) -> str:
     """Return why a role was chosen, and what the test questions say about it."""
     measured = f"on {choice.questions:,} {choice.questions_from}"
     if role == best:
-        others = {name: score for name, score in choice.scores.items() if name != role and name in test.allowed()}
+        others = {name: score for name, score in choice.scores.items() if name != role and name in test.allowed(choice)}
         second = max(others, key=others.__getitem__, default="")
-        why = f"{_name(role)} has the highest nDCG@10 {measured} ({choice.scores[role]:.3f}"
-        why += f"; {_name(second)} is next with {others[second]:.3f})" if second else ")"
+        why = f"{_name(role, choice)} has the highest nDCG@10 {measured} ({choice.scores[role]:.3f}"
+        why += f"; {_name(second, choice)} is next with {others[second]:.3f})" if second else ")"
     else:
         why = (
-            f"nothing is better than {_name(role)} by {choice.margin:g} or more {measured} (nDCG@10 "
-            f"{choice.scores[role]:.3f}; the best, {_name(best)}, has {choice.scores[best]:.3f})"
+            f"nothing is better than {_name(role, choice)} by {choice.margin:g} or more {measured} (nDCG@10 "
+            f"{choice.scores[role]:.3f}; the best, {_name(best, choice)}, has {choice.scores[best]:.3f})"
         )
     on_test = f"it has {test.ndcg[role]:.3f} on {test.questions_name}"
     if role in test.gains:
         on_test += f", {test.gains[role]} against the baseline"
     model = role.removeprefix(HYBRID_PREFIX)
     shipped = [name for name, verdict in test.verdicts.items() if verdict == "ship" and name != model]
-    if shipped:
-        return f"{why}, and {on_test}. If you need an embedding, take {_name(shipped[0])}: {test.reasons[shipped[0]]}"
+    if embedding := next((name for name in shipped if choice.kind(name) == "embedding"), None):
+        instead = f"If you need an embedding, take {_name(embedding, choice)}: {test.reasons[embedding]}"
+        return f"{why}, and {on_test}. {instead}"
     if model == BASELINE and test.reasons:
         return f"{next(iter(test.reasons.values()))}; {why}, and {on_test}"
     return f"{why}, and {on_test}"
 
 
-def _name(role: str) -> str:
+def _name(role: str, choice: Choice) -> str:
     """Return how a sentence names a role."""
-    if role == BM25_ROLE:
+    if choice.kind(role) == "bm25":
         return "BM25"
     model = role.removeprefix(HYBRID_PREFIX)
     name = model if "-" in model else f"the {model}"

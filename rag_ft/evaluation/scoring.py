@@ -102,6 +102,7 @@ def score_runs(
     *,
     characters_read: Mapping[str, int] | None = None,
     on_dev: tuple[Mapping[str, float], int] | None = None,
+    base_kept: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Compare runs on the questions of a split.
@@ -115,6 +116,7 @@ def score_runs(
             (`rag_ft.evaluation.truncation.characters_read`).
         on_dev: role -> nDCG@10 on dev questions, and their number. These choose the retriever to use; without them a
             random half of the split's documents does.
+        base_kept: candidate whose training kept the base model -> why.
         seed: seeds the resampling.
 
     Raises:
@@ -144,6 +146,9 @@ def score_runs(
     held_out, traits = held_out_slices(dataset, split), trait_slices(dataset, split, characters_read)
     slices = {name: scores.slice(mask) for name, mask in held_out.items()}
     verdicts = _verdicts(runs, differences, slices, adjusted, options.rules)
+    for role, reason in (base_kept or {}).items():
+        if verdicts[role][0] != "ship":
+            verdicts[role] = verdicts[role][0], f"the training kept the base model, because {reason}"
     return Comparison(
         dataset=options.name,
         split=split,

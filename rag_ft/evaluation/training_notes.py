@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.text.sketch import QUESTION_SKETCH_SIZE, fraction_in
+from rag_ft.embedding.training_summary import TrainingSummary
 from rag_ft.errors import InputError
 from rag_ft.evaluation.metrics import HEADLINE
-from rag_ft.evaluation.roles import BASELINE
+from rag_ft.evaluation.roles import BASELINE, CANDIDATE
 from rag_ft.evaluation.runs.candidates import display_name, model_of
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ def notes_on_training_questions(roles: Mapping[str, Candidate], dataset: QADatas
             )
         notes.append(f"The {role} ({name}) was trained on {fraction:.1%} of these questions.")
     return notes
+
+
+def base_kept(roles: Mapping[str, Candidate]) -> dict[str, str]:
+    """Return each candidate whose training kept the base model -> why."""
+    records = {role: getattr(each, "record", {}) for role, each in roles.items() if role.startswith(CANDIDATE)}
+    summaries = {role: TrainingSummary.of(record) for role, record in records.items() if record.get("training")}
+    return {role: summary.base_kept_because for role, summary in summaries.items() if summary.is_base}
 
 
 def notes_on_base_models(roles: Mapping[str, Candidate]) -> list[str]:

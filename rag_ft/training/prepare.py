@@ -79,8 +79,8 @@ class Job:
         dev: the dev set; None if too little can be held out.
         uncovered: the documents without a train or dev question; None if there are few.
         recipe: the recipe with its loss.
-        generated: whether most training questions were generated and the caller set neither the alphas nor the rule
-            `dev`, so that `headroom` limits them: dev questions generated like the training questions approve of too much.
+        generated: whether `headroom` limits the alphas: most training questions were generated, and the caller set
+            neither the alphas nor the rule `dev`. Dev questions generated like them approve of too much.
         budget: limits of the training.
         rule: the proof that a tuned model needs.
         started: when the preparation began, by `time.monotonic`; it counts towards the budget.

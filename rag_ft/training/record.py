@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_ft.dataset.text.sketch import sketch_of
+from rag_ft.embedding.stored_names import stored_name
 from rag_ft.training.examples.train_questions import question_sources, questions_sketch
 from rag_ft.training.selection.select import why_base
 
@@ -20,30 +21,7 @@ if TYPE_CHECKING:
     from rag_ft.training.selection.dev_set import Dev
     from rag_ft.training.selection.select import Selection
 
-STORED_WORDS = {"alpha ": "share ", "unseen documents": "new documents", "seen documents": "known documents"}
-"""Words of names in memory -> words in `rag_ft.json`, which keeps the keys of version 0.1.0."""
-
 STORED_STATUS = {"seen": "known", "unseen": "new"}
-
-
-def stored_name(name: str) -> str:
-    """Return the name of a candidate or a part of dev as stored in `rag_ft.json`.
-
-    Example:
-        >>> from rag_ft.training.record import displayed_name, stored_name
-        >>> stored_name("round 1 alpha 0.5"), displayed_name("on new documents")
-        ('round 1 share 0.5', 'on unseen documents')
-    """
-    for word, stored in STORED_WORDS.items():
-        name = name.replace(word, stored)
-    return name
-
-
-def displayed_name(name: str) -> str:
-    """Return a stored name as users see it."""
-    for word, stored in STORED_WORDS.items():
-        name = name.replace(stored, word)
-    return name
 
 
 def selection_record(selection: Selection, dev: Dev | None, alphas: Sequence[float]) -> dict[str, Any]:

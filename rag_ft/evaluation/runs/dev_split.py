@@ -81,19 +81,22 @@ def dev_split_of(dataset: QADataset, split: str, models: Iterable[Any], seed: in
         return None
     part = dataset.with_qrels({"dev": dev})
     return DevSplit(
-        texts=part.texts("dev"), qrels=dev, groups=resampling_groups(part, "dev")[0], weights=_weights(part, split)
+        texts=part.texts("dev"),
+        qrels=dev,
+        groups=resampling_groups(part, "dev")[0],
+        weights=_weights(part.questions("dev"), dataset.questions(split)),
     )
 
 
-def _weights(dataset: QADataset, split: str) -> NDArray[np.float64] | None:
-    """Weight dev questions so that their sources have the proportions of a split.
+def _weights(dev_queries: Sequence[Query], queries: Sequence[Query]) -> NDArray[np.float64] | None:
+    """Weight dev questions so that their sources have the proportions of other questions.
 
     Key phrases share all words with their passages. If they chose the retriever for people's questions, it would
     nearly always be BM25.
     """
-    dev, compared = (list(map(_source, dataset.questions(name))) for name in ("dev", split))
-    of_dev, of_split = Counter(dev), Counter(compared)
-    wanted = {source: count for source, count in of_split.items() if count >= MIN_FRACTION * len(compared)}
+    dev = list(map(_source, dev_queries))
+    of_dev, of_compared = Counter(dev), Counter(map(_source, queries))
+    wanted = {source: count for source, count in of_compared.items() if count >= MIN_FRACTION * len(queries)}
     if not wanted or any(of_dev[source] < MIN_DEV_QUESTIONS for source in wanted):
         return None
     weights = np.array([wanted.get(source, 0) / of_dev[source] for source in dev])
