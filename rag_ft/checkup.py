@@ -286,9 +286,8 @@ def _decide(
         too_few = f"{pairs} training pairs are few: tuning seldom helps with fewer than {MIN_PAIRS}"
         return "perhaps", [too_few, f"the base model has {base}"]
     if best < LOW_BASE_NDCG:
-        return "worth it", [
-            f"even the best retriever does badly here: {name} has nDCG@10 {best:.3f}, the base model {base}"
-        ]
+        others = "" if use == "base" else f", {name} {best:.3f}"
+        return "worth it", [f"retrieval does badly here: the base model has {base}{others}"]
     return "perhaps", [
         f"{name} does neither badly nor well here: nDCG@10 {best:.3f}. If tuning gains less than {SMALL_GAIN}, improve "
         "the questions before you try another recipe"

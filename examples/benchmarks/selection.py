@@ -24,27 +24,31 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from quality import RESULTS, machine
 from sentence_transformers import SentenceTransformer
 
-from rag_ft import Passage, QADataset, Query, cut_into_nodes, load_dataset, read_documents
+from rag_ft import QADataset, Query, cut_into_nodes, load_dataset, read_documents
 from rag_ft.dataset import hold_out_dev
 from rag_ft.dataset.splitting import split_questions
 from rag_ft.documents import passages_from_nodes
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
+from rag_ft.evaluation.metrics import HEADLINE
+from rag_ft.evaluation.significance import Difference, paired_bootstrap
+from rag_ft.evaluation.verdict import MIN_GAIN
 from rag_ft.generation.without_llm import KeyPhrases
 from rag_ft.training.examples.pairs import pair_examples
 from rag_ft.training.loop.trainer import run_trainer
 from rag_ft.training.prepare import Choices, prepare
+from rag_ft.training.selection.dev_score import MIN_PART
 from rag_ft.training.selection.dev_set import DevQuestions
 from rag_ft.training.selection.forgetting import ForgettingProbe
+from rag_ft.training.selection.select import Candidate, Policy, select
 from rag_ft.training.selection.uncovered import UncoveredDocuments
 from rag_ft.training.selection.weights import copy_weights, interpolate_weights
 
@@ -211,7 +215,9 @@ def measure(kind: str, quality: str, data: Path, seed: int) -> Iterator[dict[str
     base = copy_weights(model)
     started = time.monotonic()
     tests = {
-        name: {split: truth(corpus, corpus.qrels[split], seed) for split in ("test", "other") if corpus.qrels.get(split)}
+        name: {
+            split: truth(corpus, corpus.qrels[split], seed) for split in ("test", "other") if corpus.qrels.get(split)
+        }
         for name, corpus in corpora.items()
     }
     found: dict[str, dict[str, Any]] = {name: {} for name in corpora}
@@ -249,6 +255,119 @@ def measure(kind: str, quality: str, data: Path, seed: int) -> Iterator[dict[str
         }  # fmt: skip
 
 
+@dataclass
+class MeasuredDev:
+    """The dev set of a measured training."""
+
+    sources: list[str]
+    documents: list[Any]
+    groups: list[object]
+    metric: str = HEADLINE
+
+
+Row = dict[str, Any]
+Veto = Callable[[NDArray[np.float64], Row], str]
+
+
+def uncovered_of(row: Row, control: bool) -> UncoveredDocuments:
+    """Return the uncovered documents of a measured training, with or without the control."""
+    questions: Any = MeasuredDev([], [], row["uncovered_groups"])
+    is_control = np.array(row["is_control"], dtype=bool)
+    if not control:
+        questions.groups = [group for group, its in zip(questions.groups, is_control, strict=True) if not its]
+        is_control = np.zeros(0, dtype=bool)
+    unlike = np.array([group.startswith("other ") for group in map(str, questions.groups)]) & (len(is_control) > 0)
+    return UncoveredDocuments(
+        questions=questions, is_control=is_control, is_out_of_domain=unlike, out_of_domain=row["out_of_domain"]
+    )
+
+
+def sentences_alone(differences: NDArray[np.float64], row: Row) -> str:
+    """Reject what loses on sentences about uncovered documents: the rule without a control."""
+    return uncovered_of(row, control=False).objection_to(differences[~np.array(row["is_control"], dtype=bool)])
+
+
+def against_control(differences: NDArray[np.float64], row: Row) -> str:
+    """Reject what loses more there than on dev's unseen documents: the rule of rag_ft."""
+    return uncovered_of(row, control=True).objection_to(differences)
+
+
+def spoken_for_by_dev(differences: NDArray[np.float64], row: Row) -> str:
+    """Ask uncovered documents only if they are out of domain, or if dev has no unseen documents."""
+    uncovered = uncovered_of(row, control=True)
+    unseen = sum(status == "unseen" for status in row["dev_documents"])
+    return "" if unseen >= MIN_PART and not uncovered.domain_shift else sentences_alone(differences, row)
+
+
+RULES: dict[str, Veto | None] = {
+    "no veto": None,
+    "sentences alone": sentences_alone,
+    "spoken for by dev": spoken_for_by_dev,
+    "against the control": against_control,
+}
+
+
+def selected_by(rule: str, row: Row, policy: Policy | None = None) -> str:
+    """Return the candidate that a rule selects."""
+    dev: Any = MeasuredDev(row["dev_sources"], row["dev_documents"], row["dev_groups"])
+    values = {
+        name: {key: np.array(each[key]) for key in ("dev", "uncovered")} for name, each in row["candidates"].items()
+    }
+    candidates = [
+        Candidate(
+            name=name, alpha=float(name != "base"), values=each["dev"], general=row["candidates"][name]["general"]
+        )
+        for name, each in values.items()
+    ]
+    veto = RULES[rule]
+
+    def objection(candidate: Candidate) -> str:
+        if veto is None or not row["uncovered_groups"]:
+            return ""
+        return veto(values[candidate.name]["uncovered"] - values["base"]["uncovered"], row)
+
+    return select(candidates[0], candidates[1:], dev, policy, objection).name
+
+
+def truths(row: Row, candidate: str) -> dict[str, Difference]:
+    """Return the true gain of a candidate on the test questions of each collection in the corpus."""
+    return {
+        split: paired_bootstrap(np.array(row["candidates"][candidate]["truth"][split]) - np.array(values), groups)
+        for (split, values), groups in zip(row["candidates"]["base"]["truth"].items(), row["truth_groups"].values(), strict=True)
+    }  # fmt: skip
+
+
+def errors(rule: str, row: Row) -> tuple[bool, bool, bool]:
+    """Return whether a rule refused falsely, whether it accepted falsely, and whether there was a good candidate."""
+    chosen = selected_by(rule, row)
+    gains = {name: truths(row, name) for name in row["candidates"]}
+    good = [
+        name
+        for name, of in gains.items()
+        if of["test"].ci95[0] > 0 and of["test"].mean >= MIN_GAIN and all(each.ci95[1] >= 0 for each in of.values())
+    ]
+    bad = any(each.ci95[1] < 0 for each in gains[chosen].values())
+    return chosen == "base" and bool(good), bad, bool(good)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the errors of all rules as a Markdown table, with what was shipped."""
+    lines = [
+        "| question kind | corpus | trainings | with a good candidate | " + " | ".join(f"{rule}: refused, accepted falsely" for rule in RULES) + " |",
+        "|---" * (4 + len(RULES)) + "|",
+    ]  # fmt: skip
+    keys = [(kind, corpus) for kind in KINDS for corpus in ("own", "other")]
+    for kind, corpus in [*keys, ("all", "own"), ("all", "other")]:
+        those = [row for row in rows if kind in (row["kind"], "all") and row["corpus"] == corpus]
+        if not those:
+            continue
+        found = {rule: [errors(rule, row) for row in those] for rule in RULES}
+        good = sum(each[2] for each in found["no veto"])
+        cells = [f"{sum(e[0] for e in found[rule])}, {sum(e[1] for e in found[rule])}" for rule in RULES]
+        lines.append(f"| {kind} | {corpus} | {len(those)} | {good} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("act", choices=["measure", "table"])
@@ -258,7 +377,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--measured", type=Path, default=Path("/tmp/rag_ft-selection.jsonl"), help="file of all values")
     arguments = parser.parse_args()
-    if arguments.act == "measure":
+    if arguments.act == "table":
+        rows = [json.loads(line) for line in arguments.measured.read_text(encoding="utf-8").splitlines()]
+        print(table(rows))
+    else:
         done = set()
         if arguments.measured.exists():
             rows = map(json.loads, arguments.measured.read_text(encoding="utf-8").splitlines())
@@ -276,7 +398,9 @@ def main() -> None:
                             | {split: round(float(np.mean(values)), 3) for split, values in each["truth"].items()}
                             for name, each in row["candidates"].items()
                         }
-                        print(kind, quality, seed, row["corpus"], row["seconds"], row["out_of_domain"], means, flush=True)
+                        print(
+                            kind, quality, seed, row["corpus"], row["seconds"], row["out_of_domain"], means, flush=True
+                        )
 
 
 if __name__ == "__main__":

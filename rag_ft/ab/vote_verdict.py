@@ -60,7 +60,7 @@ def decide_from_votes(tally: Tally, seed: int = 0, voters: str = "people") -> tu
         reason = f"only {count} questions of {sessions} sessions were decided: a verdict needs at least {MIN_QUESTIONS}"
         return "inconclusive", reason, difference
     if difference.is_unknown:
-        reason = f"all votes on a variant come from one session ({evidence}): collect votes from more sessions"
+        reason = f"almost all votes on a variant come from one session ({evidence}): collect votes from more sessions"
         return "inconclusive", reason, difference
     if low > 0:
         return "ship", f"{voters} prefer b ({evidence})", difference

@@ -44,7 +44,7 @@ class Conclusion:
         >>> dataset = QADataset(passages, {"q": Query("q", "Where is leave booked?")}, {"test": {"q": {"a": 1}}})
         >>> from llama_index.core import MockEmbedding
         >>> print(compare(dataset, MockEmbedding(embed_dim=8), "bm25").conclusion)
-        Keep the baseline: 1 questions are too few for a verdict: at least 50 are needed.
+        Keep the baseline for now: 1 questions are too few for a verdict: at least 50 are needed.
     """
 
     role: str
@@ -168,7 +168,8 @@ def decision(role: str, verdicts: Mapping[str, Verdict], kind: str = "") -> str:
     if model.startswith(CANDIDATE):
         number = f" {model}" if len(verdicts) > 1 else " the candidate"
         return f"Ship{number}{behind}"
-    return f"Keep the baseline{behind}"
+    undecided = " for now" if next(iter(verdicts.values()), "") == "inconclusive" else ""
+    return f"Keep the baseline{undecided}{behind}"
 
 
 def _reason(role: str, best: str, choice: Choice, test: ComparedResults) -> str:
@@ -219,7 +220,7 @@ def cost_of(kind: str, details: Mapping[str, Any]) -> str:
 
     Example:
         >>> from rag_ft.evaluation.conclusion import cost_of
-        >>> cost_of("hybrid", {"query_milliseconds": 12.3, "index_megabytes": 4.1, "model_megabytes": 90.9})
+        >>> cost_of("hybrid", {"query_milliseconds": 12.3, "index_megabytes": 4.0, "model_megabytes": 90.9})
         '12 ms per question, 4 MB of indexes, 91 MB of weights in the app or a server, BM25 in each process of the app'
     """
     parts = []

@@ -16,7 +16,6 @@ RESAMPLES = 10_000
 MAX_GROUPS = 1_000
 """Maximum number of groups. More are merged: the quantile of Student's t is 1.962 here, and 1.960 in the limit."""
 
-
 NEARLY_ONE = 1 - 1e-12
 """Fraction of the limit at which the scale of Fisher's z ends, because it is infinite at the limit itself."""
 
@@ -27,9 +26,9 @@ class Difference:
 
     Attributes:
         mean: the mean over all questions.
-        ci95: the 95 % confidence interval of the mean. It lies between -`limit` and `limit`.
+        ci95: the 95 % confidence interval of the mean, within -`limit` and `limit`.
         p_value: the two-sided p-value of no difference.
-        limit: the largest possible absolute difference.
+        limit: the largest possible absolute mean.
     """
 
     mean: float
@@ -77,9 +76,9 @@ def paired_bootstrap(
     independent.
 
     The interval is the bootstrap's t-interval (Efron and Tibshirani 1993, 12.5 and 12.6) on the scale of Fisher's z,
-    transformed back. It therefore contains possible differences only, and its ends are at different distances from a
-    mean near the limit. It is never narrower than Student's t-interval on this scale. Its standard
-    error and degrees of freedom allow for documents of unequal size.
+    transformed back. So it contains possible differences only. It is never narrower than Student's t-interval on this
+    scale: percentiles of the plain bootstrap are too narrow for few groups. The standard error and the degrees of
+    freedom allow for documents of unequal size.
 
     Args:
         differences: candidate minus baseline of each question, shape (questions,).

@@ -37,7 +37,7 @@ def to_markdown(
         >>> dataset = QADataset(passages, {"q": Query("q", "How do I get holidays?")}, {"test": {"q": {"a": 1}}})
         >>> comparison = score_runs(dataset, "test", {"baseline": Run([["b", "a"]]), "candidate": Run([["a", "b"]])})
         >>> print(to_markdown(comparison, dataset).splitlines()[0])
-        ## Not decided: no clear result yet
+        ## Keep the baseline for now
     """
     contents = ReportContents(
         comparison=comparison, dataset=dataset, training=training, title=title, command=command, answers=answers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -193,7 +192,7 @@ def drops_plot(dropped: Mapping[str, int]) -> Plot:
 
 
 def _is_bounded(difference: Difference) -> bool:
-    return all(map(math.isfinite, difference.ci95))
+    return not difference.is_unknown
 
 
 def _label(text: str) -> str:

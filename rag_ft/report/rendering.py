@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -70,7 +69,7 @@ def excerpt(text: str) -> str:
 def _interval(difference: Difference) -> str:
     """Return the bounds of an interval, or "not known" if there were too few groups for one."""
     low, high = difference.ci95
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if difference.is_unknown:
         return "not known"
     return f"{low:+z.3f} to {high:+z.3f}".replace("-", "−")
 

@@ -1,17 +1,25 @@
 """A verdict is right as often as it claims: simulated comparisons with a known truth."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fakes.comparisons import runs_of
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rag_ft.dataset.qa_dataset import Passage, QADataset, Query
 from rag_ft.evaluation import CompareOptions, score_runs
 from rag_ft.evaluation.resampling import resampling_groups
-from rag_ft.evaluation.significance import Difference, paired_bootstrap, paired_randomisation
+from rag_ft.evaluation.serialisation import difference_from_dict, difference_to_dict
+from rag_ft.evaluation.significance import Difference, paired_bootstrap, paired_randomisation, smallest_effect
 from rag_ft.evaluation.verdict import Costs, VerdictRules, decide
+from rag_ft.training.selection.dev_score import dev_gain
+
+UNKNOWN = Difference(0.03, (-1.0, 1.0), 1.0)
+NDCG_DIFFERENCES = [-1.0, -0.37, -0.13, 0.0, 0.13, 0.37, 1.0]
 
 
 def simulated(
@@ -146,7 +154,7 @@ def test_50_questions_are_enough() -> None:
         (-0.01, (-0.05, 0.03), "keep-baseline"),
         (0.002, (-0.003, 0.007), "keep-baseline"),
         (0.03, (-0.01, 0.07), "inconclusive"),
-        (0.03, (float("-inf"), float("inf")), "inconclusive"),
+        (0.03, UNKNOWN.ci95, "inconclusive"),
     ],
 )
 def test_the_verdict_follows_from_the_interval(mean: float, interval: tuple[float, float], verdict: str) -> None:
@@ -176,8 +184,11 @@ def test_questions_on_few_of_many_documents_are_resampled_by_neighbours_too() ->
 @pytest.mark.parametrize("differences", [[], [0.5], [0.5] * 60])
 def test_one_group_proves_nothing(differences: list[float]) -> None:
     found = paired_bootstrap(np.array(differences), ["only"] * len(differences))
-    assert found.p_value == 1.0
-    assert decide(found, 60)[0] != "ship"
+    assert (found.ci95, found.p_value, found.is_unknown) == ((-1.0, 1.0), 1.0, True)
+    assert decide(found, 60) == (
+        "inconclusive",
+        "the questions are about too few documents: add questions about other documents",
+    )
 
 
 def test_two_groups_that_agree_by_accident_prove_nothing() -> None:
@@ -192,6 +203,122 @@ def test_equal_gains_on_few_documents_prove_nothing(groups: int, sure: bool) -> 
     found = paired_bootstrap(np.full(60, 0.37), [number % groups for number in range(60)])
     assert found.p_value == 2.0 ** (1 - groups)  # of the sign test
     assert (decide(found, 60)[0] == "ship") is sure
+    assert (found.ci95[0] > 0) is (found.p_value < 0.05)
+
+
+@st.composite
+def differences_of_groups(draw: st.DrawFn) -> tuple[NDArray[np.float64], list[int]]:
+    """Differences between -1 and 1, some of them typical of nDCG, in groups of any sizes."""
+    values = st.floats(-1, 1, allow_subnormal=False) | st.sampled_from(NDCG_DIFFERENCES)
+    pairs = draw(st.lists(st.tuples(values, st.integers(0, draw(st.integers(0, 40)))), max_size=80))
+    return np.array([value for value, _ in pairs]), [group for _, group in pairs]
+
+
+@given(differences_of_groups())
+@settings(deadline=None)
+def test_an_interval_contains_possible_differences_and_the_mean(drawn: tuple[NDArray[np.float64], list[int]]) -> None:
+    differences, groups = drawn
+    found = paired_bootstrap(differences, groups, resamples=200)
+    low, high = found.ci95
+    assert -1 <= low <= high <= 1
+    assert low - 1e-9 <= found.mean <= high + 1e-9
+    assert 0 <= found.p_value <= 1
+    assert not found.is_unknown or len(set(groups)) < 2 or found.p_value > 0.05
+    effect = smallest_effect(differences, groups) if groups else None
+    assert effect is None or 0 <= effect <= 1
+
+
+@given(differences_of_groups())
+@settings(deadline=None)
+def test_the_opposite_differences_have_the_opposite_interval(drawn: tuple[NDArray[np.float64], list[int]]) -> None:
+    differences, groups = drawn
+    found, opposite = (paired_bootstrap(each, groups, resamples=200) for each in (differences, -differences))
+    assert opposite.mean == pytest.approx(-found.mean, abs=1e-12)
+    assert opposite.ci95 == pytest.approx((-found.ci95[1], -found.ci95[0]), abs=1e-6)
+    assert opposite.p_value == pytest.approx(found.p_value, abs=0.02)
+
+
+@given(differences_of_groups(), st.sampled_from([0.5, 2.0, 4.0]))
+@settings(deadline=None)
+def test_another_unit_changes_nothing_else(drawn: tuple[NDArray[np.float64], list[int]], limit: float) -> None:
+    differences, groups = drawn
+    assume(np.abs(differences).max(initial=1.0) > 1e-6)
+    found = paired_bootstrap(differences, groups, resamples=200)
+    scaled = paired_bootstrap(differences * limit, groups, resamples=200, limit=limit)
+    assert scaled.ci95 == pytest.approx((found.ci95[0] * limit, found.ci95[1] * limit), abs=1e-6)
+    assert scaled.is_unknown == found.is_unknown
+
+
+@pytest.mark.parametrize("mean", [1.0, -1.0, 1.0 + 1e-15, 1.5])
+def test_weighted_differences_may_reach_the_limit(mean: float) -> None:
+    """Weights make single differences larger than a mean can be. At the limit they say nothing."""
+    differences = np.tile([mean - 0.5, mean + 0.5, mean], 20)
+    assert paired_bootstrap(differences, range(60)).is_unknown
+
+
+@pytest.mark.parametrize("part", [0, 30])
+def test_a_gain_on_every_dev_question_is_a_possible_gain(part: int) -> None:
+    dev = SimpleNamespace(sources=["real"] * 40 + ["other"] * (60 + part), documents=[], groups=list(range(100 + part)))
+    found = dev_gain(np.ones(100 + part), dev)  # type: ignore[arg-type]
+    assert found.mean == pytest.approx(1.0)
+    assert -1 <= found.ci95[0] <= found.ci95[1] <= 1
+    correlations = np.random.default_rng(0).normal(0.9, 1.5, 100 + part)  # what pairs add to Spearman's correlation
+    low, high = dev_gain(correlations, dev).ci95  # type: ignore[arg-type]
+    assert -2 <= low < 0.9 < high <= 2
+
+
+@pytest.mark.parametrize("value", [1.0, 0.37, -0.02])
+def test_the_same_difference_on_every_document_is_not_certain_of_the_others(value: float) -> None:
+    """Of 12 documents, 97.5 % of samples would show one of the others if those were over a quarter."""
+    low, high = sorted(abs(bound) for bound in paired_bootstrap(np.full(60, value), [n % 12 for n in range(60)]).ci95)
+    unseen = 1 - 0.025 ** (1 / 12)
+    assert low == pytest.approx(abs(value) * (1 - 2 * unseen))
+    assert high == pytest.approx(min(1.0, abs(value) * (1 + 2 * unseen)))
+
+
+@pytest.mark.parametrize(("documents", "fraction"), [(5, 0.9), (10, 0.8), (10, 0.95), (30, 0.9)])
+def test_the_interval_holds_a_large_gain_in_about_95_of_100(documents: int, fraction: float) -> None:
+    """Each question is found by the candidate or by neither, so that the mean is near its limit of 1."""
+    above = below = 0
+    for seed in range(300):
+        draw = np.random.default_rng(seed)
+        of_document = draw.beta(4 * fraction, 4 * (1 - fraction), documents)
+        groups = np.arange(60) % documents
+        found = paired_bootstrap((draw.random(60) < of_document[groups]).astype(float), groups, resamples=400)
+        above += found.ci95[0] > fraction + 1e-9
+        below += found.ci95[1] < fraction - 1e-9
+    assert above <= 17, "7.5 of 300 are expected; 18 would be seen by chance once in 1,000 times"
+    assert below <= 17
+
+
+def test_chance_is_rarely_significant_if_one_document_has_half_of_the_questions() -> None:
+    """With the standard error for documents of equal size, 22 of 300 intervals exclude 0."""
+    significant = 0
+    groups = np.append(np.zeros(200, dtype=int), 1 + np.arange(200) % 11)
+    for seed in range(300):
+        draw = np.random.default_rng(seed)
+        differences = draw.normal(0, 0.08, 12)[groups] + draw.normal(0, 0.24, 400)
+        low, high = paired_bootstrap(differences, groups, resamples=400).ci95
+        significant += low > 0 or high < 0
+    assert significant <= 15
+
+
+def test_an_unknown_interval_is_null_in_a_file_and_words_in_a_text() -> None:
+    assert str(UNKNOWN) == "+0.030 [not known]"
+    stored = difference_to_dict(UNKNOWN)
+    assert stored["ci95"] == [None, None]
+    assert difference_from_dict(stored) == UNKNOWN
+    known = Difference(0.03, (-0.01, 0.07), 0.2)
+    assert difference_from_dict(difference_to_dict(known)) == known
+    assert not known.is_unknown
+    # Version 0.1.0 wrote infinite bounds as null too, and other numbers as they were.
+    assert difference_from_dict({"mean": 0.1, "ci95": [None, None], "p_value": 1.0}).is_unknown
+    assert difference_from_dict({"mean": 0.1, "ci95": [-1.003, 0.293], "p_value": 0.4}).ci95 == (-1.003, 0.293)
+
+
+def test_no_possible_gain_is_significant_on_two_documents_that_differ() -> None:
+    assert smallest_effect(np.repeat([0.5, -0.5], 30), np.repeat([0, 1], 30).tolist()) is None
+    assert smallest_effect(np.ones(60), [0] * 60) is None
 
 
 def test_a_loss_on_one_slice_is_not_hidden_by_a_gain_on_another() -> None:

@@ -281,7 +281,7 @@ def test_given_questions_on_one_document_when_shown_then_an_unknown_interval_is_
     comparison = Comparison.load(comparison.save(tmp_path / "comparison.json"))
     words = Page(write_report(comparison, tmp_path / "report.html")).words
     assert "[not known]" in str(comparison)
-    assert "Not decided" in words
+    assert "Keep the baseline for now" in words
     assert "95 % interval not known" in words
     assert "inf" not in str(comparison).split()
 
@@ -326,7 +326,7 @@ def test_given_a_name_with_markup_then_markdown_shows_it_as_it_is(dataset: QADat
     assert "candidate: a\\|b &lt;i&gt;&#64;somebody&lt;/i&gt; \\`x\\` &#35;12 |" in markdown
     table = [line for line in markdown.splitlines() if line.startswith("| candidate")]
     assert table[0].replace("\\|", "").count("|") == 9
-    assert markdown.startswith("## Ship it")
+    assert markdown.startswith("## Ship the candidate")
     assert "| What does p0a say? | 4 | 1 |" in markdown
 
 

@@ -118,12 +118,21 @@ def test_no_test_question_and_no_document_asked_about_is_in_it(acme_passages: di
     draw.shuffle(documents)
     train, dev, test = (of_documents(acme_passages, set(documents[place::4])) for place in range(3))
     dataset = asking(acme_passages, train, dev, test)
-    found = questions_of(uncovered_documents(dataset, seed))
-    assert len(found.query_ids) == len(found.passage_ids) <= MAX_PROBED
+    uncovered = uncovered_documents(dataset, seed)
+    found = questions_of(uncovered)
+    assert uncovered is not None
+    assert len(found.query_ids) == len(found.passage_ids) <= 2 * MAX_PROBED
+    assert len(uncovered.is_control) == len(found.query_ids)
     assert not {dataset.queries[query].text for query in dataset.qrels["test"]} & set(found.query_texts)
-    asked = {dataset.passages[key].document for key in (*train, *dev)}
-    for key, question, passage in zip(found.passage_ids, found.query_texts, found.passage_texts, strict=True):
-        assert dataset.passages[key].document not in asked
+    asked = {
+        split: {dataset.passages[key].document for key in keys} for split, keys in {"train": train, "dev": dev}.items()
+    }
+    for key, question, passage, is_control in zip(
+        found.passage_ids, found.query_texts, found.passage_texts, uncovered.is_control, strict=True
+    ):
+        document = dataset.passages[key].document
+        assert document not in asked["train"]
+        assert (document in asked["dev"]) == is_control  # the control: dev's unseen documents
         # The passage is searched without its sentence.
         assert without_copy(question, dataset.passages[key].text) is not None
         assert len(passage) < len(dataset.passage_texts[key])
