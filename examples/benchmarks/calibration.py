@@ -3,7 +3,7 @@
     python examples/benchmarks/calibration.py
     python examples/benchmarks/calibration.py --parts documents --documents 60 --comparisons 200
 
-There are 400 questions. Resampling, interval and verdict are those of `compare`. The results have four parts, which are
+There are 400 questions. Resampling, interval and verdict are those of `compare`. The results have five parts, which are
 written into results/calibration.json.
 
 `documents` ("figures"): one question about each passage, from 1, 5, 10, 29 and 60 documents. Kinds of comparison:
@@ -26,6 +26,8 @@ kinds the documents have unequal sizes, distributed like those of covidqa (`SIZE
   higher differs from document to document.
 - `rare losses`: a third of the questions gain a little, and one in 20 loses much. `rare gains` is the opposite.
 - `long tail`: like `ndcg`, and the documents' own gains have an exponential distribution with a long tail of losses.
+
+`few-questions`: the same kinds without a gain, with 60 questions.
 
 `edge`: mean differences of .6, .8 and .9 from few documents and 60 questions, near the largest possible difference.
 
@@ -57,7 +59,7 @@ from rag_ft.evaluation.resampling import resampling_groups
 from rag_ft.evaluation.significance import Difference, paired_bootstrap
 from rag_ft.evaluation.verdict import decide
 
-QUESTIONS, EDGE_QUESTIONS = 400, 60
+QUESTIONS, FEW_QUESTIONS = 400, 60
 GAIN, DEVIATION, CORRELATION = 0.05, 0.25, 0.1
 DIMENSION, QUESTION_NOISE, COPY_NOISE = 32, 1.1, 0.35
 """Dimension of the vectors, distance of a question's vector from its passage's, and noise of a copy."""
@@ -77,6 +79,9 @@ NDCG = np.append(1 / np.log2(np.arange(2, 12)), 0.0)
 _BETTER, _WORSE = np.triu_indices(len(NDCG), 1)
 CHANGES, LIKELY = NDCG[_BETTER] - NDCG[_WORSE], (1 / (1 + _BETTER)) / (1 / (1 + _BETTER)).sum()
 """Changes of nDCG@10 from one rank to a higher one, and their probabilities: changes near the top are more frequent."""
+
+CHANGED, LARGE = 0.3, np.array([0.37, 0.63, 1.0])
+"""Fraction of the questions that change (`ndcg`), and large losses or gains."""
 
 Draw = tuple[NDArray[np.float64], NDArray[np.int_]]
 """Differences of the questions, and their documents."""
@@ -117,10 +122,10 @@ def correlated(groups: Sequence[object], gain: float, seed: int) -> NDArray[np.f
     return gain + shared + rng.normal(0, DEVIATION * (1 - CORRELATION) ** 0.5, len(member))
 
 
-def sizes_of(rng: np.random.Generator, documents: int) -> NDArray[np.int_]:
+def sizes_of(rng: np.random.Generator, documents: int, questions: int) -> NDArray[np.int_]:
     """Return the document of each question; the documents have unequal sizes."""
     shares = rng.dirichlet(np.full(documents, SIZES))
-    return np.repeat(np.arange(documents), 1 + rng.multinomial(QUESTIONS - documents, shares))
+    return np.repeat(np.arange(documents), 1 + rng.multinomial(questions - documents, shares))
 
 
 def fractions_of(rng: np.random.Generator, mean: float, correlation: float, documents: int) -> NDArray[np.float64]:
@@ -128,15 +133,15 @@ def fractions_of(rng: np.random.Generator, mean: float, correlation: float, docu
     return rng.beta(mean * (1 / correlation - 1), (1 - mean) * (1 / correlation - 1), documents)
 
 
-def even(rng: np.random.Generator, documents: int, gain: float) -> Draw:
+def even(rng: np.random.Generator, documents: int, questions: int, gain: float) -> Draw:
     """Draw Gaussian differences on documents of equal size."""
-    member = np.arange(QUESTIONS) % documents
+    member = np.arange(questions) % documents
     return _gaussian(rng, member, gain), member
 
 
-def uneven(rng: np.random.Generator, documents: int, gain: float) -> Draw:
+def uneven(rng: np.random.Generator, documents: int, questions: int, gain: float) -> Draw:
     """Draw Gaussian differences on documents of unequal size."""
-    member = sizes_of(rng, documents)
+    member = sizes_of(rng, documents, questions)
     return _gaussian(rng, member, gain), member
 
 
@@ -145,43 +150,40 @@ def _gaussian(rng: np.random.Generator, member: NDArray[np.int_], gain: float) -
     return gain + shared + rng.normal(0, DEVIATION * (1 - CORRELATION) ** 0.5, len(member))
 
 
-def ndcg(rng: np.random.Generator, documents: int, gain: float, changed: float = 0.3) -> Draw:
+def ndcg(rng: np.random.Generator, documents: int, questions: int, gain: float) -> Draw:
     """Draw differences in nDCG@10, of which most are 0."""
-    member = sizes_of(rng, documents)
-    better = fractions_of(rng, 0.5 + gain / (2 * changed * float(CHANGES @ LIKELY)), 2 * CORRELATION, documents)
-    signs = np.where(rng.random(QUESTIONS) < better[member], 1.0, -1.0) * (rng.random(QUESTIONS) < changed)
-    return signs * rng.choice(CHANGES, QUESTIONS, p=LIKELY), member
+    member = sizes_of(rng, documents, questions)
+    better = fractions_of(rng, 0.5 + gain / (2 * CHANGED * float(CHANGES @ LIKELY)), 2 * CORRELATION, documents)
+    signs = np.where(rng.random(questions) < better[member], 1.0, -1.0) * (rng.random(questions) < CHANGED)
+    return signs * rng.choice(CHANGES, questions, p=LIKELY), member
 
 
-def rare_losses(rng: np.random.Generator, documents: int, gain: float) -> Draw:
+def rare_losses(rng: np.random.Generator, documents: int, questions: int, gain: float) -> Draw:
     """Draw many small gains and few large losses: .35 and .05 of the questions. The small gains make up for them."""
-    return _skewed(rng, documents, rare=0.125, small=(gain + 0.05 * LARGE.mean()) / 0.35, sign=1)
+    return _skewed(rng, documents, questions, rare=0.125, small=(gain + 0.05 * LARGE.mean()) / 0.35, sign=1)
 
 
-def rare_gains(rng: np.random.Generator, documents: int, gain: float) -> Draw:
+def rare_gains(rng: np.random.Generator, documents: int, questions: int, gain: float) -> Draw:
     """Draw many small losses and few large gains, more of them for a larger gain."""
-    return _skewed(rng, documents, rare=(gain / 0.4 + 0.1) / (LARGE.mean() + 0.1), small=0.1, sign=-1)
+    return _skewed(rng, documents, questions, rare=(gain / 0.4 + 0.1) / (LARGE.mean() + 0.1), small=0.1, sign=-1)
 
 
-LARGE = np.array([0.37, 0.63, 1.0])
+def _skewed(rng: np.random.Generator, documents: int, questions: int, rare: float, small: float, sign: int) -> Draw:
+    member = sizes_of(rng, documents, questions)
+    is_rare = rng.random(questions) < fractions_of(rng, rare, CORRELATION, documents)[member]
+    values = np.where(is_rare, -rng.choice(LARGE, questions), small * rng.choice([0.7, 1.3], questions))
+    return sign * values * (rng.random(questions) < 0.4), member
 
 
-def _skewed(rng: np.random.Generator, documents: int, rare: float, small: float, sign: int) -> Draw:
-    member = sizes_of(rng, documents)
-    is_rare = rng.random(QUESTIONS) < fractions_of(rng, rare, CORRELATION, documents)[member]
-    values = np.where(is_rare, -rng.choice(LARGE, QUESTIONS), small * rng.choice([0.7, 1.3], QUESTIONS))
-    return sign * values * (rng.random(QUESTIONS) < 0.4), member
-
-
-def long_tail(rng: np.random.Generator, documents: int, gain: float) -> Draw:
+def long_tail(rng: np.random.Generator, documents: int, questions: int, gain: float) -> Draw:
     """Draw differences in nDCG@10 around documents' gains that have a long tail of losses."""
-    member = sizes_of(rng, documents)
+    member = sizes_of(rng, documents, questions)
     of_document = (gain + DEVIATION * CORRELATION**0.5 * (1 - rng.exponential(1, documents)))[member]
-    signs = rng.choice([-1, 0, 1], QUESTIONS, p=[0.15, 0.7, 0.15])
-    return of_document + (1 - abs(of_document)) * signs * rng.choice(CHANGES, QUESTIONS, p=LIKELY), member
+    signs = rng.choice([-1, 0, 1], questions, p=[0.15, 0.7, 0.15])
+    return of_document + (1 - abs(of_document)) * signs * rng.choice(CHANGES, questions, p=LIKELY), member
 
 
-KINDS: dict[str, Callable[[np.random.Generator, int, float], Draw]] = {
+KINDS: dict[str, Callable[[np.random.Generator, int, int, float], Draw]] = {
     "even": even,
     "uneven": uneven,
     "ndcg": ndcg,
@@ -193,9 +195,9 @@ KINDS: dict[str, Callable[[np.random.Generator, int, float], Draw]] = {
 
 def near_the_edge(rng: np.random.Generator, documents: int, mean: float, lowest: float) -> Draw:
     """Draw differences of 1 or the lowest value; how many are 1 differs from document to document."""
-    member = np.arange(EDGE_QUESTIONS) % documents
+    member = np.arange(FEW_QUESTIONS) % documents
     fraction = fractions_of(rng, (mean - lowest) / (1 - lowest), 2 * CORRELATION, documents)[member]
-    return np.where(rng.random(EDGE_QUESTIONS) < fraction, 1.0, lowest), member
+    return np.where(rng.random(FEW_QUESTIONS) < fraction, 1.0, lowest), member
 
 
 @lru_cache(maxsize=4)
@@ -264,20 +266,25 @@ def by_documents(documents: int, comparisons: int) -> dict[str, Any]:
     return row
 
 
-def power(comparisons: int) -> dict[str, Any]:
+def power(comparisons: int, questions: int = QUESTIONS, gains: Sequence[float] = GAINS) -> dict[str, Any]:
     """Return documents -> kind -> gain -> rates, and for no gain also those of the plain interval."""
     found: dict[str, Any] = {}
     for documents in POWER_DOCUMENTS:
         of_documents = found.setdefault(str(documents), {})
         for kind, make in KINDS.items():
-            for gain in GAINS:
-                draws = [make(np.random.default_rng(seed), documents, gain) for seed in range(comparisons)]
+            for gain in gains:
+                draws = [make(np.random.default_rng(seed), documents, questions, gain) for seed in range(comparisons)]
                 row: dict[str, Any] = rates((paired_bootstrap(*draw) for draw in draws), gain, comparisons)
                 if not gain:
                     row["plain"] = rates((plain(*draw) for draw in draws), gain, comparisons)
                 of_documents.setdefault(kind, {})[f"{gain:.2f}"] = row
                 print(documents, kind, gain, row, flush=True)
     return found
+
+
+def few_questions(comparisons: int) -> dict[str, Any]:
+    """Return the same for 60 questions without a gain."""
+    return power(comparisons, FEW_QUESTIONS, (0.0,))
 
 
 def edge(comparisons: int) -> dict[str, Any]:
@@ -348,7 +355,7 @@ def write(part: str, values: Any, comparisons: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("documents", "power", "edge", "votes")
+    parts = ("documents", "power", "few-questions", "edge", "votes")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--documents", type=int, nargs="+", default=[1, 5, 10, 29, 60])
     parser.add_argument("--comparisons", type=int, default=4000)
@@ -359,8 +366,8 @@ def main() -> None:
                 row = by_documents(documents, arguments.comparisons)
                 write("figures", {str(documents): row}, arguments.comparisons)
         else:
-            measure = {"power": power, "edge": edge, "votes": votes}[part]
-            write(part, measure(arguments.comparisons), arguments.comparisons)
+            measure = {"power": power, "few-questions": few_questions, "edge": edge, "votes": votes}[part]
+            write(part.replace("-", "_"), measure(arguments.comparisons), arguments.comparisons)
 
 
 if __name__ == "__main__":

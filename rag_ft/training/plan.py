@@ -119,7 +119,11 @@ def plan_training(job: Job, output: Path) -> Plan:
     findings += job.uncovered.findings if job.uncovered is not None else []
     seconds = None
     if job.dev is not None and base is not None and recipe.alphas:
-        seconds = estimate_seconds(recipe, examples, token_limit(job.model), job.dev.texts(), base.seconds)
+        uncovered = job.uncovered.questions if job.uncovered is not None else None
+        seconds = estimate_seconds(
+            recipe, examples, token_limit(job.model), job.dev.texts(), base.seconds,
+            uncovered_texts=uncovered.texts() if uncovered is not None else (),
+        )  # fmt: skip
     return Plan(
         job=job,
         recipe=recipe,

@@ -32,7 +32,12 @@ TRAINING_FRACTION = 0.8
 
 
 def estimate_seconds(
-    recipe: Recipe, examples: Sequence[TrainingExample], max_length: int, dev_texts: Sequence[str], dev_seconds: float
+    recipe: Recipe,
+    examples: Sequence[TrainingExample],
+    max_length: int,
+    dev_texts: Sequence[str],
+    dev_seconds: float,
+    uncovered_texts: Sequence[str] = (),
 ) -> float:
     """Estimate the time of a training with its dev scores from the time of the base model's dev score.
 
@@ -42,6 +47,7 @@ def estimate_seconds(
         max_length: maximum number of tokens read per text; 0 sets no limit.
         dev_texts: the texts that are encoded for a dev score.
         dev_seconds: how long it took to encode them.
+        uncovered_texts: the texts that are encoded to check uncovered documents, for the base and for a candidate.
 
     Example:
         >>> from rag_ft import Recipe
@@ -66,7 +72,8 @@ def estimate_seconds(
     similar = size(distinct) if has_in_batch_negatives(recipe) and recipe.similar_per_batch > 1 else 0
     dev_scores = recipe.epochs + sum(alpha != 1 for alpha in recipe.alphas)
     per_character = dev_seconds / max(1, size(dev_texts))
-    return recipe.rounds * ((recipe.epochs * epoch + similar) * per_character + dev_scores * dev_seconds)
+    training = recipe.rounds * ((recipe.epochs * epoch + similar) * per_character + dev_scores * dev_seconds)
+    return training + 2 * size(uncovered_texts) * per_character
 
 
 def in_words(seconds: float) -> str:
