@@ -33,8 +33,8 @@ kinds the documents have unequal sizes, distributed like those of covidqa (`SIZE
 
 `votes`: mean ratings of the sessions of two variants (`difference_of_groups`).
 
-The entry `plain` is the interval of version 0.1.0, which is on the plain scale and was not limited to possible
-differences, clipped to them. For votes it is Welch's t-interval.
+The entry `plain` is the interval of version 0.1.0, which is on the plain scale, clipped to possible differences. Its
+`ship` is the fraction of intervals above 0, as in that version. For votes it is Welch's t-interval.
 """
 
 from __future__ import annotations
@@ -225,15 +225,17 @@ def plain(differences: NDArray[np.float64], member: NDArray[np.int_]) -> Differe
     return Difference(mean, (low, high), 1.0)
 
 
-def rates(differences: Iterable[Difference], truth: float, comparisons: int) -> dict[str, float]:
+def rates(
+    differences: Iterable[Difference], truth: float, comparisons: int, questions: int = QUESTIONS
+) -> dict[str, float]:
     """Return the fraction of the comparisons with each verdict, and with an interval that contains the truth."""
     verdicts: Counter[str] = Counter()
     covered = 0
     for difference in differences:
-        verdicts[decide(difference, QUESTIONS)[0]] += 1
+        verdicts[decide(difference, questions)[0]] += 1
         covered += difference.ci95[0] <= truth <= difference.ci95[1]
     fractions = {name: verdicts[name] / comparisons for name in ("ship", "inconclusive", "keep-baseline")}
-    return fractions | {"interval_holds_the_truth": float(covered / comparisons)}
+    return fractions | {"interval_holds_the_truth": covered / comparisons}
 
 
 def coverage(differences: Sequence[Difference], truth: float) -> dict[str, float]:
@@ -274,9 +276,13 @@ def power(comparisons: int, questions: int = QUESTIONS, gains: Sequence[float] =
         for kind, make in KINDS.items():
             for gain in gains:
                 draws = [make(np.random.default_rng(seed), documents, questions, gain) for seed in range(comparisons)]
-                row: dict[str, Any] = rates((paired_bootstrap(*draw) for draw in draws), gain, comparisons)
+                found_of = [paired_bootstrap(*draw) for draw in draws]
+                row: dict[str, Any] = rates(found_of, gain, comparisons, questions)
                 if not gain:
-                    row["plain"] = rates((plain(*draw) for draw in draws), gain, comparisons)
+                    plain_of = [plain(*draw) for draw in draws]
+                    row["plain"] = coverage(plain_of, gain) | {
+                        "ship": float(np.mean([difference.ci95[0] > 0 for difference in plain_of]))
+                    }
                 of_documents.setdefault(kind, {})[f"{gain:.2f}"] = row
                 print(documents, kind, gain, row, flush=True)
     return found

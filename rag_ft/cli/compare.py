@@ -12,6 +12,7 @@ from rag_ft.cli.console import begin, say
 from rag_ft.cli.inputs import ModelOptions, approve_vectors, named_fields, request_policy
 from rag_ft.cli.results import exit_by_verdict, show_comparison
 from rag_ft.errors import InputError
+from rag_ft.evaluation.retriever_choice import MARGIN
 
 if TYPE_CHECKING:
     from rag_ft.dataset.qa_dataset import QADataset
@@ -36,6 +37,7 @@ def compare(
     regressions: options.Regressions = None,
     embed_url: options.EmbedUrl = None,
     max_cost: options.MaxCost = 5.0,
+    margin: options.Margin = MARGIN,
     require_improvement: options.RequireImprovement = False,
 ) -> None:
     """Compare models on held-out questions by hit rate, MRR and nDCG, with a verdict on each."""
@@ -43,6 +45,7 @@ def compare(
     from rag_ft.evaluation.compare import compare as compare_models
     from rag_ft.evaluation.options import CompareOptions
     from rag_ft.evaluation.runs.candidates import max_length_of
+    from rag_ft.evaluation.verdict import VerdictRules
 
     outputs = Outputs(json=json, html=html, markdown=markdown, query_table=query_table, regressions=regressions)
     outputs.check(dataset, earlier)
@@ -57,7 +60,7 @@ def compare(
         loaded_baseline,
         candidates,
         split=split,
-        options=CompareOptions(name=dataset.name),
+        options=CompareOptions(name=dataset.name, rules=VerdictRules(margin=margin)),
         seed=seed,
         show_progress=show_progress,
     )

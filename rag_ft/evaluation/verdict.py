@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -70,8 +71,9 @@ def decide(
     """Return the verdict on a candidate.
 
     `ship`: the 95 % interval of the difference in nDCG@10 lies above 0, and on no slice does it lie below 0. With
-    several candidates, the p-value after Holm's correction is below .05 too. A candidate that takes over 3 times the
-    baseline's time or index size is `inconclusive`: people decide whether the gain is worth it.
+    several candidates, the p-value after Holm's correction is below .05 too. The gain must be larger than losses that
+    are too rare to be among the questions. A candidate that takes over 3 times the baseline's time or index size is
+    `inconclusive`: people decide whether the gain is worth it.
     `keep-baseline`: the interval lies below 0.01, or the mean difference is not above 0. `inconclusive`: anything else,
     and always with under 50 questions.
 
@@ -102,7 +104,7 @@ def decide(
         return "inconclusive", "the questions are about too few documents: add questions about other documents"
     if low > 0:
         rise = f"nDCG@10 rose by {difference.mean:.3f}"
-        objection = _objection(slices, rules, costs or Costs(), adjusted_p)
+        objection = _objection(slices, rules, costs or Costs(), adjusted_p) or _unseen_losses(difference, questions)
         if objection:
             return "inconclusive", rise + objection
         by_slice = f" ({_list_slices(slices)})" if len(slices) > 1 else ""
@@ -133,6 +135,18 @@ def _objection(
     if costs.size > rules.max_growth:
         return f", and the index is {costs.size:.1f} times as large: decide whether that is worth it"
     return None
+
+
+def _unseen_losses(difference: Difference, questions: int) -> str | None:
+    """Return why a significant gain is too small for so few questions, or None.
+
+    If one in `questions` loses everything, a sample of so many questions often shows no such loss. The spread of these
+    losses adds (1 / questions)² to the variance of the mean, and twice its root to the interval.
+    """
+    below = difference.mean - difference.ci95[0]
+    if difference.mean > math.hypot(below, 2 * difference.limit / questions):
+        return None
+    return f", but {questions} questions may show no rare large loss, which could undo so small a gain: add questions"
 
 
 def _list_slices(slices: Mapping[str, Difference]) -> str:

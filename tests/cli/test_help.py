@@ -28,7 +28,7 @@ TRAIN_PANELS = {
     "Prefixes and length": {"--query-prefix", "--passage-prefix", "--max-length"},
     "Recipe": {
         *("--epochs", "--batch-size", "--learning-rate", "--loss", "--lora", "--dimension", "--max-pairs", "--set"),
-        "--seed",
+        *("--select", "--seed"),
     },
     "Negatives": {"--mine", "--negatives", "--rounds"},
     "Continuing training": {"--earlier", "--replay"},
