@@ -7,6 +7,7 @@ import random
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -116,6 +117,9 @@ class CheckUp:
     def to_dict(self) -> dict[str, Any]:
         """Return the check-up as JSON values."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         lines = [f"{DECISIONS[self.use]}: {self.why}."]

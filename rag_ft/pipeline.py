@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from rag_ft.dataset.formats.real_questions import RealQuestion
     from rag_ft.dataset.qa_dataset import QADataset
+    from rag_ft.evaluation.conclusion import Conclusion
     from rag_ft.generation.generate import GeneratedDataset
     from rag_ft.training.selection.select import SelectBy
 
@@ -83,13 +84,24 @@ class FineTuneRun:
     index: VectorStoreIndex
     candidate: FineTunedEmbedding
 
+    @property
+    def conclusion(self) -> Conclusion | None:
+        """What was decided, why, what to use, what it costs, and what to do next."""
+        return self.comparison.conclusion
+
+    def __str__(self) -> str:
+        return str(self.comparison)
+
+    def _repr_html_(self) -> str:
+        return self.comparison._repr_html_()
+
     def retriever(self, similarity_top_k: int = 10) -> BaseRetriever:
         """Return the retriever that the comparison concludes to use, over `index`: BM25, the embedding, or both.
 
         Args:
             similarity_top_k: number of passages to return.
         """
-        kind = self.comparison.conclusion.kind if self.comparison.conclusion else "embedding"
+        kind = self.conclusion.kind if self.conclusion is not None else "embedding"
         if kind == "bm25":
             return HybridRetriever(self.index, Fusion(weight=0.0), similarity_top_k)
         if kind == "hybrid":

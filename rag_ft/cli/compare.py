@@ -37,7 +37,7 @@ def compare(
     regressions: options.Regressions = None,
     embed_url: options.EmbedUrl = None,
     max_cost: options.MaxCost = 5.0,
-    margin: options.Margin = MARGIN,
+    tolerance: options.Tolerance = MARGIN,
     require_improvement: options.RequireImprovement = False,
 ) -> None:
     """Compare models on held-out questions by hit rate, MRR and nDCG, with a verdict on each."""
@@ -60,7 +60,7 @@ def compare(
         loaded_baseline,
         candidates,
         split=split,
-        options=CompareOptions(name=dataset.name, rules=VerdictRules(margin=margin)),
+        options=CompareOptions(name=dataset.name, rules=VerdictRules(margin=tolerance)),
         seed=seed,
         show_progress=show_progress,
     )

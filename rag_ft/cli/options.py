@@ -315,9 +315,8 @@ Regressions = Annotated[
         help="Write the questions that got worse, as training pairs (.jsonl) or the next dataset (folder).",
     ),
 ]
-Margin = Annotated[
-    float,
-    _verdict(metavar="X", min=0, max=1, help="Prefer a simpler retriever that loses less than this in nDCG@10."),
+Tolerance = Annotated[
+    float, _verdict(metavar="X", min=0, max=1, help="Prefer a simpler retriever that loses less than this in nDCG@10.")
 ]
 RequireImprovement = Annotated[bool, _verdict(show_default=False, help="Exit with 3 unless the verdict is 'ship'.")]
 

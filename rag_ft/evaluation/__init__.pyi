@@ -1,4 +1,5 @@
 from .comparison import Comparison as Comparison
+from .conclusion import Conclusion as Conclusion
 from .next_round import NextRound as NextRound
 from .next_round import prepare_next_round as prepare_next_round
 from .next_round import write_regressions as write_regressions

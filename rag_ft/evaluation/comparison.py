@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_ft.evaluation.comparison_table import comparison_text
+from rag_ft.evaluation.comparison_table import comparison_html, comparison_text
 from rag_ft.evaluation.conclusion import Conclusion
 from rag_ft.evaluation.roles import BASELINE
 from rag_ft.evaluation.serialisation import (
@@ -187,3 +187,6 @@ class Comparison:
 
     def __str__(self) -> str:
         return comparison_text(self)
+
+    def _repr_html_(self) -> str:
+        return comparison_html(self)

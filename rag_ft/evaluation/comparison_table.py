@@ -114,6 +114,14 @@ def comparison_text(comparison: TableSource) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
+def comparison_html(comparison: TableSource) -> str:
+    """Return what `print_comparison` prints as an HTML fragment, for notebooks."""
+    console = Console(file=io.StringIO(), width=WIDTH, record=True, force_jupyter=False)
+    print_comparison(comparison, console)
+    # rich escapes the text. Without a theme, the text has the colours of the notebook.
+    return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.3">{code}</pre>')
+
+
 def best_score(models: Mapping[str, Figures], metric: str) -> str:
     """Return the best value of a metric as it is displayed. Models with the same displayed value share it."""
     return f"{max(figures[metric] for figures in models.values()):.3f}"

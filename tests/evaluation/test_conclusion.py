@@ -133,6 +133,7 @@ def test_without_dev_half_of_the_documents_choose_and_the_others_report(tmp_path
     assert (comparison.conclusion.questions, comparison.conclusion.questions_from) == (150, "of these questions")
     assert "on the others" in comparison.conclusion.reason
     assert Comparison.load(comparison.save(tmp_path / "c.json")).conclusion == comparison.conclusion
+    assert "Use BM25" in comparison._repr_html_()
     text = str(comparison)
     assert text.index("Use BM25") < text.index("ship:")
 
