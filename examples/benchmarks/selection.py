@@ -1,6 +1,7 @@
 """Both errors of model selection: good models that it refuses, and bad ones that it accepts.
 
     python examples/benchmarks/selection.py measure --seeds 0 1
+    python examples/benchmarks/selection.py generated covidqa scifact tenk-lyft demo
     python examples/benchmarks/selection.py table
 
 `measure` trains on questions of six kinds: people's (covidqa), claims (scifact), an LLM's (Lyft's filing, tested on
@@ -11,9 +12,14 @@ passages of another collection, whose own test questions count too. For the base
 values of selection are written to MEASURED (a line of JSON for each training and corpus), with the truth: nDCG@10 on
 test questions, which selection does not see.
 
+`generated` trains on questions that are generated without an LLM, whose alphas are capped by `headroom`. For each
+collection it gives nDCG@10 of the base on key phrases, the allowed alphas, and the gain of each alpha on the
+collection's own test questions, so that alphas beyond the cap can be judged too.
+
 `table` applies selection rules to these values. A refusal is false if the base stays although some alpha gains at least
 .01 on the test questions with an interval above 0, and loses on no collection of the corpus. An acceptance is false if
-the selected alpha has an interval below 0 on the test questions of a collection of the corpus.
+the selected alpha has an interval below 0 on the test questions of a collection of the corpus. Results are in
+results/selection.json.
 """
 
 from __future__ import annotations
@@ -30,11 +36,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from quality import RESULTS, machine, without_labels
 from sentence_transformers import SentenceTransformer
 
-from rag_ft import QADataset, Query, cut_into_nodes, load_dataset, read_documents
-from rag_ft.dataset import hold_out_dev
+from rag_ft import QADataset, Query, cut_into_nodes, generate_qa_dataset, load_dataset, read_documents
+from rag_ft.dataset import hold_out_dev, read_questions
 from rag_ft.dataset.splitting import split_questions
+from rag_ft.demo import acme_folder
 from rag_ft.documents import passages_from_nodes
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
@@ -44,10 +52,12 @@ from rag_ft.evaluation.verdict import MIN_GAIN
 from rag_ft.generation.without_llm import KeyPhrases
 from rag_ft.training.examples.pairs import pair_examples
 from rag_ft.training.loop.trainer import run_trainer
+from rag_ft.training.plan import scale_alphas
 from rag_ft.training.prepare import Choices, prepare
-from rag_ft.training.selection.dev_score import MIN_PART
+from rag_ft.training.selection.dev_score import MIN_PART, dev_gain
 from rag_ft.training.selection.dev_set import DevQuestions
 from rag_ft.training.selection.forgetting import ForgettingProbe
+from rag_ft.training.selection.headroom import headroom
 from rag_ft.training.selection.select import Candidate, Policy, select
 from rag_ft.training.selection.uncovered import UncoveredDocuments
 from rag_ft.training.selection.weights import copy_weights, interpolate_weights
@@ -155,9 +165,8 @@ def spoilt(dataset: QADataset, quality: str, seed: int) -> QADataset:
     answers = list(train.values())
     random.Random(seed).shuffle(answers)
     mixed = dict(zip(train, answers, strict=True))
-    return dataset.with_qrels(
-        dataset.qrels | {split: {q: mixed[q] for q in dataset.qrels[split]} for split in ("train", "dev") if split in dataset.qrels}
-    )  # fmt: skip
+    splits = [split for split in ("train", "dev") if split in dataset.qrels]
+    return dataset.with_qrels(dataset.qrels | {split: {q: mixed[q] for q in dataset.qrels[split]} for split in splits})
 
 
 class Encoder:
@@ -190,11 +199,20 @@ def truth(dataset: QADataset, qrels: Mapping[str, Mapping[str, int]], seed: int)
 
 def with_other(dataset: QADataset, other: QADataset) -> QADataset:
     """Add the passages and test questions of another collection, the latter as the split `other`."""
-    return QADataset(
-        dataset.passages | {f"other {key}": replace(p, id=f"other {key}", doc_id=f"other {p.document}") for key, p in other.passages.items()},
-        dataset.queries | {f"other {key}": replace(query, id=f"other {key}") for key, query in other.queries.items()},
-        dataset.qrels | {"other": {f"other {query}": {f"other {p}": grade for p, grade in grades.items()} for query, grades in other.qrels["test"].items()}},
-    )  # fmt: skip
+
+    def renamed(key: str) -> str:
+        return f"other {key}"
+
+    passages = {
+        renamed(key): replace(passage, id=renamed(key), doc_id=renamed(passage.document))
+        for key, passage in other.passages.items()
+    }
+    queries = {renamed(key): replace(query, id=renamed(key)) for key, query in other.queries.items()}
+    qrels = {
+        renamed(query): {renamed(passage): grade for passage, grade in grades.items()}
+        for query, grades in other.qrels["test"].items()
+    }
+    return QADataset(dataset.passages | passages, dataset.queries | queries, dataset.qrels | {"other": qrels})
 
 
 def measure(kind: str, quality: str, data: Path, seed: int) -> Iterator[dict[str, Any]]:
@@ -253,6 +271,38 @@ def measure(kind: str, quality: str, data: Path, seed: int) -> Iterator[dict[str
             "truth_groups": {split: list(map(str, test.groups)) for split, test in tests[name].items()},
             "candidates": found[name],
         }  # fmt: skip
+
+
+def measure_generated(collection: str, data: Path, seed: int) -> dict[str, Any]:
+    """Train on generated questions, and return the gain of each alpha on the collection's own test questions."""
+    if collection == "demo":
+        nodes = cut_into_nodes(read_documents(acme_folder() / "documents"))
+        real = read_questions(acme_folder() / "questions.jsonl")
+        dataset = generate_qa_dataset(nodes, use_llm=False, questions=real, seed=seed).dataset
+    else:
+        dataset = without_labels(subset(load_dataset(data / collection), OWN_PASSAGES, ("test",), seed), 0.2, seed)
+    model = load_sentence_transformer("local", max_length=MAX_LENGTH)
+    job = prepare(dataset, model, Choices(seed=seed, adapt_max_length=False))
+    assert isinstance(job.dev, DevQuestions)
+    base, base_dev = copy_weights(model), job.dev.values(model)
+    test = truth(dataset, dataset.require("test"), seed)
+    before = Encoder(model).values(test)
+    run_trainer(model, pair_examples(job.dataset, job.recipe, MAX_PAIRS), job.recipe)
+    tuned, gains, dev = copy_weights(model), {}, {}
+    for alpha in (0.25, 0.5, 0.75, 1.0):
+        model.load_state_dict(interpolate_weights(base, tuned, alpha))
+        gains[str(alpha)] = str(paired_bootstrap(Encoder(model).values(test) - before, test.groups))
+        dev[str(alpha)] = str(dev_gain(job.dev.values(model) - base_dev, job.dev))
+    on_key_phrases = job.dev.base_ndcg(base_dev)
+    return {
+        "collection": collection,
+        "seed": seed,
+        "base_on_key_phrases": round(on_key_phrases, 3),
+        "allowed_alphas": scale_alphas(job.recipe.alphas, headroom(on_key_phrases)),
+        "base_on_test": round(float(before.mean()), 3),
+        "gain_on_test": gains,
+        "gain_on_dev": dev,
+    }
 
 
 @dataclass
@@ -331,10 +381,11 @@ def selected_by(rule: str, row: Row, policy: Policy | None = None) -> str:
 
 def truths(row: Row, candidate: str) -> dict[str, Difference]:
     """Return the true gain of a candidate on the test questions of each collection in the corpus."""
+    base, tuned = (row["candidates"][name]["truth"] for name in ("base", candidate))
     return {
-        split: paired_bootstrap(np.array(row["candidates"][candidate]["truth"][split]) - np.array(values), groups)
-        for (split, values), groups in zip(row["candidates"]["base"]["truth"].items(), row["truth_groups"].values(), strict=True)
-    }  # fmt: skip
+        split: paired_bootstrap(np.array(tuned[split]) - np.array(base[split]), groups)
+        for split, groups in row["truth_groups"].items()
+    }
 
 
 def errors(rule: str, row: Row) -> tuple[bool, bool, bool]:
@@ -352,10 +403,8 @@ def errors(rule: str, row: Row) -> tuple[bool, bool, bool]:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the errors of all rules as a Markdown table, with what was shipped."""
-    lines = [
-        "| question kind | corpus | trainings | with a good candidate | " + " | ".join(f"{rule}: refused, accepted falsely" for rule in RULES) + " |",
-        "|---" * (4 + len(RULES)) + "|",
-    ]  # fmt: skip
+    titles = ["trainings", "with a good candidate", *(f"{rule}: refused, accepted falsely" for rule in RULES)]
+    lines = [f"| question kind | corpus | {' | '.join(titles)} |", "|---" * (len(titles) + 2) + "|"]
     keys = [(kind, corpus) for kind in KINDS for corpus in ("own", "other")]
     for kind, corpus in [*keys, ("all", "own"), ("all", "other")]:
         those = [row for row in rows if kind in (row["kind"], "all") and row["corpus"] == corpus]
@@ -368,39 +417,71 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def forgetting_table(rows: Sequence[Row]) -> str:
+    """Return how many good and bad candidates a limit on the drop of the general score would reject."""
+    drops: dict[str, list[float]] = {"good": [], "bad": []}
+    for row in rows:
+        general = {name: each["general"] for name, each in row["candidates"].items()}
+        for name in general.keys() - {"base"}:
+            gains = truths(row, name)
+            drop = general["base"] - general[name]
+            if any(gain.ci95[1] < 0 for gain in gains.values()):
+                drops["bad"].append(drop)
+            elif gains["test"].ci95[0] > 0:
+                drops["good"].append(drop)
+    lines = ["| limit | good candidates rejected | bad candidates accepted |", "|---|---|---|"]
+    for limit in (0.03, 0.05, 0.07, 0.1, 0.15, 0.2):
+        rejected = sum(drop > limit for drop in drops["good"])
+        accepted = sum(drop <= limit for drop in drops["bad"])
+        lines.append(f"| {limit:g} | {rejected} of {len(drops['good'])} | {accepted} of {len(drops['bad'])} |")
+    return "\n".join(lines)
+
+
+def keep(name: str, found: Any) -> None:
+    """Write a part of the results."""
+    file = RESULTS / "selection.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps(results | {name: found, "machine": machine()}, indent=2) + "\n", encoding="utf-8")
+
+
+def measure_all(arguments: argparse.Namespace) -> None:
+    """Measure every training that the file does not have yet."""
+    done = set()
+    if arguments.measured.exists():
+        rows = map(json.loads, arguments.measured.read_text(encoding="utf-8").splitlines())
+        done = {(row["kind"], row["quality"], row["seed"]) for row in rows}
+    for seed in arguments.seeds:
+        for quality in arguments.qualities:
+            for kind in arguments.kinds:
+                for row in measure(kind, quality, arguments.data, seed) if (kind, quality, seed) not in done else ():
+                    with arguments.measured.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(kind, quality, seed, row["corpus"], f"{row['seconds']} s", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", choices=["measure", "table"])
+    parser.add_argument("act", choices=["measure", "generated", "table"])
+    parser.add_argument("collections", nargs="*", help="generated: covidqa, scifact, tenk-lyft, tenk-uber, demo")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--qualities", nargs="+", default=QUALITIES, choices=QUALITIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--measured", type=Path, default=Path("/tmp/rag_ft-selection.jsonl"), help="file of all values")
     arguments = parser.parse_args()
-    if arguments.act == "table":
-        rows = [json.loads(line) for line in arguments.measured.read_text(encoding="utf-8").splitlines()]
-        print(table(rows))
+    if arguments.act == "measure":
+        measure_all(arguments)
+    elif arguments.act == "generated":
+        found = [
+            measure_generated(name, arguments.data, seed) for seed in arguments.seeds for name in arguments.collections
+        ]
+        print(json.dumps(found, indent=1))
+        keep("generated", found)
     else:
-        done = set()
-        if arguments.measured.exists():
-            rows = map(json.loads, arguments.measured.read_text(encoding="utf-8").splitlines())
-            done = {(row["kind"], row["quality"], row["seed"]) for row in rows}
-        for seed in arguments.seeds:
-            for quality in arguments.qualities:
-                for kind in arguments.kinds:
-                    if (kind, quality, seed) in done:
-                        continue
-                    for row in measure(kind, quality, arguments.data, seed):
-                        with arguments.measured.open("a", encoding="utf-8") as file:
-                            file.write(json.dumps(row) + "\n")
-                        means = {
-                            name: {"dev": round(float(np.mean(each["dev"])), 3)}
-                            | {split: round(float(np.mean(values)), 3) for split, values in each["truth"].items()}
-                            for name, each in row["candidates"].items()
-                        }
-                        print(
-                            kind, quality, seed, row["corpus"], row["seconds"], row["out_of_domain"], means, flush=True
-                        )
+        rows = [json.loads(line) for line in arguments.measured.read_text(encoding="utf-8").splitlines()]
+        tables = {"rules": table(rows), "forgetting": forgetting_table(rows)}
+        print(*tables.values(), sep="\n\n")
+        keep("tables", {name: text.splitlines() for name, text in tables.items()})
 
 
 if __name__ == "__main__":

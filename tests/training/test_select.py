@@ -155,6 +155,20 @@ def test_out_of_domain_documents_must_gain() -> None:
     assert selected(dev, uncovered={0.0: rest, 0.5: rest + 0.02, 1.0: rest}, out_of_domain=0.9).alpha == 0.5
 
 
+def test_what_is_rejected_is_reported_with_its_gain_on_dev() -> None:
+    base, rest = noise(0.4), noise(0.5, seed=1)
+    dev = {0.0: base, 0.5: base + 0.1, 1.0: base + 0.2}
+    lost = {0.0: rest, 0.5: rest - 0.2, 1.0: rest - 0.2}
+    chosen = selected(dev, uncovered=lost)
+    assert chosen.alpha == 0.0
+    assert chosen.refused.keys() == chosen.refused_gains.keys() == {"alpha 1", "alpha 0.5"}
+    assert chosen.refused_gains["alpha 1"].mean == pytest.approx(0.2, abs=1e-6)
+    taken = selected(dev, rule="dev")
+    assert (taken.alpha, taken.refused) == (1.0, {})
+    assert taken.gain is not None
+    assert selected({0.0: base, 0.5: base, 1.0: base - 0.1}, rule="dev").alpha == 0.0
+
+
 @pytest.mark.slow
 def test_forgetting_is_bounded() -> None:
     base = noise(0.4)

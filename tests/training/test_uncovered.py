@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,3 +167,61 @@ def test_documents_of_any_number_and_size_are_read(sizes: list[tuple[int, bool]]
 
 def test_few_passages_say_nothing(acme_passages: dict[str, Passage]) -> None:
     assert uncovered_documents(asking(acme_passages, list(acme_passages))) is None
+
+
+def judged(
+    uncovered: tuple[float, int], control: tuple[float, int], *, documents: int = 10, out_of_domain: float = 0.0
+) -> str:
+    """The objection to a model, from (mean difference, number of questions) on uncovered documents and the control."""
+    draw = np.random.default_rng(0)
+    parts = [mean + draw.normal(0, 0.1, count) for mean, count in (uncovered, control)]
+    parts = [
+        part - part.mean() + mean if len(part) else part
+        for part, (mean, _) in zip(parts, (uncovered, control), strict=True)
+    ]
+    groups = [f"{name}{n % documents}" for name, part in zip("uc", parts, strict=True) for n in range(len(part))]
+    found = UncoveredDocuments(
+        questions=SimpleNamespace(groups=groups),  # type: ignore[arg-type]
+        is_control=np.array([False] * uncovered[1] + [True] * control[1]),
+        is_out_of_domain=np.array([out_of_domain > 0.5] * uncovered[1] + [False] * control[1]),
+        out_of_domain=out_of_domain,
+    )
+    return found.objection_to(np.concatenate(parts))
+
+
+def test_a_loss_that_the_control_has_too_is_no_evidence() -> None:
+    """The figures of a collection on which a gain of .097 was thrown away."""
+    assert "loses on the documents" in judged((-0.058, 300), (0.0, 0))
+    assert judged((-0.058, 300), (-0.035, 100)) == ""
+
+
+def test_a_loss_beyond_that_of_the_control_counts() -> None:
+    assert "loses on the documents" in judged((-0.058, 300), (-0.005, 100))
+    assert "loses on the documents" in judged((-0.15, 300), (-0.06, 100))
+    assert "loses on the documents" in judged((-0.058, 300), (+0.03, 100))
+
+
+def test_a_control_of_a_few_questions_explains_nothing_if_it_gains() -> None:
+    assert "loses on the documents" in judged((-0.05, 300), (+0.03, 30), documents=2)
+
+
+def test_no_loss_needs_no_control() -> None:
+    assert judged((0.0, 300), (0.02, 100)) == ""
+    assert judged((0.03, 300), (0.2, 100)) == ""
+
+
+def test_out_of_domain_documents_must_gain_whatever_the_control_does() -> None:
+    assert "unlike the others" in judged((-0.02, 300), (-0.05, 100), out_of_domain=0.6)
+    assert judged((0.03, 300), (-0.05, 100), out_of_domain=0.6) == ""
+
+
+def test_passages_of_the_same_domain_do_not_hide_a_loss_on_the_others() -> None:
+    groups = [f"d{n % 20}" for n in range(200)]
+    unlike = np.arange(200) % 2 == 1
+    found = UncoveredDocuments(
+        questions=SimpleNamespace(groups=groups),  # type: ignore[arg-type]
+        is_out_of_domain=unlike,
+        out_of_domain=0.5,
+    )
+    differences = np.where(unlike, -0.02, 0.1) + np.random.default_rng(0).normal(0, 0.02, 200)
+    assert "unlike the others and may not gain (-0.0" in found.objection_to(differences)
