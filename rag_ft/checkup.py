@@ -20,12 +20,10 @@ from rag_ft.dataset.text.sketch import jaccard, sketch_of
 from rag_ft.embedding.contract import read_model_record
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, model_folder
 from rag_ft.errors import InputError
-from rag_ft.evaluation.compare import compare_roles
+from rag_ft.evaluation.compare import compare
 from rag_ft.evaluation.metrics import HEADLINE
-from rag_ft.evaluation.options import CompareOptions
 from rag_ft.evaluation.resampling import resampling_groups
-from rag_ft.evaluation.roles import BASELINE, BM25_ROLE, HYBRID_PREFIX
-from rag_ft.evaluation.runs.candidates import Hybrid
+from rag_ft.evaluation.roles import BASELINE, CANDIDATE, HYBRID_PREFIX
 from rag_ft.evaluation.significance import Difference, paired_bootstrap, smallest_effect
 from rag_ft.evaluation.verdict import MIN_QUESTIONS
 from rag_ft.training.loop.time_budget import in_words
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from rag_ft.dataset.formats.real_questions import RealQuestion
     from rag_ft.embedding.model_spec import ModelSpec
     from rag_ft.evaluation.comparison import Comparison
-    from rag_ft.evaluation.runs.candidates import Candidate
     from rag_ft.training.plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -47,10 +44,11 @@ Answer = Literal["worth it", "not worth it", "perhaps", "cannot tell"]
 
 RECALL, HIT_RATE = "recall@10", "hit_rate@5"
 
-NAMES = {BASELINE: "base", BM25_ROLE: "bm25", HYBRID_PREFIX + BASELINE: "hybrid"}
+NAMES = {BASELINE: "base", CANDIDATE: "bm25", HYBRID_PREFIX + BASELINE: "hybrid"}
 """Role in the comparison -> name in a check-up."""
 
 DECISIONS = {
+    "": "Not decided",
     "base": "Use the base model",
     "bm25": "Use BM25",
     "hybrid": "Use the base model, served behind the hybrid with BM25",
@@ -82,7 +80,8 @@ class CheckUp:
         generated: number of questions that were generated from the passages.
         passages: number of passages that were searched.
         pairs: number of training pairs.
-        use: the retriever to use without training: `base`, `bm25` or `hybrid`, as `compare` concludes.
+        use: the retriever to use without training: `base`, `bm25` or `hybrid`, as `compare` concludes; empty if there
+            are too few questions to decide.
         why: the reason for it.
         figures: `base`, `bm25` and `hybrid` -> metric -> mean, as `compare` measures them.
         hybrid_gain: gain of the hybrid over the base model in nDCG@10.
@@ -107,7 +106,7 @@ class CheckUp:
     generated: int
     passages: int
     pairs: int
-    use: str = "base"
+    use: str = ""
     why: str = ""
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
     hybrid_gain: Difference | None = None
@@ -131,7 +130,7 @@ class CheckUp:
         generated = f", {self.generated} of them generated" if self.generated else ""
         counts = f"{self.questions} questions{generated}; {self.passages:,} passages; {self.pairs:,} training pairs"
         lines += ["", counts]
-        if self.smallest_effect is not None:
+        if self.smallest_effect:
             lines.append(f"gains under {self.smallest_effect:.3f} are too small to detect with this many questions")
         if self.minutes is not None:
             lines.append(f"training takes {in_words(60 * self.minutes)} on this machine")
@@ -182,15 +181,14 @@ def check(
     dataset = _sample(dataset, split, seed)
     spec = ModelSpec(name=base_model, device=device)
     model = FineTunedEmbedding.load(spec)
-    roles: dict[str, Candidate] = {BASELINE: model, BM25_ROLE: "bm25", HYBRID_PREFIX + BASELINE: Hybrid(model)}
-    comparison = compare_roles(dataset, roles, split, CompareOptions(), seed, show_progress)
+    comparison = compare(dataset, model, "bm25", split=split, seed=seed, show_progress=show_progress)
     conclusion = comparison.conclusion
     assert conclusion is not None
     figures = {name: dict(comparison.models[role]) for role, name in NAMES.items()}
     values = {role: comparison.per_query[role][HEADLINE] for role in NAMES}
     gains, groups = values[HYBRID_PREFIX + BASELINE] - values[BASELINE], resampling_groups(dataset, split)[0]
     pairs = len(hold_out_dev(dataset, seed=seed).pairs("train")) if dataset.qrels.get("train") else 0
-    use = NAMES[conclusion.role]
+    use = NAMES[conclusion.role] if conclusion.is_decided else ""
     answer, reasons = _decide(figures, use, comparison.queries, pairs, _fraction_tuned(base_model, dataset))
     plan = _plan(dataset, spec, seed) if pairs else None
     checkup = CheckUp(
@@ -251,12 +249,14 @@ def _plan(dataset: QADataset, spec: ModelSpec, seed: int) -> Plan:
 
 def _why(comparison: Comparison, use: str, figures: Mapping[str, Mapping[str, float]]) -> str:
     """Return why a retriever is to be used: its figures beside those of the others."""
+    assert comparison.conclusion is not None
+    reason = comparison.conclusion.reason.replace("the baseline", "the base model")
+    if not use:
+        return reason
     others = ", ".join(f"{name} {each[HEADLINE]:.3f}" for name, each in figures.items() if name != use)
     measured = f"nDCG@10 {figures[use][HEADLINE]:.3f} on {comparison.queries:,} questions ({others})"
     best = max(figures, key=lambda name: figures[name][HEADLINE])
-    if figures[best][HEADLINE] - figures[use][HEADLINE] < 0.0005 or comparison.conclusion is None:
-        return measured
-    return f"{measured}; {comparison.conclusion.reason}"
+    return measured if figures[best][HEADLINE] - figures[use][HEADLINE] < 0.0005 else f"{measured}; {reason}"
 
 
 def _fraction_tuned(base_model: str, dataset: QADataset) -> float:
@@ -272,6 +272,7 @@ def _decide(
     figures: Mapping[str, Mapping[str, float]], use: str, questions: int, pairs: int, fraction_tuned: float
 ) -> tuple[Answer, list[str]]:
     """Decide whether tuning is worth it, with reasons. What matters is the best that is there without training."""
+    use = use or max(figures, key=lambda name: figures[name][HEADLINE])
     best = figures[use][HEADLINE]
     name = {"base": "the base model", "bm25": "BM25", "hybrid": "the hybrid with BM25"}[use]
     base = f"nDCG@10 {figures['base'][HEADLINE]:.3f}, recall@10 {figures['base'][RECALL]:.3f}"
@@ -304,7 +305,7 @@ def _advise(checkup: CheckUp, plan: Plan | None, spec: ModelSpec, texts: Sequenc
     if checkup.generated > checkup.questions / 2:
         advice.append(
             f"{checkup.generated} of {checkup.questions} questions were generated from the passages and share their "
-            "words, which favours BM25: check again with about fifty real questions (--questions FILE)"
+            "words, which favours BM25: check again with a hundred real questions or more (--questions FILE)"
         )
     if (cut := _mean_truncation(spec, texts)) > MAX_TRUNCATION:
         advice.append(f"{cut:.0%} of a passage is beyond what the model reads, on average: use smaller chunks")

@@ -124,8 +124,8 @@ def correlated(groups: Sequence[object], gain: float, seed: int) -> NDArray[np.f
 
 def sizes_of(rng: np.random.Generator, documents: int, questions: int) -> NDArray[np.int_]:
     """Return the document of each question; the documents have unequal sizes."""
-    shares = rng.dirichlet(np.full(documents, SIZES))
-    return np.repeat(np.arange(documents), 1 + rng.multinomial(questions - documents, shares))
+    fractions = rng.dirichlet(np.full(documents, SIZES))
+    return np.repeat(np.arange(documents), 1 + rng.multinomial(questions - documents, fractions))
 
 
 def fractions_of(rng: np.random.Generator, mean: float, correlation: float, documents: int) -> NDArray[np.float64]:

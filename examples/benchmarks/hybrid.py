@@ -52,7 +52,7 @@ def quality(arguments: argparse.Namespace) -> None:
             dataset = load_dataset(arguments.data / name)
             tuned = FineTunedEmbedding.load(arguments.models / f"{name}-{seed}")
             base = FineTunedEmbedding.load(ModelSpec(name="local", max_length=tuned.max_length))
-            rrf = Hybrid(tuned, Fusion())
+            rrf = Hybrid(tuned, Fusion("rrf"))
             if test_name:
                 test = load_dataset(arguments.data / test_name)
                 hybrids = [Hybrid(model, learn_fusion_of(dataset, model, seed=seed).fusion) for model in (base, tuned)]

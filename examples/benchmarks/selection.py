@@ -316,7 +316,7 @@ class MeasuredDev:
 
 
 Row = dict[str, Any]
-Veto = Callable[[NDArray[np.float64], Row], str]
+Veto = Callable[[NDArray[np.float64], Row, str], str]
 
 
 def uncovered_of(row: Row, control: bool) -> UncoveredDocuments:
@@ -332,17 +332,24 @@ def uncovered_of(row: Row, control: bool) -> UncoveredDocuments:
     )
 
 
-def sentences_alone(differences: NDArray[np.float64], row: Row) -> str:
+def gain_on_unseen(row: Row, candidate: str) -> float | None:
+    """Return the mean gain of the dev questions on unseen documents; None if there are few."""
+    unseen = np.array([status == "unseen" for status in row["dev_documents"]])
+    gains = np.array(row["candidates"][candidate]["dev"]) - np.array(row["candidates"]["base"]["dev"])
+    return float(gains[unseen].mean()) if unseen.sum() >= MIN_PART else None
+
+
+def sentences_alone(differences: NDArray[np.float64], row: Row, _: str = "") -> str:
     """Reject what loses on sentences about uncovered documents: the rule without a control."""
     return uncovered_of(row, control=False).objection_to(differences[~np.array(row["is_control"], dtype=bool)])
 
 
-def against_control(differences: NDArray[np.float64], row: Row) -> str:
-    """Reject what loses more there than on dev's unseen documents: the rule of rag_ft."""
-    return uncovered_of(row, control=True).objection_to(differences)
+def against_control(differences: NDArray[np.float64], row: Row, candidate: str) -> str:
+    """Reject what loses there and not on dev's unseen documents too: the rule of rag_ft."""
+    return uncovered_of(row, control=True).objection_to(differences, gain_on_unseen(row, candidate))
 
 
-def spoken_for_by_dev(differences: NDArray[np.float64], row: Row) -> str:
+def spoken_for_by_dev(differences: NDArray[np.float64], row: Row, _: str) -> str:
     """Ask uncovered documents only if they are out of domain, or if dev has no unseen documents."""
     uncovered = uncovered_of(row, control=True)
     unseen = sum(status == "unseen" for status in row["dev_documents"])
@@ -374,7 +381,7 @@ def selected_by(rule: str, row: Row, policy: Policy | None = None) -> str:
     def objection(candidate: Candidate) -> str:
         if veto is None or not row["uncovered_groups"]:
             return ""
-        return veto(values[candidate.name]["uncovered"] - values["base"]["uncovered"], row)
+        return veto(values[candidate.name]["uncovered"] - values["base"]["uncovered"], row, candidate.name)
 
     return select(candidates[0], candidates[1:], dev, policy, objection).name
 

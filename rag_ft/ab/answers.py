@@ -208,6 +208,8 @@ def _scores(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Difference], d
     for metric, by_query in values.items():
         complete = {query: by_variant for query, by_variant in by_query.items() if len(by_variant) == len(VARIANTS)}
         pairs = np.array([[by_variant[variant] for variant in VARIANTS] for by_variant in complete.values()])
-        scores[metric] = paired_bootstrap(pairs[:, 1] - pairs[:, 0], list(complete))
+        # Correctness is 1 to 5, the others are 0 or 1.
+        limit = 4.0 if metric == "correctness" else 1.0
+        scores[metric] = paired_bootstrap(pairs[:, 1] - pairs[:, 0], list(complete), limit=limit)
         means[metric] = {variant: float(pairs[:, column].mean()) for column, variant in enumerate(VARIANTS)}
     return scores, means

@@ -228,6 +228,7 @@ def _adapter_record(recipe: AdapterRecipe, selection: Selection, fitted: FittedM
         "share": selection.alpha,
         "strength": fitted.pull,
         "both_sides": recipe.map_passages,
+        "seed": recipe.seed,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -69,31 +69,9 @@ def compare(
     if not candidates:
         raise InputError("candidates is empty: pass at least one retriever to compare with the baseline")
     roles = _roles(baseline, candidates, options.hybrids)
-    return compare_roles(dataset, roles, split, options, seed, show_progress)
-
-
-def compare_roles(
-    dataset: QADataset,
-    roles: Mapping[str, Candidate],
-    split: str,
-    options: CompareOptions,
-    seed: int = 0,
-    show_progress: bool = False,
-) -> Comparison:
-    """Compare retrievers by their roles, with verdicts on those whose role begins with `candidate`.
-
-    Args:
-        dataset: the dataset; the whole corpus is searched.
-        roles: role -> retriever; one of them is `baseline`.
-        split: the split of the questions.
-        options: metrics and limits of the verdict.
-        seed: seeds every random choice.
-        show_progress: shows progress bars while passages are embedded.
-    """
     training_notes = notes_on_training_questions(roles, dataset, split)
     runner = CandidateRunner(dataset, split, seed, show_progress)
     runs, on_dev = runner.run(roles), runner.score_on_dev(roles)
-    candidates = [each for role, each in roles.items() if role.startswith(CANDIDATE)]
     truncated = min_characters_read(candidates, dataset, split)
     comparison = score_runs(
         dataset, split, runs, options, characters_read=truncated, on_dev=on_dev, base_kept=base_kept(roles), seed=seed

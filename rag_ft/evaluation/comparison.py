@@ -170,7 +170,11 @@ class Comparison:
             verdicts=values["verdicts"],
             reasons=values["reasons"],
             evidence=evidence_from_dict(values.get("evidence", {})),
-            conclusion=Conclusion.from_dict(values["recommendation"]) if values.get("recommendation") else None,
+            conclusion=(
+                Conclusion.from_dict(values["recommendation"], values["verdicts"])
+                if values.get("recommendation")
+                else None
+            ),
             seed=values.get("seed", 0),
             notes=tuple(values["notes"]),
         )

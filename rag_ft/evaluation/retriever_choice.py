@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MARGIN = 0.01
 """Loss in nDCG@10 up to which a simpler retriever is preferred to the best one."""
 
-MIN_CHOICE_QUESTIONS = 30
+MIN_CHOICE_QUESTIONS = 50
 """Minimum number of questions to choose a retriever on."""
 
 BY_SIMPLICITY = ("bm25", "embedding", "another embedding", "hybrid", "another hybrid", "retriever")

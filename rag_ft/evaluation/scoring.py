@@ -60,6 +60,11 @@ class QueryScores:
         """Return the mean difference to the baseline, with its interval."""
         return paired_bootstrap(self.gains(role, metric), self.groups, self.seed)
 
+    def between(self, role: str, other: str) -> Difference:
+        """Return the mean difference of two roles in the headline metric, with its interval."""
+        values = self.per_query[role][HEADLINE] - self.per_query[other][HEADLINE]
+        return paired_bootstrap(values, self.groups, self.seed)
+
     def means(self) -> dict[str, Figures]:
         """Return role -> metric -> mean."""
         return {
@@ -146,9 +151,9 @@ def score_runs(
     held_out, traits = held_out_slices(dataset, split), trait_slices(dataset, split, characters_read)
     slices = {name: scores.slice(mask) for name, mask in held_out.items()}
     verdicts = _verdicts(runs, differences, slices, adjusted, options.rules)
-    for role, reason in (base_kept or {}).items():
-        if verdicts[role][0] != "ship":
-            verdicts[role] = verdicts[role][0], f"the training kept the base model, because {reason}"
+    for role, why in (base_kept or {}).items():
+        verdict, reason = verdicts[role]
+        verdicts[role] = verdict, f"{reason}; the training kept the base model, because {why}"
     return Comparison(
         dataset=options.name,
         split=split,
@@ -164,7 +169,7 @@ def score_runs(
         verdicts={role: verdict for role, (verdict, _) in verdicts.items()},
         reasons={role: reason for role, (_, reason) in verdicts.items()},
         evidence={role: scores.evidence(role, adjusted.get(role)) for role in scores.candidates},
-        conclusion=_conclude(runs, scores, verdicts, on_dev, options.rules.margin),
+        conclusion=_conclude(runs, scores, verdicts, on_dev, options.rules, split),
         seed=seed,
         notes=(*([resampling_note] if resampling_note else []), *notes_on_questions(dataset, split)),
         per_query=per_query,
@@ -210,28 +215,31 @@ def _conclude(
     scores: QueryScores,
     verdicts: Mapping[str, tuple[Verdict, str]],
     on_dev: tuple[Mapping[str, float], int] | None,
-    margin: float,
+    rules: VerdictRules,
+    split: str,
 ) -> Conclusion:
     """Choose on dev questions, or else on half of the documents, and conclude."""
     kinds = {role: str(run.details["kind"]) for role, run in runs.items() if "kind" in run.details}
-    reported, name = scores, "the test questions"
+    reported, name = scores, f"the {split} questions"
     if on_dev is not None:
-        choice = Choice(scores=on_dev[0], questions=on_dev[1], kinds=kinds, margin=margin)
+        choice = Choice(scores=on_dev[0], questions=on_dev[1], kinds=kinds, margin=rules.margin)
     else:
         half = halves(scores.groups, scores.seed)
         chosen_on, reported = scores.part(half), scores.part(~half)
         choice = Choice(
-            scores=chosen_on.ndcg() if half.any() else {}, questions=int(half.sum()), kinds=kinds, margin=margin,
+            scores=chosen_on.ndcg() if half.any() else {}, questions=int(half.sum()), kinds=kinds, margin=rules.margin,
             questions_from="of these questions",
         )  # fmt: skip
-        name = "the others"
+        name = f"the other {int((~half).sum()):,}"
     results = ComparedResults(
         ndcg=reported.ndcg(),
-        gains={role: reported.difference(role) for role in runs if role != BASELINE},
+        difference=reported.between,
         verdicts={role: verdict for role, (verdict, _) in verdicts.items()},
         reasons={role: reason for role, (_, reason) in verdicts.items()},
+        names={role: run.name or role for role, run in runs.items()},
         details={role: run.details for role, run in runs.items()},
         questions=len(scores.groups),
         questions_name=name,
+        min_questions=rules.min_questions,
     )
     return conclude(choice, results)

@@ -52,10 +52,16 @@ def notes_on_training_questions(roles: Mapping[str, Candidate], dataset: QADatas
 
 
 def base_kept(roles: Mapping[str, Candidate]) -> dict[str, str]:
-    """Return each candidate whose training kept the base model -> why."""
-    records = {role: getattr(each, "record", {}) for role, each in roles.items() if role.startswith(CANDIDATE)}
-    summaries = {role: TrainingSummary.of(record) for role, record in records.items() if record.get("training")}
-    return {role: summary.base_kept_because for role, summary in summaries.items() if summary.is_base}
+    """Return each candidate that was tuned from the baseline, and whose training kept the base model -> why."""
+    baseline = model_of(roles[BASELINE])
+    kept = {}
+    for role, candidate in roles.items():
+        record = getattr(candidate, "record", {})
+        if role.startswith(CANDIDATE) and record.get("training") and _was_tuned_from(baseline, record):
+            summary = TrainingSummary.of(record)
+            if summary.is_base:
+                kept[role] = summary.base_kept_because
+    return kept
 
 
 def notes_on_base_models(roles: Mapping[str, Candidate]) -> list[str]:

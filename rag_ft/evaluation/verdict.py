@@ -118,7 +118,8 @@ def decide(
 
 def too_few(questions: int, minimum: int) -> str:
     """Return the reason of a verdict on too few questions."""
-    return f"{questions} questions are too few for a verdict: at least {minimum} are needed"
+    count = "1 question is" if questions == 1 else f"{questions} questions are"
+    return f"{count} too few for a verdict: at least {minimum} are needed"
 
 
 def _objection(

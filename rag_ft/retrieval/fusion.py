@@ -57,7 +57,8 @@ class Fusion:
     """How the rankings of an embedding and of BM25 are fused.
 
     `zscore`: scores minus their mean, divided by their standard deviation, over the query's pool. `min_max`: scores
-    scaled to 0 for the lowest of the pool and 1 for the highest. `rrf`: 1 / (60 + rank).
+    scaled to 0 for the lowest of the pool and 1 for the highest. `rrf`: 1 / (60 + rank). The default, if nothing can be
+    learned, is the z-score with equal weights: it did better than `rrf` on all collections that were measured.
 
     Attributes:
         method: one of these three.
@@ -72,7 +73,7 @@ class Fusion:
         'c'
     """
 
-    method: Method = "rrf"
+    method: Method = "zscore"
     weight: float = 0.5
     depth: int = MAX_RANK
 

@@ -37,7 +37,7 @@ class HybridRetriever(BaseRetriever):
     Args:
         index: an index of `rebuild_index` or `open_index`.
         fusion: how the rankings are fused. If None, the fusion stored with this index or its model, otherwise
-            reciprocal rank fusion.
+            `Fusion()`.
         similarity_top_k: number of passages to return.
         filters: filters on the nodes' metadata. Both rankings respect them.
         keywords: the word index; the shared one of the store if None.

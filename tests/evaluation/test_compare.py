@@ -28,12 +28,12 @@ ALONE = CompareOptions(hybrids=False)
 
 @pytest.fixture(scope="module")
 def harbour() -> QADataset:
-    """60 documents of one passage each; questions name its form: 30 in dev, and 60 in other words in test."""
+    """60 documents of one passage each; questions name its form: 60 in dev, and in other words in test."""
     passages = {f"p{n}": Passage(f"p{n}", f"Form T-{n} is signed by master {n}.", "", f"d{n}") for n in range(60)}
     queries = {f"q{n}": Query(f"q{n}", f"Where is T-{n} signed?") for n in range(60)}
     queries |= {f"v{n}": Query(f"v{n}", f"Which desk signs T-{n}?") for n in range(60)}
     return QADataset(passages, queries, {
-        "dev": {f"v{n}": {f"p{n}": 1} for n in range(0, 60, 2)}, "test": {f"q{n}": {f"p{n}": 1} for n in range(60)},
+        "dev": {f"v{n}": {f"p{n}": 1} for n in range(60)}, "test": {f"q{n}": {f"p{n}": 1} for n in range(60)},
     })  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_every_comparison_has_bm25_and_hybrids(harbour: QADataset, tmp_path: Pat
     assert found.models["bm25"]["ndcg@10"] > 0.9
     fusion = found.details["hybrid-candidate"]["fusion"]
     assert fusion["weight"] <= 0.5
-    assert found.details["hybrid-candidate"]["fusion_learned_on"] == 30
+    assert found.details["hybrid-candidate"]["fusion_learned_on"] == 60
     assert found.models["hybrid-candidate"]["ndcg@10"] > found.models["candidate"]["ndcg@10"] + 0.3
     assert found.conclusion is not None
     assert found.conclusion.role == "bm25"

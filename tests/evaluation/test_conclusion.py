@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rag_ft import Comparison, Passage, QADataset, Query
-from rag_ft.evaluation import score_runs
+from rag_ft.evaluation import CompareOptions, VerdictRules, score_runs
 from rag_ft.evaluation.conclusion import ComparedResults, Conclusion, conclude, cost_of
 from rag_ft.evaluation.retriever_choice import Choice, halves
 from rag_ft.evaluation.significance import Difference
@@ -21,13 +21,13 @@ EQUAL = Difference(0.0, (-0.02, 0.02), 0.9)
 
 
 def results(verdict: str, questions: int = 300, **gains: Difference) -> ComparedResults:
-    gains = {role.replace("_", "-"): gain for role, gain in gains.items()}
+    """Results in which a role differs from any other one by the difference that is given for it."""
+    given = {role.replace("_", "-"): gain for role, gain in gains.items()}
     return ComparedResults(
         ndcg=dict.fromkeys(ROLES, 0.5),
-        gains={role: gains.get(role, EQUAL) for role in ROLES[1:]},
+        difference=lambda role, _: given.get(role, EQUAL),
         verdicts={"candidate": verdict},  # type: ignore[dict-item]
         reasons={"candidate": "nDCG@10 rose"},
-        details={},
         questions=questions,
     )
 
@@ -52,7 +52,7 @@ def test_a_tuned_model_is_shipped_behind_the_hybrid_if_dev_chooses_it() -> None:
 def test_a_model_without_the_verdict_ship_is_not_used_in_a_hybrid_either(verdict: str) -> None:
     found = chosen(verdict, DEV)
     assert found.role == "hybrid-baseline"
-    assert found.decision.startswith("Keep the baseline")
+    assert found.decision == "Keep the baseline model and add BM25 (hybrid search)"
     assert "nDCG@10 rose" in found.reason
 
 
@@ -62,6 +62,7 @@ def test_the_simplest_within_the_margin_is_chosen() -> None:
     both = chosen("ship", DEV | {"bm25": 0.691})
     assert both.decision == "Use BM25"
     assert "take the candidate" in both.reason  # the verdict on it is not hidden
+    assert "within 0.01" in both.reason
 
 
 def test_test_questions_reject_a_choice_but_do_not_make_one() -> None:
@@ -89,20 +90,50 @@ def test_without_dev_the_verdict_alone_decides() -> None:
     st.fixed_dictionaries({role: st.sampled_from([BETTER, WORSE, EQUAL]) for role in ROLES[1:]}),
     st.integers(0, 400),
     st.integers(0, 400),
+    st.sampled_from(["embedding", "bm25", "hybrid", "retriever"]),
 )
 def test_verdict_and_conclusion_never_contradict_each_other(
-    verdict: str, dev: dict[str, float], gains: dict[str, Difference], questions: int, on_dev: int
+    verdict: str, dev: dict[str, float], gains: dict[str, Difference], questions: int, on_dev: int, kind: str
 ) -> None:
     test = results(verdict, questions, **gains)
-    found = conclude(Choice(scores=dev, questions=on_dev), test)
+    found = conclude(Choice(scores=dev, questions=on_dev, kinds={"candidate": kind}), test)
     model = found.role.removeprefix("hybrid-")
     if model == "candidate":
-        assert verdict == "ship"
-    if verdict == "ship" and questions >= 50:
+        assert verdict == "ship" or (kind == "bm25" and verdict == "inconclusive")
+    if verdict == "ship":
         assert model != "baseline"
-    assert gains.get(found.role) is not WORSE or (found.role == "candidate" and verdict == "ship")
+    if found.is_decided and found.role not in ("baseline", "candidate"):
+        assert gains[found.role] is not WORSE
+    assert "has the highest" not in found.reason or found.best == found.role
     assert found.reason
-    assert Conclusion.from_dict(found.to_dict()) == found
+    assert Conclusion.from_dict(found.to_dict(), test.verdicts) == found
+
+
+def test_only_roles_of_a_comparison_are_chosen() -> None:
+    test = results("keep-baseline")
+    more = ComparedResults(**{**vars(test), "ndcg": dict(test.ndcg) | {"reranker": 0.9}})
+    assert conclude(Choice(scores=DEV | {"reranker": 0.9}, questions=200), more).role == "hybrid-baseline"
+
+
+def test_the_best_of_several_shipped_candidates_is_taken_if_nothing_can_be_chosen() -> None:
+    test = ComparedResults(
+        ndcg={"baseline": 0.4, "candidate": 0.5, "candidate-2": 0.7},
+        difference=lambda role, _: BETTER,
+        verdicts={"candidate": "ship", "candidate-2": "ship"},
+        reasons={"candidate": "one", "candidate-2": "two"},
+        names={"candidate-2": "acme-model"},
+        questions=300,
+    )
+    found = conclude(Choice(), test)
+    assert (found.role, found.decision, found.reason) == ("candidate-2", "Ship candidate-2 (acme-model)", "two")
+
+
+def test_the_limits_of_a_verdict_are_those_of_the_conclusion() -> None:
+    rules = VerdictRules(min_questions=400)
+    conclusion = score_runs(corpus(300), "test", runs_of(RANKINGS), CompareOptions(rules=rules)).conclusion
+    assert conclusion is not None
+    assert conclusion.role == "baseline"
+    assert "at least 400" in conclusion.reason
 
 
 def corpus(questions: int) -> QADataset:
@@ -131,7 +162,7 @@ def test_without_dev_half_of_the_documents_choose_and_the_others_report(tmp_path
     assert comparison.conclusion.role == "bm25"
     assert comparison.verdict == "ship"
     assert (comparison.conclusion.questions, comparison.conclusion.questions_from) == (150, "of these questions")
-    assert "on the others" in comparison.conclusion.reason
+    assert "on the other 150" in comparison.conclusion.reason
     assert Comparison.load(comparison.save(tmp_path / "c.json")).conclusion == comparison.conclusion
     assert "Use BM25" in comparison._repr_html_()
     text = str(comparison)
@@ -149,8 +180,11 @@ def test_dev_scores_choose_whatever_test_says() -> None:
 
 
 def test_a_stored_recommendation_of_the_first_version_is_read() -> None:
-    old = Conclusion.from_dict({"role": "bm25", "best": "candidate", "reason": "bm25 is simpler"})
+    values = {"role": "bm25", "best": "candidate", "reason": "bm25 is simpler"}
+    old = Conclusion.from_dict(values, {"candidate": "ship"})
     assert str(old) == "Use bm25: bm25 is simpler."
+    contradicting = {"role": "hybrid-candidate", "best": "hybrid-candidate", "reason": "it is best"}
+    assert Conclusion.from_dict(contradicting, {"candidate": "inconclusive"}) is None
 
 
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(0, 5))
@@ -160,6 +194,7 @@ def test_a_document_is_in_one_half(groups: list[int], seed: int) -> None:
     assert all(len({half for half, each in zip(mask, groups, strict=True) if each == group}) == 1 for group in groups)
 
 
-def test_costs_name_the_server_of_a_model_behind_an_api() -> None:
-    assert "server" in cost_of("embedding", {"query_milliseconds": 80.0})
+def test_costs_say_what_was_measured() -> None:
+    assert cost_of("embedding", {"query_milliseconds": 80.0}) == "80 ms per question"
     assert "no model" in cost_of("bm25", {"index_megabytes": 3.2})
+    assert cost_of("retriever", {}) == ""

@@ -66,7 +66,7 @@ def test_the_order_of_a_pool_does_not_matter(
     assert [passage for passage, _ in fusion.rank(pool)] == [passage for passage, _ in fusion.rank(shuffled)]
 
 
-@pytest.mark.parametrize("fusion", [Fusion(), Fusion("min_max", 0.3), Fusion("zscore", 0.5, depth=7)])
+@pytest.mark.parametrize("fusion", [Fusion("rrf"), Fusion("min_max", 0.3), Fusion("zscore", 0.5, depth=7)])
 def test_a_fusion_survives_json(fusion: Fusion) -> None:
     assert Fusion.from_dict(fusion.to_dict()) == fusion
 

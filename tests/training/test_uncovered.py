@@ -170,7 +170,12 @@ def test_few_passages_say_nothing(acme_passages: dict[str, Passage]) -> None:
 
 
 def judged(
-    uncovered: tuple[float, int], control: tuple[float, int], *, documents: int = 10, out_of_domain: float = 0.0
+    uncovered: tuple[float, int],
+    control: tuple[float, int],
+    *,
+    documents: int = 10,
+    out_of_domain: float = 0.0,
+    gain_on_unseen: float | None = 0.1,
 ) -> str:
     """The objection to a model, from (mean difference, number of questions) on uncovered documents and the control."""
     draw = np.random.default_rng(0)
@@ -179,14 +184,14 @@ def judged(
         part - part.mean() + mean if len(part) else part
         for part, (mean, _) in zip(parts, (uncovered, control), strict=True)
     ]
-    groups = [f"{name}{n % documents}" for name, part in zip("uc", parts, strict=True) for n in range(len(part))]
+    groups = [f"u{n % 10}" for n in range(uncovered[1])] + [f"c{n % documents}" for n in range(control[1])]
     found = UncoveredDocuments(
         questions=SimpleNamespace(groups=groups),  # type: ignore[arg-type]
         is_control=np.array([False] * uncovered[1] + [True] * control[1]),
         is_out_of_domain=np.array([out_of_domain > 0.5] * uncovered[1] + [False] * control[1]),
         out_of_domain=out_of_domain,
     )
-    return found.objection_to(np.concatenate(parts))
+    return found.objection_to(np.concatenate(parts), gain_on_unseen)
 
 
 def test_a_loss_that_the_control_has_too_is_no_evidence() -> None:
@@ -201,8 +206,14 @@ def test_a_loss_beyond_that_of_the_control_counts() -> None:
     assert "loses on the documents" in judged((-0.058, 300), (+0.03, 100))
 
 
-def test_a_control_of_a_few_questions_explains_nothing_if_it_gains() -> None:
+@pytest.mark.parametrize("gain", [None, -0.04, 0.0])
+def test_a_control_whose_real_questions_do_not_gain_explains_nothing(gain: float | None) -> None:
+    assert "loses on the documents" in judged((-0.058, 300), (-0.058, 100), gain_on_unseen=gain)
+
+
+def test_a_control_of_a_few_documents_explains_nothing() -> None:
     assert "loses on the documents" in judged((-0.05, 300), (+0.03, 30), documents=2)
+    assert "loses on the documents" in judged((-0.05, 300), (-0.05, 30), documents=4)
 
 
 def test_no_loss_needs_no_control() -> None:

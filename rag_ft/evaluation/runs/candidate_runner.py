@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.evaluation.retriever_choice import MIN_CHOICE_QUESTIONS
 from rag_ft.evaluation.runs.candidates import Hybrid, display_name, kind_of, model_of
 from rag_ft.evaluation.runs.dev_fusion import DevPools, question_hash
 from rag_ft.evaluation.runs.dev_split import DevSplit, dev_split_of
@@ -95,7 +96,7 @@ class CandidateRunner:
         """
         from llama_index.core.base.base_retriever import BaseRetriever
 
-        if (dev := self._dev) is None or dev.weights is None:
+        if (dev := self._dev) is None or dev.weights is None or (dev.weights > 0).sum() < MIN_CHOICE_QUESTIONS:
             return None
         ndcg: dict[str, NDArray[np.float64]] = {}
         for role, candidate in candidates.items():
@@ -103,10 +104,12 @@ class CandidateRunner:
                 ndcg[role] = dev.ndcg(run_retriever(candidate, dev.texts, MAX_RANK, self._texts).rankings)
             elif isinstance(candidate, str):
                 ndcg[role] = dev.ndcg(self._load_bm25().rank(dev.texts, MAX_RANK))
-            else:
-                pools = self._pools_of(self._corpus_of(model_of(candidate)), dev)
-                fusion = candidate.fusion if isinstance(candidate, Hybrid) else Fusion(weight=1.0)
+            elif isinstance(candidate, Hybrid):
+                pools, fusion = self._pools_of(self._corpus_of(candidate.embed_model), dev), candidate.fusion
                 ndcg[role] = pools.learned_fused() if fusion is None else pools.fused(fusion)
+            else:
+                scores = self._corpus_of(candidate).scores(dev.texts)
+                ndcg[role] = dev.ndcg([self._ids[place] for place in top_k(row, MAX_RANK)] for row in scores)
         return {role: float(values @ dev.weights) for role, values in ndcg.items()}, int((dev.weights > 0).sum())
 
     def _pools_of(self, corpus: EmbeddedCorpus, dev: DevSplit) -> DevPools:
@@ -207,7 +210,7 @@ class CandidateRunner:
         stored = getattr(hybrid.embed_model, "fusion", None)
         if stored and not set(stored.get("asked", ())) & {question_hash(query) for query in self._queries}:
             return Fusion.from_dict(stored), 0
-        if self._dev is None:
+        if self._dev is None or self._dev.weights is None:
             return Fusion(), 0
         learned = self._pools_of(corpus, self._dev).learned
         return learned.fusion, learned.questions

@@ -22,7 +22,7 @@ class Hybrid:
     Attributes:
         embed_model: any LlamaIndex embedding.
         fusion: how their rankings are fused. If None, the fusion in the model's folder, otherwise one learned on dev
-            questions, otherwise reciprocal rank fusion.
+            questions, otherwise `Fusion()`.
 
     Example:
         >>> from llama_index.core import MockEmbedding

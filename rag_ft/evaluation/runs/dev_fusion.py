@@ -84,7 +84,7 @@ def learn_fusion_of(
     split = dev_split_of(dataset, "", [embed_model], seed)
     if split is None:
         raise InputError(
-            f"the dataset has {len(dataset.qrels.get('dev', {}))} dev questions: at least {MIN_DEV_QUESTIONS} are "
-            "needed to learn a fusion"
+            f"under {MIN_DEV_QUESTIONS} dev questions can be used to learn a fusion (the dataset has "
+            f"{len(dataset.qrels.get('dev', {}))}; those that the model was trained on do not count): add dev questions"
         )
     return DevPools(split, EmbeddedCorpus(embed_model, texts, [], show_progress), BM25(texts)).learned

@@ -6,7 +6,7 @@ The fusion with BM25 is learned on them, and they choose the retriever to use.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from rag_ft.dataset.qa_dataset import QADataset, Query
 from rag_ft.dataset.sources import HUMAN, KEY_PHRASES
 from rag_ft.dataset.splitting import hold_out_dev
-from rag_ft.dataset.text.sketch import hash_of
+from rag_ft.dataset.text.sketch import QUESTION_SKETCH_SIZE, hash_of
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.evaluation.resampling import resampling_groups
 
@@ -56,27 +56,29 @@ def dev_split_of(dataset: QADataset, split: str, models: Iterable[Any], seed: in
     """Return the dev questions that no model was trained on and that are not in a split; None if they are few.
 
     If the dataset has no dev split, they are held out with the seed of the first model that was trained, so that they
-    are the questions that selected its weights.
+    are the questions that selected its weights. Nothing is held out of train for a model without a record, which may
+    have been trained on all of it.
 
     Args:
         dataset: a dataset with a dev split, or with a train split.
         split: the split that is compared.
-        models: the embeddings. Tuned ones have a `record`.
+        models: the embeddings. Those of rag_ft have a `record`, which is empty for a base model.
         seed: seeds the hold-out if no model was trained.
     """
     if split == "dev":
         return None
-    trainings = [record for model in models if (record := getattr(model, "record", None)) and record.get("training")]
-    if not dataset.qrels.get("dev") and dataset.qrels.get("train") and split != "train":
-        seeds = [record["recipe"]["seed"] for record in trainings if "seed" in record.get("recipe", {})]
-        dataset = hold_out_dev(dataset, seed=int(seeds[0]) if seeds else seed)
-    trained_on = {each for record in trainings for each in record["training"].get("questions", ())}
+    records = [getattr(model, "record", None) for model in models if not isinstance(model, str)]
+    trainings = [record["training"] | record for record in records if record and record.get("training")]
+    if not dataset.qrels.get("dev"):
+        if split == "train" or None in records:
+            return None
+        seeds = [record.get("recipe", record.get("adapter", {})).get("seed") for record in trainings]
+        known = [each for each in seeds if each is not None]
+        dataset = hold_out_dev(dataset, seed=int(known[0]) if known else seed)
     compared = {dataset.queries[query].text for query in dataset.qrels.get(split, {})}
-    dev = {
-        query: grades
-        for query, grades in dataset.qrels.get("dev", {}).items()
-        if (text := dataset.queries[query].text) not in compared and hash_of(text) not in trained_on
-    }
+    texts = {query: dataset.queries[query].text for query in dataset.qrels.get("dev", {})}
+    unseen = _not_trained_on([text for text in texts.values() if text not in compared], trainings)
+    dev = {query: dataset.qrels["dev"][query] for query, text in texts.items() if text in unseen}
     if len(dev) < MIN_DEV_QUESTIONS:
         return None
     part = dataset.with_qrels({"dev": dev})
@@ -86,6 +88,21 @@ def dev_split_of(dataset: QADataset, split: str, models: Iterable[Any], seed: in
         groups=resampling_groups(part, "dev")[0],
         weights=_weights(part.questions("dev"), dataset.questions(split)),
     )
+
+
+def _not_trained_on(texts: Iterable[str], trainings: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the texts that no training has among its questions.
+
+    A record has the 2,000 smallest hashes. If it is full and has any of the texts, then nothing is known about the
+    texts with larger hashes, and they are left out too.
+    """
+    left = {text: hash_of(text) for text in texts}
+    for training in trainings:
+        hashes = set(training.get("questions", ()))
+        found = hashes & set(left.values())
+        last = max(hashes) if found and len(hashes) >= QUESTION_SKETCH_SIZE else None
+        left = {text: value for text, value in left.items() if value not in found and (last is None or value <= last)}
+    return set(left)
 
 
 def _weights(dev_queries: Sequence[Query], queries: Sequence[Query]) -> NDArray[np.float64] | None:
@@ -105,4 +122,6 @@ def _weights(dev_queries: Sequence[Query], queries: Sequence[Query]) -> NDArray[
 
 def _source(query: Query) -> str:
     """Return the source of a question, with all questions by LLMs as one."""
-    return query.source if query.source in ("", HUMAN, KEY_PHRASES) else "other"
+    if query.source in ("", HUMAN):
+        return HUMAN
+    return KEY_PHRASES if query.source == KEY_PHRASES else "other"

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from rag_ft.training.selection.dev_score import MIN_PART
 from rag_ft.training.selection.forgetting import ForgettingProbe
 from rag_ft.training.selection.select import BASE, Candidate, Policy, Selection, select
 from rag_ft.training.selection.weights import Weights, interpolate_weights
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
@@ -53,6 +55,7 @@ class WeightSelection:
         self._probe = ForgettingProbe.shipped()
         self._source: dict[str, Tuned] = {}
         self._base_on_uncovered: NDArray[np.float64] | None = None
+        self._base_values: NDArray[np.float64] | None = None
 
     def select(self, base_values: NDArray[np.float64], tuned: list[Tuned], policy: Policy | None = None) -> Selection:
         """Select a candidate and load its weights.
@@ -63,6 +66,7 @@ class WeightSelection:
             policy: the proof that a candidate needs.
         """
         self._model.load_state_dict(self._base)
+        self._base_values = base_values
         base = Candidate(name=BASE, alpha=0.0, values=base_values, general=self._probe.score(self._model))
         veto = self._loss_on_uncovered if self._uncovered is not None and self._uncovered.questions else None
         selection = select(base, self._candidates(tuned), self._dev, policy, veto)
@@ -90,4 +94,12 @@ class WeightSelection:
             self._load(BASE, 0.0)
             self._base_on_uncovered = questions.values(self._model)
         self._load(candidate.name, candidate.alpha)
-        return self._uncovered.objection_to(questions.values(self._model) - self._base_on_uncovered)
+        gain = questions.values(self._model) - self._base_on_uncovered
+        return self._uncovered.objection_to(gain, self._gain_on_unseen(candidate))
+
+    def _gain_on_unseen(self, candidate: Candidate) -> float | None:
+        """Return the mean gain of the dev questions on unseen documents; None if there are few."""
+        is_unseen = np.array([status == "unseen" for status in self._dev.documents], dtype=bool)
+        if self._base_values is None or is_unseen.sum() < MIN_PART:
+            return None
+        return float((candidate.values - self._base_values)[is_unseen].mean())
