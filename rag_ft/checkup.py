@@ -226,6 +226,7 @@ def _sample(dataset: QADataset, split: str, seed: int) -> QADataset:
     qrels = dataset.require(split)
     rng = random.Random(seed)
     if len(qrels) > MAX_QUESTIONS:
+        logger.info("asking %d of %d questions", MAX_QUESTIONS, len(qrels))
         chosen = set(rng.sample(sorted(qrels), MAX_QUESTIONS))
         dataset = dataset.with_qrels(dataset.qrels | {split: {q: qrels[q] for q in qrels if q in chosen}})
     if len(dataset.passages) <= MAX_PASSAGES:

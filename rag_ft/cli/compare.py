@@ -66,7 +66,8 @@ def compare(
     )
     show_comparison(comparison)
     arguments = {"--baseline": baseline, "--candidate": candidate, "--earlier": earlier, "--split": split,
-                 "--seed": seed, "--max-length": max_length}  # fmt: skip
+                 "--seed": seed, "--max-length": max_length,
+                 "--tolerance": tolerance if tolerance != MARGIN else None}  # fmt: skip
     outputs.write(comparison, questions, candidate[0], command_line(dataset, arguments))
     if regressions is not None:
         export_regressions(comparison, questions, regressions, dataset, seed)
