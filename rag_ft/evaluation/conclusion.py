@@ -100,6 +100,7 @@ class ComparedResults:
         questions: number of questions.
         questions_name: how a sentence names the questions that `ndcg` and `difference` come from.
         min_questions: minimum number of questions for a verdict.
+        are_key_phrases: whether most questions are key phrases of their passages.
     """
 
     ndcg: Mapping[str, float]
@@ -111,6 +112,7 @@ class ComparedResults:
     questions: int
     questions_name: str = "the test questions"
     min_questions: int = MIN_QUESTIONS
+    are_key_phrases: bool = False
 
     @property
     def shipped(self) -> list[str]:
@@ -167,7 +169,7 @@ def conclude(choice: Choice, test: ComparedResults) -> Conclusion:
         reason=reason,
         best=best,
         costs=_costs(role, choice, test),
-        next_steps=_next_steps(role, choice.kind(role)),
+        next_steps=_next_steps(role, choice.kind(role), test.are_key_phrases),
         scores={name: round(score, 4) for name, score in choice.scores.items()} if best else {},
         questions=choice.questions if best else 0,
         questions_from=choice.questions_from if best else "",
@@ -273,9 +275,11 @@ def cost_of(kind: str, details: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _next_steps(role: str, kind: str) -> tuple[str, ...]:
+def _next_steps(role: str, kind: str, are_key_phrases: bool) -> tuple[str, ...]:
     """Return what to do now."""
     steps = []
+    if are_key_phrases and kind in ("bm25", "hybrid"):
+        steps.append("compare on real questions first: key phrases are words of their passages, which favours BM25")
     if role.removeprefix(HYBRID_PREFIX).startswith(CANDIDATE) and kind in ("embedding", "hybrid"):
         steps.append("build the index with its vectors (rag-ft index): vectors of two models cannot be mixed")
     if kind == "hybrid":

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.sources import KEY_PHRASES
 from rag_ft.evaluation.comparison import Comparison
 from rag_ft.evaluation.conclusion import ComparedResults, Conclusion, conclude
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
@@ -169,7 +170,7 @@ def score_runs(
         verdicts={role: verdict for role, (verdict, _) in verdicts.items()},
         reasons={role: reason for role, (_, reason) in verdicts.items()},
         evidence={role: scores.evidence(role, adjusted.get(role)) for role in scores.candidates},
-        conclusion=_conclude(runs, scores, verdicts, on_dev, options.rules, split),
+        conclusion=_conclude(runs, scores, verdicts, on_dev, options.rules, dataset, split),
         seed=seed,
         notes=(*([resampling_note] if resampling_note else []), *notes_on_questions(dataset, split)),
         per_query=per_query,
@@ -216,6 +217,7 @@ def _conclude(
     verdicts: Mapping[str, tuple[Verdict, str]],
     on_dev: tuple[Mapping[str, float], int] | None,
     rules: VerdictRules,
+    dataset: QADataset,
     split: str,
 ) -> Conclusion:
     """Choose on dev questions, or else on half of the documents, and conclude."""
@@ -241,5 +243,6 @@ def _conclude(
         questions=len(scores.groups),
         questions_name=name,
         min_questions=rules.min_questions,
+        are_key_phrases=2 * sum(query.source == KEY_PHRASES for query in dataset.questions(split)) > len(scores.groups),
     )
     return conclude(choice, results)
