@@ -253,7 +253,7 @@ def _why(comparison: Comparison, use: str, figures: Mapping[str, Mapping[str, fl
     assert comparison.conclusion is not None
     reason = comparison.conclusion.reason.replace("the baseline", "the base model")
     if not use:
-        return reason
+        return f"{reason} (with at least 50 dev questions, or 100 test questions, a retriever can be chosen)"
     others = ", ".join(f"{name} {each[HEADLINE]:.3f}" for name, each in figures.items() if name != use)
     measured = f"nDCG@10 {figures[use][HEADLINE]:.3f} on {comparison.queries:,} questions ({others})"
     best = max(figures, key=lambda name: figures[name][HEADLINE])

@@ -128,7 +128,7 @@ def test_the_command_takes_documents_and_datasets(tmp_path: Path) -> None:
     figures = tmp_path / "check.json"
     result = CliRunner().invoke(app, ["check", str(data), "--base-model", "local", "--json", str(figures), "--quiet"])
     assert result.exit_code == 0, (result.output, result.exception)
-    assert result.output.startswith("Use ")
+    assert result.output.startswith("Not decided")
     assert "Fine-tuning: worth it" in result.output
     assert '"answer": "worth it"' in figures.read_text()
     docs = tmp_path / "docs"

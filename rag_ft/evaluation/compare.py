@@ -60,7 +60,7 @@ def compare(
         >>> comparison.models["baseline"]["mrr@10"], comparison.models["candidate"]["mrr@10"]
         (0.0, 1.0)
         >>> comparison.verdict, comparison.reasons["candidate"]
-        ('inconclusive', '1 questions are too few for a verdict: at least 50 are needed')
+        ('inconclusive', '1 question is too few for a verdict: at least 50 are needed')
     """
     dataset.require(split)
     options = options or CompareOptions()

@@ -184,7 +184,8 @@ def _undecided(choice: Choice, test: ComparedResults) -> str:
         return "the questions are about too few documents for a conclusion"
     if choice.questions < MIN_CHOICE_QUESTIONS:
         few = f"there are too few questions to choose a retriever ({choice.questions} {choice.questions_from})"
-        return next(iter(test.reasons.values()), few)
+        verdict = next((role for role in test.reasons if choice.kind(role) != "bm25"), None)
+        return few if verdict is None else test.reasons[verdict]
     return ""
 
 

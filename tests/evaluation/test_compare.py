@@ -124,7 +124,7 @@ def test_a_stored_fusion_that_was_chosen_on_the_compared_questions_is_not_used(h
             return Fusion("min_max", 0.1).to_dict() | {"asked": asked}
 
     found = compare(harbour, MODEL, Remembering(model_name="remembering"))
-    assert found.details["hybrid-candidate"]["fusion_learned_on"] == 30
+    assert found.details["hybrid-candidate"]["fusion_learned_on"] == 60
 
 
 def test_the_fusion_of_a_model_folder_is_used(harbour: QADataset, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_the_fusion_of_a_model_folder_is_used(harbour: QADataset, tmp_path: Path
     contract = FineTunedEmbedding.load(folder).contract
     run = CliRunner().invoke(app, ["fuse", str(data), "--model", str(folder), "--quiet"])
     assert run.exit_code == 0, run.output
-    assert "on 30 dev questions" in run.output
+    assert "on 60 dev questions" in run.output
     embedding = FineTunedEmbedding.load(folder)
     assert embedding.contract == contract
     assert embedding.fusion is not None

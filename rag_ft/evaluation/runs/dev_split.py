@@ -72,9 +72,8 @@ def dev_split_of(dataset: QADataset, split: str, models: Iterable[Any], seed: in
     if not dataset.qrels.get("dev"):
         if split == "train" or None in records:
             return None
-        seeds = [record.get("recipe", record.get("adapter", {})).get("seed") for record in trainings]
-        known = [each for each in seeds if each is not None]
-        dataset = hold_out_dev(dataset, seed=int(known[0]) if known else seed)
+        seeds = [recipe["seed"] for record in trainings if "seed" in (recipe := _recipe_of(record))]
+        dataset = hold_out_dev(dataset, seed=int(seeds[0]) if seeds else seed)
     compared = {dataset.queries[query].text for query in dataset.qrels.get(split, {})}
     texts = {query: dataset.queries[query].text for query in dataset.qrels.get("dev", {})}
     unseen = _not_trained_on([text for text in texts.values() if text not in compared], trainings)
@@ -88,6 +87,12 @@ def dev_split_of(dataset: QADataset, split: str, models: Iterable[Any], seed: in
         groups=resampling_groups(part, "dev")[0],
         weights=_weights(part.questions("dev"), dataset.questions(split)),
     )
+
+
+def _recipe_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the recipe of a model, or that of an adapter."""
+    recipe = record.get("recipe") or record.get("adapter")
+    return recipe if isinstance(recipe, Mapping) else {}
 
 
 def _not_trained_on(texts: Iterable[str], trainings: Iterable[Mapping[str, Any]]) -> set[str]:
