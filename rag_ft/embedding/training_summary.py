@@ -58,7 +58,7 @@ class TrainingSummary:
     """Which candidate a training selected, and why.
 
     Attributes:
-        decided: what is shipped and why, in one or two sentences.
+        decided: what was selected and why, in one or two sentences.
         is_base: whether the base model is kept, or the adapter changes nothing.
         base_kept_because: the reason for that; empty if a tuned model is shipped.
         selected: the selected candidate, such as `alpha 0.75`; empty if the record does not say.
@@ -204,18 +204,18 @@ class _RecordReader:
             return f"{self._kept()}: {self._reason()}."
         name = displayed_name(self._selected)
         if self._adapter:
-            shipped = f"The adapter is shipped with {name}"
+            selected = f"Training selected the adapter with {name}"
         else:
             fitted, _, alpha = name.rpartition("alpha ")
-            shipped = f"The tuned model{f' of {fitted.strip()}' if fitted else ''} is shipped"
-            shipped += f" at alpha {alpha}" if alpha else ""
+            selected = f"Training selected the tuned model{f' of {fitted.strip()}' if fitted else ''}"
+            selected += f" at alpha {alpha}" if alpha else ""
         if not self._scores:
-            return f"{shipped}. Its gain is unknown, because no dev questions were held out."
+            return f"{selected}. Its gain is unknown, because no dev questions were held out."
         if BASE not in self._scores or self._selected not in self._scores:
-            return f"{shipped}."
+            return f"{selected}."
         gain = self._gain(self._selected)
         change = f"dev {self._metric} {self._scores[BASE]:.3f} -> {self._scores[self._selected]:.3f} ({gain})"
-        return f"{shipped}: {change}.{self._how_selected()}"
+        return f"{selected}: {change}.{self._how_selected()}"
 
     def _kept(self) -> str:
         if self._adapter:

@@ -282,7 +282,9 @@ def _next_steps(role: str, kind: str, are_key_phrases: bool) -> tuple[str, ...]:
     if are_key_phrases and kind in ("bm25", "hybrid"):
         steps.append("compare on real questions first: key phrases are words of their passages, which favours BM25")
     if role.removeprefix(HYBRID_PREFIX).startswith(CANDIDATE) and kind in ("embedding", "hybrid"):
-        steps.append("build the index with its vectors (rag-ft index): vectors of two models cannot be mixed")
+        steps.append(
+            "use an index of its vectors (rag-ft index; a run has built it): vectors of two models cannot be mixed"
+        )
     if kind == "hybrid":
         steps.append("search with HybridRetriever(index)")
     elif kind == "bm25":

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
 
+EF_SEARCH = 400
+"""Number of candidates that an HNSW search keeps. With Chroma's default of 100, two builds of one index found other
+passages for .5 % of the top 10, and nDCG@10 differed by .003. With 400 both agree with exact search on covidqa, and a
+query takes .1 ms longer."""
+
 
 def is_address(where: str | Path) -> bool:
     """Return whether a location is a server or Chroma's cloud, not a folder."""
@@ -142,7 +147,10 @@ def check_collection_name(name: str) -> str:
 def create_collection(client: ClientAPI, name: str, metadata: dict[str, Any] | None = None) -> Collection:
     """Create a collection with cosine distance and without Chroma's embedding function."""
     return client.create_collection(
-        name, configuration={"hnsw": {"space": SPACE}}, metadata=metadata or None, embedding_function=None
+        name,
+        configuration={"hnsw": {"space": SPACE, "ef_search": EF_SEARCH}},
+        metadata=metadata or None,
+        embedding_function=None,
     )
 
 

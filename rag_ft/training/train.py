@@ -63,7 +63,7 @@ class TrainedModel:
         >>> trained.is_base, trained.findings
         (False, [])
         >>> print(trained)  # or trained.summary, with the parts of this text
-        The tuned model is shipped at alpha 0.5: dev nDCG@10 0.610 -> 0.670 (+0.060 [+0.030, +0.090]).
+        Training selected the tuned model at alpha 0.5: dev nDCG@10 0.610 -> 0.670 (+0.060 [+0.030, +0.090]).
         dev nDCG@10 on 90 questions: base 0.610, epoch 1 0.660, alpha 0.5 0.670
     """
 

@@ -222,7 +222,7 @@ def test_the_card_describes_the_training_and_its_scores(prefixed: Path) -> None:
     card = model_card(record)
     for said in (
         "40 pairs, 60 s. Recipe:",
-        "The tuned model is shipped at alpha 0.5: dev nDCG@10 0.500 -> 0.600 (+0.100 [+0.020, +0.180]).",
+        "Training selected the tuned model at alpha 0.5: dev nDCG@10 0.500 -> 0.600 (+0.100 [+0.020, +0.180]).",
         "| alpha 0.5 | 0.600 |",
         "Queries and passages\ntake these prefixes",
         "| earlier other | 10 | 0.400 | 0.450 |",

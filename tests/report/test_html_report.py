@@ -173,7 +173,7 @@ def test_given_a_kept_base_model_when_reported_then_the_reason_and_the_rejected_
         assert page.words.count(said) == 1
     assert "<script>alert(" not in file.read_text(encoding="utf-8")
     tuned = Page(write_report(comparison, tmp_path / "tuned.html", dataset, TRAINING)).words
-    assert "The tuned model is shipped at alpha 0.5: dev nDCG@10 0.500 -> 0.625 (+0.125)." in tuned
+    assert "Training selected the tuned model at alpha 0.5: dev nDCG@10 0.500 -> 0.625 (+0.125)." in tuned
 
 
 def test_given_several_plots_then_no_two_elements_have_one_id(

@@ -53,7 +53,7 @@ def old(record: dict[str, Any]) -> dict[str, Any]:
 def test_a_tuned_model_is_named_with_its_gain() -> None:
     summary = TrainingSummary.of(tuned())
     assert summary.decided == (
-        "The tuned model is shipped at alpha 0.75: dev nDCG@10 0.612 -> 0.688 (+0.076 [+0.050, +0.101])."
+        "Training selected the tuned model at alpha 0.75: dev nDCG@10 0.612 -> 0.688 (+0.076 [+0.050, +0.101])."
     )
     assert (summary.is_base, summary.base_kept_because, summary.selected) == (False, "", "alpha 0.75")
     assert [str(each) for each in summary.rejected] == [
@@ -98,7 +98,7 @@ def test_an_older_record_gives_the_same_decision() -> None:
     rounds = {"base": 0.5, "round 1 share 0.75": 0.6, "round 2 share 0.75": 0.7}
     record = old(tuned(refused={"round 1 share 0.75": "forgets"}, **{"dev_ndcg@10": rounds}))
     decided = TrainingSummary.of(record).decided
-    assert decided.startswith("The tuned model of round 2 is shipped at alpha 0.75: dev nDCG@10 0.500 -> 0.700")
+    assert decided.startswith("Training selected the tuned model of round 2 at alpha 0.75: dev nDCG@10 0.500 -> 0.700")
 
 
 def test_without_dev_questions() -> None:
@@ -109,7 +109,7 @@ def test_without_dev_questions() -> None:
     assert str(summary) == summary.decided
     summary = TrainingSummary.of(tuned(share=1.0, selected="share 1", findings=[], **nothing))
     assert str(summary) == (
-        "The tuned model is shipped at alpha 1. Its gain is unknown, because no dev questions were held out."
+        "Training selected the tuned model at alpha 1. Its gain is unknown, because no dev questions were held out."
     )
     assert TrainingSummary.of({"training": {"share": 0}}).decided == (
         "The base model is kept: no candidate beat the base model on dev."
@@ -126,8 +126,8 @@ def test_a_candidate_selected_by_its_dev_score_alone_is_not_called_proven() -> N
     )  # fmt: skip
     summary = TrainingSummary.of(record)
     assert summary.decided == (
-        "The tuned model is shipped at alpha 1: dev nDCG@10 0.532 -> 0.536 (+0.004 [-0.044, +0.052]). It was selected "
-        f"by its dev score alone; the default selection rejects it: {reason}."
+        "Training selected the tuned model at alpha 1: dev nDCG@10 0.532 -> 0.536 (+0.004 [-0.044, +0.052]). It was "
+        f"selected by its dev score alone; the default selection rejects it: {reason}."
     )
     assert (summary.rejected, summary.next_steps) == ((), ())
     assert TrainingSummary.of(kept(select="dev")).next_steps == ()
@@ -162,7 +162,9 @@ def test_adapters_have_a_summary_too(new: bool) -> None:
     )
     record = (record if new else old(record)) | {"adapter": {"share": 0.6, "strength": 10.0}}
     summary = TrainingSummary.of(record)
-    assert summary.decided.startswith("The adapter is shipped with pull 10 (alpha 0.6): dev nDCG@10 0.500 -> 0.600")
+    assert summary.decided.startswith(
+        "Training selected the adapter with pull 10 (alpha 0.6): dev nDCG@10 0.500 -> 0.600"
+    )
     assert summary.rejected[0].name == "pull 3 (alpha 0.6)"
     assert summary.next_steps == ()
     unchanged = kept() | {"adapter": {"share": 0.0, "strength": None}}
