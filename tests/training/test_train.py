@@ -21,7 +21,7 @@ from rag_ft.training.examples.training_example import TrainingExample
 from rag_ft.training.loop.trainer_contexts import without_dropout
 from rag_ft.training.max_length import fitting_max_length
 from rag_ft.training.plan import fingerprint_of, scale_alphas
-from rag_ft.training.prepare import Budget, Job, hold_out
+from rag_ft.training.prepare import Budget, Choices, Job, hold_out, prepare
 from rag_ft.training.recipe import recipe_for
 from rag_ft.training.selection.dev_pairs import DevPairs
 from rag_ft.training.selection.dev_set import POOL_SIZE, DevQuestions
@@ -181,6 +181,21 @@ def test_a_base_model_that_does_well_is_not_trained_on_generated_questions(tmp_p
     assert trained.record["recipe"]["shares"] == []
     assert set(trained.dev) == {"base"}
     assert time.monotonic() - started < 60  # nothing was trained
+
+
+def test_the_best_dev_score_is_taken_if_that_is_asked_for(dataset: QADataset, tmp_path: Path) -> None:
+    """`dev` asks for no proof, looks at no uncovered documents, and does not cap alpha."""
+    with pytest.raises(InputError, match="select is 'best': choose one of safe, dev"):
+        train_model(dataset, tmp_path / "m", "local", select="best")  # type: ignore[arg-type]
+    assert not (tmp_path / "m").exists()
+    trained = train_model(dataset, tmp_path / "m", "local", recipe=QUICK, max_length=64, max_pairs=48, select="dev")
+    training = trained.record["training"]
+    assert (training["select"], training["refused"]) == ("dev", {})
+    scores = {name: score for name, score in trained.dev.items() if not name.startswith("epoch")}
+    best = max(scores, key=scores.__getitem__)
+    assert scores[best] == scores[trained.summary.selected]
+    job = prepare(dataset, load_sentence_transformer("local"), Choices(rule="dev"))
+    assert (job.uncovered, job.generated) == (None, False)
 
 
 @given(base_ndcg=st.floats(0, 1))
