@@ -1,7 +1,7 @@
 """Both errors of model selection: good models that it refuses, and bad ones that it accepts.
 
     python examples/benchmarks/selection.py measure --seeds 0 1
-    python examples/benchmarks/selection.py generated covidqa scifact tenk-lyft demo
+    python examples/benchmarks/selection.py generated covidqa scifact tenk-uber demo
     python examples/benchmarks/selection.py table
 
 `measure` trains on questions of six kinds: people's (covidqa), claims (scifact), an LLM's (Lyft's filing, tested on
@@ -469,7 +469,7 @@ def measure_all(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("act", choices=["measure", "generated", "table"])
-    parser.add_argument("collections", nargs="*", help="generated: covidqa, scifact, tenk-lyft, tenk-uber, demo")
+    parser.add_argument("collections", nargs="*", help="generated: covidqa, scifact, tenk-uber, demo")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--qualities", nargs="+", default=QUALITIES, choices=QUALITIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -479,11 +479,12 @@ def main() -> None:
     if arguments.act == "measure":
         measure_all(arguments)
     elif arguments.act == "generated":
-        found = [
-            measure_generated(name, arguments.data, seed) for seed in arguments.seeds for name in arguments.collections
-        ]
-        print(json.dumps(found, indent=1))
-        keep("generated", found)
+        found = []
+        for seed in arguments.seeds:
+            for name in arguments.collections:
+                found.append(measure_generated(name, arguments.data, seed))
+                print(json.dumps(found[-1], indent=1), flush=True)
+                keep("generated", found)
     else:
         rows = [json.loads(line) for line in arguments.measured.read_text(encoding="utf-8").splitlines()]
         tables = {"rules": table(rows), "forgetting": forgetting_table(rows)}
