@@ -29,11 +29,14 @@ from rag_ft.evaluation.verdict import MIN_QUESTIONS
 from rag_ft.training.loop.time_budget import in_words
 from rag_ft.training.max_length import MAX_CHARACTERS, MAX_TRUNCATION, fitting_max_length
 from rag_ft.training.selection.headroom import HIGH_BASE_NDCG, LOW_BASE_NDCG
+from rag_ft.training.selection.select import why_base
 
 if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
+    from sentence_transformers import SentenceTransformer
 
     from rag_ft.dataset.formats.real_questions import RealQuestion
+    from rag_ft.embedding.fine_tuned import FineTunedEmbedding
     from rag_ft.embedding.model_spec import ModelSpec
     from rag_ft.evaluation.comparison import Comparison
     from rag_ft.training.plan import Plan
@@ -206,7 +209,7 @@ def check(
         smallest_effect=smallest_effect(gains, groups),
         minutes=plan.seconds / 60 if plan is not None and plan.seconds is not None else None,
     )
-    return replace(checkup, advice=_advise(checkup, plan, spec, list(dataset.passage_texts.values())))
+    return replace(checkup, advice=_advise(checkup, plan, model, list(dataset.passage_texts.values())))
 
 
 def _dataset_of(source: QADataset | Sequence[BaseNode], questions: Sequence[RealQuestion], seed: int) -> QADataset:
@@ -300,7 +303,7 @@ def _decide(
     ]
 
 
-def _advise(checkup: CheckUp, plan: Plan | None, spec: ModelSpec, texts: Sequence[str]) -> list[str]:
+def _advise(checkup: CheckUp, plan: Plan | None, model: FineTunedEmbedding, texts: Sequence[str]) -> list[str]:
     """Return what else to try, or what to do first."""
     advice = []
     if checkup.generated > checkup.questions / 2:
@@ -308,25 +311,21 @@ def _advise(checkup: CheckUp, plan: Plan | None, spec: ModelSpec, texts: Sequenc
             f"{checkup.generated} of {checkup.questions} questions were generated from the passages and share their "
             "words, which favours BM25: check again with a hundred real questions or more (--questions FILE)"
         )
-    if (cut := _mean_truncation(spec, texts)) > MAX_TRUNCATION:
+    if (cut := _mean_truncation(model.sentence_transformer, texts)) > MAX_TRUNCATION:
         advice.append(f"{cut:.0%} of a passage is beyond what the model reads, on average: use smaller chunks")
     if checkup.pairs == 0:
         advice.append("there are no training pairs yet: create some with rag-ft generate, with or without an LLM")
     elif plan is not None and plan.seconds is None:
-        advice.append("training would keep the base model: " + (plan.findings[-1] if plan.findings else NO_HEADROOM))
+        advice.append(f"training would keep the base model: {why_base(plan.job.dev, plan.recipe.alphas, {})}")
     if max(figures[HIT_RATE] for figures in checkup.figures.values()) < 0.5:
         advice.append("questions and passages may use different words: try query expansion (HyDE), without training")
     return advice
 
 
-NO_HEADROOM = "it already does well on this corpus, so generated questions would not help"
-
-
-def _mean_truncation(spec: ModelSpec, texts: Sequence[str]) -> float:
+def _mean_truncation(model: SentenceTransformer, texts: Sequence[str]) -> float:
     """Return the mean fraction of a passage that is cut off at the length that training would choose."""
     from rag_ft.quiet import quiet_libraries
 
-    model = spec.load()
     limit = fitting_max_length(model, texts)
     if not limit:
         return 0.0

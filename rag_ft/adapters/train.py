@@ -20,7 +20,7 @@ from rag_ft.embedding.client import EmbeddingClient, open_cache
 from rag_ft.embedding.contract import contract_of
 from rag_ft.embedding.request_sender import RequestPolicy
 from rag_ft.embedding.saving import check_output
-from rag_ft.embedding.training_summary import TrainingSummary
+from rag_ft.embedding.training_summary import TrainingResult
 from rag_ft.training.examples.train_questions import is_generated
 from rag_ft.training.plan import scale_alphas
 from rag_ft.training.record import dataset_record, selection_record
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainedAdapter:
+class TrainedAdapter(TrainingResult):
     """The result of training an adapter.
 
     Attributes:
@@ -76,22 +76,6 @@ class TrainedAdapter:
     def is_base(self) -> bool:
         """Whether no adapter beat the embedding on dev, so that this one changes nothing; `summary` says why."""
         return self.alpha == 0.0
-
-    @property
-    def findings(self) -> list[str]:
-        """Problems that were found, each with its fix."""
-        return list(self.record["training"]["findings"])
-
-    @property
-    def summary(self) -> TrainingSummary:
-        """Which candidate was selected and why, and which ones were rejected."""
-        return TrainingSummary.of(self.record)
-
-    def __str__(self) -> str:
-        return str(self.summary)
-
-    def _repr_html_(self) -> str:
-        return self.summary.to_html()
 
     def embed_model(self, embed_model: BaseEmbedding | None = None) -> AdapterEmbedding:
         """Return the embedding with its adapter.

@@ -151,6 +151,28 @@ class TrainingSummary:
         return self.to_html()
 
 
+class TrainingResult:
+    """What a trained model and a trained adapter have in common: a record with a summary."""
+
+    record: dict[str, Any]
+
+    @property
+    def findings(self) -> list[str]:
+        """Problems that were found, each with its fix."""
+        return list(self.record["training"]["findings"])
+
+    @property
+    def summary(self) -> TrainingSummary:
+        """Which candidate was selected and why, which ones were rejected, and what to do about it."""
+        return TrainingSummary.of(self.record)
+
+    def __str__(self) -> str:
+        return str(self.summary)
+
+    def _repr_html_(self) -> str:
+        return self.summary.to_html()
+
+
 class _RecordReader:
     """Reads a summary from a record. Records of older versions lack some entries."""
 

@@ -1,4 +1,4 @@
-"""A comparison as text tables: metrics of each retriever, verdicts, the recommendation, slices and notes."""
+"""A comparison as text tables: metrics of each retriever, verdicts, the conclusion, slices and notes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def comparison_table(comparison: TableSource) -> Table:
         table.add_row(
             Text(role.replace(HYBRID_PREFIX, f"{HYBRID_PREFIX}\n")),
             *(Text(score, "bold" if score == best[metric] else "") for metric, score in scores.items()),
-            Text(difference_text(difference)) if difference else "",
+            Text(str(difference)) if difference else "",
         )
     return table
 
@@ -127,11 +127,6 @@ def best_score(models: Mapping[str, Figures], metric: str) -> str:
     return f"{max(figures[metric] for figures in models.values()):.3f}"
 
 
-def difference_text(difference: Difference) -> str:
-    """Return the mean and its interval, or "[not known]" if the interval covers every possible difference."""
-    return str(difference)
-
-
 def _empty_table(**options: Any) -> Table:
     """Make a table in the common style, with gaps narrow enough for 80 columns."""
     return Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False, **options)
@@ -152,6 +147,6 @@ def _slice_table(slices: Mapping[str, Slice]) -> Table:
                 f"{part.queries:,}",
                 f"{part.models[BASELINE][HEADLINE]:.3f}",
                 f"{part.models[role][HEADLINE]:.3f}",
-                Text(difference_text(difference)),
+                Text(str(difference)),
             )
     return table

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rag_ft.evaluation.comparison import Comparison
-from rag_ft.evaluation.comparison_table import difference_text
 from rag_ft.evaluation.metrics import HEADLINE, metrics_per_query
 from rag_ft.evaluation.roles import BASELINE
 from rag_ft.evaluation.significance import Difference
@@ -39,7 +38,7 @@ def headline_plot(comparison: Comparison) -> Plot:
         axes.plot([value], [y], marker_of(comparison, role), color=colour_of(comparison, role), markersize=8)
         axes.annotate(f"{value:.3f}", (1.01, y), xycoords=("axes fraction", "data"), va="center",
                       color=COLOURS["ink"], fontweight="bold")  # fmt: skip
-        rows.append((role, f"{value:.3f}", "" if difference is None else difference_text(difference)))
+        rows.append((role, f"{value:.3f}", "" if difference is None else str(difference)))
     axes.set_yticks(range(len(roles)), roles, color=COLOURS["ink"])
     axes.set_ylim(len(roles) - 0.5, -0.5)
     axes.margins(x=0.06)
@@ -108,7 +107,7 @@ def slices_plot(comparison: Comparison, slices: Mapping[str, Slice]) -> Plot:
                       markersize=6, label=role if position == 0 else None)  # fmt: skip
             scores = (f"{part.models[each][HEADLINE]:.3f}" for each in (BASELINE, role))
             name = f"{title} ({role})" if len(candidates) > 1 else title
-            rows.append((name, f"{part.queries:,}", *scores, difference_text(difference)))
+            rows.append((name, f"{part.queries:,}", *scores, str(difference)))
     axes.set_yticks(range(len(slices)), [_label(title) for title in slices], color=COLOURS["ink"])
     axes.set_ylim(len(slices) - 0.5, -0.5)
     axes.grid(axis="x")

@@ -15,7 +15,7 @@ from rag_ft.embedding.loading import DEFAULT_BASE_MODEL, load_sentence_transform
 from rag_ft.embedding.model_spec import ModelSpec
 from rag_ft.embedding.precision import has_fast_bf16
 from rag_ft.embedding.saving import check_output, save_model
-from rag_ft.embedding.training_summary import TrainingSummary
+from rag_ft.embedding.training_summary import TrainingResult
 from rag_ft.errors import InputError
 from rag_ft.training.continuing import EarlierTraining, continue_training
 from rag_ft.training.examples.distillation import compare_with_teacher
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class TrainedModel(TrainingResult):
     """The result of a training.
 
     Attributes:
@@ -76,22 +76,6 @@ class TrainedModel:
     def is_base(self) -> bool:
         """Whether the base model stays; `summary` says why."""
         return self.alpha == 0.0
-
-    @property
-    def findings(self) -> list[str]:
-        """Problems that were found, each with its fix."""
-        return list(self.record["training"]["findings"])
-
-    @property
-    def summary(self) -> TrainingSummary:
-        """Which candidate was selected and why, which ones were rejected, and what to do about it."""
-        return TrainingSummary.of(self.record)
-
-    def __str__(self) -> str:
-        return str(self.summary)
-
-    def _repr_html_(self) -> str:
-        return self.summary.to_html()
 
 
 def train_model(

@@ -14,7 +14,7 @@ class Run:
         rankings: passage ids for each query, best first, in the order of the split's qrels.
         name: the name of the system, for tables; its role if empty.
         details: other measurements. `query_milliseconds` and `dimension` count in the verdict, and `kind` (see
-            `kind_of`) in the recommendation.
+            `kind_of`) in the conclusion.
 
     Example:
         >>> from rag_ft.evaluation import Run
