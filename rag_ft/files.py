@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -102,41 +104,65 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file.
+    """Read a UTF-8 file, or a UTF-16 file with a byte-order mark.
 
     Raises:
-        InputError: if the file is missing, is not UTF-8 (the message names the byte), or has a line over
+        InputError: if the file is missing, is not text (the message names the byte), or has a line over
             `MAX_LINE_BYTES`.
     """
     return "".join(line for _, line in read_lines(path, keep_ends=True))
 
 
 def read_lines(path: Path, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text) for each line of a UTF-8 file. It raises the errors of `read_text`."""
+    """Yield (line number, text) for each line of a UTF-8 file. It raises the errors of `read_text`.
+
+    A file with a byte-order mark may also be UTF-16 or UTF-32. Lines end with a line feed, a carriage return, or both.
+    """
     try:
         with path.open("rb") as file:
+            start = file.peek(4)
+            encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8-sig")
+            # The handler keeps a wrong byte as a surrogate, so that the error can name its line.
+            handler = "surrogateescape" if encoding == "utf-8-sig" else "surrogatepass"
+            lines = io.TextIOWrapper(file, encoding, handler, newline="")
             number = 0
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES:
-                    raise InputError(
-                        f"{path}:{number}: a line of more than {MAX_LINE_BYTES // 1_000_000} MB: "
-                        "split it or leave the file out"
-                    )
-                if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-                    line = line[3:]
-                try:
-                    text = line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    byte = line[error.start]
-                    raise InputError(
-                        f"{path}:{number}: byte 0x{byte:02x} is not UTF-8: save the file as UTF-8 or leave it out"
-                    ) from None
-                yield number, text if keep_ends else text.rstrip("\r\n")
+            try:
+                while line := lines.readline(MAX_LINE_BYTES + 1):
+                    number += 1
+                    _check_line(line, f"{path}:{number}", encoding)
+                    yield number, line if keep_ends else line.rstrip("\r\n")
+            except UnicodeDecodeError:
+                raise InputError(_NOT_VALID.format(f"{path}:{number + 1}", encoding.upper())) from None
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: check the path") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder, but a file is needed") from None
+
+
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+_NOT_VALID = "{}: not valid {}: save the file as UTF-8 or leave it out"
+
+
+def _check_line(line: str, location: str, encoding: str) -> None:
+    """Reject a line that is too long or contains bytes that are no text."""
+    size = len(line)
+    if not line.isascii():
+        try:
+            size = len(line.encode())
+        except UnicodeEncodeError as error:
+            byte = ord(line[error.start]) - 0xDC00
+            if encoding != "utf-8-sig":
+                raise InputError(_NOT_VALID.format(location, encoding.upper())) from None
+            raise InputError(
+                f"{location}: byte 0x{byte:02x} is not UTF-8: save the file as UTF-8 or leave it out"
+            ) from None
+    if size > MAX_LINE_BYTES:
+        raise InputError(
+            f"{location}: a line of more than {MAX_LINE_BYTES // 1_000_000} MB: split it or leave the file out"
+        )
 
 
 def read_json(path: Path) -> Any:

@@ -13,6 +13,7 @@ from llama_index.core.response_synthesizers import ResponseMode
 
 from rag_ft.dataset.formats.beir import read_beir, write_beir
 from rag_ft.dataset.review import Review
+from rag_ft.documents.node_gate import admitted
 from rag_ft.embedding.fine_tuned import FineTunedEmbedding
 from rag_ft.embedding.loading import DEFAULT_BASE_MODEL
 from rag_ft.embedding.model_spec import ModelSpec
@@ -23,7 +24,7 @@ from rag_ft.evaluation.options import CompareOptions
 from rag_ft.files import read_json, sha256_of
 from rag_ft.generation.generate import generate_qa_dataset
 from rag_ft.generation.question_options import QuestionOptions
-from rag_ft.index.build import rebuild_index
+from rag_ft.index.build import open_index, rebuild_index
 from rag_ft.report.html import write_report
 from rag_ft.retrieval.fusion import Fusion
 from rag_ft.retrieval.hybrid import HybridRetriever, keep_fusion
@@ -207,6 +208,7 @@ def fine_tune(
     """
     check_training_device(device)
     check_settings(settings or {})  # before any LLM call costs money
+    nodes = list(admitted(nodes))  # before the first stage, because the last one stores their metadata
     stages = Stages(Path(output_dir))
     source = _QuestionSource(
         llm=llm, use_llm=use_llm, questions=questions, unseen_documents=unseen_documents, options=question_options,
@@ -225,11 +227,9 @@ def fine_tune(
     baseline = FineTunedEmbedding.load(replace(spec, max_length=candidate.max_length))
     comparison = _comparison_stage(stages, dataset, baseline, candidate, seed, show_progress)
     chosen = candidate if comparison.verdict == "ship" else baseline
-    role = "candidate" if chosen is candidate else "baseline"
-    stages.start("index")
-    index = rebuild_index(nodes, chosen, chroma or stages.folder / "chroma", collection, show_progress=show_progress)
-    _keep_learned_fusion(index, comparison, role)
-    stages.finish("index", {"verdict": comparison.verdict, "embed_model": chosen.model_name})
+    index = _index_stage(
+        stages, nodes, chosen, comparison, chroma or stages.folder / "chroma", collection, show_progress
+    )
     return FineTuneRun(stages.folder, comparison, chosen, index, candidate)
 
 
@@ -336,6 +336,34 @@ def _comparison_stage(
         write_report(comparison, folder / "report.html", dataset, record, title=folder.name)
         stages.finish("comparison", {})
     return Comparison.load(folder / "comparison.json")
+
+
+def _index_stage(
+    stages: Stages,
+    nodes: Sequence[BaseNode],
+    embed_model: FineTunedEmbedding,
+    comparison: Comparison,
+    chroma: str | Path,
+    collection: str,
+    show_progress: bool,
+) -> VectorStoreIndex:
+    depends_on = {
+        "nodes": fingerprint_of_nodes(nodes, as_indexed=True),
+        "verdict": comparison.verdict,
+        "embed_model": embed_model.model_name,
+        "chroma": str(chroma),
+        "collection": collection,
+    }
+    if stages.done("index", depends_on, "comparison.json"):
+        try:
+            return open_index(embed_model, chroma, collection)
+        except InputError as error:  # deleted, or of another model
+            logger.warning("the index is built again: %s", error)
+    stages.start("index")
+    index = rebuild_index(nodes, embed_model, chroma, collection, show_progress=show_progress)
+    _keep_learned_fusion(index, comparison, "candidate" if comparison.verdict == "ship" else "baseline")
+    stages.finish("index", depends_on)
+    return index
 
 
 def _keep_learned_fusion(index: VectorStoreIndex, comparison: Comparison, role: str) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_index.core.schema import MetadataMode, NodeRelationship
+
+from rag_ft.dataset.units import RANDOM_ID
+from rag_ft.documents.node_documents import name_documents
+from rag_ft.documents.node_gate import admitted, embedded_text
 from rag_ft.errors import InputError
 from rag_ft.files import read_json, sha256_of, sha256_of_file, write_json
 from rag_ft.generation.llm_questions import llm_identity
@@ -22,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 CALL_OPTIONS = {"journal", "workers", "requests_per_minute", "batch", "approve", "show_progress"}
 """Fields of `QuestionOptions` that change how an LLM is called, but no question."""
+
+PARENTS = {NodeRelationship.PARENT, NodeRelationship.CHILD}
 
 STAGES = ("dataset", "model", "comparison", "index")
 """The stages in order: each depends on those before it."""
@@ -52,11 +60,16 @@ class Stages:
         """Return whether a stage finished with these arguments and its product exists."""
         # An unset option is missing, or null in folders of version 0.1.0.
         stored, current = _without_none(self._stages.get(name)), _without_none(arguments)
-        unchanged = not self._any_repeated and stored is not None and stored == current
-        done = unchanged and (self.file.parent / product).is_file()
-        if done:
-            logger.info("%s: already done, skipped", name)
-        return done
+        if stored is None or self._any_repeated:
+            return False
+        if stored != current:
+            changed = [key for key in {**stored, **current} if stored.get(key) != current.get(key)]
+            logger.warning("%s: repeated, because %s changed since it was done", name, ", ".join(changed))
+            return False
+        if not (self.file.parent / product).is_file():
+            return False
+        logger.info("%s: already done, skipped", name)
+        return True
 
     def start(self, name: str) -> None:
         """Start a stage: it and the stages after it are no longer done."""
@@ -83,13 +96,29 @@ def _without_none(arguments: dict[str, Any] | None) -> dict[str, Any] | None:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def fingerprint_of_nodes(nodes: Sequence[BaseNode]) -> str:
-    """Return a hash of the nodes' ids and embedded texts."""
-    from llama_index.core.schema import MetadataMode
+def fingerprint_of_nodes(nodes: Iterable[BaseNode], *, as_indexed: bool = False) -> str:
+    """Return a hash of the nodes' documents and texts, whatever their order and their random ids are.
 
-    return sha256_of(
-        *(part for node in nodes for part in (node.node_id, node.get_content(metadata_mode=MetadataMode.EMBED)))
-    )
+    Args:
+        nodes: the nodes.
+        as_indexed: include everything that an index stores. The ids are included if nodes refer to larger or smaller
+            ones by id, which an app may look up in a document store.
+    """
+    kept = {node.node_id: node for node in admitted(nodes)}
+    documents = name_documents(kept)
+    has_parents = any(PARENTS & node.relationships.keys() for node in kept.values())
+
+    def parts(key: str) -> Iterator[str]:
+        # Random ids are another app's or run's. Ids that somebody chose name the document, as in question files.
+        name = documents[key] or key
+        yield "" if RANDOM_ID.fullmatch(name) else name
+        yield kept[key].get_content(metadata_mode=MetadataMode.NONE)
+        yield embedded_text(kept[key])
+        if as_indexed:
+            yield json.dumps(kept[key].metadata, sort_keys=True)
+            yield key if has_parents else ""
+
+    return sha256_of(*sorted(sha256_of(*parts(key)) for key in kept))
 
 
 def fingerprint_of_questions(dataset: Path) -> str:

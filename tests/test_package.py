@@ -22,7 +22,7 @@ CORE = {
     "documents": {"documents", "dataset"},
     "feedback": {"feedback", "dataset"},
     "embedding": {"embedding", "remote"},
-    "index": {"index", "embedding"},
+    "index": {"index", "embedding", "documents"},
     "retrieval": {"retrieval", "dataset", "index", "embedding"},
     "generation": {"generation", "dataset", "documents", "feedback", "retrieval", "embedding", "remote"},
     "evaluation": {"evaluation", "dataset", "index", "retrieval", "embedding"},
@@ -34,7 +34,7 @@ CORE = {
 WINGS = {name: {name, *CORE} for name in ("adapters", "ab", "server", "compat")}
 """Each wing may import the core, and the core imports no wing."""
 
-SHARED = {"errors", "files", "quiet", "jsonl_log"}
+SHARED = {"errors", "files", "quiet", "jsonl_log", "clean_text"}
 """Modules that every room may import."""
 
 FRONT_DOORS = {"pipeline", "stages", "checkup", "demo"}

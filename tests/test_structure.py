@@ -14,7 +14,8 @@ PACKAGE = Path(rag_ft.__file__).parent
 SET_BY_LIBRARIES = {
     "to_dict", "to_json", "add", "query", "delete", "delete_nodes", "async_add", "aquery", "adelete", "adelete_nodes",
     "get_nodes", "aget_nodes", "clear", "aclear", "complete", "stream_complete", "on_train_begin", "on_step_end",
-    "on_log", "on_epoch_end", "on_train_end", "on_save", "training_step",
+    "on_log", "on_epoch_end", "on_train_end", "on_save", "training_step", "as_retriever", "insert",
+    "ainsert",
 }  # fmt: skip
 """Methods whose signature LlamaIndex or transformers sets."""
 

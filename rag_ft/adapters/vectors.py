@@ -174,7 +174,7 @@ def _answers(dataset: QADataset, pairs: Sequence[tuple[str, str]], candidates: S
     answers = [
         (row, index)
         for row, (query, _) in enumerate(pairs)
-        for group in {near[answer] for answer in dataset.qrels["train"][query]}
+        for group in {near[answer] for answer in dataset.answering_passages(query, dataset.qrels["train"][query])}
         for index in indices.get(group, ())
     ]
     return np.asarray(answers, dtype=np.int64).reshape(-1, 2)

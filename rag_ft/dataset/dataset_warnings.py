@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.text.embedded_metadata import keys_without_content, warning_about
 
 MIN_TRAINING_PAIRS = 500
 MIN_TEST_QUERIES = 50
@@ -41,6 +42,8 @@ def find_warnings(
     yield from _leaks(dataset)
     yield from _unused(dataset, passage_words)
     yield from _false_negatives(dataset)
+    if warning := warning_about(keys_without_content(dataset.passages.values()), len(dataset.passages)):
+        yield warning
 
 
 def _too_few(dataset: QADataset) -> Iterator[str]:
@@ -122,7 +125,8 @@ def _false_negatives(dataset: QADataset) -> Iterator[str]:
     positive_groups: Mapping[str, set[int]] = {query: set() for query in dataset.negatives}
     for qrels in dataset.qrels.values():
         for query in dataset.negatives.keys() & qrels.keys():
-            positive_groups[query].update(dataset.near_duplicates[passage] for passage in qrels[query])
+            answering = dataset.answering_passages(query, qrels[query])
+            positive_groups[query].update(dataset.near_duplicates[passage] for passage in answering)
     false_negatives = [
         query
         for query, passages in dataset.negatives.items()
@@ -132,6 +136,6 @@ def _false_negatives(dataset: QADataset) -> Iterator[str]:
     if false_negatives:
         question = dataset.queries[false_negatives[0]].text[:60]
         yield (
-            f"{len(false_negatives)} negatives are, or nearly repeat, a passage that answers their question "
+            f"{len(false_negatives)} negatives are, repeat, or contain a passage that answers their question "
             f"({question!r}): they teach the model wrong answers; remove them from negatives.jsonl"
         )

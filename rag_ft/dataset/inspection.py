@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from rag_ft.dataset.dataset_warnings import find_warnings
+from rag_ft.dataset.overlap import measure_overlap
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.sources import HEADING, SENTENCE
 from rag_ft.dataset.text.language import corpus_language
@@ -65,6 +66,8 @@ class Inspection:
     Attributes:
         passages, documents: number of passages and documents.
         repeated: number of groups of passages that nearly repeat each other.
+        overlapping: fraction of all words that the passage before in the same document has too, 0 to 1.
+        contained: fraction of the passages that are a part of a larger one, 0 to 1.
         questions: split -> number of questions.
         seen, unseen: number of test questions on documents that training sees, and on other documents.
         negatives, scored_pairs: number of hard negatives and scored pairs.
@@ -89,6 +92,8 @@ class Inspection:
     passages: int
     documents: int
     repeated: int
+    overlapping: float
+    contained: float
     questions: dict[str, int]
     seen: int
     unseen: int
@@ -153,11 +158,13 @@ def inspect_dataset(dataset: QADataset, split: str | None = None, *, samples: in
         "passage words": passage_words,
         "passage characters": [len(text) for text in texts],
     }
-    seen = len(dataset.seen_queries("test"))
+    seen, overlap = len(dataset.seen_queries("test")), measure_overlap(dataset)
     return Inspection(
         passages=len(dataset.passages),
         documents=len(dataset.documents),
         repeated=sum(size > 1 for size in Counter(dataset.near_duplicates.values()).values()),
+        overlapping=round(overlap.repeated, 4),
+        contained=round(overlap.contained, 4),
         questions={name: len(dataset.qrels[name]) for name in dataset.splits},
         seen=seen,
         unseen=len(dataset.qrels.get("test", {})) - seen,
@@ -171,7 +178,7 @@ def inspect_dataset(dataset: QADataset, split: str | None = None, *, samples: in
         overlap={source: _distribution(values) for source, values in overlaps.items()},
         histograms={source: _histogram(values) for source, values in overlaps.items()},
         samples=list(_draw_samples(dataset, shown, samples, seed)),
-        warnings=list(find_warnings(dataset, medians, passage_words)),
+        warnings=[*find_warnings(dataset, medians, passage_words), *overlap.warnings()],
     )
 
 
@@ -216,6 +223,6 @@ def _draw_samples(dataset: QADataset, shown: Sequence[_Question], count: int, se
         positions = random.Random(f"{seed} {source}").sample(range(len(of_source)), min(count, len(of_source)))
         for question in (of_source[position] for position in sorted(positions)):
             for identifier in list(dataset.qrels[question.split][question.id])[:1]:
-                passage, text = dataset.passages[identifier], dataset.passage_texts[identifier]
+                passage, text = dataset.passages[identifier], dataset.own_texts[identifier]
                 question_text = dataset.queries[question.id].text
                 yield Sample(question.split, source, question_text, passage.document, text, question.overlap)

@@ -7,19 +7,31 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from rag_ft.dataset.text.containment import Containment
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
-from rag_ft.dataset.units import find_boilerplate, find_split_units
+from rag_ft.dataset.units import find_boilerplate, find_split_units, keys_of_documents, keys_of_units
 from rag_ft.errors import InputError
 
 SPLITS = ("train", "dev", "test")
 
-DERIVED_FROM_PASSAGES = ("documents", "passage_texts", "near_duplicates", "boilerplate", "split_units")
+DERIVED_FROM_PASSAGES = (
+    "documents", "passage_texts", "own_texts", "near_duplicates", "boilerplate", "split_units", "unit_keys",
+    "containment",
+)  # fmt: skip
 """Cached properties of `QADataset` that depend on the passages alone."""
 
 
 @dataclass(frozen=True)
 class Passage:
     """A passage of a document, which is embedded and retrieved.
+
+    Attributes:
+        id: its id.
+        text: the text that is embedded, after the title.
+        title: the title of its document.
+        doc_id: the document.
+        content: the text without the metadata that LlamaIndex embeds with a node; empty if `text` has none. Questions
+            are about it, and reports show it.
 
     Example:
         >>> from rag_ft import Passage
@@ -33,6 +45,12 @@ class Passage:
     text: str
     title: str = ""
     doc_id: str = ""
+    content: str = ""
+
+    @property
+    def own_text(self) -> str:
+        """The text without metadata."""
+        return self.content or self.text
 
     @property
     def document(self) -> str:
@@ -48,6 +66,8 @@ class Query:
         source: the source of the question (`human`, `sentence`, `keywords`, `question`, ...); empty if unknown.
         answer: an answer in any words; empty if unknown.
         evidence: the words of the passage that answer it; empty if unknown.
+        one_answer: all relevant passages hold the same answer: overlapping, larger or repeated passages. Metrics count
+            it once.
 
     Example:
         >>> from rag_ft import Passage, QADataset, Query
@@ -63,6 +83,7 @@ class Query:
     source: str = ""
     answer: str = ""
     evidence: str = ""
+    one_answer: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +106,18 @@ class ScoredPair:
 
 Qrels = dict[str, dict[str, int]]
 """Query id -> passage id -> grade (1 or more: relevant)."""
+
+
+def best_graded(relevant: Mapping[str, int]) -> list[str]:
+    """Return the relevant passages with the highest grade.
+
+    Example:
+        >>> from rag_ft.dataset.qa_dataset import best_graded
+        >>> best_graded({"chapter": 1, "paragraph": 2})
+        ['paragraph']
+    """
+    best = max(relevant.values(), default=0)
+    return [passage for passage, grade in relevant.items() if grade == best]
 
 
 @dataclass(frozen=True)
@@ -144,17 +177,43 @@ class QADataset:
 
         A title that is empty, or the same in the whole corpus, is left out, because it does not distinguish passages.
         """
-        titles = {passage.title for passage in self.passages.values()}
-        with_titles = len(titles) > 1
-        return {
-            passage.id: f"{passage.title}\n{passage.text}" if with_titles and passage.title else passage.text
-            for passage in self.passages.values()
-        }
+        return self._titled({key: passage.text for key, passage in self.passages.items()})
+
+    @cached_property
+    def own_texts(self) -> dict[str, str]:
+        """Passage id -> its text without metadata, but with its title, as in `passage_texts`."""
+        return self._titled({key: passage.own_text for key, passage in self.passages.items()})
+
+    def _titled(self, texts: dict[str, str]) -> dict[str, str]:
+        if len({passage.title for passage in self.passages.values()}) < 2:
+            return texts
+        titles = {key: passage.title for key, passage in self.passages.items()}
+        return {key: f"{titles[key]}\n{text}" if titles[key] else text for key, text in texts.items()}
 
     @cached_property
     def near_duplicates(self) -> dict[str, int]:
         """Passage id -> its group. Passages that nearly repeat each other share a group."""
-        return dict(zip(self.passages, near_duplicate_groups(list(self.passage_texts.values())), strict=True))
+        return dict(zip(self.passages, near_duplicate_groups(list(self.own_texts.values())), strict=True))
+
+    @cached_property
+    def containment(self) -> Containment:
+        """The passages that contain a text word for word."""
+        return Containment({key: passage.own_text for key, passage in self.passages.items()})
+
+    def answering_passages(self, query: str, relevant: Iterable[str]) -> list[str]:
+        """Return the relevant passages of a question and those that contain one of them, which are no negatives either.
+
+        The qrels of a question with one answer already have all passages that hold it.
+
+        Args:
+            query: id of the question.
+            relevant: ids of its relevant passages.
+        """
+        relevant = list(relevant)
+        if self.queries[query].one_answer:
+            return relevant
+        larger = (key for passage in relevant for key in self.containment.holding(self.passages[passage].own_text))
+        return list(dict.fromkeys([*relevant, *larger]))
 
     @cached_property
     def boilerplate(self) -> set[str]:
@@ -169,6 +228,12 @@ class QADataset:
         near-duplicate passage are merged, unless it is boilerplate.
         """
         return find_split_units(self.documents, self.near_duplicates, self.boilerplate)
+
+    @cached_property
+    def unit_keys(self) -> dict[int, str]:
+        """Unit -> a key by which it is drawn: equal files and texts have equal keys, in any order and with any ids."""
+        texts = {key: passage.own_text for key, passage in self.passages.items()}
+        return keys_of_units(self.split_units, self.documents, keys_of_documents(self.documents, texts))
 
     @property
     def held_out_units(self) -> set[int]:
@@ -213,8 +278,19 @@ class QADataset:
         return qrels
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
-        """Return (query id, passage id) for every relevant passage of a split."""
-        return [(query, passage) for query, relevant in self.require(split).items() for passage in relevant]
+        """Return (query id, passage id) for every relevant passage of a split.
+
+        If all relevant passages of a question hold the same answer, only the smallest one is included.
+        """
+        return [
+            (query, passage)
+            for query, relevant in self.require(split).items()
+            for passage in (best_graded(relevant)[:1] if self.queries[query].one_answer else relevant)
+        ]
+
+    def one_answer(self, split: str) -> set[str]:
+        """Return the ids of a split's questions whose relevant passages all hold the same answer."""
+        return {query for query in self.qrels.get(split, {}) if self.queries[query].one_answer}
 
     def questions(self, split: str) -> list[Query]:
         """Return the questions of a split; an empty list if it has none."""

@@ -327,7 +327,7 @@ def _asked_queries(dataset: QADataset) -> Iterator[tuple[str, str, dict[str, int
 def _rows(dataset: QADataset) -> Iterator[dict[str, str]]:
     for split, identifier, relevant in _asked_queries(dataset):
         query, passage = dataset.queries[identifier], dataset.passages[next(iter(relevant))]
-        text = dataset.passage_texts[passage.id]
+        text = dataset.own_texts[passage.id]
         cells = (query.id, split, query.source, query.text, passage.id, passage.document, text, "", "")
         yield dict(zip(COLUMNS, cells, strict=True))
 

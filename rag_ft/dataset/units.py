@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from rag_ft.files import sha256_of
 
 MIN_DOCUMENTS = 10
 """Minimum number of documents for a split by document. With fewer, the units are groups of neighbouring passages."""
@@ -14,6 +17,10 @@ PASSAGES_PER_UNIT = 5
 MAX_DOCUMENTS_OF_REPEAT = 5
 """Maximum number of documents that a repeated passage may link. A disclaimer or footer in more documents than this is
 boilerplate: it would merge all of them into one unit, and none could be held out."""
+
+
+RANDOM_ID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+"""The random ids that LlamaIndex gives to documents and nodes. Another run gives others."""
 
 
 def find_boilerplate(documents: Mapping[str, Iterable[str]], near_duplicates: Mapping[str, int]) -> set[str]:
@@ -70,3 +77,35 @@ def find_split_units(
     for unit in merged:
         smallest.setdefault(merged[unit], unit)
     return {passage: smallest[merged[unit]] for passage, unit in unit_of.items()}
+
+
+def keys_of_documents(documents: Mapping[str, Sequence[str]], texts: Mapping[str, str]) -> dict[str, str]:
+    """Return for each document a key that is the same in every run: its name or, if that is random, a hash of its text.
+
+    Args:
+        documents: document -> ids of its passages.
+        texts: passage id -> text.
+    """
+    return {
+        document: min(sha256_of(texts[passage]) for passage in passages) if RANDOM_ID.fullmatch(document) else document
+        for document, passages in documents.items()
+    }
+
+
+def keys_of_units(
+    units: Mapping[str, int], documents: Mapping[str, Sequence[str]], document_keys: Mapping[str, str]
+) -> dict[int, str]:
+    """Return for each unit the smallest key of its documents, with the position in the document if it is a part of one.
+
+    Args:
+        units: passage id -> unit.
+        documents: document -> ids of its passages, in order.
+        document_keys: document -> key.
+    """
+    keys: dict[int, str] = {}
+    for document, passages in documents.items():
+        for position, passage in enumerate(passages):
+            part = "" if len(documents) >= MIN_DOCUMENTS else f" {position // PASSAGES_PER_UNIT}"
+            key, unit = document_keys[document] + part, units[passage]
+            keys[unit] = min(key, keys.get(unit, key))
+    return keys

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_ft.dataset.qa_dataset import Passage
+from rag_ft.dataset.text.embedded_metadata import keys_without_content, warning_about
 from rag_ft.dataset.text.language import corpus_language, language_of
 from rag_ft.dataset.text.sentences import sentences_of
+from rag_ft.dataset.units import RANDOM_ID
+from rag_ft.documents.node_documents import in_order_of_text, name_documents
+from rag_ft.documents.node_gate import admitted, embedded_text
 from rag_ft.documents.reader import stream_documents
 from rag_ft.errors import InputError
 
 if TYPE_CHECKING:
     from llama_index.core.node_parser import SentenceSplitter
     from llama_index.core.schema import BaseNode, Document, TextNode
+
+logger = logging.getLogger(__name__)
 
 CHUNK_SIZE = 256
 """Default size of a node in tokens, which small embedding models can read."""
@@ -128,11 +135,15 @@ class _Cutter:
         return f"{name}#{self._node_counts[name] - 1}"
 
 
-def passages_from_nodes(nodes: Sequence[BaseNode]) -> dict[str, Passage]:
-    """Return the passages of nodes: the text that LlamaIndex embeds (`MetadataMode.EMBED`). Empty nodes are left out.
+def passages_from_nodes(nodes: Iterable[BaseNode]) -> dict[str, Passage]:
+    """Return the passages of nodes: the text that LlamaIndex embeds (`MetadataMode.EMBED`), and their own text.
+
+    Nodes without text are left out. Documents are files or addresses (`source_of`), because a reader may make several
+    LlamaIndex documents of one file. The order is that of the documents' names and of the text in them, so that it does
+    not depend on the order of the nodes.
 
     Raises:
-        InputError: if two nodes have the same id, or no node has text.
+        InputError: if a node cannot be stored (`admit`), two nodes have the same id, or no node has text.
 
     Example:
         >>> from llama_index.core.schema import TextNode
@@ -140,27 +151,38 @@ def passages_from_nodes(nodes: Sequence[BaseNode]) -> dict[str, Passage]:
         >>> passages_from_nodes([TextNode(id_="n1", text="Leave is booked in HELM.")])["n1"].text
         'Leave is booked in HELM.'
     """
+    kept = {}
+    for node in admitted(nodes):
+        if node.node_id in kept:
+            raise InputError(f"two nodes have the id {node.node_id!r}: ids must be unique")
+        kept[node.node_id] = node
+    if not kept:
+        raise InputError("no node has text: pass nodes with text")
+    document_of = name_documents(kept)
+    _warn_of_unknown_documents(document_of)
+    # `QADataset.passage_texts` prepends titles only if the corpus has more than one, so only then are they separated.
+    has_titles = len({str(node.metadata.get("title", "")) for node in kept.values()}) > 1
+    passages = {key: _passage(kept[key], document_of[key], has_titles) for key in in_order_of_text(kept, document_of)}
+    if warning := warning_about(keys_without_content(passages.values()), len(passages)):
+        logger.warning("%s", warning)
+    return passages
+
+
+def _warn_of_unknown_documents(document_of: Mapping[str, str]) -> None:
+    """Say what is assumed if nodes do not tell their document."""
+    unknown = sum(not document for document in document_of.values())
+    if unknown and any(RANDOM_ID.fullmatch(key) for key, document in document_of.items() if not document):
+        logger.warning(
+            "%d of %d nodes do not tell which document they come from, so each counts as its own document: name the "
+            'file in their metadata (metadata["file_path"]) if several are of one document', unknown, len(document_of),
+        )  # fmt: skip
+
+
+def _passage(node: BaseNode, document: str, has_titles: bool) -> Passage:
     from llama_index.core.schema import MetadataMode
 
-    # `QADataset.passage_texts` prepends titles only if the corpus has more than one, so only then are they separated.
-    has_titles = len({str(node.metadata.get("title", "")) for node in nodes}) > 1
-    passages: dict[str, Passage] = {}
-    for node in nodes:
-        embedded = node.get_content(metadata_mode=MetadataMode.EMBED)
-        text = node.get_content(metadata_mode=MetadataMode.NONE)
-        if not text.strip():
-            continue
-        for name in (node.node_id, node.ref_doc_id or ""):
-            if any(character in name for character in "\t\r\n"):
-                raise InputError(f"the id {name!r} of a node has a tab or a line break: use another id")
-        # A parser may leave half of a surrogate pair, which tokenizers and files reject.
-        text, embedded = (value.encode("utf-8", "replace").decode() for value in (text, embedded))
-        if node.node_id in passages:
-            raise InputError(f"two nodes have the id {node.node_id!r}: ids must be unique")
-        title = str(node.metadata.get("title", "")) if has_titles else ""
-        if embedded != f"{title}\n{text}":
-            title, text = "", embedded
-        passages[node.node_id] = Passage(node.node_id, text, title, node.ref_doc_id or "")
-    if not passages:
-        raise InputError("no node has text: pass nodes with text")
-    return passages
+    embedded, text = embedded_text(node), node.get_content(metadata_mode=MetadataMode.NONE)
+    title = str(node.metadata.get("title", "")) if has_titles else ""
+    if title and embedded == f"{title}\n{text}":
+        return Passage(node.node_id, text, title, document)
+    return Passage(node.node_id, embedded, "", document, text if text != embedded else "")

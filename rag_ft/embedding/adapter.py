@@ -14,6 +14,7 @@ import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
+from rag_ft.clean_text import clean_text
 from rag_ft.embedding.adapter_maps import apply_map, make_map
 from rag_ft.embedding.client import EmbeddingClient
 from rag_ft.embedding.contract import (
@@ -244,13 +245,14 @@ class AdapterEmbedding(MarkedEmbedding):
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         await self._wait_for_rate_limit()
-        return self._mapped([await self.embed_model._aget_query_embedding(query)])[0]
+        return self._mapped([await self.embed_model._aget_query_embedding(clean_text(query))])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
         return (await self._aget_text_embeddings([text]))[0]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         await self._wait_for_rate_limit()
+        texts = [clean_text(text) for text in texts]
         return self._passages(await self.embed_model._aget_text_embeddings(texts)) if texts else []
 
     async def _wait_for_rate_limit(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from rag_ft.clean_text import clean_text
 from rag_ft.embedding.contract import MIN_SAME_MODEL_COSINE
 from rag_ft.embedding.identity import Role, address_of, has_known_weights, identity_of, ignores_role, is_remote
 from rag_ft.embedding.request_sender import Request, RequestPolicy, RequestSender, Vectors
@@ -69,6 +70,7 @@ class EmbeddingClient:
         """
         if not texts:
             return np.zeros((0, 0), dtype=np.float32)
+        texts = [clean_text(text) for text in texts]
         keys = self._keys(texts, role, self._checked_version())
         vectors = self.cache.get(keys) if self.cache is not None else {}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}

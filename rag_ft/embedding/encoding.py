@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rag_ft.clean_text import clean_text
 from rag_ft.embedding.device_memory import free_memory, is_out_of_memory
 from rag_ft.embedding.precision import autocast
 from rag_ft.quiet import quiet_libraries
@@ -75,9 +76,9 @@ def token_limit(model: SentenceTransformer) -> int:
 
 
 def cut_to_readable(model: SentenceTransformer, texts: Sequence[str]) -> list[str]:
-    """Cut texts to the characters that a model can read at most (`MAX_CHARACTERS_PER_TOKEN`)."""
+    """Return clean texts, cut to the characters that a model can read at most (`MAX_CHARACTERS_PER_TOKEN`)."""
     limit = MAX_CHARACTERS_PER_TOKEN * (token_limit(model) or DEFAULT_MAX_TOKENS)
-    return [text[:limit] for text in texts]
+    return [clean_text(text[:limit]) for text in texts]
 
 
 def encode(

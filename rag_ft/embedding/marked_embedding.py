@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
+from rag_ft.clean_text import clean_text
 from rag_ft.embedding.contract import EmbeddingContract
 from rag_ft.embedding.identity import Role
 from rag_ft.embedding.marked_vector import marked_mean
@@ -25,24 +26,28 @@ class MarkedEmbedding(BaseEmbedding):
     def _embed(self, texts: list[str], role: Role) -> list[list[float]]:
         """Embed texts of one role; each vector is a `MarkedVector`."""
 
+    def _embed_clean(self, texts: list[str], role: Role) -> list[list[float]]:
+        """Embed texts as clean text, since tokenizers and servers refuse halves of surrogate pairs."""
+        return self._embed([clean_text(text) for text in texts], role)
+
     def query_embeddings(self, queries: list[str]) -> list[list[float]]:
         """Embed many queries at once, each with the query prefix; shape (queries, dimension)."""
-        return self._embed(queries, "query")
+        return self._embed_clean(queries, "query")
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._embed([query], "query")[0]
+        return self._embed_clean([query], "query")[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await asyncio.to_thread(self._get_query_embedding, query)
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._embed([text], "passage")[0]
+        return self._embed_clean([text], "passage")[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
         return await asyncio.to_thread(self._get_text_embedding, text)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._embed(texts, "passage")
+        return self._embed_clean(texts, "passage")
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await asyncio.to_thread(self._get_text_embeddings, texts)

@@ -100,6 +100,7 @@ class ComparedResults:
         questions: number of questions.
         questions_name: how a sentence names the questions that `ndcg` and `difference` come from.
         min_questions: minimum number of questions for a verdict.
+        few_documents: whether they are about too few documents to tell about others.
         are_key_phrases: whether most questions are key phrases of their passages.
     """
 
@@ -112,6 +113,7 @@ class ComparedResults:
     questions: int
     questions_name: str = "the test questions"
     min_questions: int = MIN_QUESTIONS
+    few_documents: bool = False
     are_key_phrases: bool = False
 
     @property
@@ -165,7 +167,7 @@ def conclude(choice: Choice, test: ComparedResults) -> Conclusion:
     return Conclusion(
         role=role,
         kind=choice.kind(role),
-        decision=_decision(role, choice.kind(role), test),
+        decision=_decision(role, choice.kind(role), test) + (" (on these documents)" if test.few_documents else ""),
         reason=reason,
         best=best,
         costs=_costs(role, choice, test),

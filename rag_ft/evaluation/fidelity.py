@@ -116,6 +116,7 @@ def measure_fidelity(model: BaseEmbedding, variant: BaseEmbedding, dataset: QADa
             {query: [ids[position] for position in row] for query, row in zip(qrels, rows, strict=True)},
             qrels,
             [HEADLINE],
+            dataset.one_answer(split),
         )[HEADLINE]
         for rows in nearest
     )

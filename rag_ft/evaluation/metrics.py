@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ def metrics_per_query(
     rankings: Mapping[str, Sequence[str]],
     qrels: Mapping[str, Mapping[str, int]],
     metrics: Sequence[str] = DEFAULT_METRICS,
+    one_answer: Container[str] = (),
 ) -> dict[str, NDArray[np.float64]]:
     """Score the ranking of each query.
 
@@ -28,10 +29,15 @@ def metrics_per_query(
     relevant passage. nDCG: gains are the grades, the discount of rank r is 1 / log2(r + 1), and the ideal ranking is
     cut at k (Järvelin and Kekäläinen 2002, as in trec_eval's ndcg_cut).
 
+    Where passages overlap, the answer of one question stands in several of them. Such a question counts as one with a
+    single relevant passage: the first in the ranking that holds the answer. Otherwise its ideal ranking, and with it
+    recall, MAP and nDCG, would depend on how often the corpus repeats itself.
+
     Args:
         rankings: query id -> passage ids, best first.
         qrels: query id -> passage id -> grade. Its order is the order of the result.
         metrics: names like `ndcg@10`.
+        one_answer: ids of the queries whose relevant passages all hold the same answer.
 
     Returns:
         Metric -> value of each query, shape (queries,).
@@ -52,10 +58,24 @@ def metrics_per_query(
     for row, (query, grades) in enumerate(qrels.items()):
         ranked = [grades.get(passage, 0) for passage in rankings.get(query, ())[:deepest]]
         best = sorted(grades.values(), reverse=True)[:deepest]
+        if query in one_answer:
+            ranked, best = first_gain(ranked), best[:1] and [1]
         gains[row, : len(ranked)] = ranked
         ideal[row, : len(best)] = best
-        relevant[row] = len(grades)
+        relevant[row] = len(best) if query in one_answer else len(grades)
     return {name: _FORMULAS[kind](gains, ideal, relevant, k) for name, (kind, k) in parsed.items()}
+
+
+def first_gain(gains: Sequence[float]) -> list[int]:
+    """Return gains in which only the first one above 0 counts, as 1.
+
+    Example:
+        >>> from rag_ft.evaluation.metrics import first_gain
+        >>> first_gain([0, 2, 1])
+        [0, 1, 0]
+    """
+    first = next((rank for rank, gain in enumerate(gains) if gain > 0), -1)
+    return [int(rank == first) for rank in range(len(gains))]
 
 
 def ndcg_of_gains(gains: Sequence[float] | NDArray[Any], ideal: Sequence[float], k: int) -> float:

@@ -34,6 +34,13 @@ def notes_on_questions(dataset: QADataset, split: str) -> list[str]:
             "more words with their passages than real ones do, which favours BM25. Use real questions for a reliable "
             "comparison."
         )
+    one_answer = sum(len(qrels[query]) > 1 for query in dataset.one_answer(split))
+    if one_answer:
+        notes.append(
+            f"The answers of {one_answer} of {len(qrels)} questions stand in several passages, which overlap, contain "
+            "or repeat each other: the first of them in a ranking counts, and the others are ignored. trec_eval's nDCG "
+            "would count each of them."
+        )
     return notes
 
 

@@ -141,7 +141,7 @@ def score_runs(
     qrels = dataset.require(split)
     metrics = list(dict.fromkeys([*options.metrics, HEADLINE]))
     per_query = {
-        role: metrics_per_query(dict(zip(qrels, run.rankings, strict=True)), qrels, metrics)
+        role: metrics_per_query(dict(zip(qrels, run.rankings, strict=True)), qrels, metrics, dataset.one_answer(split))
         for role, run in runs.items()
     }
     groups, resampling_note = resampling_groups(dataset, split)
@@ -151,7 +151,8 @@ def score_runs(
     adjusted = holm(p_values) if len(p_values) > 1 else {}
     held_out, traits = held_out_slices(dataset, split), trait_slices(dataset, split, characters_read)
     slices = {name: scores.slice(mask) for name, mask in held_out.items()}
-    verdicts = _verdicts(runs, differences, slices, adjusted, options.rules)
+    few_documents = bool(resampling_note)
+    verdicts = _verdicts(runs, differences, slices, adjusted, options.rules, few_documents)
     for role, why in (base_kept or {}).items():
         verdict, reason = verdicts[role]
         verdicts[role] = verdict, f"{reason}; the training kept the base model, because {why}"
@@ -170,7 +171,7 @@ def score_runs(
         verdicts={role: verdict for role, (verdict, _) in verdicts.items()},
         reasons={role: reason for role, (_, reason) in verdicts.items()},
         evidence={role: scores.evidence(role, adjusted.get(role)) for role in scores.candidates},
-        conclusion=_conclude(runs, scores, verdicts, on_dev, options.rules, dataset, split),
+        conclusion=_conclude(runs, scores, verdicts, on_dev, options.rules, dataset, split, few_documents),
         seed=seed,
         notes=(*([resampling_note] if resampling_note else []), *notes_on_questions(dataset, split)),
         per_query=per_query,
@@ -186,6 +187,7 @@ def _verdicts(
     slices: Mapping[str, Slice],
     adjusted: Mapping[str, float],
     rules: VerdictRules,
+    few_documents: bool,
 ) -> dict[str, tuple[Verdict, str]]:
     """Return the verdict on each candidate, and its reason."""
     return {
@@ -196,6 +198,7 @@ def _verdicts(
             rules=rules,
             costs=_costs(runs, role),
             adjusted_p=adjusted.get(role),
+            few_documents=few_documents,
         )
         for role, difference in differences.items()
     }
@@ -219,6 +222,7 @@ def _conclude(
     rules: VerdictRules,
     dataset: QADataset,
     split: str,
+    few_documents: bool,
 ) -> Conclusion:
     """Choose on dev questions, or else on half of the documents, and conclude."""
     kinds = {role: str(run.details["kind"]) for role, run in runs.items() if "kind" in run.details}
@@ -243,6 +247,7 @@ def _conclude(
         questions=len(scores.groups),
         questions_name=name,
         min_questions=rules.min_questions,
+        few_documents=few_documents,
         are_key_phrases=2 * sum(query.source == KEY_PHRASES for query in dataset.questions(split)) > len(scores.groups),
     )
     return conclude(choice, results)

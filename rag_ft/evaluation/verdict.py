@@ -67,6 +67,7 @@ def decide(
     rules: VerdictRules | None = None,
     costs: Costs | None = None,
     adjusted_p: float | None = None,
+    few_documents: bool = False,
 ) -> tuple[Verdict, str]:
     """Return the verdict on a candidate.
 
@@ -84,6 +85,8 @@ def decide(
         rules: other limits than these.
         costs: what the candidate costs.
         adjusted_p: p-value after Holm's correction (`holm`); None for a single candidate.
+        few_documents: whether the questions are about too few documents to tell about others. Then the reason says that
+            the verdict is about these documents.
 
     Returns:
         The verdict, and its reason in one sentence.
@@ -97,22 +100,23 @@ def decide(
         'inconclusive'
     """
     rules, slices = rules or VerdictRules(), slices or {}
+    here = " on these documents" if few_documents else ""
     low, high = difference.ci95
     if questions < rules.min_questions:
         return "inconclusive", too_few(questions, rules.min_questions)
     if difference.is_unknown:
         return "inconclusive", "the questions are about too few documents: add questions about other documents"
     if low > 0:
-        rise = f"nDCG@10 rose by {difference.mean:.3f}"
+        rise = f"nDCG@10 rose by {difference.mean:.3f}{here}"
         objection = _objection(slices, rules, costs or Costs(), adjusted_p) or _unseen_losses(difference, questions)
         if objection:
             return "inconclusive", rise + objection
         by_slice = f" ({_list_slices(slices)})" if len(slices) > 1 else ""
         return "ship", f"{rise}, and the 95 % interval lies above 0{by_slice}"
     if difference.mean <= 0:
-        return "keep-baseline", f"nDCG@10 did not rise ({difference})"
+        return "keep-baseline", f"nDCG@10 did not rise{here} ({difference})"
     if high < rules.min_gain:
-        return "keep-baseline", f"a gain of {rules.min_gain:g} in nDCG@10 is ruled out ({difference})"
+        return "keep-baseline", f"a gain of {rules.min_gain:g} in nDCG@10 is ruled out{here} ({difference})"
     return "inconclusive", f"the gain in nDCG@10 may be chance ({difference}): add test questions"
 
 

@@ -164,9 +164,9 @@ def reason_to_drop(query: Query, passage: Passage, filters: Filters) -> str:
     if REFERS_TO_TEXT.search(query.text):
         return "refers to the text"
     if query.source not in WITHOUT_LLM:
-        if words >= MIN_COPIED_WORDS and _plain(query.text) in _plain(passage.text):
+        if words >= MIN_COPIED_WORDS and _plain(query.text) in _plain(passage.own_text):
             return "copies the passage"
-        if is_other_language(query.text, passage.text):
+        if is_other_language(query.text, passage.own_text):
             return "in another language than its passage"
     return ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import Counter
 from collections.abc import Sequence, Set
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from rag_ft.dataset.dropped import DroppedRow, dropped_row
 from rag_ft.dataset.formats.real_questions import RealQuestion
-from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.overlap import made_of_smaller, measure_overlap
+from rag_ft.dataset.qa_dataset import Passage, QADataset
 from rag_ft.dataset.sources import HEADING, KEY_PHRASES, SENTENCE
 from rag_ft.dataset.units import MAX_DOCUMENTS_OF_REPEAT
+from rag_ft.documents.node_documents import other_names
 from rag_ft.documents.nodes import passages_from_nodes
 from rag_ft.errors import InputError
 from rag_ft.feedback.questions_from_picks import questions_from_feedback
@@ -29,6 +32,8 @@ from rag_ft.remote.event_loop import run_coroutine
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from llama_index.core.schema import BaseNode
+
+logger = logging.getLogger(__name__)
 
 TARGET_PAIRS = 7000
 """Approximate number of sentence questions: a small corpus gets more sentences per passage."""
@@ -144,12 +149,18 @@ class _Generation:
 
     async def run(self, nodes: Sequence[BaseNode]) -> GeneratedDataset:
         corpus = QADataset(passages_from_nodes(nodes), {}, {})
-        real, dropped = locate_questions(self.questions, corpus)
+        for warning in measure_overlap(corpus).warnings():
+            logger.warning("%s", warning)
+        document_of = {key: passage.doc_id for key, passage in corpus.passages.items()}
+        real, dropped = locate_questions(self.questions, corpus, other_names=other_names(nodes, document_of))
         warn_if_few(real)
         picked, unusable = self._located_picks(corpus)
-        pairs = await asyncio.to_thread(self._pairs_without_llm, corpus)
+        # Questions about a chapter are those about its paragraphs.
+        larger = await asyncio.to_thread(made_of_smaller, corpus)
+        passages = [passage for key, passage in corpus.passages.items() if key not in larger]
+        pairs = await asyncio.to_thread(self._pairs_without_llm, passages)
         llm = self._resolve_llm()
-        llm_questions = await self._ask_llm(corpus, llm)
+        llm_questions = await self._ask_llm(passages, llm)
         pairs += llm_questions.pairs
         if not pairs:
             raise InputError(
@@ -185,19 +196,18 @@ class _Generation:
         located, missing = locate_questions(questions, corpus, "picked")
         return located, unusable + missing
 
-    def _pairs_without_llm(self, corpus: QADataset) -> list[Pair]:
-        per_passage = min(MAX_SENTENCES, max(1, math.ceil(TARGET_PAIRS / len(corpus.passages))))
-        return questions_without_llm(list(corpus.passages.values()), per_passage, self.seed)
+    def _pairs_without_llm(self, passages: Sequence[Passage]) -> list[Pair]:
+        per_passage = min(MAX_SENTENCES, max(1, math.ceil(TARGET_PAIRS / len(passages))))
+        return questions_without_llm(passages, per_passage, self.seed)
 
     def _resolve_llm(self) -> LLM | None:
         from llama_index.core import Settings
 
         return (self.llm or Settings.llm) if self.use_llm else None
 
-    async def _ask_llm(self, corpus: QADataset, llm: LLM | None) -> LLMQuestions:
+    async def _ask_llm(self, passages: Sequence[Passage], llm: LLM | None) -> LLMQuestions:
         if llm is None:
             return LLMQuestions([], [], 0, {KEY_PHRASES})
-        passages = list(corpus.passages.values())
         return await generate_questions(passages, llm, self.options, seed=self.seed, threads=self.threads)
 
     def _filter(self, pairs: Sequence[Pair], corpus: QADataset) -> tuple[list[Pair], list[DroppedRow]]:

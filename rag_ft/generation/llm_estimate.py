@@ -10,8 +10,8 @@ from rag_ft.remote.estimate import Estimate, count_tokens, dollars
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
-TOKENS_PER_QUESTION, TOKENS_PER_ANSWER = 35, 90
-"""Estimated tokens of a question or a verdict in JSON, and of an answer with its evidence."""
+TOKENS_PER_QUESTION, TOKENS_PER_ANSWER = 65, 60
+"""Estimated tokens of a question with its evidence or a verdict in JSON, and of an answer."""
 
 
 def estimate(llm: LLM, prompts: Sequence[str], output_tokens: int, batch: bool = False) -> Estimate:

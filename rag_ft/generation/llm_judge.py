@@ -54,7 +54,7 @@ async def judge_questions(
     requests: dict[str, JudgeRequest] = {}
     for query, passage in pairs:
         if query.source in sources:
-            prompt = JUDGE_PROMPT.format(passage=fenced(passages[passage].text), question=fenced(query.text))
+            prompt = JUDGE_PROMPT.format(passage=fenced(passages[passage].own_text), question=fenced(query.text))
             requests[query.id] = JudgeRequest(request_key(identity, prompt), prompt)
     result = await send_with_options(
         judge, list(requests.values()), options, output_tokens=TOKENS_PER_QUESTION, description="judge", threads=threads

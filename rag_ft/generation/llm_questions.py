@@ -128,10 +128,10 @@ class PassageRequest(LLMRequest):
         return strict if strict is not None else self._leniently(response)
 
     def _in_json(self, response: str) -> list[GeneratedQuestion] | None:
-        return questions_in_json(response, self.styles, self.passage.text)
+        return questions_in_json(response, self.styles, self.passage.own_text)
 
     def _leniently(self, response: str) -> list[GeneratedQuestion]:
-        return questions_leniently(response, self.styles, self.passage.text)
+        return questions_leniently(response, self.styles, self.passage.own_text)
 
 
 def plan_requests(passages: Sequence[Passage], llm: LLM, options: QuestionOptions) -> list[PassageRequest]:
@@ -159,12 +159,13 @@ def plan_requests(passages: Sequence[Passage], llm: LLM, options: QuestionOption
     max_words = getattr(llm, "passage_words", None)
     plan = []
     for passage in passages:
-        has_styles = "styles" in variables
-        styles = tuple(styles_for(passage.text, options.styles, count) if has_styles else ["question"] * count)
-        text = " ".join(passage.text.split()[:max_words]) if max_words else passage.text
+        has_styles, text = "styles" in variables, passage.own_text
+        styles = tuple(styles_for(text, options.styles, count) if has_styles else ["question"] * count)
+        if max_words:
+            text = " ".join(text.split()[:max_words])
         values: dict[str, Any] = {"passage": fenced(text), "count": count, "styles": list_of_styles(styles)}
         if "language" in variables:
-            code = language_of(passage.text)
+            code = language_of(passage.own_text)
             values["language"] = f"the language of the text ({code})" if code else "the language of the text"
         prompt = template.format(**{name: values[name] for name in variables})
         plan.append(PassageRequest(request_key(identity, prompt), prompt, passage, styles, as_json))
@@ -178,7 +179,7 @@ def _sample(passages: Sequence[Passage], llm: LLM, max_passages: int | None, see
         return passages
     logger.info("the LLM is asked about %d of %d passages", max_passages, len(passages))
     # Sampled by a hash of the text: a new or removed document hardly changes the sample, so the journal stays useful.
-    order = sorted(range(len(passages)), key=lambda index: sha256_of(str(seed), passages[index].text))
+    order = sorted(range(len(passages)), key=lambda index: sha256_of(str(seed), passages[index].own_text))
     sampled = set(order[:max_passages])
     return [passage for index, passage in enumerate(passages) if index in sampled]
 
@@ -248,7 +249,10 @@ def collect_questions(plan: Sequence[PassageRequest], result: LLMResponses) -> t
         passage, key = planned.passage.id, planned.key
         questions = planned.questions(result.responses.get(key, ""))
         for number, question in enumerate(questions, start=1):
-            query = Query(f"{passage}:llm{number}", question.text, question.style, question.answer, question.evidence)
+            query = Query(
+                f"{passage}:llm{number}", question.text, question.style, question.answer, question.evidence,
+                one_answer=True,
+            )  # fmt: skip
             pairs.append((query, passage))
         if not questions:
             reason = result.failures.get(key, "the answer holds no question")

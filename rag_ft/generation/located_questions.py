@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 
 from rag_ft.dataset.dropped import DroppedRow, dropped_row
@@ -14,6 +14,7 @@ from rag_ft.dataset.qa_dataset import QADataset, Query
 from rag_ft.dataset.sources import HUMAN
 from rag_ft.dataset.text.locating import Locator
 from rag_ft.errors import InputError
+from rag_ft.generation.relevance import Relevance
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,11 @@ class LocatedQuestion:
 
 
 def locate_questions(
-    questions: Sequence[RealQuestion], corpus: QADataset, prefix: str = HUMAN
+    questions: Sequence[RealQuestion],
+    corpus: QADataset,
+    prefix: str = HUMAN,
+    *,
+    other_names: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[list[LocatedQuestion], list[DroppedRow]]:
     """Locate the passages that answer real questions.
 
@@ -48,16 +53,17 @@ def locate_questions(
         questions: questions with their documents or passages.
         corpus: the passages.
         prefix: prefix of the ids for questions without an id.
+        other_names: other name of a document -> documents (`rag_ft.documents.node_documents.other_names`).
 
     Raises:
         InputError: if two questions have the same id, or more than 5 % name a document or passage that is not in the
             corpus.
     """
-    locator = Locator(corpus.passages)
+    locator = Locator(corpus.passages, other_names)
     located_questions: list[LocatedQuestion] = []
     dropped: list[DroppedRow] = []
     first_error: InputError | None = None
-    members = near_duplicates_by_group(corpus)
+    relevance = Relevance(corpus)
     given_ids = Counter(question.id for question in questions if question.id)
     if repeated := next((name for name, times in given_ids.items() if times > 1), None):
         raise InputError(f"two real questions have the id {repeated!r}: ids must be unique")
@@ -72,7 +78,8 @@ def locate_questions(
             continue
         # If a whole document answers the question, its boilerplate does not.
         relevant = {key: grade for key, grade in answering.items() if key not in corpus.boilerplate} or answering
-        relevant |= {key: 1 for passage in list(relevant) for key in members[corpus.near_duplicates[passage]]}
+        relevant, one_answer = _with_holders(question, relevant, relevance, corpus)
+        query = replace(query, one_answer=one_answer)
         answering_groups = {corpus.near_duplicates[passage] for passage in relevant}
         marked = dict.fromkeys(key for text in question.negatives for key in locator.find(text))
         negatives = [key for key in marked if corpus.near_duplicates[key] not in answering_groups]
@@ -85,6 +92,24 @@ def locate_questions(
     return located_questions, dropped
 
 
+def _with_holders(
+    question: RealQuestion, relevant: dict[str, int], relevance: Relevance, corpus: QADataset
+) -> tuple[dict[str, int], bool]:
+    """Add the passages that contain the answer too. Return them, and whether all of them hold the same answer."""
+    # A snippet or a text is one answer. Of a whole document, each passage may have another part of the answer.
+    spans = [text for text in (question.positives or [question.evidence]) if text.strip()]
+    documents = {corpus.passages[key].document for key in relevant}
+    holders = dict(relevant)
+    for span in spans or [""]:
+        found = relevance.holding(span, list(relevant))
+        if relevance.in_many_documents(found):
+            found = {key: grade for key, grade in found.items() if corpus.passages[key].document in documents}
+        if len(spans) == 1:
+            return found, True
+        holders |= {key: 1 for key in found if key not in holders}
+    return holders, False
+
+
 def warn_if_few(questions: Sequence[LocatedQuestion]) -> None:
     """Warn if the test split, which only contains the real questions, is too small for a verdict."""
     if questions and len(questions) < MIN_REAL_QUESTIONS:
@@ -92,11 +117,3 @@ def warn_if_few(questions: Sequence[LocatedQuestion]) -> None:
             "the test split has only %d real questions, too few for a verdict: add at least %d",
             len(questions), MIN_REAL_QUESTIONS - len(questions),
         )  # fmt: skip
-
-
-def near_duplicates_by_group(corpus: QADataset) -> dict[int, list[str]]:
-    """Return group -> ids of the passages that are near-duplicates of each other."""
-    members: dict[int, list[str]] = defaultdict(list)
-    for passage, group in corpus.near_duplicates.items():
-        members[group].append(passage)
-    return members

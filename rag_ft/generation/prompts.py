@@ -32,18 +32,20 @@ _TASK = (
     "keeps the names and terms that tell this text from others, and is written in {language}.\n"
 )
 
+_EVIDENCE = "the evidence: the words of the text that hold the answer, copied exactly, at most a sentence or two."
+
 QUESTION_PROMPT = PromptTemplate(
-    _PASSAGE + _TASK + "Answer with JSON and nothing else:\n"
-    '{"questions": [{"style": "the kind", "question": "the query"}]}'
+    _PASSAGE + _TASK + f"To each one give {_EVIDENCE} Answer with JSON and nothing else:\n"
+    '{"questions": [{"style": "the kind", "question": "the query", "evidence": "…"}]}'
 )
 """The default prompt, for LLMs that follow instructions. Variables: `passage`, `count`, `styles`, `language`."""
 
 QUESTION_AND_ANSWER_PROMPT = PromptTemplate(
-    _PASSAGE + _TASK + "To each one give the answer, short and from the text alone, and the evidence: the words of the "
-    "text that hold the answer, copied exactly. Answer with JSON and nothing else:\n"
+    _PASSAGE + _TASK + f"To each one give the answer, short and from the text alone, and {_EVIDENCE} "
+    "Answer with JSON and nothing else:\n"
     '{"questions": [{"style": "the kind", "question": "the query", "answer": "…", "evidence": "…"}]}'
 )
-"""The default prompt if each question also gets an answer and its evidence, to evaluate answers."""
+"""The default prompt if each question also gets an answer, to evaluate answers."""
 
 SMALL_MODEL_PROMPT = PromptTemplate(
     "Write one short question that a person would ask to find this text. Use its names and terms.\n\n"

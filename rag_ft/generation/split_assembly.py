@@ -11,7 +11,8 @@ from rag_ft.dataset.sources import HUMAN, KEY_PHRASES
 from rag_ft.dataset.splitting import split_questions
 from rag_ft.dataset.text.near_duplicates import near_duplicate_groups
 from rag_ft.generation.filters import Pair
-from rag_ft.generation.located_questions import LocatedQuestion, near_duplicates_by_group
+from rag_ft.generation.located_questions import LocatedQuestion
+from rag_ft.generation.relevance import IN_MANY_DOCUMENTS, Relevance
 
 MAX_REAL_TEST = 500
 """Number of real questions that all go to test. If there are more, at least this number goes there if possible."""
@@ -30,7 +31,7 @@ TEST_PASSAGES = 0.15
 """Fraction of the passages of seen documents whose generated questions go to test."""
 
 OTHER_SOURCE = "its split is measured by questions of another making"
-TOO_SIMILAR = "too like a question of another split"
+TOO_SIMILAR = "too like a question of another split, or its answer is in a passage of another split"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def assemble(
 ) -> tuple[QADataset, list[DroppedRow]]:
     """Split questions. Leave out those that would leak or whose source is not used in their split.
 
-    All near-duplicates of a question's passage count as relevant too.
+    All passages that contain the answer of a question are relevant, and so are near-duplicates of its passage.
 
     Args:
         corpus: the passages.
@@ -81,10 +82,10 @@ def assemble(
     queries = {query.id: query for query, _ in pairs} | {
         question.query.id: question.query for question in [*real, *picked]
     }
-    members = near_duplicates_by_group(corpus)
-    generated: Qrels = {
-        query.id: dict.fromkeys(members[corpus.near_duplicates[passage]], 1) for query, passage in pairs
-    }
+    relevance = Relevance(corpus)
+    answers = {query.id: relevance.of(query, passage) for query, passage in pairs}
+    in_many = {query for query, relevant in answers.items() if relevance.in_many_documents(relevant)}
+    generated: Qrels = {query: relevant for query, relevant in answers.items() if query not in in_many}
     picked_qrels: Qrels = {question.query.id: question.relevant for question in picked}
     real_qrels: Qrels = {question.query.id: question.relevant for question in real}
     # If all documents are seen, questions from training-only sources need not be held out by document.
@@ -114,7 +115,7 @@ def assemble(
     in_a_split = {query for qrels in splits.values() for query in qrels}
     without_passage = [(question.query, "") for question in [*real, *picked]]
     dropped = [
-        dropped_row(query, passage, OTHER_SOURCE if query.id in in_a_split else TOO_SIMILAR)
+        dropped_row(query, passage, _reason(query.id, in_many, in_a_split))
         for query, passage in [*pairs, *without_passage]
         if query.id not in used
     ]
@@ -124,6 +125,13 @@ def assemble(
         if question.negatives and question.query.id in used
     }
     return corpus.with_questions({key: queries[key] for key in queries if key in used}, kept, negatives), dropped
+
+
+def _reason(query: str, in_many: Set[str], in_a_split: Set[str]) -> str:
+    """Return why a question is in no split."""
+    if query in in_many:
+        return IN_MANY_DOCUMENTS
+    return OTHER_SOURCE if query in in_a_split else TOO_SIMILAR
 
 
 def _split(dataset: QADataset, generated: Qrels, real: Qrels, plan: SplitPlan) -> dict[str, Qrels]:

@@ -21,17 +21,18 @@ from rag_ft.dataset.text.cloze import sentences
 from rag_ft.dataset.text.language import corpus_language
 from rag_ft.dataset.text.scripts import HAN, HANGUL, KATAKANA, MARKS, SOUTH_EAST_ASIAN, UNSPACED
 from rag_ft.dataset.text.words import stop_words_of, word_count
+from rag_ft.files import sha256_of
 
 
 def sentence_queries(passage: Passage, count: int, draw: random.Random) -> list[str]:
     """Sample sentences of a passage, word for word. Training removes them from the passage."""
-    candidates = sentences(passage.text)
+    candidates = sentences(passage.own_text)
     return draw.sample(candidates, min(count, len(candidates)))
 
 
 def heading_queries(passage: Passage) -> list[str]:
     """Return the Markdown headings of a passage that have 3 to 20 words. Training removes them too."""
-    headings = re.findall(r"^#{1,6}\s+(.+?)\s*#*$", passage.text, re.MULTILINE)
+    headings = re.findall(r"^#{1,6}\s+(.+?)\s*#*$", passage.own_text, re.MULTILINE)
     return [
         heading for heading in dict.fromkeys(headings) if 3 <= word_count(heading) <= 20 and heading != passage.title
     ]
@@ -118,24 +119,56 @@ class KeyPhrases:
         return [*terms, term]
 
 
+def shortest_part_with(words: Sequence[str], text: str) -> str:
+    """Return the shortest part of a text that contains all words; empty if there is none.
+
+    Args:
+        words: words in lower case.
+        text: the text.
+
+    Example:
+        >>> from rag_ft.generation.without_llm import shortest_part_with
+        >>> shortest_part_with(["badge", "gate"], "A badge is lost. The badge opens a gate at night.")
+        'badge opens a gate'
+    """
+    lower = text.lower()
+    if len(lower) != len(text):  # a few characters become two
+        return ""
+    found: list[tuple[int, int, str]] = []
+    for word in set(words):
+        whole = re.escape(word) if DENSE_SCRIPT.match(word) else rf"(?<!\w){re.escape(word)}(?!\w)"
+        found += [(*match.span(), word) for match in re.finditer(whole, lower)]
+    last: dict[str, int] = {}  # word -> its last position so far
+    best = (0, 0)
+    for start, end, word in sorted(found):
+        last[word] = start
+        if len(last) == len(set(words)):
+            first = min(last.values())
+            if best[1] == 0 or end - first < best[1] - best[0]:
+                best = (first, end)
+    return text[best[0] : best[1]]
+
+
 def questions_without_llm(passages: Sequence[Passage], per_passage: int = 2, seed: int = 0) -> list[tuple[Query, str]]:
     """Return (query, passage id) pairs for passages: sentences, headings and key phrases.
 
     Args:
         passages: the passages.
         per_passage: number of sentences from each passage, and of sets of key phrases. Headings are added to them.
-        seed: seeds every random choice. Each passage has its own generator, so their order does not matter.
+        seed: seeds every random choice. Each text has its own generator, so order and ids do not matter.
     """
-    phrases = KeyPhrases(passage.text for passage in passages)
+    phrases = KeyPhrases(passage.own_text for passage in passages)
     pairs: list[tuple[Query, str]] = []
     for passage in passages:
-        draw = random.Random(f"{seed} {passage.id}")
+        draw = random.Random(f"{seed} {sha256_of(passage.own_text)}")
         texts = {
             SENTENCE: sentence_queries(passage, per_passage, draw),
             HEADING: heading_queries(passage),
-            KEY_PHRASES: dict.fromkeys(phrases.query(passage.text, draw) for _ in range(per_passage)),
+            KEY_PHRASES: dict.fromkeys(phrases.query(passage.own_text, draw) for _ in range(per_passage)),
         }
         for source, queries in texts.items():
             for number, text in enumerate(filter(None, queries), start=1):
-                pairs.append((Query(f"{passage.id}:{source}{number}", text, source), passage.id))
+                evidence = shortest_part_with(text.split(), passage.own_text) if source == KEY_PHRASES else ""
+                query = Query(f"{passage.id}:{source}{number}", text, source, evidence=evidence, one_answer=True)
+                pairs.append((query, passage.id))
     return pairs

@@ -50,7 +50,8 @@ def rebuild_index(
     that nodes carry are ignored, since another model may have made them.
 
     Args:
-        nodes: LlamaIndex nodes, a list or a stream, of which 2,048 are in memory at once. They are not changed.
+        nodes: LlamaIndex nodes, a list or a stream, of which 2,048 are in memory at once. They are not changed. Nodes
+            without text are left out with a warning.
         embed_model: any LlamaIndex embedding; `Settings.embed_model` if None.
         chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
         name: the name of the index.
@@ -63,7 +64,8 @@ def rebuild_index(
         The index over a `LiveChromaStore`.
 
     Raises:
-        InputError: if there are no nodes, two nodes share an id, or the folder is not a Chroma folder.
+        InputError: if no node has text, a node cannot be stored, two nodes share an id, or the folder is not a Chroma
+            folder.
         OutsideError: if the server does not answer, another process builds the index, or the embedding fails.
 
     Example:
@@ -124,16 +126,19 @@ def update_index(
     all changes visible at once and can be rolled back.
 
     Args:
-        nodes: all nodes; a hash of their content shows which ones changed.
+        nodes: all nodes; a hash of their content shows which ones changed. Nodes without text are left out with a
+            warning.
         embed_model: the embedding that the index was built with; `Settings.embed_model` if None.
         chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
         name: the name of the index.
-        delete_missing: delete all other nodes; False deletes only other nodes of the same documents.
+        delete_missing: delete all other nodes; False deletes only other nodes of the same documents. A document is a
+            file or an address in the metadata (`file_path`, `file_name`, `url`), so pass all nodes of a file that was
+            read again.
         show_progress: show a progress bar with the time left.
 
     Raises:
         ContractError: if the index was built with another model.
-        InputError: if there is no such index, or there are no nodes.
+        InputError: if there is no such index, no node has text, or a node cannot be stored.
         OutsideError: if the server does not answer, another process builds the index, or the embedding fails.
 
     Example:
@@ -165,7 +170,7 @@ def update_index(
             writer = CollectionWriter(
                 collection=collection, batch_size=batch_size_of(client), before_write=before_write
             )
-            filled = fill(writer, nodes, model, delete_others=delete_missing, show_progress=show_progress)
+            filled = fill(writer, nodes, model, delete_missing=delete_missing, show_progress=show_progress)
         logger.info(
             "%d passages embedded, %d vectors reused, %d unchanged, %d deleted in %s",
             filled.embedded, filled.reused, filled.unchanged, filled.deleted, collection.name,
@@ -199,8 +204,7 @@ def open_index(
         >>> index.as_retriever(similarity_top_k=1).retrieve("How do I get my money back?")[0].text
         'A Kittiwake is an expenses claim.'
     """
-    from llama_index.core import VectorStoreIndex
-
+    from rag_ft.index.gated_index import GatedVectorStoreIndex
     from rag_ft.index.live_store import LiveChromaStore
 
     model = _or_default(embed_model)
@@ -209,7 +213,7 @@ def open_index(
     store = LiveChromaStore(name, client, model)
     if not store.contract.weights_sha256 and store.collection.count():
         check_unchanged(model, *sample_nodes(store.collection, 1))
-    return VectorStoreIndex.from_vector_store(store, embed_model=model)
+    return GatedVectorStoreIndex.from_vector_store(store, embed_model=model)
 
 
 def _or_default(embed_model: BaseEmbedding | None) -> BaseEmbedding:

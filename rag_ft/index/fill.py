@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag_ft.documents.node_gate import admitted
 from rag_ft.embedding.failures import embedding_failures
 from rag_ft.errors import InputError, OutsideError
 from rag_ft.index.records import NODE_HASH, TEXT_HASH, Record, record_of
-from rag_ft.index.writing import MAX_BATCH_SIZE, CollectionWriter, batched
+from rag_ft.index.removal import DocumentSet, SeenIds, delete_others
+from rag_ft.index.writing import CollectionWriter, batched
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -25,7 +26,8 @@ WINDOW = 2048
 """Number of nodes in memory at once. It is large enough to sort texts by length."""
 
 MAX_HASHES_PER_QUERY = 200
-ID_PAGE_SIZE = 10_000
+
+NO_NODES = "there are no nodes to index: pass at least one node with text"
 
 SAMPLE_SIZE = 32
 """Number of passages that are searched for by their own vectors, to check the collection."""
@@ -55,74 +57,55 @@ class FillResult:
         return self.embedded + self.reused + self.unchanged
 
 
-class SeenIds:
-    """A set of ids stored as hashes of 8 bytes: a million ids take 70 MB instead of 170."""
-
-    def __init__(self) -> None:
-        self.hashes: set[int] = set()
-
-    def __contains__(self, key: str) -> bool:
-        return self._hash(key) in self.hashes
-
-    def __len__(self) -> int:
-        return len(self.hashes)
-
-    def add(self, key: str) -> None:
-        """Add an id."""
-        self.hashes.add(self._hash(key))
-
-    @staticmethod
-    def _hash(key: str) -> int:
-        return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest())
-
-
 def fill(
     writer: CollectionWriter,
     nodes: Iterable[BaseNode],
     model: BaseEmbedding,
     *,
     donor: Collection | None = None,
-    delete_others: bool = True,
+    delete_missing: bool = True,
     show_progress: bool = False,
 ) -> FillResult:
     """Make a collection hold these nodes; after a kill, a second call resumes.
 
     Args:
         writer: the collection: empty, partly filled, or with earlier nodes. All its vectors are this model's.
-        nodes: the nodes, read once and a window at a time.
+        nodes: the nodes, read once and a window at a time. Those without text are left out.
         model: embeds the texts that have no vector yet.
         donor: a collection with the same contract, whose vectors are reused for equal texts.
-        delete_others: delete all other nodes; False deletes only other nodes of the same documents.
+        delete_missing: delete all other nodes; False deletes only other nodes of the same documents.
         show_progress: show a progress bar with the time left.
 
     Raises:
-        InputError: if there are no nodes, or two nodes share an id but not their content.
+        InputError: if no node has text, a node cannot be stored, or two nodes share an id but not their content.
         OutsideError: if the embedding or Chroma fails.
     """
     from tqdm.auto import tqdm
 
     collection = writer.collection
     result, seen = FillResult(), SeenIds()
-    documents: set[str] = set()
+    documents = None if delete_missing else DocumentSet()
     was_empty = collection.count() == 0
     donors = [source for source in (donor, None if was_empty else collection) if source is not None]
     total = len(nodes) if isinstance(nodes, Sized) else None
     with tqdm(total=total, desc="indexing", unit="passage", disable=not show_progress, dynamic_ncols=True) as bar:
-        for window in batched(nodes, WINDOW):
+        # A document whose nodes have no text any more is read again as well: its old texts are deleted.
+        for window in batched(admitted(nodes, left_out=documents.add if documents is not None else None), WINDOW):
             records = _distinct([record_of(node) for node in window])
             stored: dict[str, dict[str, Any]] = {}
             if not was_empty or any(record.id in seen for record in records):
                 stored = writer.stored_metadata([record.id for record in records])
             changed = _changed_records(records, stored, seen, result)
-            if not delete_others:
-                documents |= {str(record.metadata.get("ref_doc_id", "None")) for record in records}
+            if documents is not None:
+                for node in window:
+                    documents.add(node)
             if changed:
                 vectors = _vectors(changed, model, donors, writer.batch_size, result)
                 writer.write(changed, vectors, stored)
             bar.update(len(window))
     if not len(seen):
-        raise InputError("there are no nodes to index: pass at least one")
-    result.deleted = _delete_others(writer, seen, None if delete_others else documents)
+        raise InputError(NO_NODES)
+    result.deleted = delete_others(writer, seen, documents)
     return result
 
 
@@ -216,39 +199,6 @@ def _vectors_by_hash(donor: Collection, hashes: set[str], batch_size: int) -> di
         for text_hash in missing if len(missing) < len(batch) else ():
             read([text_hash], 1)
     return vectors
-
-
-def _delete_others(writer: CollectionWriter, seen: SeenIds, documents: set[str] | None) -> int:
-    """Delete the records that were not seen; if `documents` is set, only records of these documents."""
-    if documents is None and writer.collection.count() == len(seen):
-        return 0  # the usual case after a first build
-    page_size = ID_PAGE_SIZE if writer.batch_size >= MAX_BATCH_SIZE else writer.batch_size
-    others = [
-        key
-        for condition in _conditions(documents)
-        for ids in _id_pages(writer.collection, condition, page_size)
-        for key in ids
-        if key not in seen
-    ]
-    writer.delete(others)
-    return len(others)
-
-
-def _conditions(documents: set[str] | None) -> Iterator[dict[str, Any] | None]:
-    """Yield filters that select the records of some documents; the filter None selects all."""
-    if documents is None:
-        yield None
-        return
-    # LlamaIndex writes "None" if a node belongs to no document.
-    for batch in batched(sorted(documents - {"None"}), MAX_HASHES_PER_QUERY):
-        yield {"ref_doc_id": {"$in": batch}}
-
-
-def _id_pages(collection: Collection, where: dict[str, Any] | None, size: int) -> Iterator[list[str]]:
-    offset = 0
-    while ids := collection.get(where=where, limit=size, offset=offset, include=[])["ids"]:
-        yield ids
-        offset += len(ids)
 
 
 def check_filled(collection: Collection, result: FillResult) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,13 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
+from rag_ft.documents.node_gate import admit, admitted, embedded_text
 from rag_ft.embedding.contract import EmbeddingContract
 from rag_ft.index.contract import stored_contract
+from rag_ft.index.filters import FilterTranslator
 from rag_ft.index.live_collection import LiveCollection
 from rag_ft.index.lock import build_lock
+from rag_ft.index.nodes import node_of
 from rag_ft.index.pointer import read_pointer, write_pointer
 from rag_ft.index.records import record_of
 from rag_ft.index.revision import Revision, announced_writes, read_revision
@@ -71,6 +75,7 @@ class LiveChromaStore(BasePydanticVectorStore):
     _live: LiveCollection = PrivateAttr()
     _changes: int = PrivateAttr(default=0)
     _keywords: Any = PrivateAttr(default=None)
+    _filters: FilterTranslator = PrivateAttr(default_factory=FilterTranslator)
 
     def __init__(self, name: str, client: ClientAPI, embed_model: BaseEmbedding | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
@@ -152,6 +157,7 @@ class LiveChromaStore(BasePydanticVectorStore):
 
         Raises:
             ContractError: if another model made the query's vector.
+            InputError: if the filters cannot find anything.
         """
 
         def search(collection: Collection) -> tuple[list[str], list[float]]:
@@ -159,9 +165,11 @@ class LiveChromaStore(BasePydanticVectorStore):
             response = collection.query(
                 query_embeddings=[list(query.query_embedding or ())],
                 n_results=query.similarity_top_k,
-                where=_chroma_filter(query.filters),
+                where=self._filters.where(collection, query.filters),
                 include=["distances"],
             )
+            if not response["ids"][0]:
+                self._filters.explain_nothing(collection, query.filters)
             return response["ids"][0], [1 - distance for distance in (response["distances"] or [[]])[0]]
 
         return self._live.call(search)
@@ -184,9 +192,10 @@ class LiveChromaStore(BasePydanticVectorStore):
 
     def matching_ids(self, filters: MetadataFilters, ids: Sequence[str] | None = None) -> set[str]:
         """Return the ids of passages that match filters, among `ids` or among all if None."""
-        where, batch_size = _chroma_filter(filters), batch_size_of(self._client)
+        batch_size = batch_size_of(self._client)
 
         def match(collection: Collection) -> set[str]:
+            where = self._filters.where(collection, filters)
             matching: set[str] = set()
             if ids is not None:
                 for batch in batched(ids, batch_size):
@@ -199,13 +208,22 @@ class LiveChromaStore(BasePydanticVectorStore):
         return self._live.call(match)
 
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        """Insert nodes, or replace nodes with the same ids.
+        """Insert nodes, or replace nodes with the same ids. Nodes without text are left out.
+
+        Returns:
+            The ids of all nodes, because LlamaIndex pairs them with the nodes by position.
 
         Raises:
             ContractError: if a node carries another model's vector.
+            InputError: if a node cannot be stored.
         """
         import numpy as np
 
+        ids = [node.node_id for node in nodes]
+        nodes = [self._with_own_vector(node) for node in nodes]
+        nodes = list(admitted(nodes))
+        if not nodes:
+            return ids
         vectors = [node.get_embedding() for node in nodes]
         records = [record_of(node) for node in nodes]
         batch_size = batch_size_of(self._client)
@@ -218,24 +236,52 @@ class LiveChromaStore(BasePydanticVectorStore):
                 writer.write(records, [np.asarray(vector, dtype=np.float32) for vector in vectors], stored)
 
         self._live.call(insert)
-        return [record.id for record in records]
+        return ids
+
+    def _with_own_vector(self, node: BaseNode) -> BaseNode:
+        """Embed a node again if its text changes in the gate, such as a date in its metadata."""
+        kept, model = admit(node), self._checker.embed_model
+        if kept is None or kept is node or model is None or embedded_text(kept) == embedded_text(node):
+            return node
+        return kept.model_copy(update={"embedding": model.get_text_embedding(embedded_text(kept))})
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Return the passages most similar to a query.
 
         Raises:
             ContractError: if another model made the query's vector.
+            InputError: if the filters cannot find anything.
         """
+        # LlamaIndex's store knows no operators for lists. It refuses filters beside a `where` of Chroma.
+        filters = query.filters if "where" not in kwargs else None
+        without = dataclasses.replace(query, filters=None) if filters is not None else query
 
         def search(collection: Collection) -> VectorStoreQueryResult:
             self._checker.check_query(collection, query)
-            return _llama_store(collection).query(query, **kwargs)
+            translated = {} if filters is None else {"where": self._filters.where(collection, filters)}
+            result = _llama_store(collection).query(without, **kwargs, **translated)
+            if not result.ids:
+                self._filters.explain_nothing(collection, filters)
+            return result
 
         return self._live.call(search)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Return nodes by their ids or metadata."""
-        return self._live.call(lambda collection: _llama_store(collection).get_nodes(node_ids, filters))  # type: ignore[arg-type]
+        """Return nodes by their ids or metadata.
+
+        Raises:
+            InputError: if the filters cannot find anything.
+        """
+
+        def read(collection: Collection) -> list[BaseNode]:
+            where = self._filters.where(collection, filters)
+            rows = collection.get(ids=node_ids or None, where=where, include=["documents", "metadatas"])
+            if not rows["ids"]:
+                self._filters.explain_nothing(collection, filters)
+            entries = zip(rows["ids"], rows["documents"] or [], rows["metadatas"] or [], strict=True)
+            return [node_of(key, text or "", dict(metadata or {})) for key, text, metadata in entries]
+
+        return self._live.call(read)
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a document."""
@@ -295,10 +341,3 @@ def _llama_store(collection: Collection) -> ChromaVectorStore:
     from llama_index.vector_stores.chroma import ChromaVectorStore
 
     return ChromaVectorStore(chroma_collection=collection)
-
-
-def _chroma_filter(filters: MetadataFilters | None) -> dict[str, Any] | None:
-    """Translate LlamaIndex's filters into Chroma's."""
-    from llama_index.vector_stores.chroma.base import _to_chroma_filter
-
-    return _to_chroma_filter(filters) if filters is not None and filters.filters else None

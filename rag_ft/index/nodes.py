@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rag_ft.documents.node_gate import admitted
 from rag_ft.errors import InputError
 from rag_ft.index.chroma import collection_names, open_chroma
 from rag_ft.index.pointer import read_pointer
-from rag_ft.index.records import NODE_HASH, TEXT_HASH
+from rag_ft.index.records import OWN_KEYS
 from rag_ft.index.writing import CLOUD_BATCH_SIZE
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def nodes_from_texts(texts: Mapping[str, str], documents: Mapping[str, str]) -> 
 
 
 class ChromaNodes:
-    """The nodes of a Chroma collection, read a page at a time and without their vectors.
+    """The nodes of a Chroma collection, a page at a time and without vectors. Those without text are left out.
 
     Args:
         collection: a collection with texts, filled by LlamaIndex, rag_ft or any other program.
@@ -49,6 +50,9 @@ class ChromaNodes:
         return self.collection.count()
 
     def __iter__(self) -> Iterator[BaseNode]:
+        return admitted(self._entries())
+
+    def _entries(self) -> Iterator[BaseNode]:
         offset = 0
         while True:
             page = self.collection.get(limit=CLOUD_BATCH_SIZE, offset=offset, include=["documents", "metadatas"])
@@ -56,9 +60,7 @@ class ChromaNodes:
                 return
             documents, metadatas = page["documents"] or [], page["metadatas"] or []
             for key, text, metadata in zip(page["ids"], documents, metadatas, strict=True):
-                if not text:
-                    raise InputError(f"{self.collection.name}: the entry {key!r} has no text to embed: delete it")
-                yield node_of(key, text, dict(metadata or {}))
+                yield node_of(key, text or "", dict(metadata or {}))
             offset += len(page["ids"])
 
 
@@ -66,7 +68,7 @@ def sample_nodes(collection: Collection, count: int = 4) -> tuple[list[BaseNode]
     """Read a few nodes of a collection and their vectors."""
     rows = collection.get(limit=count, include=["documents", "metadatas", "embeddings"])
     entries = zip(rows["ids"], rows["documents"] or [], rows["metadatas"] or [], strict=True)
-    return [node_of(key, text, dict(metadata or {})) for key, text, metadata in entries], list(rows["embeddings"])  # type: ignore[arg-type]
+    return [node_of(key, text or "", dict(metadata or {})) for key, text, metadata in entries], list(rows["embeddings"])  # type: ignore[arg-type]
 
 
 def nodes_from_chroma(source: str) -> ChromaNodes:
@@ -115,5 +117,5 @@ def node_of(key: str, text: str, metadata: dict[str, Any]) -> BaseNode:
         node = metadata_dict_to_node(metadata)
         node.set_content(text)
         return node
-    plain = {name: value for name, value in metadata.items() if name not in (TEXT_HASH, NODE_HASH)}
+    plain = {name: value for name, value in metadata.items() if name not in OWN_KEYS}
     return TextNode(id_=key, text=text, metadata=plain)

@@ -143,7 +143,7 @@ def _questions(contents: ReportContents) -> dict[str, Any]:
     """Return the data of the table of questions, which report.js reads. Each text is stored once."""
     dataset = contents.dataset
     assert dataset is not None
-    texts = dataset.passage_texts
+    texts = dataset.own_texts
     passages: dict[str, int] = {}
     causes: dict[str, int] = {}
     slices: dict[str, int] = {}

@@ -91,6 +91,11 @@ def _counts(inspection: Inspection) -> str:
     lines = [f"[bold]{inspection.passages:,} passages[/] of {inspection.documents:,} documents"]
     if inspection.repeated:
         lines[0] += f"; {inspection.repeated:,} groups of them nearly repeat each other"
+    if inspection.overlapping or inspection.contained:
+        lines.append(
+            f"{inspection.overlapping:.0%} of their words repeat the passage before; {inspection.contained:.0%} of the "
+            "passages are a part of a larger one"
+        )
     splits = ", ".join(f"{terminal_text(split)} {count:,}" for split, count in inspection.questions.items()) or "none"
     lines.append(f"[bold]{sum(inspection.questions.values()):,} questions[/]: {splits}")
     if inspection.seen or inspection.unseen:

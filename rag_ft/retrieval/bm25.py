@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from rag_ft.clean_text import clean_text
 from rag_ft.dataset.text.language import LANGUAGE_NAMES, corpus_language
 from rag_ft.dataset.text.scripts import WORD
 from rag_ft.dataset.text.words import segmented, stop_words_of
@@ -120,7 +121,7 @@ class BM25:
 
         # Single letters and digits count too: "Form T-9" is the name of a form.
         return bm25s.tokenize(
-            [segmented(text) for text in texts],
+            [segmented(clean_text(text)) for text in texts],
             stopwords=stop_words_of(self.language),
             token_pattern=WORD,
             show_progress=False,

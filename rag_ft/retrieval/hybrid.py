@@ -12,6 +12,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery
 
 from rag_ft.errors import InputError
+from rag_ft.index.gated_index import clean_query
 from rag_ft.index.live_store import LiveChromaStore
 from rag_ft.index.writing import batched
 from rag_ft.retrieval.bm25 import BM25
@@ -83,7 +84,7 @@ class HybridRetriever(BaseRetriever):
         return Fusion.from_dict(learned) if learned else Fusion()
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        fusion = self.fusion
+        fusion, query_bundle = self.fusion, clean_query(query_bundle)
         results: list[NodeWithScore] = []
         for batch in batched(fusion.rank(self.pool(query_bundle, fusion)), self.similarity_top_k):
             nodes = {node.node_id: node for node in self.store.get_nodes([key for key, _ in batch])}

@@ -145,7 +145,7 @@ def test_negatives_that_answer_their_question_are_a_warning() -> None:
     negatives = {"q0": ["p0", "p5"], "q1": ["copy"], "q2": ["p3"]}
     found = dataclasses.replace(dataset, passages=dataset.passages | {"copy": copy}, negatives=negatives)
     assert warned(found, "negatives").startswith(
-        "2 negatives are, or nearly repeat, a passage that answers their question"
+        "2 negatives are, repeat, or contain a passage that answers their question"
     )
     assert inspect_dataset(found).negatives == 4
 

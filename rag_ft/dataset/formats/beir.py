@@ -132,11 +132,14 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _passage_row(passage: Passage) -> dict[str, str]:
-    return {"_id": passage.id, "title": passage.title, "text": passage.text, "doc_id": passage.document}
+    row = {"_id": passage.id, "title": passage.title, "text": passage.text, "doc_id": passage.document}
+    return row | ({"content": passage.content} if passage.content else {})
 
 
-def _query_row(query: Query) -> dict[str, str]:
-    optional = {"style": query.source, "answer": query.answer, "evidence": query.evidence}
+def _query_row(query: Query) -> dict[str, Any]:
+    optional = {
+        "style": query.source, "answer": query.answer, "evidence": query.evidence, "one_answer": query.one_answer
+    }  # fmt: skip
     return {"_id": query.id, "text": query.text} | {key: value for key, value in optional.items() if value}
 
 
@@ -179,6 +182,7 @@ def _read_corpus(file: Path) -> dict[str, Passage]:
             _read_text(row, "text", file, number),
             _read_text(row, "title", file, number),
             str(document) if document is not None else "",
+            _read_text(row, "content", file, number),
         )
     if not passages:
         raise InputError(f"{file} contains no passages: a dataset needs at least one")
@@ -194,7 +198,9 @@ def _read_queries(file: Path) -> dict[str, Query]:
             raise InputError(f"{file}:{number}: the question {identifier!r} is empty: add its text or remove it")
         # Datasets of other tools may have lists of answers, which are ignored.
         answer, evidence = (value if isinstance(value := row.get(key), str) else "" for key in ("answer", "evidence"))
-        queries[identifier] = Query(identifier, text, _read_text(row, "style", file, number), answer, evidence)
+        queries[identifier] = Query(
+            identifier, text, _read_text(row, "style", file, number), answer, evidence, row.get("one_answer") is True
+        )
     return queries
 
 

@@ -28,7 +28,9 @@ DOCUMENT = (
     "document documents doc docs doc_id doc_ids docid document_id document_ids clicked clicked_document "
     "clicked_documents clicked_doc clicked_doc_id clicked_url clicked_id",
     "source sources url urls link file file_name filename path file_path",
+    "files file_names filenames source_file source_files document_name document_names doc_name doc_names",
 )
+TITLE = ("title document_title page_title",)
 PASSAGE_ID = ("passage_id passage_ids pid node_id chunk_id corpus_id",)
 SCORE = (
     "score scores label labels similarity similarity_score rating ratings stars feedback clicks click click_count "
@@ -108,6 +110,9 @@ def find_columns(
     choose("id", ID)
     if "positive" not in columns_of and "document" not in columns_of:
         choose("positive", ["answer"])
+    # A title names a document, but many tables of texts have titles too.
+    if "positive" not in columns_of and "document" not in columns_of:
+        choose("document", TITLE)
     choose("answer", ANSWER)
     if "query" not in columns_of:
         raise InputError(f"{path}: no column is the question {fix}")

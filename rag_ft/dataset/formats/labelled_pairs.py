@@ -14,7 +14,7 @@ from typing import Any
 from rag_ft.dataset.formats.beir import read_beir
 from rag_ft.dataset.formats.columns import find_columns, plain_name
 from rag_ft.dataset.formats.llama_index_json import read_llama_index_json
-from rag_ft.dataset.formats.tables import is_json_list, read_table, saved_splits
+from rag_ft.dataset.formats.tables import BadRows, is_json_list, read_table, saved_splits
 from rag_ft.dataset.qa_dataset import QADataset
 from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.errors import InputError
@@ -90,6 +90,8 @@ def read_labelled_pairs(path: str | Path, *, fields: Mapping[str, str] | None = 
     stars: 0.8); clicks, relevance and grades, which have no maximum, by the largest of their question. A passage with
     score 0 is a negative. Other scores below 0.5 are neither positive nor negative.
 
+    Invalid rows, such as one without a question, are left out with a warning if they are at most 5 % of the rows.
+
     Args:
         path: a CSV, TSV, JSONL, JSON (a list of objects, or LlamaIndex's `EmbeddingQAFinetuneDataset`) or Parquet
             file, a folder of `datasets.save_to_disk`, or a BEIR folder.
@@ -97,7 +99,8 @@ def read_labelled_pairs(path: str | Path, *, fields: Mapping[str, str] | None = 
             negative, score, document, evidence, answer and id.
 
     Raises:
-        InputError: if the columns are ambiguous or a row is invalid. The message names the file and the line.
+        InputError: if the columns are ambiguous or more than 5 % of the rows are invalid. The message names the file
+            and the line.
 
     Example:
         >>> import tempfile
@@ -148,10 +151,12 @@ def _pairs_of(dataset: QADataset) -> list[LabelledPair]:
 
 
 def _read_rows(path: Path, fields: Mapping[str, str]) -> list[LabelledPair]:
-    table = read_table(path)
+    bad_rows = BadRows(path)
+    table = read_table(path, bad_rows)
     rows = iter(table.rows)
     head = list(islice(rows, SNIFFED_ROWS))
     if not head:
+        bad_rows.report(valid=0)
         return []
     if {row.get("event") for _, row in head} & {"shown", "passage", "pick"}:
         raise InputError(f"{path} is a vote log: use rag-ft generate SOURCE --from-feedback {path}")
@@ -159,10 +164,15 @@ def _read_rows(path: Path, fields: Mapping[str, str]) -> list[LabelledPair]:
     pairs = []
     question_of: dict[str, str] = {}
     for location, row in chain(head, rows):
-        pair = _read_pair(location, row, columns)
-        if pair.id and question_of.setdefault(pair.id, one_line(pair.query)) != one_line(pair.query):
-            raise InputError(f"{location}: the id {pair.id!r} is used by two questions: ids must be unique")
+        try:
+            pair = _read_pair(location, row, columns)
+            if pair.id and question_of.setdefault(pair.id, one_line(pair.query)) != one_line(pair.query):
+                raise InputError(f"{location}: the id {pair.id!r} is used by two questions: ids must be unique")
+        except InputError as error:
+            bad_rows.add(error)
+            continue
         pairs.append(pair)
+    bad_rows.report(valid=len(pairs))
     if "score" in columns:
         pairs = _scaled(pairs, plain_name(columns["score"][0]) in UNBOUNDED_SCORES)
     return _merged(pairs)

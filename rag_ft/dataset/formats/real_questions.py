@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rag_ft.dataset.formats.columns import QUERY, plain_name
-from rag_ft.dataset.formats.labelled_pairs import MIN_POSITIVE_SCORE, LabelledPair, read_labelled_pairs
-from rag_ft.dataset.formats.tables import JSON_LINES, TABLE_SUFFIXES
+from rag_ft.dataset.formats.labelled_pairs import MIN_POSITIVE_SCORE, SNIFFED_ROWS, LabelledPair, read_labelled_pairs
+from rag_ft.dataset.formats.tables import JSON_LINES, TABLE_SUFFIXES, BadRows, json_lines
 from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.errors import InputError
-from rag_ft.files import read_jsonl
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class RealQuestion:
 
     Attributes:
         text: the question.
-        documents: ids of the documents or passages that answer it. They are optional if there are positives.
+        documents: names of the documents, or ids of the passages, that answer it. Part of a path, an address or a title
+            is enough if no other document has it. They are optional if there are positives.
         evidence: a snippet of the document that answers it: its passage is the relevant one. If empty, all passages
             of the documents are relevant.
         id: its id; a number is used if empty.
@@ -52,14 +54,17 @@ class RealQuestion:
 def read_questions(file: str | Path, *, fields: Mapping[str, str] | None = None) -> list[RealQuestion]:
     """Read questions that people asked, with the documents or passages that answer them.
 
+    Invalid rows are left out with a warning if they are at most 5 % of the rows.
+
     Args:
-        file: JSONL of `{"text": …, "documents": [ids], "evidence": snippet}` (`evidence` is optional), or any format of
-            `read_labelled_pairs`: pairs, triplets, scores and clicks as CSV, JSON, Parquet, BEIR and others. A passage
-            with a score or fraction of clicks below 0.5 does not answer its question.
+        file: JSONL of `{"text": …, "documents": [names], "evidence": snippet}` (`evidence` is optional), or any format
+            of `read_labelled_pairs`: pairs, triplets, scores and clicks as CSV, JSON, Parquet, BEIR and others. A
+            passage with a score or fraction of clicks below 0.5 does not answer its question.
         fields: role -> column, for unusual column names (see `read_labelled_pairs`).
 
     Raises:
-        InputError: if a line has no question or no answer, or an id is repeated.
+        InputError: if more than 5 % of the rows have no question, no answer or a repeated id. The message names the
+            first.
 
     Example:
         >>> import tempfile
@@ -75,23 +80,18 @@ def read_questions(file: str | Path, *, fields: Mapping[str, str] | None = None)
         return _from_pairs(file, read_labelled_pairs(file, fields=fields))
     questions = []
     ids: set[str] = set()
-    for number, row in read_jsonl(file):
-        text, documents = row.get("text"), row.get("documents")
-        identifier, evidence = str(row.get("_id") or ""), row.get("evidence") or ""
-        if isinstance(documents, str):
-            documents = [documents]
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f'{file}:{number}: no "text": each line is a question with its documents')
-        if not isinstance(documents, list) or not documents:
-            raise InputError(f'{file}:{number}: no "documents": name the documents that answer the question')
-        if identifier and identifier in ids:
-            raise InputError(f"{file}:{number}: the id {identifier!r} was used before: ids must be unique")
-        if not isinstance(evidence, str):
-            raise InputError(f"{file}:{number}: 'evidence' is {evidence!r:.40}, but must be a text")
-        ids.add(identifier)
-        questions.append(RealQuestion(text, [str(name) for name in documents], evidence, identifier))
-    if not questions:
-        raise InputError(f"{file} contains no questions")
+    bad_rows = BadRows(file)
+    for location, row in json_lines(file, bad_rows):
+        try:
+            question = _read_question(location, row)
+            if question.id and question.id in ids:
+                raise InputError(f"{location}: the id {question.id!r} was used before: ids must be unique")
+        except InputError as error:
+            bad_rows.add(error)
+            continue
+        ids.add(question.id)
+        questions.append(question)
+    bad_rows.report(valid=len(questions))
     return questions
 
 
@@ -99,8 +99,27 @@ def _has_documents(file: Path) -> bool:
     """Return whether a file has JSON lines with a question as "text" and its "documents"."""
     if file.is_dir() or file.suffix.lower() in {".json", *TABLE_SUFFIXES} - set(JSON_LINES):
         return False
-    _, first = next(read_jsonl(file), (0, {}))
-    return "documents" in first and not any(plain_name(key) in " ".join(QUERY).split() for key in first)
+    bad_rows = BadRows(file)
+    head = [row for _, row in islice(json_lines(file, bad_rows), SNIFFED_ROWS)]
+    if not head:
+        bad_rows.report(valid=0)
+    keys = {key for row in head for key in row}
+    return "documents" in keys and not any(plain_name(key) in " ".join(QUERY).split() for key in keys)
+
+
+def _read_question(location: str, row: Mapping[str, Any]) -> RealQuestion:
+    text, documents = row.get("text"), row.get("documents")
+    identifier, evidence = str(row.get("_id") or ""), row.get("evidence") or ""
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f'{location}: no "text": each line is a question with its documents')
+    names = [name for name in (documents if isinstance(documents, list) else [documents]) if name not in (None, "")]
+    if not names:
+        raise InputError(f'{location}: no "documents": name the documents that answer the question')
+    if wrong := [name for name in names if type(name) not in (str, int)]:
+        raise InputError(f"{location}: 'documents' has {wrong[0]!r:.40}, but must have names")
+    if not isinstance(evidence, str):
+        raise InputError(f"{location}: 'evidence' is {evidence!r:.40}, but must be a text")
+    return RealQuestion(text, [str(name) for name in names], evidence, identifier)
 
 
 def _from_pairs(file: Path, pairs: Sequence[LabelledPair]) -> list[RealQuestion]:

@@ -36,17 +36,38 @@ def copied_span(question: str, passage: str) -> tuple[int, int] | None:
     words = question.split()
     if not words or len(question) > len(passage) or words[0] not in passage:
         return None
-    match = re.search(r"\s+".join(map(re.escape, words)), passage)
+    match = re.search(_any_spacing(question), passage)
     return match.span() if match else None
+
+
+def sentence_around(span: str, passage: str) -> str:
+    """Return the sentence of a passage that contains a text; empty if none does.
+
+    Example:
+        >>> from rag_ft.dataset.text.cloze import sentence_around
+        >>> sentence_around("40 days", "Leave is granted. It lasts up to 40 days a year. Ask the master.")
+        'It lasts up to 40 days a year.'
+    """
+    found = (sentence for sentence in sentences_of(passage, language_of(passage)) if span in sentence)
+    return next(found, "").strip()
 
 
 def without_copy(question: str, passage: str) -> str | None:
     """Return a passage without a question that it contains; None if it does not contain the question.
+
+    Every copy of a sentence is removed: the metadata of a node may repeat it.
 
     Example:
         >>> from rag_ft.dataset.text.cloze import without_copy
         >>> without_copy("It is booked in HELM.", "Leave is forty days. It is booked in HELM. Ask the master.")
         'Leave is forty days. Ask the master.'
     """
-    span = copied_span(question, passage)
-    return None if span is None else f"{passage[: span[0]].rstrip()} {passage[span[1] :].lstrip()}".strip()
+    if copied_span(question, passage) is None:
+        return None
+    copies = 0 if word_count(question) >= MIN_WORDS else 1  # 0: all
+    parts = re.split(_any_spacing(question), passage, maxsplit=copies)
+    return " ".join(filter(None, map(str.strip, parts)))
+
+
+def _any_spacing(text: str) -> str:
+    return r"\s+".join(map(re.escape, text.split()))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import cached_property
 from typing import Protocol
 
 from rag_ft.dataset.qa_dataset import Passage
+from rag_ft.dataset.text.document_names import DocumentNames, split_names, unknown_name
 from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.dataset.text.word_index import WordIndex
 from rag_ft.dataset.text.words import words_of
@@ -35,7 +36,7 @@ class Locatable(Protocol):
 
     @property
     def documents(self) -> Sequence[str]:
-        """Ids of documents or passages that contain the answer."""
+        """Names of documents, or ids of passages, that contain the answer."""
 
     @property
     def evidence(self) -> str:
@@ -54,20 +55,28 @@ class Locator:
     was slightly changed or cut in other places. Each of them contains half of the text, or the text contains half of
     the passage.
 
+    Documents are named as people do (see `DocumentNames`): `docs/leave/fmla.md` and "FMLA" may both be `leave/fmla.md`.
+    A title names its document if no other document has it.
+
     Args:
         passages: the corpus.
+        aliases: other names, such as absolute paths or LlamaIndex's ids -> the documents that they name.
 
     Example:
         >>> from rag_ft.dataset.text.locating import Locator
         >>> from rag_ft import Passage
-        >>> locator = Locator({"a#0": Passage("a#0", "Leave is booked\\nin HELM by noon of the day before.")})
+        >>> text = "Leave is booked\\nin HELM by noon of the day before."
+        >>> locator = Locator({"a#0": Passage("a#0", text, title="Leave", doc_id="hr/leave.pdf")})
+        >>> locator.inside(["leave.pdf"]), locator.inside(["Leave, p. 3"])
+        (['a#0'], ['a#0'])
         >>> locator.find("is booked in HELM by noon")
         ['a#0']
         >>> locator.find("Badges open the doors of the harbour.")
         []
     """
 
-    def __init__(self, passages: Mapping[str, Passage]) -> None:
+    def __init__(self, passages: Mapping[str, Passage], aliases: Mapping[str, Collection[str]] | None = None) -> None:
+        self._aliases = aliases or {}
         self._passages = list(passages.values())
         self._position_of = {passage.id: position for position, passage in enumerate(self._passages)}
         self._inside: dict[str, list[int]] = {}
@@ -84,7 +93,7 @@ class Locator:
                 documents that contain its evidence are relevant; without evidence, all of them are.
 
         Raises:
-            UnknownIdError: if a question without positives does not name a document of the corpus.
+            UnknownIdError: if a question without positives does not name one document of the corpus.
             InputError: if the positives or the evidence are not found.
         """
         if question.positives:
@@ -101,18 +110,17 @@ class Locator:
         """Return the ids of the passages of documents; with evidence, of those that contain it.
 
         Args:
-            documents: ids of documents or passages.
+            documents: names of documents, or ids of passages.
             evidence: a snippet of one of them.
             question: the text of the question, for the error message.
 
         Raises:
-            UnknownIdError: if none of them is a document or passage of the corpus.
+            UnknownIdError: if none of them is a document or passage of the corpus, or a name may be several documents.
             InputError: if the evidence is in none of them.
         """
         positions = self._positions_in(documents)
         if not positions:
-            named = f"{documents[0]!r}, which is not a document or passage" if documents else "none"
-            raise UnknownIdError(f"its document is not in the corpus: the question {question[:60]!r} names {named}")
+            raise self._unknown(documents, question)
         if not evidence.strip():
             return [self._passages[position].id for position in positions]
         ids = self._find(evidence, positions)
@@ -128,19 +136,48 @@ class Locator:
 
         Args:
             text: a passage, or a part of one or several passages.
-            documents: ids of documents or passages that are searched first.
+            documents: names of documents, or ids of passages, that are searched first.
         """
         positions = self._positions_in(documents)
         return (self._find(text, positions) if positions else []) or self._find(text, None)
 
     def _positions_in(self, documents: Sequence[str]) -> list[int]:
         positions: dict[int, None] = {}
-        for name in dict.fromkeys(documents):
-            if name in self._inside:
-                positions |= dict.fromkeys(self._inside[name])
-            elif name in self._position_of:
-                positions[self._position_of[name]] = None
+        for cell in dict.fromkeys(documents):
+            for name in split_names(cell, self._is_known):
+                positions |= dict.fromkeys(self._positions_of(name))
         return sorted(positions)
+
+    def _positions_of(self, name: str) -> Sequence[int]:
+        if name in self._inside:
+            return self._inside[name]
+        if name in self._position_of:
+            return [self._position_of[name]]
+        matches = self._names.matches(name)
+        return self._inside[matches[0]] if len(matches) == 1 else ()
+
+    def _is_known(self, name: str) -> bool:
+        return bool(self._positions_of(name))
+
+    @cached_property
+    def _names(self) -> DocumentNames:
+        titled: dict[str, set[str]] = {}
+        for passage in self._passages:
+            if passage.title:
+                titled.setdefault(passage.title, set()).add(passage.document)
+        # "Introduction" is the title of many documents and names none of them.
+        aliases: dict[str, Collection[str]] = {title: found for title, found in titled.items() if len(found) == 1}
+        for alias, found in self._aliases.items():
+            aliases[alias] = {*found, *aliases.get(alias, ())}
+        return DocumentNames(self._inside, aliases)
+
+    def _unknown(self, documents: Sequence[str], question: str) -> UnknownIdError:
+        asked = f"the question {question[:60]!r}"
+        if not documents:
+            return UnknownIdError(f"its document is not in the corpus: {asked} names none")
+        name = unknown_name(documents[0], self._is_known)
+        problem = "is unclear" if self._names.matches(name) else "is not in the corpus"
+        return UnknownIdError(f"its document {problem}: {asked} names {name!r:.80}, which {self._names.why_not(name)}")
 
     def _find(self, text: str, within: list[int] | None) -> list[str]:
         plain, words = one_line(text), words_of(text)

@@ -37,7 +37,7 @@ class DevPools:
     def __init__(self, split: DevSplit, corpus: EmbeddedCorpus, bm25: BM25) -> None:
         self._split = split
         self._pools = list(make_pools(corpus, bm25, split.texts))
-        learned = learn_fusion(self._pools, list(split.qrels.values()))
+        learned = learn_fusion(self._pools, list(split.qrels.values()), split.has_one_answer)
         self.learned = replace(learned, question_hashes=tuple(map(question_hash, split.texts)))
 
     def fused(self, fusion: Fusion) -> NDArray[np.float64]:

@@ -37,6 +37,7 @@ class DevSplit:
         texts: the questions.
         qrels: query id -> passage id -> grade, in the same order.
         groups: the group that each question is resampled with.
+        one_answer: the questions whose relevant passages all hold the same answer.
         weights: the weight of each question in a score that chooses a retriever, shape (questions,): sources have the
             same proportions as in the compared split. None if dev has too few questions of a source.
     """
@@ -44,12 +45,18 @@ class DevSplit:
     texts: Sequence[str]
     qrels: dict[str, dict[str, int]]
     groups: Sequence[object]
+    one_answer: set[str]
     weights: NDArray[np.float64] | None
 
     def ndcg(self, rankings: Iterable[Sequence[str]]) -> NDArray[np.float64]:
         """Return nDCG@10 of the rankings, shape (questions,)."""
         ranked = dict(zip(self.qrels, map(list, rankings), strict=True))
-        return metrics_per_query(ranked, self.qrels, [HEADLINE])[HEADLINE]
+        return metrics_per_query(ranked, self.qrels, [HEADLINE], self.one_answer)[HEADLINE]
+
+    @property
+    def has_one_answer(self) -> list[bool]:
+        """Whether each question has one answer."""
+        return [query in self.one_answer for query in self.qrels]
 
 
 def dev_split_of(dataset: QADataset, split: str, models: Iterable[Any], seed: int) -> DevSplit | None:
@@ -85,6 +92,7 @@ def dev_split_of(dataset: QADataset, split: str, models: Iterable[Any], seed: in
         texts=part.texts("dev"),
         qrels=dev,
         groups=resampling_groups(part, "dev")[0],
+        one_answer=part.one_answer("dev"),
         weights=_weights(part.questions("dev"), dataset.questions(split)),
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from rag_ft.errors import InputError
-from rag_ft.evaluation.metrics import ndcg_of_gains
+from rag_ft.evaluation.metrics import first_gain, ndcg_of_gains
 from rag_ft.retrieval.fusion import Fusion, Method, Pool
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ class LearnedFusion:
         return scores
 
 
-def learn_fusion(pools: Sequence[Pool], relevant: Sequence[Mapping[str, int]]) -> LearnedFusion:
+def learn_fusion(
+    pools: Sequence[Pool], relevant: Sequence[Mapping[str, int]], one_answer: Sequence[bool] = ()
+) -> LearnedFusion:
     """Choose method and weight by nDCG@10 on dev questions.
 
     A flat optimum is preferred to a sharp one: each weight counts as the mean of itself and its two neighbours. Of the
@@ -75,6 +77,7 @@ def learn_fusion(pools: Sequence[Pool], relevant: Sequence[Mapping[str, int]]) -
     Args:
         pools: one pool for each question.
         relevant: passage -> grade, for each question.
+        one_answer: whether the relevant passages of each question all hold the same answer; none do if empty.
 
     Raises:
         InputError: if there is no question.
@@ -89,19 +92,22 @@ def learn_fusion(pools: Sequence[Pool], relevant: Sequence[Mapping[str, int]]) -
     """
     if not pools:
         raise InputError("there is no question to learn a fusion on: use a dataset with a dev split")
-    values = {method: _values(pools, relevant, method) for method in get_args(Method)}
+    one_answer = one_answer or [False] * len(pools)
+    values = {method: _values(pools, relevant, one_answer, method) for method in get_args(Method)}
     curves = {method: table.mean(axis=0).tolist() for method, table in values.items()}
     return LearnedFusion(Fusion(*_flattest_optimum(curves)), len(pools), curves, values=values)
 
 
-def _values(pools: Sequence[Pool], relevant: Sequence[Mapping[str, int]], method: Method) -> NDArray[np.float64]:
+def _values(
+    pools: Sequence[Pool], relevant: Sequence[Mapping[str, int]], one_answer: Sequence[bool], method: Method
+) -> NDArray[np.float64]:
     """Return nDCG@10 of each question at each of `WEIGHTS`, shape (questions, weights)."""
     rows = []
-    for pool, grades in zip(pools, relevant, strict=True):
+    for pool, grades, one in zip(pools, relevant, one_answer, strict=True):
         dense, sparse = pool.normalised(method)
         gains = np.array([grades.get(key, 0) for key in pool.ids])
         ideal = sorted(grades.values(), reverse=True)
-        rows.append([_ndcg(weight * dense + (1 - weight) * sparse, gains, ideal) for weight in WEIGHTS])
+        rows.append([_ndcg(weight * dense + (1 - weight) * sparse, gains, ideal, one) for weight in WEIGHTS])
     return np.array(rows)
 
 
@@ -120,5 +126,6 @@ def _flattest_optimum(curves: Mapping[Method, Sequence[float] | NDArray[np.float
     return best
 
 
-def _ndcg(scores: NDArray[np.float64], gains: NDArray[np.int_], ideal: Sequence[int]) -> float:
-    return ndcg_of_gains(gains[np.argsort(-scores, kind="stable")[:10]], ideal, 10)
+def _ndcg(scores: NDArray[np.float64], gains: NDArray[np.int_], ideal: Sequence[int], one_answer: bool) -> float:
+    ranked = gains[np.argsort(-scores, kind="stable")[:10]]
+    return ndcg_of_gains(first_gain(ranked.tolist()), [1], 10) if one_answer else ndcg_of_gains(ranked, ideal, 10)

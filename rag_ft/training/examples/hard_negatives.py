@@ -93,7 +93,8 @@ def mine_negatives(
         answers = [index_of[passage] for passage in train[query] if passage in index_of]
         if not answers:
             continue
-        answer_groups = {groups[passage] for qrels in dataset.qrels.values() for passage in qrels.get(query, ())}
+        relevant = [passage for qrels in dataset.qrels.values() for passage in qrels.get(query, ())]
+        answer_groups = {groups[passage] for passage in dataset.answering_passages(query, relevant)}
         decisive = scores_of_query[0]  # the dense score, or BM25's if there is no other
         ceiling = margin * float(decisive[answers].max())
         rankings = dict(zip(scorers, scores_of_query, strict=True))

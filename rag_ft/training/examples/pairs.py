@@ -41,8 +41,9 @@ def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = No
             query: [p for p in dataset.negatives.get(query, []) if units[p] not in held_out] for query, _ in pairs
         }
     count = min(recipe.negatives, max(map(len, negatives_of.values()), default=0))
-    relevant = (passage for query, _ in pairs for passage in train[query])
-    group = _near_duplicates(texts, [*relevant, *(p for negatives in negatives_of.values() for p in negatives)])
+    answering = {query: dataset.answering_passages(query, train[query]) for query, _ in pairs}
+    used = [*answering.values(), *negatives_of.values()]
+    group = _near_duplicates(dataset.own_texts, [passage for passages in used for passage in passages])
     positives = list(dict.fromkeys(passage for _, passage in pairs))
     examples = []
     seen: set[tuple[str, int]] = set()
@@ -57,7 +58,7 @@ def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = No
             passage = without_sentence
         if not query.strip() or not passage.strip():
             continue
-        answers: frozenset[object] = frozenset(group[answer] for answer in train[query_id])
+        answers: frozenset[object] = frozenset(group[answer] for answer in answering[query_id])
         negatives = [p for p in negatives_of.get(query_id, []) if group[p] not in answers and texts[p].strip()][:count]
         if missing := count - len(negatives):
             drawn = draw.sample(positives, min(len(positives), missing + SPARE_DRAWS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -82,6 +82,7 @@ class DevQuestions:
             earlier dataset.
         groups: the document of each question; documents are resampled as a whole.
         documents: whether training sees each question's document.
+        one_answer: the questions whose relevant passages all hold the same answer.
         metric: `ndcg@10`.
     """
 
@@ -93,6 +94,7 @@ class DevQuestions:
     sources: list[str]
     groups: list[object]
     documents: list[DocumentStatus]
+    one_answer: set[str] = field(default_factory=set)
     metric: str = HEADLINE
 
     @classmethod
@@ -136,6 +138,7 @@ class DevQuestions:
             sources=[source[query] for query in qrels],
             groups=resampling_groups(split, "dev")[0],
             documents=["seen" if query in seen else "unseen" for query in qrels],
+            one_answer=split.one_answer("dev"),
         )
 
     def values(self, model: SentenceTransformer) -> NDArray[np.float64]:
@@ -154,7 +157,7 @@ class DevQuestions:
             top = top_k_rows(queries[start : start + QUERY_BATCH] @ passages.T, MAX_RANK)
             for query, indices in zip(self.query_ids[start : start + QUERY_BATCH], top, strict=True):
                 rankings[query] = [self.passage_ids[index] for index in indices]
-        return metrics_per_query(rankings, self.qrels, [HEADLINE])[HEADLINE]
+        return metrics_per_query(rankings, self.qrels, [HEADLINE], self.one_answer)[HEADLINE]
 
     def passages(self) -> list[str]:
         """Return the texts of the pool."""

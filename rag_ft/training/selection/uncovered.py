@@ -196,14 +196,13 @@ def _passages_in(dataset: QADataset, documents: set[str]) -> list[Passage]:
 def _sentence_questions(passages: Sequence[Passage], rng: random.Random) -> list[tuple[str, Passage]]:
     """Take one sentence out of each passage as a question about it. Return (sentence, passage without it)."""
     sample = _sample_distinct(passages, rng)
-    one_line = [" ".join(passage.text.split()) for passage in sample]
+    one_line = [" ".join(passage.own_text.split()) for passage in sample]
     questions = []
     for passage in sample:
-        text = passage.text[:MAX_CHARACTERS]
-        for sentence in _shuffled_sentences(text, rng):
-            rest = without_copy(sentence, text)
+        for sentence in _shuffled_sentences(passage.own_text[:MAX_CHARACTERS], rng):
+            rest = without_copy(sentence, passage.text[:MAX_CHARACTERS])
             if rest and sum(sentence in other for other in one_line) == 1:
-                questions.append((sentence, replace(passage, text=rest)))
+                questions.append((sentence, replace(passage, text=rest, content="")))
                 break
     return questions
 
@@ -222,7 +221,7 @@ def _sample_distinct(passages: Sequence[Passage], rng: random.Random) -> list[Pa
     """
     indices = sorted(rng.sample(range(len(passages)), min(len(passages), 3 * MAX_PROBED)))
     sampled = [passages[index] for index in indices]
-    groups = near_duplicate_groups([passage.text[:MAX_CHARACTERS] for passage in sampled])
+    groups = near_duplicate_groups([passage.own_text[:MAX_CHARACTERS] for passage in sampled])
     distinct = list(dict(zip(reversed(groups), reversed(sampled), strict=True)).values())[::-1]
     chosen = set(rng.sample(range(len(distinct)), min(len(distinct), MAX_PROBED)))
     return [passage for index, passage in enumerate(distinct) if index in chosen]
@@ -252,7 +251,7 @@ def _out_of_domain(covered: Sequence[Passage], uncovered: Sequence[Passage]) -> 
     is_covered = np.array([1] * len(covered) + [0] * len(uncovered))
     # Character n-grams exist in every script.
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
-    vectors = vectorizer.fit_transform([passage.text[:MAX_CHARACTERS] for passage in passages])
+    vectors = vectorizer.fit_transform([passage.own_text[:MAX_CHARACTERS] for passage in passages])
     scores = cross_val_predict(
         LogisticRegression(C=10.0, class_weight="balanced", max_iter=1_000),
         vectors,
