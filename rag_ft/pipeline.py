@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from rag_ft.evaluation.options import CompareOptions
 from rag_ft.files import read_json, sha256_of
 from rag_ft.generation.generate import generate_qa_dataset
 from rag_ft.generation.question_options import QuestionOptions
-from rag_ft.index.build import open_index, rebuild_index
+from rag_ft.index.build import open_index, rebuild_index, stored_fingerprint
 from rag_ft.report.html import write_report
 from rag_ft.retrieval.fusion import Fusion
 from rag_ft.retrieval.hybrid import HybridRetriever, keep_fusion
@@ -58,7 +59,7 @@ class FineTuneRun:
         folder: the run folder: `dataset/`, `model/`, `chroma/`, `comparison.json`, `report.html`, `run.json`.
         comparison: the base and the tuned model on the held-out questions.
         embed_model: the embedding to use: the tuned one if the verdict is `ship`, else the baseline's.
-        index: the index built with it.
+        opened: `index`, or a function that opens it at first use if an earlier call built it.
         candidate: the tuned embedding, whatever the verdict is.
 
     Example:
@@ -82,8 +83,13 @@ class FineTuneRun:
     folder: Path
     comparison: Comparison
     embed_model: FineTunedEmbedding
-    index: VectorStoreIndex
+    opened: VectorStoreIndex | Callable[[], VectorStoreIndex]
     candidate: FineTunedEmbedding
+
+    @cached_property
+    def index(self) -> VectorStoreIndex:
+        """The index that was built with `embed_model`."""
+        return self.opened() if callable(self.opened) else self.opened
 
     @property
     def conclusion(self) -> Conclusion | None:
@@ -224,7 +230,7 @@ def fine_tune(
     dataset = _dataset_stage(stages, nodes, source)
     candidate = _model_stage(stages, dataset, spec, limits, settings, show_progress)
     # Both models read the same number of tokens, because a larger maximum length is not an effect of tuning.
-    baseline = FineTunedEmbedding.load(replace(spec, max_length=candidate.max_length))
+    baseline = _at_first_use(replace(spec, max_length=candidate.max_length))
     comparison = _comparison_stage(stages, dataset, baseline, candidate, seed, show_progress)
     chosen = candidate if comparison.verdict == "ship" else baseline
     index = _index_stage(
@@ -309,7 +315,14 @@ def _model_stage(
         stages.start("model")
         train_model(dataset, folder, settings=settings, device=spec.device, show_progress=show_progress, **arguments)
         stages.finish("model", depends_on)
-    return FineTunedEmbedding.load(ModelSpec(name=folder, device=spec.device))
+    record = read_json(folder / "rag_ft.json")
+    return _at_first_use(ModelSpec(name=folder, max_length=record["max_length"] or None, device=spec.device))
+
+
+def _at_first_use(spec: ModelSpec) -> FineTunedEmbedding:
+    """Return an embedding that loads its model at first use: a call that repeats no stage needs none."""
+    settings = asdict(spec)
+    return FineTunedEmbedding(model_name=str(settings.pop("name")), **settings)
 
 
 def _comparison_stage(
@@ -346,23 +359,21 @@ def _index_stage(
     chroma: str | Path,
     collection: str,
     show_progress: bool,
-) -> VectorStoreIndex:
+) -> VectorStoreIndex | Callable[[], VectorStoreIndex]:
     depends_on = {
         "nodes": fingerprint_of_nodes(nodes, as_indexed=True),
         "verdict": comparison.verdict,
         "embed_model": embed_model.model_name,
         "chroma": str(chroma),
         "collection": collection,
+        "contract": stored_fingerprint(chroma, collection),
     }
     if stages.done("index", depends_on, "comparison.json"):
-        try:
-            return open_index(embed_model, chroma, collection)
-        except InputError as error:  # deleted, or of another model
-            logger.warning("the index is built again: %s", error)
+        return partial(open_index, embed_model, chroma, collection)
     stages.start("index")
     index = rebuild_index(nodes, embed_model, chroma, collection, show_progress=show_progress)
     _keep_learned_fusion(index, comparison, "candidate" if comparison.verdict == "ship" else "baseline")
-    stages.finish("index", depends_on)
+    stages.finish("index", depends_on | {"contract": stored_fingerprint(chroma, collection)})
     return index
 
 

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 CALL_OPTIONS = {"journal", "workers", "requests_per_minute", "batch", "approve", "show_progress"}
 """Fields of `QuestionOptions` that change how an LLM is called, but no question."""
 
+ARGUMENTS = {"new_documents": "unseen_documents"}
+"""Key of `run.json` -> name of the argument, if it differs."""
+
 PARENTS = {NodeRelationship.PARENT, NodeRelationship.CHILD}
 
 STAGES = ("dataset", "model", "comparison", "index")
@@ -59,11 +62,11 @@ class Stages:
     def done(self, name: str, arguments: dict[str, Any], product: str) -> bool:
         """Return whether a stage finished with these arguments and its product exists."""
         # An unset option is missing, or null in folders of version 0.1.0.
-        stored, current = _without_none(self._stages.get(name)), _without_none(arguments)
-        if stored is None or self._any_repeated:
+        if name not in self._stages or self._any_repeated:
             return False
+        stored, current = _without_none(self._stages[name]), _without_none(arguments)
         if stored != current:
-            changed = [key for key in {**stored, **current} if stored.get(key) != current.get(key)]
+            changed = [ARGUMENTS.get(key, key) for key in {**stored, **current} if stored.get(key) != current.get(key)]
             logger.warning("%s: repeated, because %s changed since it was done", name, ", ".join(changed))
             return False
         if not (self.file.parent / product).is_file():
@@ -90,9 +93,7 @@ class Stages:
         write_json(self.file, {"stages": self._stages})
 
 
-def _without_none(arguments: dict[str, Any] | None) -> dict[str, Any] | None:
-    if arguments is None:
-        return None
+def _without_none(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 

@@ -280,7 +280,7 @@ class QADataset:
     def pairs(self, split: str) -> list[tuple[str, str]]:
         """Return (query id, passage id) for every relevant passage of a split.
 
-        If all relevant passages of a question hold the same answer, only the smallest one is included.
+        If all relevant passages of a question hold the same answer, one of the smallest is included.
         """
         return [
             (query, passage)

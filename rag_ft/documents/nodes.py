@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.dataset.text.embedded_metadata import keys_without_content, warning_about
@@ -16,7 +16,7 @@ from rag_ft.dataset.text.language import corpus_language, language_of
 from rag_ft.dataset.text.sentences import sentences_of
 from rag_ft.dataset.units import RANDOM_ID
 from rag_ft.documents.node_documents import in_order_of_text, name_documents
-from rag_ft.documents.node_gate import admitted, embedded_text
+from rag_ft.documents.node_gate import admit, admitted, embedded_text
 from rag_ft.documents.reader import stream_documents
 from rag_ft.errors import InputError
 
@@ -113,6 +113,10 @@ class _Cutter:
         self._splitters: dict[str, SentenceSplitter] = {}
 
     def cut(self, document: Document) -> list[TextNode]:
+        clean = admit(document)
+        if clean is None:
+            return []
+        document = cast("Document", clean)
         splitter = self._splitter(language_of(document.text) or self._main_language)
         return splitter.get_nodes_from_documents([document])  # type: ignore[return-value]
 

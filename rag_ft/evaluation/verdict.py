@@ -117,7 +117,7 @@ def decide(
         return "keep-baseline", f"nDCG@10 did not rise{here} ({difference})"
     if high < rules.min_gain:
         return "keep-baseline", f"a gain of {rules.min_gain:g} in nDCG@10 is ruled out{here} ({difference})"
-    return "inconclusive", f"the gain in nDCG@10 may be chance ({difference}): add test questions"
+    return "inconclusive", f"the gain in nDCG@10{here} may be chance ({difference}): add test questions"
 
 
 def too_few(questions: int, minimum: int) -> str:

@@ -104,7 +104,8 @@ def _with_holders(
         found = relevance.holding(span, list(relevant))
         if relevance.in_many_documents(found):
             found = {key: grade for key, grade in found.items() if corpus.passages[key].document in documents}
-        if len(spans) == 1:
+        # A text that was cut in other places may be in several passages, each with a part of it.
+        if len(spans) == 1 and relevant.keys() <= set(corpus.containment.holding(span)):
             return found, True
         holders |= {key: 1 for key in found if key not in holders}
     return holders, False

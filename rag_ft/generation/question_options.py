@@ -29,7 +29,7 @@ class QuestionOptions:
     Attributes:
         questions_per_passage: number of questions per passage, all of them in one call.
         styles: names of `STYLES` or your own descriptions. The text of a passage determines which of them it gets.
-        answers: ask for an answer and its evidence with each question.
+        answers: ask for an answer too with each question.
         prompt: replaces the built-in prompt. It needs the variable `passage` and may use `count`, `styles` and
             `language`. If it does not ask for JSON, the response is read line by line.
         max_passages: number of passages that the LLM is asked about, sampled at random. If None, a local LLM gets 300

@@ -102,6 +102,10 @@ def assemble(
         with_real = splits | {"test": real_qrels}
 
     sources = _sources_of_splits(plan, real_qrels, splits)
+    if not any(queries[query].source in sources["train"] for query in splits["train"]):
+        sources["train"] = sources["train"] | {
+            KEY_PHRASES
+        }  # passages of a single sentence have no other questions without an LLM
     picked_splits = {"train", "dev"} if real else {"train", "dev", "test"}
     kept = {
         name: {

@@ -216,6 +216,26 @@ def open_index(
     return GatedVectorStoreIndex.from_vector_store(store, embed_model=model)
 
 
+def stored_fingerprint(chroma: str | Path | ClientAPI, name: str) -> str | None:
+    """Return the fingerprint of the contract of an index, without loading its model; None if there is no such index.
+
+    Args:
+        chroma: a folder, `http://HOST:PORT`, `cloud:TENANT/DATABASE`, or a Chroma client.
+        name: the name of the index.
+
+    Raises:
+        OutsideError: if the server does not answer.
+    """
+    from chromadb.errors import NotFoundError
+
+    try:
+        client = as_client(chroma, create=False)
+        collection = client.get_collection(str(existing_pointer(client, name).current), embedding_function=None)
+        return stored_contract(collection).fingerprint
+    except (InputError, NotFoundError):
+        return None
+
+
 def _or_default(embed_model: BaseEmbedding | None) -> BaseEmbedding:
     from llama_index.core import Settings
 

@@ -16,7 +16,9 @@ from rag_ft.dataset.text.embedded_metadata import keys_without_content
 from rag_ft.evaluation.metrics import metrics_per_query
 
 WORDS = st.lists(
-    st.sampled_from("anchor buoy crane derrick gauge hoist lamp mast quay rope".split()), min_size=4, max_size=9
+    st.sampled_from(["anchor", "buoy", "crane", "derrick", "gauge", "hoist", "lamp", "mast", "quay", "rope"]),
+    min_size=4,
+    max_size=9,
 )
 
 
@@ -32,7 +34,9 @@ def test_a_text_is_found_in_what_contains_it(before: list[str], text: list[str],
 def test_the_shared_end_is_the_overlap(parts: list[list[str]]) -> None:
     first, shared, last = (" ".join(part) for part in parts)
     end = shared_end(f"{first} {shared}", f"{shared} {last}")
-    assert f"{first} {shared}".endswith(end) and f"{shared} {last}".startswith(end) and len(end) >= len(shared)
+    assert f"{first} {shared}".endswith(end)
+    assert f"{shared} {last}".startswith(end)
+    assert len(end) >= len(shared)
 
 
 def overlapping(documents: int = 20, chunks: int = 8) -> QADataset:

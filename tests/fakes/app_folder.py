@@ -11,16 +11,52 @@ from llama_index.core.schema import BaseNode, Document
 
 KINDS = (".md", ".txt", ".html")
 
-THINGS = (
-    "crane winch pump gauge hoist lamp ladder rope anchor buoy valve mast derrick capstan bollard fender gangway hatch "
-    "keel rudder tiller windlass bilge cleat davit fairlead gaff halyard jib kedge lanyard marlin oarlock painter quay "
-    "rigging sextant thwart "
-    "vang yawl"
-).split()
+THINGS = [
+    "crane",
+    "winch",
+    "pump",
+    "gauge",
+    "hoist",
+    "lamp",
+    "ladder",
+    "rope",
+    "anchor",
+    "buoy",
+    "valve",
+    "mast",
+    "derrick",
+    "capstan",
+    "bollard",
+    "fender",
+    "gangway",
+    "hatch",
+    "keel",
+    "rudder",
+    "tiller",
+    "windlass",
+    "bilge",
+    "cleat",
+    "davit",
+    "fairlead",
+    "gaff",
+    "halyard",
+    "jib",
+    "kedge",
+    "lanyard",
+    "marlin",
+    "oarlock",
+    "painter",
+    "quay",
+    "rigging",
+    "sextant",
+    "thwart",
+    "vang",
+    "yawl",
+]
 """One for each file."""
 
-ROLES = "warden porter clerk master keeper steward bosun purser".split()
-PLACES = "harbour dock yard silo depot ramp lock pier".split()
+ROLES = ["warden", "porter", "clerk", "master", "keeper", "steward", "bosun", "purser"]
+PLACES = ["harbour", "dock", "yard", "silo", "depot", "ramp", "lock", "pier"]
 
 
 def text_about(number: int) -> str:

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from rag_ft.dataset.qa_dataset import Passage
 
 KEYS = re.compile(
-    r"(?:file|source|abs(?:olute)?|full)?_?(?:path|dir(?:ectory)?)|file_?(?:size|type|id|hash|extension)|mime_?type|size|"
+    r"(?:file|source|abs(?:olute)?|full)?_?(?:path|dir(?:ectory)?)|file_?(?:size|type|id|hash|extension)|mime_?type|"
     r"(?:creation|created|last_(?:modified|accessed|updated|edited)|modified|modification|updated|accessed|ingested|"
-    r"crawled|indexed)(?:_?(?:date|time|at|on))?|timestamp|(?:ref_?)?(?:doc|document|node|chunk|parent|page)_?id|_?id|"
+    r"crawled|indexed)(?:_?(?:date|time|at|on))?|timestamp|(?:ref_?)?(?:doc|document|node|chunk|parent|page)_?id|"
     r"uuid|guid|hash|checksum|sha256|md5|etag",
     re.IGNORECASE,
 )

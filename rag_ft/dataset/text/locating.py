@@ -185,7 +185,7 @@ class Locator:
             return []
         # The first and the last word may be parts of words in the passage.
         positions = self._candidates(within, lambda: self._index.holding_all(words[1:-1] or words))
-        found = [position for position in positions if plain in (self._text(position), self._titled(position))]
+        found = [position for position in positions if plain in self._whole_texts(position)]
         if not found and (within is not None or len(words) >= MIN_WORDS):
             found = [position for position in positions if plain in self._text(position)]
             if not found:
@@ -236,14 +236,16 @@ class Locator:
 
     def _text(self, position: int) -> str:
         if position not in self._plain:
-            self._plain[position] = one_line(self._passages[position].text)
+            self._plain[position] = one_line(self._passages[position].own_text)
         return self._plain[position]
 
-    def _titled(self, position: int) -> str:
-        title = self._passages[position].title
-        return f"{one_line(title)} {self._text(position)}" if title else self._text(position)
+    def _whole_texts(self, position: int) -> set[str]:
+        """Return the texts that equal a passage: its own, with its title, and as it is embedded."""
+        passage, text = self._passages[position], self._text(position)
+        titled = {f"{one_line(passage.title)} {text}"} if passage.title else set()
+        return {text} | titled | ({one_line(passage.text)} if passage.content else set())
 
     def _words_of(self, position: int) -> list[str]:
         if position not in self._words:
-            self._words[position] = words_of(self._passages[position].text)
+            self._words[position] = words_of(self._passages[position].own_text)
         return self._words[position]
