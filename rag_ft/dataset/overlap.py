@@ -69,7 +69,7 @@ def measure_overlap(dataset: QADataset) -> Overlap:
         >>> texts = ["Leave is booked. It lasts forty days.", "It lasts forty days. Ask the master."]
         >>> passages = {f"p{n}": Passage(f"p{n}", text, doc_id="leave.md") for n, text in enumerate(texts)}
         >>> round(measure_overlap(QADataset(passages, {}, {})).repeated, 2)
-        0.27
+        0.29
     """
     texts = {key: " ".join(passage.own_text.split()) for key, passage in dataset.passages.items()}
     total = sum(map(word_count, texts.values()))
@@ -122,7 +122,7 @@ def shared_end(before: str, after: str) -> str:
         >>> shared_end("Leave is booked. Ask the master.", "Ask the master. He signs.")
         'Ask the master.'
     """
-    beginning = after[:20]
+    beginning = after[:8]
     start = before.find(beginning, max(0, len(before) - len(after))) if beginning else -1
     while start >= 0:
         if after.startswith(before[start:]):

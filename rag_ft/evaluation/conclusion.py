@@ -167,7 +167,8 @@ def conclude(choice: Choice, test: ComparedResults) -> Conclusion:
     return Conclusion(
         role=role,
         kind=choice.kind(role),
-        decision=_decision(role, choice.kind(role), test) + (" (on these documents)" if test.few_documents else ""),
+        decision=_decision(role, choice.kind(role), test)
+        + (" (on these documents)" if best and test.few_documents else ""),
         reason=reason,
         best=best,
         costs=_costs(role, choice, test),

@@ -15,11 +15,8 @@ from rag_ft.dataset.text.containment import Containment
 from rag_ft.dataset.text.embedded_metadata import keys_without_content
 from rag_ft.evaluation.metrics import metrics_per_query
 
-WORDS = st.lists(
-    st.sampled_from(["anchor", "buoy", "crane", "derrick", "gauge", "hoist", "lamp", "mast", "quay", "rope"]),
-    min_size=4,
-    max_size=9,
-)
+THINGS = ["anchor", "buoy", "crane", "derrick", "gauge", "hoist", "lamp", "mast", "quay", "rope"]
+WORDS = st.lists(st.sampled_from(THINGS), min_size=4, max_size=9)
 
 
 @given(before=WORDS, text=WORDS, after=WORDS)

@@ -12,47 +12,11 @@ from llama_index.core.schema import BaseNode, Document
 KINDS = (".md", ".txt", ".html")
 
 THINGS = [
-    "crane",
-    "winch",
-    "pump",
-    "gauge",
-    "hoist",
-    "lamp",
-    "ladder",
-    "rope",
-    "anchor",
-    "buoy",
-    "valve",
-    "mast",
-    "derrick",
-    "capstan",
-    "bollard",
-    "fender",
-    "gangway",
-    "hatch",
-    "keel",
-    "rudder",
-    "tiller",
-    "windlass",
-    "bilge",
-    "cleat",
-    "davit",
-    "fairlead",
-    "gaff",
-    "halyard",
-    "jib",
-    "kedge",
-    "lanyard",
-    "marlin",
-    "oarlock",
-    "painter",
-    "quay",
-    "rigging",
-    "sextant",
-    "thwart",
-    "vang",
-    "yawl",
-]
+    "crane", "winch", "pump", "gauge", "hoist", "lamp", "ladder", "rope", "anchor", "buoy", "valve", "mast",
+    "derrick", "capstan", "bollard", "fender", "gangway", "hatch", "keel", "rudder", "tiller", "windlass",
+    "bilge", "cleat", "davit", "fairlead", "gaff", "halyard", "jib", "kedge", "lanyard", "marlin", "oarlock",
+    "painter", "quay", "rigging", "sextant", "thwart", "vang", "yawl",
+]  # fmt: skip
 """One for each file."""
 
 ROLES = ["warden", "porter", "clerk", "master", "keeper", "steward", "bosun", "purser"]
@@ -67,8 +31,9 @@ def text_about(number: int) -> str:
         role, place, other = draw.choice(ROLES), draw.choice(PLACES), draw.choice(ROLES)
         paragraphs.append(
             f"The {thing} at the {place} is inspected by the {role} every {draw.randint(2, 90)} days before noon. "
-            f"Whoever damages the {thing} reports it to the {other} on form T-{number}{part} within {draw.randint(1, 9)} "
-            f"hours. The {role} keeps a {thing} log in room {draw.randint(100, 999)} of the {place}. "
+            f"Whoever damages the {thing} reports it to the {other} on form T-{number}{part} within "
+            f"{draw.randint(1, 9)} hours. The {role} keeps a {thing} log in room {draw.randint(100, 999)} of the "
+            f"{place}. "
             f"Without a permit of the {other} nobody moves a {thing} across the {place} at night."
         )
     return f"# Rules for the {thing}\n\n" + "\n\n".join(paragraphs) + "\n"
