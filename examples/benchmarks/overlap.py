@@ -4,8 +4,8 @@
     python examples/benchmarks/overlap.py table
 
 The handbook is cut four times: into chunks of 256 tokens with an overlap of 0, 64 and 128, and into all nodes of a
-hierarchy of 1,024, 512 and 128 tokens. Each cut generates its own questions without an LLM and trains with the
-defaults. The same test questions are then asked of all: key phrases of single sentences, about documents that no
+hierarchy of 1,024, 512 and 128 tokens. Each cut generates its own questions without an LLM and trains on 600
+of them. The same test questions are then asked of all: key phrases of single sentences, about documents that no
 training saw. A question is answered by the first passage that contains its sentence, so that figures of differently cut
 corpora can be compared. Each run adds a line to results/overlap.jsonl, `--label` names the state of the code.
 """
@@ -36,6 +36,7 @@ FILE = RESULTS / "overlap.jsonl"
 CUTS = ("0", "64", "128", "hierarchical")
 PER_DOCUMENT = 6
 DEPTH = 10
+MAX_PAIRS = 600
 
 
 def cut(documents: list[Document], how: str) -> list[TextNode]:
@@ -90,7 +91,7 @@ def run(how: str, seed: int, label: str, data: Path) -> dict[str, Any]:
     }
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        train_model(dataset, Path(folder) / "model", "local", seed=seed)
+        train_model(dataset, Path(folder) / "model", "local", seed=seed, max_pairs=MAX_PAIRS)
         minutes = (time.perf_counter() - started) / 60
         tuned = FineTunedEmbedding.load(Path(folder) / "model")
         share = tuned.record["training"]["share"]

@@ -2,6 +2,7 @@
 
     python examples/benchmarks/selection.py measure --seeds 0 1
     python examples/benchmarks/selection.py generated covidqa scifact tenk-uber demo
+    python examples/benchmarks/selection.py arrives --seeds 0 1 2
     python examples/benchmarks/selection.py table
 
 `measure` trains on questions of six kinds: people's (covidqa), claims (scifact), an LLM's (Lyft's filing, tested on
@@ -16,6 +17,9 @@ test questions, which selection does not see.
 collection it gives nDCG@10 of the base on key phrases, the allowed alphas, and the gain of each alpha on the
 collection's own test questions, so that alphas beyond the cap can be judged too.
 
+`arrives` trains with the defaults on the template questions, and compares the gain on dev with that on test: dev as it
+selects the model (among 600 passages), and dev and test among all passages.
+
 `table` applies selection rules to these values. A refusal is false if the base stays although some alpha gains at least
 .01 on the test questions with an interval above 0, and loses on no collection of the corpus. An acceptance is false if
 the selected alpha has an interval below 0 on the test questions of a collection of the corpus. Results are in
@@ -28,6 +32,7 @@ import argparse
 import json
 import random
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,11 +44,20 @@ from numpy.typing import NDArray
 from quality import RESULTS, machine, without_labels
 from sentence_transformers import SentenceTransformer
 
-from rag_ft import QADataset, Query, cut_into_nodes, generate_qa_dataset, load_dataset, read_documents
+from rag_ft import (
+    QADataset,
+    Query,
+    cut_into_nodes,
+    generate_qa_dataset,
+    load_dataset,
+    read_documents,
+    train_model,
+)  # fmt: skip
 from rag_ft.dataset import hold_out_dev, read_questions
 from rag_ft.dataset.splitting import split_questions
 from rag_ft.demo import acme_folder
 from rag_ft.documents import passages_from_nodes
+from rag_ft.embedding.contract import read_model_record
 from rag_ft.embedding.encoding import encode
 from rag_ft.embedding.loading import load_sentence_transformer
 from rag_ft.evaluation.metrics import HEADLINE
@@ -273,6 +287,33 @@ def measure(kind: str, quality: str, data: Path, seed: int) -> Iterator[dict[str
         }  # fmt: skip
 
 
+def measure_arriving(data: Path, seed: int) -> dict[str, Any]:
+    """Train with the defaults on template questions, and return the gain on dev and on test."""
+    dataset = template_questions(data, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        result = train_model(dataset, Path(folder) / "model", "local", seed=seed)
+        record = read_model_record(Path(folder) / "model")
+        tuned = load_sentence_transformer(str(Path(folder) / "model"))
+    base = load_sentence_transformer("local", max_length=tuned.max_seq_length)
+    encoders = Encoder(base), Encoder(tuned)
+    everything = len(dataset.passages)
+    questions = {
+        "dev among 600": DevQuestions.of(dataset, seed),
+        "dev": DevQuestions.of(dataset, seed, everything),
+        "test": truth(dataset, dataset.require("test"), seed),
+    }
+    gains: dict[str, Any] = {}
+    for name, each in questions.items():
+        before, after = (encoder.values(each) for encoder in encoders)
+        gains[name] = {"questions": len(before), "base": round(float(before.mean()), 4),
+                       "gain": round(float((after - before).mean()), 4),
+                       "interval": str(paired_bootstrap(after - before, each.groups))}  # fmt: skip
+    return {
+        "seed": seed, "alpha": record["training"]["share"], "selected": str(result), "gains": gains,
+        "arrives": round(gains["test"]["gain"] / max(gains["dev"]["gain"], 1e-9), 3),
+    }  # fmt: skip
+
+
 def measure_generated(collection: str, data: Path, seed: int) -> dict[str, Any]:
     """Train on generated questions, and return the gain of each alpha on the collection's own test questions."""
     if collection == "demo":
@@ -468,7 +509,7 @@ def measure_all(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", choices=["measure", "generated", "table"])
+    parser.add_argument("act", choices=["measure", "generated", "arrives", "table"])
     parser.add_argument("collections", nargs="*", help="generated: covidqa, scifact, tenk-uber, demo")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--qualities", nargs="+", default=QUALITIES, choices=QUALITIES)
@@ -478,6 +519,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.act == "measure":
         measure_all(arguments)
+    elif arguments.act == "arrives":
+        arriving = [measure_arriving(arguments.data, seed) for seed in arguments.seeds]
+        print(json.dumps(arriving, indent=1), flush=True)
+        keep("arrives", arriving)
     elif arguments.act == "generated":
         found = []
         for seed in arguments.seeds:

@@ -43,24 +43,33 @@ class WordIndex:
         word_of = np.frombuffer(numbers, np.intc) if numbers else np.empty(0, np.intc)
         positions = np.repeat(np.arange(self._size), np.frombuffer(sizes, np.intc) if sizes else [])
         self._positions = positions[np.argsort(word_of, kind="stable")]
-        self._ends = np.cumsum(np.bincount(word_of, minlength=len(self._numbers)))
+        counts = np.bincount(word_of, minlength=len(self._numbers))
+        self._ends, self._counts = np.cumsum(counts).tolist(), counts.tolist()
 
-    def _holding(self, word: str) -> np.ndarray:
-        number = self._numbers[word]
+    def _holding(self, number: int) -> np.ndarray:
+        """Return the positions of the texts that contain the word of this number, in ascending order."""
         return self._positions[self._ends[number - 1] if number else 0 : self._ends[number]]
 
-    def _postings(self, words: Sequence[str]) -> list[np.ndarray]:
-        lists = [self._holding(word) for word in dict.fromkeys(words) if word in self._numbers]
-        return sorted(lists, key=len)[:MAX_LOOKED_UP]
+    def _rarest(self, words: Sequence[str]) -> list[int]:
+        """Return the numbers of the rarest known words, rarest first."""
+        numbers = {number for word in words if (number := self._numbers.get(word)) is not None}
+        return sorted(numbers, key=lambda number: (self._counts[number], number))[:MAX_LOOKED_UP]
 
     def holding_all(self, words: Sequence[str]) -> list[int]:
-        """Return the positions of the texts that contain all words (only the 64 rarest are looked up)."""
+        """Return the positions of the texts that may contain all words: none is missing, and few of them do not.
+
+        The rarest words are looked up first, at most 64, until a single text is left.
+        """
         import numpy as np
 
-        if not words or any(word not in self._numbers for word in words):
+        if not words or not all(word in self._numbers for word in words):
             return []
-        found, *others = self._postings(words)
-        for other in others:
+        first, *others = self._rarest(words)
+        found = self._holding(first)
+        for number in others:
+            if len(found) < 2:
+                break
+            other = self._holding(number)
             # Both are sorted, and `found` is short: a binary search beats a merge.
             found = found[other[np.minimum(np.searchsorted(other, found), len(other) - 1)] == found]
         return [int(position) for position in found]
@@ -69,7 +78,7 @@ class WordIndex:
         """Return the positions of the texts that share the most words, best first. Rare words count more."""
         import numpy as np
 
-        postings = self._postings(words)
+        postings = [self._holding(number) for number in self._rarest(words)]
         if not postings:
             return []
         weights = np.concatenate([np.full(len(holding), np.log1p(self._size / len(holding))) for holding in postings])
