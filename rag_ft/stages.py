@@ -102,8 +102,8 @@ def fingerprint_of_nodes(nodes: Iterable[BaseNode], *, as_indexed: bool = False)
 
     Args:
         nodes: the nodes.
-        as_indexed: include everything that an index stores. The ids are included if nodes refer to larger or smaller
-            ones by id, which an app may look up in a document store.
+        as_indexed: include the metadata that an index stores, and what is excluded from it. The ids are included if
+            nodes refer to larger or smaller ones by id, which an app may look up in a document store.
     """
     kept = {node.node_id: node for node in admitted(nodes)}
     documents = name_documents(kept)
@@ -116,7 +116,9 @@ def fingerprint_of_nodes(nodes: Iterable[BaseNode], *, as_indexed: bool = False)
         yield kept[key].get_content(metadata_mode=MetadataMode.NONE)
         yield embedded_text(kept[key])
         if as_indexed:
-            yield json.dumps(kept[key].metadata, sort_keys=True)
+            node = kept[key]
+            yield json.dumps(node.metadata, sort_keys=True)
+            yield json.dumps([node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys])
             yield key if has_parents else ""
 
     return sha256_of(*sorted(sha256_of(*parts(key)) for key in kept))

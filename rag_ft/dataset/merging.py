@@ -71,11 +71,26 @@ def merge_datasets(earlier: QADataset, later: QADataset, replay: float = 0.3, se
         }
         | later.negative_sources,
     )
+    merged = merged.with_qrels(_with_holders(merged))
     merged = merged.with_qrels(_without_leaks(merged))
     later_ids = {query for qrels in later.qrels.values() for query in qrels}
     earlier_ids = [query for qrels in merged.qrels.values() for query in qrels if query not in later_ids]
     earlier_ids += later.info.get("earlier_questions", ())  # of an even earlier dataset
     return merged.with_info(later.info | {"earlier_questions": list(dict.fromkeys(earlier_ids))})
+
+
+def _with_holders(dataset: QADataset) -> dict[str, Qrels]:
+    """Add the passages of the other corpus that hold the answer: documents may have been cut anew."""
+
+    def extended(query: str, relevant: dict[str, int]) -> dict[str, int]:
+        if not dataset.queries[query].one_answer:
+            return relevant
+        return relevant | {key: 1 for key in dataset.answering_passages(query, relevant) if key not in relevant}
+
+    return {
+        split: {query: extended(query, relevant) for query, relevant in qrels.items()}
+        for split, qrels in dataset.qrels.items()
+    }
 
 
 def _with_free_ids(earlier: QADataset, later: QADataset) -> QADataset:

@@ -26,7 +26,7 @@ class Overlap:
 
     Attributes:
         repeated: fraction of all words that the passage before in the same document has too, 0 to 1.
-        contained: fraction of the passages that are a part of a larger one, 0 to 1.
+        contained: fraction of the distinct passages that are a part of a larger one, 0 to 1.
 
     Example:
         >>> from rag_ft.dataset.overlap import Overlap
@@ -78,9 +78,8 @@ def measure_overlap(dataset: QADataset) -> Overlap:
         for before, after in pairwise(passages):
             words = word_count(shared_end(texts[before], texts[after]))
             shared += words if words >= MIN_SHARED_WORDS else 0
-    step = max(1, len(texts) // MAX_EXAMINED)
-    examined = list(texts)[::step]
-    near = dataset.near_duplicates
+    near, distinct = dataset.near_duplicates, _one_of_each_group(dataset)
+    examined = distinct[:: max(1, len(distinct) // MAX_EXAMINED)]
     contained = sum(
         any(near[key] != near[other] for other in dataset.containment.holding(texts[key])) for key in examined
     )
@@ -102,12 +101,18 @@ def made_of_smaller(dataset: QADataset) -> set[str]:
         {'p0'}
     """
     covered: dict[str, int] = defaultdict(int)
+    near = dataset.near_duplicates
     lengths = {key: len(passage.own_text) for key, passage in dataset.passages.items()}
-    for key, passage in dataset.passages.items():
-        for holder in dataset.containment.holding(passage.own_text):
-            if lengths[holder] > lengths[key] and dataset.near_duplicates[holder] != dataset.near_duplicates[key]:
+    for key in _one_of_each_group(dataset):
+        for holder in dataset.containment.holding(dataset.passages[key].own_text):
+            if near[holder] != near[key]:
                 covered[holder] += lengths[key]
     return {holder for holder, characters in covered.items() if 2 * characters >= lengths[holder]}
+
+
+def _one_of_each_group(dataset: QADataset) -> list[str]:
+    """Return one passage of each group of near-duplicates: all copies are in the same larger passages."""
+    return list({group: key for key, group in reversed(dataset.near_duplicates.items())}.values())
 
 
 def shared_end(before: str, after: str) -> str:

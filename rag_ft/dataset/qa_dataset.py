@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -200,19 +200,18 @@ class QADataset:
         """The passages that contain a text word for word."""
         return Containment({key: passage.own_text for key, passage in self.passages.items()})
 
-    def answering_passages(self, query: str, relevant: Iterable[str]) -> list[str]:
+    def answering_passages(self, query: str, relevant: Collection[str]) -> list[str]:
         """Return the relevant passages of a question and those that contain one of them, which are no negatives either.
-
-        The qrels of a question with one answer already have all passages that hold it.
 
         Args:
             query: id of the question.
             relevant: ids of its relevant passages.
         """
-        relevant = list(relevant)
+        spans = [self.passages[passage].own_text for passage in relevant]
         if self.queries[query].one_answer:
-            return relevant
-        larger = (key for passage in relevant for key in self.containment.holding(self.passages[passage].own_text))
+            # The best of them, and the sentence that was asked about.
+            spans = [*spans[:1], self.queries[query].evidence, self.queries[query].text]
+        larger = (key for span in spans for key in self.containment.holding(span))
         return list(dict.fromkeys([*relevant, *larger]))
 
     @cached_property

@@ -72,10 +72,16 @@ class Review:
         for qrels in dataset.qrels.values():
             for identifier, relevant in qrels.items():
                 passages_of.setdefault(identifier, {}).update(dict.fromkeys(relevant))
+        gone: dict[str, list[str]] = {}
+        for text_before, passage in self.decisions:
+            if passage not in dataset.passages:
+                gone.setdefault(text_before, []).append(passage)
         queries: dict[str, Query] = {}
         dropped = []
         for query in dataset.queries.values():
-            keys = ((query.text, passage) for passage in passages_of.get(query.id, ()))
+            keys = [(query.text, passage) for passage in passages_of.get(query.id, ())]
+            # Files that were read again have new random ids.
+            keys += [(query.text, passage) for passage in gone.get(query.text, ())]
             decided_key = next((key for key in keys if key in self.decisions), None)
             text = query.text if decided_key is None else self.decisions[decided_key]
             if text is not None:

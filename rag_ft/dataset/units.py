@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rag_ft.files import sha256_of
@@ -82,12 +82,19 @@ def find_split_units(
 def keys_of_documents(documents: Mapping[str, Sequence[str]], texts: Mapping[str, str]) -> dict[str, str]:
     """Return for each document a key that is the same in every run: its name or, if that is random, a hash of its text.
 
+    The name is that of the file, without its folder, because paths begin below the folder that all files share: a file
+    beside it would change them all. Files of the same name have their path as key.
+
     Args:
         documents: document -> ids of its passages.
         texts: passage id -> text.
     """
+    names = {document: document.rstrip("/").rpartition("/")[2] or document for document in documents}
+    count = Counter(names.values())
     return {
-        document: min(sha256_of(texts[passage]) for passage in passages) if RANDOM_ID.fullmatch(document) else document
+        document: sha256_of(*sorted(sha256_of(texts[passage]) for passage in passages))
+        if RANDOM_ID.fullmatch(document)
+        else (names[document] if count[names[document]] == 1 else document)
         for document, passages in documents.items()
     }
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rag_ft.documents.node_source import NodeSource, document_names, source_of
+from rag_ft.documents.node_source import PAGE_KEYS, NodeSource, document_names, source_of
 
 if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
 
-PAGE_KEYS = ("page_label", "page", "page_number")
-"""Metadata keys of the page that a node is on."""
+ROMAN = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
+FRONT_MATTER = 10_000
+"""Larger than any Roman page number, so that these pages come before 1."""
 
 
 def name_documents(nodes: Mapping[str, BaseNode]) -> dict[str, str]:
@@ -30,6 +31,12 @@ def name_documents(nodes: Mapping[str, BaseNode]) -> dict[str, str]:
         {'p1': 'leave.pdf', 'p2': 'leave.pdf'}
     """
     sources = {key: _original_source(node, nodes) for key, node in nodes.items()}
+    # Not every node of a document has its metadata: an extracted table may lack it.
+    named = {node.ref_doc_id: sources[key] for key, node in nodes.items() if sources[key].key not in ("", "ref_doc_id")}
+    sources = {
+        key: named.get(nodes[key].ref_doc_id, source) if source.key == "ref_doc_id" else source
+        for key, source in sources.items()
+    }
     names = document_names(source for source in sources.values() if source.key)
     return {key: names[source] if source.key else "" for key, source in sources.items()}
 
@@ -87,18 +94,31 @@ def _sorted_by_position(nodes: Mapping[str, BaseNode], keys: list[str]) -> list[
     for key in keys:
         ranks.setdefault(nodes[key].ref_doc_id, len(ranks))
 
-    def order(key: str) -> tuple[float, ...]:
+    def order(key: str) -> tuple[Any, ...]:
         page, start, length = positions[key]
         # Positions begin anew in each LlamaIndex document of a file.
-        return (page if paged and page else 0, ranks[nodes[key].ref_doc_id], *((start or 0, -length) if placed else ()))
+        return (
+            page if paged and page else ("", 0),
+            ranks[nodes[key].ref_doc_id],
+            *((start or 0, -length) if placed else ()),
+        )
 
     return sorted(keys, key=order)
 
 
-def _position(node: BaseNode) -> tuple[float | None, int | None, int]:
+def _position(node: BaseNode) -> tuple[tuple[str, int] | None, int | None, int]:
     """Return the page, the first character in it, and the length: a larger node comes before those in it."""
-    page = next((node.metadata[key] for key in PAGE_KEYS if key in node.metadata), None)
-    number = re.fullmatch(r"\s*(\d{1,9})\s*", str(page))
+    label = next((str(node.metadata[key]).strip() for key in PAGE_KEYS if key in node.metadata), "")
     start, end = getattr(node, "start_char_idx", None), getattr(node, "end_char_idx", None)
     length = end - start if isinstance(start, int) and isinstance(end, int) else 0
-    return (float(number[1]) if number else None), start, length
+    return _page(label), start, length
+
+
+def _page(label: str) -> tuple[str, int] | None:
+    """Return a page label as something that can be sorted: Roman numerals come before 1, and A-1, A-2 after it."""
+    if match := re.fullmatch(r"(\D*)(\d{1,9})", label):
+        return match[1].casefold(), int(match[2])
+    if label and re.fullmatch(r"[ivxlc]+", label.lower()):
+        numbers = [ROMAN[letter] for letter in label.lower()]
+        return "", sum(-n if n < max(numbers[i:]) else n for i, n in enumerate(numbers)) - FRONT_MATTER
+    return None

@@ -9,16 +9,27 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from rag_ft.clean_text import clean_text
+from rag_ft.dataset.units import RANDOM_ID
 
 if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
 
 SOURCE_KEYS = ("file_path", "filepath", "file_name", "filename", "url", "source_url", "source")
 """Metadata keys that name the file or address of a node, as readers write them. The first one that is present is used:
-a path distinguishes two files of one name. `source` may also hold a category, so it must look like a path or address.
+a path distinguishes two files of one name. `source` may also hold a category ("HR/Legal"), so it must be an address, an
+absolute path, or a name with the suffix of a document.
 """
 
-_PATH_OR_ADDRESS = re.compile(r"[/\\]|\.\w{1,5}$")
+_PATH_OR_ADDRESS = re.compile(
+    r"://|^[/\\~]|^[A-Za-z]:[/\\]|"
+    r"\.(?:pdf|docx?|odt|rtf|html?|md|mdx|markdown|txt|rst|adoc|tex|csv|tsv|xlsx?|pptx?|json|jsonl|xml|ya?ml|epub|eml|msg|ipynb)$",
+    re.IGNORECASE,
+)
+
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
+
+PAGE_KEYS = ("page_label", "page", "page_number")
+"""Metadata keys of the page that a node is on."""
 
 
 class NodeSource(NamedTuple):
@@ -48,8 +59,13 @@ def source_of(node: BaseNode) -> NodeSource:
     """
     for key in SOURCE_KEYS:
         value = node.metadata.get(key)
-        if value is not None and (text := _one_line(str(value))) and (key != "source" or _PATH_OR_ADDRESS.search(text)):
-            return NodeSource(key, text)
+        name = _one_line(str(value)) if value is not None else ""
+        if not name or (key == "source" and not _PATH_OR_ADDRESS.search(name)):
+            continue
+        if "://" in name:
+            return NodeSource(key, name.partition("#")[0])  # an anchor is a place in the document
+        if _is_certain(name, node):
+            return NodeSource(key, name)
     if node.ref_doc_id:
         return NodeSource("ref_doc_id", _one_line(node.ref_doc_id))
     return NodeSource("", _one_line(node.node_id))
@@ -74,8 +90,27 @@ def document_names(sources: Iterable[NodeSource]) -> dict[NodeSource, str]:
     return {source: name if taken[name] == 1 else source.value for source, name in names.items()}
 
 
+def _is_certain(name: str, node: BaseNode) -> bool:
+    """Return whether a file name is that of one document: several may be called "README.md".
+
+    Their ids tell them apart, unless these are random or those of pages.
+    """
+    reference = node.ref_doc_id
+    return (
+        _ABSOLUTE.match(name) is not None
+        or reference is None
+        or is_random(reference)
+        or any(key in node.metadata for key in PAGE_KEYS)
+    )
+
+
+def is_random(name: str) -> bool:
+    """Return whether an id is random, as LlamaIndex's are: a file that is read again has another one."""
+    return RANDOM_ID.fullmatch(name) is not None
+
+
 def _is_absolute(source: NodeSource) -> bool:
-    return "://" not in source.value and re.match(r"[/\\]|[A-Za-z]:[/\\]", source.value) is not None
+    return "://" not in source.value and _ABSOLUTE.match(source.value) is not None
 
 
 def _parts(path: str) -> list[str]:

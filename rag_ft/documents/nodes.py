@@ -155,10 +155,10 @@ def passages_from_nodes(nodes: Iterable[BaseNode]) -> dict[str, Passage]:
         >>> passages_from_nodes([TextNode(id_="n1", text="Leave is booked in HELM.")])["n1"].text
         'Leave is booked in HELM.'
     """
-    kept = {}
+    kept: dict[str, BaseNode] = {}
     for node in admitted(nodes):
-        if node.node_id in kept:
-            raise InputError(f"two nodes have the id {node.node_id!r}: ids must be unique")
+        if node.node_id in kept and embedded_text(node) != embedded_text(kept[node.node_id]):
+            raise InputError(f"two nodes have the id {node.node_id!r} and different content: ids must be unique")
         kept[node.node_id] = node
     if not kept:
         raise InputError("no node has text: pass nodes with text")

@@ -10,7 +10,7 @@ from typing import Any
 
 from rag_ft.dataset.formats.beir import check_output, write_beir
 from rag_ft.dataset.formats.tables import JSON_LINES
-from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.qa_dataset import QADataset, best_graded
 from rag_ft.errors import InputError
 from rag_ft.evaluation.comparison import Comparison
 from rag_ft.evaluation.failure_causes import NEAR_DUPLICATE
@@ -200,7 +200,9 @@ def _negatives(change: RankChange) -> list[str]:
 def _rows(next_round: NextRound) -> Iterator[dict[str, Any]]:
     dataset = next_round.dataset
     for change in next_round.regressions:
-        relevant = [dataset.passages[passage] for passage in dataset.qrels["train"][change.query]]
+        grades = dataset.qrels["train"][change.query]
+        answers = best_graded(grades)[:1] if dataset.queries[change.query].one_answer else grades
+        relevant = [dataset.passages[passage] for passage in answers]
         yield {
             "id": change.query,
             "question": dataset.queries[change.query].text,

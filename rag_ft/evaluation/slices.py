@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rag_ft.dataset.qa_dataset import best_graded
 from rag_ft.dataset.sources import HUMAN
 from rag_ft.dataset.text.language import corpus_language
 from rag_ft.dataset.text.overlap import content_words
@@ -114,7 +115,9 @@ def trait_slices(dataset: QADataset, split: str, truncated: Collection[str] = ()
         "most words in common": shared >= MANY_SHARED,
         f"short (up to {SHORT} words)": lengths <= SHORT,
         f"long (over {LONG} words)": lengths > LONG,
-        TRUNCATED: np.array([any(passage in truncated for passage in relevant) for relevant in qrels.values()]),
+        TRUNCATED: np.array(
+            [any(passage in truncated for passage in best_graded(relevant)) for relevant in qrels.values()]
+        ),
     }
     if len(set(sources)) > 1:
         slices |= _by_value(sources, {name: name for name in sorted(set(sources))})

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
+from rag_ft.clean_text import clean_text, has_text
 from rag_ft.dataset.dropped import DroppedRow, dropped_row
 from rag_ft.dataset.formats.real_questions import RealQuestion
 from rag_ft.dataset.qa_dataset import QADataset, Query
 from rag_ft.dataset.sources import HUMAN
+from rag_ft.dataset.text.cloze import located_span
 from rag_ft.dataset.text.locating import Locator
 from rag_ft.errors import InputError
 from rag_ft.generation.relevance import Relevance
@@ -59,6 +62,7 @@ def locate_questions(
         InputError: if two questions have the same id, or more than 5 % name a document or passage that is not in the
             corpus.
     """
+    questions = [_clean(question) for question in questions]
     locator = Locator(corpus.passages, other_names)
     located_questions: list[LocatedQuestion] = []
     dropped: list[DroppedRow] = []
@@ -70,6 +74,9 @@ def locate_questions(
     free_ids = (name for number in count() if (name := f"{prefix}{number}") not in given_ids)
     for question in questions:
         query = Query(question.id or next(free_ids), question.text, HUMAN, question.answer, question.evidence)
+        if not has_text(question.text):
+            dropped.append(dropped_row(query, "", "it has no text"))
+            continue
         try:
             answering = locator.locate(question)
         except InputError as error:
@@ -97,18 +104,39 @@ def _with_holders(
 ) -> tuple[dict[str, int], bool]:
     """Add the passages that contain the answer too. Return them, and whether all of them hold the same answer."""
     # A snippet or a text is one answer. Of a whole document, each passage may have another part of the answer.
-    spans = [text for text in (question.positives or [question.evidence]) if text.strip()]
+    spans = [text for text in (question.positives or [_as_in_passage(question, relevant, corpus)]) if text.strip()]
     documents = {corpus.passages[key].document for key in relevant}
     holders = dict(relevant)
     for span in spans or [""]:
         found = relevance.holding(span, list(relevant))
-        if relevance.in_many_documents(found):
+        if question.documents or relevance.in_many_documents(found):
             found = {key: grade for key, grade in found.items() if corpus.passages[key].document in documents}
         # A text that was cut in other places may be in several passages, each with a part of it.
         if len(spans) == 1 and relevant.keys() <= set(corpus.containment.holding(span)):
             return found, True
         holders |= {key: 1 for key in found if key not in holders}
     return holders, False
+
+
+def _as_in_passage(question: RealQuestion, relevant: Iterable[str], corpus: QADataset) -> str:
+    """Return the evidence as a passage has it: a person may add quotation marks, or leave out markup."""
+    found = (located_span(question.evidence, corpus.passages[key].own_text) for key in relevant)
+    return next(filter(None, found), question.evidence)
+
+
+def _clean(question: RealQuestion) -> RealQuestion:
+    """Return a question as it can be stored.
+
+    Raises:
+        InputError: if its id cannot be stored.
+    """
+    if re.search(r"[\t\r\n]", question.id) or question.id != clean_text(question.id):
+        raise InputError(f"the id {question.id!r} of a question has a tab, a line break or half a character: change it")
+    return replace(
+        question, text=clean_text(question.text), answer=clean_text(question.answer),
+        evidence=clean_text(question.evidence), positives=[clean_text(text) for text in question.positives],
+        negatives=[clean_text(text) for text in question.negatives],
+    )  # fmt: skip
 
 
 def warn_if_few(questions: Sequence[LocatedQuestion]) -> None:

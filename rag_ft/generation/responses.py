@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from rag_ft.dataset.text.cloze import located_span
+
 
 @dataclass(frozen=True)
 class GeneratedQuestion:
@@ -141,14 +143,5 @@ def _questions(value: Any, styles: Sequence[str], passage: str) -> list[Generate
         given_style = str(row.get("style") or "").strip().lower()
         style = given_style if given_style in styles else styles[len(questions)]
         answer, evidence = (part if isinstance(part := row.get(name), str) else "" for name in ("answer", "evidence"))
-        questions.append(GeneratedQuestion(_plain(text), style, _plain(answer), _evidence(evidence, passage)))
+        questions.append(GeneratedQuestion(_plain(text), style, _plain(answer), located_span(evidence, passage)))
     return questions or None
-
-
-def _evidence(evidence: str, passage: str) -> str:
-    """Return the evidence as it is in the passage, regardless of line breaks; empty if the passage does not have it."""
-    words = evidence.split()
-    if not words or len(evidence) > len(passage):
-        return ""
-    match = re.search(r"\s+".join(map(re.escape, words)), passage)
-    return match[0] if match else ""

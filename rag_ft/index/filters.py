@@ -7,6 +7,7 @@ them, since Chroma says nothing.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from rag_ft.clean_text import clean_text
 from rag_ft.errors import InputError
 from rag_ft.index.records import LIST_KEYS, UNFILTERABLE_KEYS, is_valid_key
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -83,7 +86,7 @@ class FilterTranslator:
         Raises:
             InputError: if a filter does not suit the values of its key.
         """
-        for each in _leaves(filters):
+        for each in _needed(filters):
             key, operator = clean_text(each.key), _operator(each)
             if operator in ("!=", "nin"):
                 continue
@@ -98,10 +101,10 @@ class FilterTranslator:
                     "contains, any or all"
                 )
             if operator in LIST_OPERATORS and not self._has(collection, LIST_KEYS, key):
-                raise InputError(
-                    f"no node has a list under the metadata {key!r}, so {operator!r} finds nothing: use ==, !=, in, "
-                    "nin, >, >=, < or <=, or update an index that an earlier version built (update_index)"
-                )
+                logger.warning(
+                    "no node has a list under the metadata %r, so %r finds nothing: use ==, !=, in, nin, >, >=, < or "
+                    "<=, or update an index that an earlier version built (update_index)", key, operator,
+                )  # fmt: skip
 
     def _has(self, collection: Collection, entry: str, key: str) -> bool:
         """Return whether a record lists a key. Chroma reads all such records, so it is asked once."""
@@ -111,12 +114,15 @@ class FilterTranslator:
         return known in self._found
 
 
-def _leaves(filters: MetadataFilters | None) -> Iterator[MetadataFilter]:
-    from llama_index.core.vector_stores.types import MetadataFilters
+def _needed(filters: MetadataFilters | None) -> Iterator[MetadataFilter]:
+    """Yield the filters that a passage must match, and not those of which any may match."""
+    from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
 
-    for each in filters.filters if filters is not None else ():
+    if filters is None or (filters.condition == FilterCondition.OR and len(filters.filters) > 1):
+        return
+    for each in filters.filters:
         if isinstance(each, MetadataFilters):
-            yield from _leaves(each)
+            yield from _needed(each)
         else:
             yield each
 

@@ -99,7 +99,7 @@ def _as_metadata(node: BaseNode) -> dict[str, Any]:
             ) from error
         # An `IndexNode` may refer to a query engine. LlamaIndex stores such a node without it, too.
         logger.warning(
-            "node %r is stored without its object (%s), which is no JSON: pass it to the retriever (objects=...)",
+            "node %r is stored without its object (%s), which is no JSON: give it to a RecursiveRetriever",
             node.node_id, type(node.obj).__name__,  # type: ignore[attr-defined]
         )  # fmt: skip
         metadata = node_to_metadata_dict(node.model_copy(update={"obj": None}), remove_text=True, flat_metadata=False)

@@ -74,7 +74,9 @@ class DocumentSet:
 
     def holds(self, node: BaseNode) -> bool:
         """Return whether a node is of one of the documents."""
-        return node.ref_doc_id in self._ref_doc_ids or source_of(node) in self._sources
+        if node.ref_doc_id in self._ref_doc_ids:
+            return True
+        return source_of(node) in self._sources
 
     def conditions(self) -> Iterator[dict[str, Any]]:
         """Yield filters that select the records of these documents, and possibly others."""

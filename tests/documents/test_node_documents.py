@@ -94,3 +94,37 @@ def test_metadata_that_is_no_content_is_warned_of(caplog: pytest.LogCaptureFixtu
         node.excluded_embed_metadata_keys += ["file_path"]
     passages_from_nodes(nodes)
     assert "embedded with" not in caplog.text
+
+
+def from_document(reference: str, text: str = "Text.", **metadata: object) -> TextNode:
+    node = TextNode(text=text, metadata=metadata)
+    node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=reference)
+    return node
+
+
+def test_a_bare_file_name_does_not_merge_documents_with_ids_of_their_own() -> None:
+    nodes = [from_document("ann-1", file_name="cv.pdf"), from_document("bob-1", file_name="cv.pdf")]
+    assert [source_of(node).value for node in nodes] == ["ann-1", "bob-1"]
+
+
+@pytest.mark.parametrize("category", ["HR/Policies", "nytimes.com", "N/A", "Policy v2.1"])
+def test_a_category_is_no_document(category: str) -> None:
+    assert source_of(from_document("article-7", source=category)).value == "article-7"
+
+
+def test_an_anchor_is_a_place_in_a_page() -> None:
+    nodes = {str(n): from_document(f"d{n}", url=f"https://x.org/leave#s{n}") for n in range(3)}
+    assert set(name_documents(nodes).values()) == {"https://x.org/leave"}
+
+
+def test_a_node_without_the_metadata_of_its_document_belongs_to_it() -> None:
+    nodes = {"a": from_document("d1", file_path="/docs/leave.md"), "b": from_document("d1")}
+    assert set(name_documents(nodes).values()) == {"leave.md"}
+
+
+def test_roman_and_prefixed_pages_are_in_order() -> None:
+    labels = ["i", "ii", "iv", "ix", "1", "2", "10", "A-1", "A-2"]
+    nodes = [TextNode(text=f"Page {label}.", metadata={"file_name": "x.pdf", "page_label": label}) for label in labels]
+    random.Random(1).shuffle(nodes)
+    passages = passages_from_nodes(nodes).values()
+    assert [passage.own_text for passage in passages] == [f"Page {label}." for label in labels]

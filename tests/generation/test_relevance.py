@@ -15,7 +15,10 @@ from llama_index.core import Document
 from llama_index.core.node_parser import HierarchicalNodeParser, SentenceSplitter
 
 from rag_ft import Passage, QADataset, Query, Recipe, generate_qa_dataset
-from rag_ft.dataset import RealQuestion
+from rag_ft.dataset import RealQuestion, merge_datasets
+from rag_ft.dataset.overlap import made_of_smaller
+from rag_ft.dataset.text.cloze import located_span
+from rag_ft.errors import InputError
 from rag_ft.generation.filters import Filters
 from rag_ft.generation.llm_questions import questions_from_llm
 from rag_ft.generation.question_options import QuestionOptions
@@ -163,3 +166,64 @@ def test_a_persons_snippet_is_found_in_all_passages_that_overlap() -> None:
     assert dataset.qrels["test"][first].keys() == holders
     assert dataset.queries[first].one_answer
     assert not dataset.queries[second].one_answer  # each passage may have another part of the answer
+
+
+@pytest.mark.parametrize("quote", ["{}", '"{}"', "{}...", "…{}", "“{}”", "{}."])
+def test_evidence_is_found_whatever_is_around_it(quote: str) -> None:
+    passage = "Badges open doors. **Leave** isn't booked by\nphone: use HELM. Ask the master."
+    assert located_span(quote.format("leave isn’t booked by phone: use HELM"), passage).startswith(
+        "Leave** isn't booked"
+    )
+    assert located_span(quote.format("leave is booked in the office"), passage) == ""
+
+
+def test_a_general_sentence_elsewhere_is_no_better_answer() -> None:
+    sentence = "Contact the people team for all details of this."
+    leave = f"Parental leave lasts sixteen weeks and is paid in full. It begins at birth at the earliest. {sentence}"
+    passages = {
+        "leave": Passage("leave", leave, doc_id="leave.md"),
+        "badge": Passage("badge", f"Badges open doors. {sentence}", doc_id="badges.md"),
+    }
+    found = Relevance(QADataset(passages, {}, {})).of(Query("q", "Whom do I ask?", evidence=sentence), "leave")
+    assert next(iter(found)) == "leave"
+    assert found["leave"] == max(found.values())
+
+
+def test_a_footer_does_not_hide_the_passages_that_it_is_in() -> None:
+    passages = {}
+    for n in range(20):
+        draw = random.Random(n)
+        body = " ".join(draw.choices(WORDS, k=60)).capitalize() + "."
+        footer = "Printed copies of this page are not controlled at all."
+        passages[f"b{n}"] = Passage(f"b{n}", f"{body} {footer}", doc_id=f"d{n}")
+        passages[f"f{n}"] = Passage(f"f{n}", footer, doc_id=f"d{n}")
+    assert made_of_smaller(QADataset(passages, {}, {})) == set()
+
+
+def test_merged_corpora_know_all_passages_that_hold_an_answer() -> None:
+    cuts = [SentenceSplitter(chunk_size=size, chunk_overlap=0) for size in (256, 128)]
+    earlier, later = (
+        generate_qa_dataset(
+            cut.get_nodes_from_documents(long_documents()), use_llm=False, question_options=UNFILTERED
+        ).dataset
+        for cut in cuts
+    )
+    merged = merge_datasets(earlier, later)
+    texts = {key: " ".join(passage.text.split()) for key, passage in merged.passages.items()}
+    for qrels in merged.qrels.values():
+        for query, relevant in qrels.items():
+            question = merged.queries[query]
+            if question.source == "sentence":
+                assert {key for key, text in texts.items() if question.text in text} <= relevant.keys()
+
+
+def test_questions_that_cannot_be_stored_are_refused_before_any_is_generated() -> None:
+    nodes = SentenceSplitter(chunk_size=256).get_nodes_from_documents(long_documents())
+    with pytest.raises(InputError, match="the id 'a\\\\tb' of a question has a tab"):
+        generate_qa_dataset(nodes, use_llm=False, questions=[RealQuestion("Who?", ["rules1"], id="a\tb")])
+    questions = [
+        RealQuestion("Who \ud835 signs?", ["rules1.md"]),
+        *[RealQuestion(f"Who {n}?", ["rules2"]) for n in range(40)],
+    ]
+    dataset = generate_qa_dataset(nodes, use_llm=False, questions=[*questions, RealQuestion(" ", ["rules1"])]).dataset
+    assert "Who \ufffd signs?" in dataset.texts("test")

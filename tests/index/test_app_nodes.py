@@ -157,7 +157,7 @@ def test_metadata_of_numpy_and_dates_is_indexed_as_plain_values(
     node = TextNode(id_="n", text="Leave.", metadata=metadata)
     index = rebuild_index([node], model, tmp_path, "acme")
     assert index.vector_store.get_nodes()[0].metadata == plain
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="rag_ft"):
         update_index([TextNode(id_="n", text="Leave.", metadata=plain)], model, tmp_path, "acme")
     assert changes(caplog) == ["0 passages embedded, 0 vectors reused, 1 unchanged, 0 deleted"]
     inserted = TextNode(id_="m", text="Leave.", metadata=metadata)
@@ -216,7 +216,7 @@ FILES = {name: " ".join(f"Rule {number} of {name} is signed." for number in rang
 def test_a_document_that_is_read_again_replaces_its_texts(
     tmp_path: Path, model: Strict, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="rag_ft")
     first = write_files(tmp_path / "docs", FILES)
     index = rebuild_index(first, model, tmp_path / "chroma", "acme")
     count = len(texts(index))
@@ -321,7 +321,7 @@ def test_an_index_of_an_earlier_version_is_not_rewritten(
     nodes = [LEAVE, TextNode(id_="b", text="Badges.", metadata={"title": "T", "year": 2001})]
     index = rebuild_index(nodes, model, tmp_path, "acme")
     before = index.vector_store.client.get(include=["metadatas", "documents"])
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="rag_ft"):
         update_index(nodes, model, tmp_path, "acme")
     assert index.vector_store.client.get(include=["metadatas", "documents"]) == before
     assert changes(caplog) == ["0 passages embedded, 0 vectors reused, 2 unchanged, 0 deleted"]

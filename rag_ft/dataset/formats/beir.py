@@ -177,12 +177,14 @@ def _read_corpus(file: Path) -> dict[str, Passage]:
     for number, row in read_jsonl(file):
         identifier = _read_id(row, file, number, passages)
         document = row.get("doc_id")
+        text, content = _read_text(row, "text", file, number), row.get("content")
         passages[identifier] = Passage(
             identifier,
-            _read_text(row, "text", file, number),
+            text,
             _read_text(row, "title", file, number),
             str(document) if document is not None else "",
-            _read_text(row, "content", file, number),
+            # Other tools may use this key for something else.
+            content if isinstance(content, str) and content in text else "",
         )
     if not passages:
         raise InputError(f"{file} contains no passages: a dataset needs at least one")

@@ -8,6 +8,9 @@ from rag_ft.dataset.text.language import language_of
 from rag_ft.dataset.text.sentences import sentences_of
 from rag_ft.dataset.text.words import word_count
 
+MAX_ADDED = 20
+"""Maximum number of characters by which a quote, with its quotation marks, may be longer than the passage."""
+
 MIN_WORDS, MAX_WORDS = 6, 50
 """Minimum and maximum number of words of a sentence that can be used as a question."""
 
@@ -50,6 +53,25 @@ def sentence_around(span: str, passage: str) -> str:
     """
     found = (sentence for sentence in sentences_of(passage, language_of(passage)) if span in sentence)
     return next(found, "").strip()
+
+
+def located_span(quote: str, passage: str) -> str:
+    """Return the words of a passage that a quote repeats, as the passage has them; empty if it does not have them.
+
+    Case, punctuation, markup and white space may differ. Of a quote with an ellipsis, the longest part counts.
+
+    Example:
+        >>> from rag_ft.dataset.text.cloze import located_span
+        >>> located_span('"leave is booked in helm..."', "**Leave** is\nbooked in HELM by noon.")
+        'Leave** is\nbooked in HELM'
+    """
+    parts = [re.findall(r"[^\W_]+", part) for part in re.split(r"\.{3,}|…|\[\.+\]", quote)]
+    words = max(parts, key=len)
+    if not words or len(quote) > len(passage) + MAX_ADDED:
+        return ""
+    pattern = r"(?<![^\W_])" + r"[\W_]{1,20}".join(map(re.escape, words)) + r"(?![^\W_])"
+    match = re.search(pattern, passage, re.IGNORECASE)
+    return match[0] if match else ""
 
 
 def without_copy(question: str, passage: str) -> str | None:

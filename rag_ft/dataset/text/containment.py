@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.dataset.text.word_index import WordIndex
@@ -11,6 +11,9 @@ from rag_ft.dataset.text.words import words_of
 
 MIN_WORDS = 4
 """Minimum number of words of a text that is searched. A shorter one ("see above") is in many texts by chance."""
+
+CACHED = 10_000
+"""Number of texts whose passages are remembered: the questions about one passage follow each other."""
 
 
 class Containment:
@@ -27,21 +30,26 @@ class Containment:
     """
 
     def __init__(self, texts: Mapping[str, str]) -> None:
-        self._ids = list(texts)
-        self._texts = [one_line(text) for text in texts.values()]
+        self._ids, self._texts = list(texts), list(texts.values())
+        self._holding = lru_cache(maxsize=CACHED)(self._search)
 
     def holding(self, text: str) -> list[str]:
         """Return the ids of the texts that contain a text, shortest first; none if it has under four words.
 
         White space is normalised. Equal texts contain each other.
         """
+        return list(self._holding(text))
+
+    def _search(self, text: str) -> tuple[str, ...]:
         words = words_of(text)
         if len(words) < MIN_WORDS:
-            return []
+            return ()
         plain = one_line(text)
         # The first and the last word may be parts of words.
-        found = [position for position in self._index.holding_all(words[1:-1]) if plain in self._texts[position]]
-        return [self._ids[position] for position in sorted(found, key=lambda position: len(self._texts[position]))]
+        found = [
+            position for position in self._index.holding_all(words[1:-1]) if plain in one_line(self._texts[position])
+        ]
+        return tuple(self._ids[position] for position in sorted(found, key=lambda position: len(self._texts[position])))
 
     @cached_property
     def _index(self) -> WordIndex:

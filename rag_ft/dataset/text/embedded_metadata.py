@@ -20,7 +20,7 @@ KEYS = re.compile(
 """Names of metadata that is no content, as readers write them."""
 
 VALUES = re.compile(
-    r"(?:file://|~/|/|[A-Za-z]:[/\\])[^\s]*[/\\].*|[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}|[0-9a-f]{32,}|"
+    r"(?:file://|~/|[A-Za-z]:[/\\]).*|(?:/[^/\n]+)+/[^/\n]*\.\w{1,8}|[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}|[0-9a-f]{32,}|"
     r"\d{4}-\d\d-\d\dT\d\d:.*",
     re.IGNORECASE,
 )

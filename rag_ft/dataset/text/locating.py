@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -14,6 +15,8 @@ from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.dataset.text.word_index import WordIndex
 from rag_ft.dataset.text.words import words_of
 from rag_ft.errors import InputError, UnknownIdError
+
+logger = logging.getLogger(__name__)
 
 MAX_SCANNED = 200
 """Maximum number of passages that are scanned one by one. More are looked up in an index of their words."""
@@ -143,9 +146,14 @@ class Locator:
 
     def _positions_in(self, documents: Sequence[str]) -> list[int]:
         positions: dict[int, None] = {}
+        unknown: list[str] = []
         for cell in dict.fromkeys(documents):
             for name in split_names(cell, self._is_known):
-                positions |= dict.fromkeys(self._positions_of(name))
+                found = self._positions_of(name)
+                positions |= dict.fromkeys(found)
+                unknown += [] if found else [name]
+        if positions and unknown:
+            logger.warning("a question also names %r, which is not in the corpus: it is ignored", unknown[0])
         return sorted(positions)
 
     def _positions_of(self, name: str) -> Sequence[int]:

@@ -16,7 +16,7 @@ MAX_LOOKED_UP = 64
 
 
 class WordIndex:
-    """An inverted index in a few arrays, for tens of thousands of texts.
+    """An inverted index in a few arrays, for many texts.
 
     Args:
         texts: the texts, split into words by `words_of`. Its methods return their positions.
@@ -41,7 +41,7 @@ class WordIndex:
             sizes.append(len(distinct))
         self._size = len(sizes)
         word_of = np.frombuffer(numbers, np.intc) if numbers else np.empty(0, np.intc)
-        positions = np.repeat(np.arange(self._size), np.frombuffer(sizes, np.intc) if sizes else [])
+        positions = np.repeat(np.arange(self._size, dtype=np.int32), np.frombuffer(sizes, np.intc) if sizes else [])
         self._positions = positions[np.argsort(word_of, kind="stable")]
         counts = np.bincount(word_of, minlength=len(self._numbers))
         self._ends, self._counts = np.cumsum(counts).tolist(), counts.tolist()

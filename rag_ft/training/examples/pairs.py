@@ -41,7 +41,9 @@ def pair_examples(dataset: QADataset, recipe: Recipe, max_pairs: int | None = No
             query: [p for p in dataset.negatives.get(query, []) if units[p] not in held_out] for query, _ in pairs
         }
     count = min(recipe.negatives, max(map(len, negatives_of.values()), default=0))
-    answering = {query: dataset.answering_passages(query, train[query]) for query, _ in pairs}
+    answering = {
+        query: dataset.answering_passages(query, train[query]) for query in dict.fromkeys(query for query, _ in pairs)
+    }
     used = [*answering.values(), *negatives_of.values()]
     group = _near_duplicates(dataset.own_texts, [passage for passages in used for passage in passages])
     positives = list(dict.fromkeys(passage for _, passage in pairs))
