@@ -62,8 +62,8 @@ def located_span(quote: str, passage: str) -> str:
 
     Example:
         >>> from rag_ft.dataset.text.cloze import located_span
-        >>> located_span('"leave is booked in helm..."', "**Leave** is\nbooked in HELM by noon.")
-        'Leave** is\nbooked in HELM'
+        >>> located_span('"leave is booked in helm..."', "**Leave** is booked in HELM by noon.")
+        'Leave** is booked in HELM'
     """
     parts = [re.findall(r"[^\W_]+", part) for part in re.split(r"\.{3,}|…|\[\.+\]", quote)]
     words = max(parts, key=len)
