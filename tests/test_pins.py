@@ -417,7 +417,7 @@ class Work:
 
     @cached_property
     def random_batches(self) -> tuple[Path, Watched]:
-        """The run whose batches follow from the seed alone. Its learning rate ruins the model, so that the base is kept everywhere."""
+        """The run whose batches follow from the seed alone. Its learning rate is so high that the base is kept."""
         return self.train("run", SETTINGS | RANDOM_BATCHES | {"learning_rate": 0.01})
 
     @cached_property

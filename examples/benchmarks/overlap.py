@@ -113,36 +113,36 @@ def run(how: str, seed: int, label: str, data: Path) -> dict[str, Any]:
 
 
 def table() -> str:
-    """Return the results as a Markdown table, on the questions about documents that no run of the label saw."""
+    """Return the results as a Markdown table: on all questions, and on documents that no run of the same code saw."""
     runs: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for line in FILE.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         runs[row["label"]][row["cut"]].append(row)
-    unseen = np.all([row["unseen"] for cuts in runs.values() for rows in cuts.values() for row in rows], axis=0)
-    lines = [
-        f"{int(unseen.sum())} questions.\n",
-        "| code | cut | passages | words | seeds | MRR@10 base | tuned | hit@1 tuned | hit@5 | hit@10 | alpha |",
-        "|---" * 11 + "|",
-    ]
+    titles = ("code", "cut", "passages", "words", "seeds", "alpha", "MRR@10 base", "tuned", "hit@1", "hit@5", "hit@10")
+    lines = []
     for label, cuts in runs.items():
-        for how, rows in cuts.items():
-
-            def measured(model: str, depth: int | None = None, rows: list[dict[str, Any]] = rows) -> str:
-                ranks = [np.array(row["ranks"][model])[unseen] for row in rows]
-                if depth is None:
-                    values = [float(np.where(each > 0, 1 / np.maximum(each, 1), 0).mean()) for each in ranks]
-                else:
-                    values = [float(((each > 0) & (each <= depth)).mean()) for each in ranks]
-                spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 and depth is None else ""
-                return f"{mean(values):.3f}{spread}"
-
-            cells = [
-                label, how, f"{rows[0]['passages']:,}", f"{rows[0]['words']:,}", str(len(rows)), measured("base"),
-                measured("tuned"), *(measured("tuned", depth) for depth in (1, 5, 10)),
-                ", ".join(f"{row['alpha']:g}" for row in rows),
-            ]  # fmt: skip
-            lines.append("| " + " | ".join(cells) + " |")
+        unseen = np.all([row["unseen"] for rows in cuts.values() for row in rows], axis=0)
+        for name, mask in (("all", np.ones_like(unseen)), ("on unseen documents", unseen)):
+            lines += [f"\n{label}, {int(mask.sum())} questions {name}:\n"]
+            lines += ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+            lines += [_line(label, how, rows, mask) for how, rows in cuts.items()]
     return "\n".join(lines)
+
+
+def _line(label: str, how: str, rows: list[dict[str, Any]], mask: Any) -> str:
+    def measured(model: str, depth: int | None = None) -> str:
+        ranks = [np.array(row["ranks"][model])[mask] for row in rows]
+        if depth is not None:
+            return f"{mean(float(((each > 0) & (each <= depth)).mean()) for each in ranks):.3f}"
+        values = [np.where(each > 0, 1 / np.maximum(each, 1), 0) for each in ranks]
+        return f"{mean(float(each.mean()) for each in values):.3f}"
+
+    cells = [
+        label, how, f"{rows[0]['passages']:,}", f"{rows[0]['words']:,}", str(len(rows)),
+        ", ".join(f"{row['alpha']:g}" for row in rows), measured("base"), measured("tuned"),
+        *(measured("tuned", depth) for depth in (1, 5, 10)),
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
