@@ -233,9 +233,7 @@ def fine_tune(
     baseline = _at_first_use(replace(spec, max_length=candidate.max_length))
     comparison = _comparison_stage(stages, dataset, baseline, candidate, seed, show_progress)
     chosen = candidate if comparison.verdict == "ship" else baseline
-    index = _index_stage(
-        stages, nodes, chosen, comparison, chroma or stages.folder / "chroma", collection, show_progress
-    )
+    index = _index_stage(stages, nodes, chosen, comparison, chroma, collection, show_progress)
     return FineTuneRun(stages.folder, comparison, chosen, index, candidate)
 
 
@@ -356,18 +354,20 @@ def _index_stage(
     nodes: Sequence[BaseNode],
     embed_model: FineTunedEmbedding,
     comparison: Comparison,
-    chroma: str | Path,
+    chroma: str | Path | None,
     collection: str,
     show_progress: bool,
 ) -> VectorStoreIndex | Callable[[], VectorStoreIndex]:
     depends_on = {
         "nodes": fingerprint_of_nodes(nodes, as_indexed=True),
         "verdict": comparison.verdict,
-        "embed_model": embed_model.model_name,
-        "chroma": str(chroma),
+        # A run folder may be moved, or named by another path.
+        "embed_model": "model" if comparison.verdict == "ship" else embed_model.model_name,
+        "chroma": str(chroma) if chroma is not None else None,
         "collection": collection,
-        "contract": stored_fingerprint(chroma, collection),
     }
+    chroma = chroma or stages.folder / "chroma"
+    depends_on["contract"] = stored_fingerprint(chroma, collection)
     if stages.done("index", depends_on, "comparison.json"):
         return partial(open_index, embed_model, chroma, collection)
     stages.start("index")

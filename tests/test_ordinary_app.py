@@ -22,9 +22,16 @@ from fakes.openai_llm import served_llm
 import rag_ft
 from rag_ft.dataset import read_beir
 
-docs, output, address, seed = sys.argv[1:]
+docs, output, address, seed, task = sys.argv[1:]
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 nodes = app_nodes(Path(docs), int(seed))
+if task == "generate":
+    dataset = rag_ft.generate_qa_dataset(nodes, served_llm(address)).dataset
+    print(json.dumps({
+        "texts": {split: sorted(dataset.texts(split)) for split in dataset.splits},
+        "test_documents": sorted(dataset.documents_of(dataset.qrels["test"], "test")),
+    }))
+    sys.exit()
 started = time.perf_counter()
 run = rag_ft.fine_tune(nodes, served_llm(address), base_model="local", output_dir=output, max_length=64, max_pairs=48)
 seconds = time.perf_counter() - started
@@ -39,11 +46,11 @@ print(json.dumps({
 """
 
 
-def call(docs: Path, output: Path, address: str, seed: int) -> tuple[dict[str, Any], str]:
+def call(docs: Path, output: Path, address: str, seed: int, task: str = "fine_tune") -> tuple[dict[str, Any], str]:
     """Run the program in a process of its own: what it printed, and its log."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(docs), str(output), address, str(seed)],
+        [sys.executable, "-c", PROGRAM, str(docs), str(output), address, str(seed), task],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -52,7 +59,7 @@ def call(docs: Path, output: Path, address: str, seed: int) -> tuple[dict[str, A
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Two calls on one run folder, and one on a new folder, each with the files in another order."""
+    """Two calls on one run folder, and the questions alone once more, each with the files in another order."""
     folder = tmp_path_factory.mktemp("app")
     docs = write_app_folder(folder / "docs")
     server, state, address = serve()
@@ -61,7 +68,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         asked = state.stats()["requests"]
         second, second_log = call(docs, folder / "run", address, seed=2)
         asked_again = state.stats()["requests"] - asked
-        fresh, _ = call(docs, folder / "fresh", address, seed=3)
+        fresh, _ = call(docs, folder / "fresh", address, seed=3, task="generate")
     finally:
         server.shutdown()
         server.server_close()

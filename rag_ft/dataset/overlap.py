@@ -46,8 +46,8 @@ class Overlap:
         """Yield one line for each kind of repetition that costs time or accuracy."""
         if self.repeated > MAX_OVERLAP:
             yield (
-                f"{self.repeated:.0%} of the passages' words repeat the passage before (chunk overlap): the index, and the "
-                f"time to embed it, are {self.growth:.1f} times as large as without overlap (chunk_overlap=0)"
+                f"{self.repeated:.0%} of the passages' words repeat the passage before (chunk overlap): the index and "
+                f"the time to embed it are {self.growth:.1f} times as large as without overlap (chunk_overlap=0)"
             )
         if self.contained > MAX_OVERLAP:
             yield (
