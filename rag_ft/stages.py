@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.schema import MetadataMode, NodeRelationship
 
-from rag_ft.dataset.units import RANDOM_ID
+from rag_ft.dataset.units import is_random
 from rag_ft.documents.node_documents import name_documents
 from rag_ft.documents.node_gate import admitted, embedded_text
 from rag_ft.errors import InputError
@@ -112,7 +112,7 @@ def fingerprint_of_nodes(nodes: Iterable[BaseNode], *, as_indexed: bool = False)
     def parts(key: str) -> Iterator[str]:
         # Random ids are another app's or run's. Ids that somebody chose name the document, as in question files.
         name = documents[key] or key
-        yield "" if RANDOM_ID.fullmatch(name) else name
+        yield "" if is_random(name) else name
         yield kept[key].get_content(metadata_mode=MetadataMode.NONE)
         yield embedded_text(kept[key])
         if as_indexed:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from rag_ft.dataset.qa_dataset import QADataset
+from rag_ft.dataset.text.whitespace import one_line
 from rag_ft.dataset.text.words import word_count
 
 MAX_OVERLAP = 0.1
@@ -70,18 +71,16 @@ def measure_overlap(dataset: QADataset) -> Overlap:
         >>> round(measure_overlap(QADataset(passages, {}, {})).repeated, 2)
         0.29
     """
-    texts = {key: " ".join(passage.own_text.split()) for key, passage in dataset.passages.items()}
+    texts = {key: one_line(passage.own_text) for key, passage in dataset.passages.items()}
     total = sum(map(word_count, texts.values()))
     shared = 0
     for passages in dataset.documents.values():
         for before, after in pairwise(passages):
             words = word_count(shared_end(texts[before], texts[after]))
             shared += words if words >= MIN_SHARED_WORDS else 0
-    near, distinct = dataset.near_duplicates, _one_of_each_group(dataset)
+    distinct = _one_of_each_group(dataset)
     examined = distinct[:: max(1, len(distinct) // MAX_EXAMINED)]
-    contained = sum(
-        any(near[key] != near[other] for other in dataset.containment.holding(texts[key])) for key in examined
-    )
+    contained = sum(bool(_larger_passages(dataset, key)) for key in examined)
     return Overlap(shared / max(total, 1), contained / max(len(examined), 1))
 
 
@@ -100,13 +99,19 @@ def made_of_smaller(dataset: QADataset) -> set[str]:
         {'p0'}
     """
     covered: dict[str, int] = defaultdict(int)
-    near = dataset.near_duplicates
     lengths = {key: len(passage.own_text) for key, passage in dataset.passages.items()}
     for key in _one_of_each_group(dataset):
-        for holder in dataset.containment.holding(dataset.passages[key].own_text):
-            if near[holder] != near[key]:
-                covered[holder] += lengths[key]
+        for holder in _larger_passages(dataset, key):
+            covered[holder] += lengths[key]
     return {holder for holder, characters in covered.items() if 2 * characters >= lengths[holder]}
+
+
+def _larger_passages(dataset: QADataset, key: str) -> list[str]:
+    """Return the passages that a passage is a part of, without its copies."""
+    near = dataset.near_duplicates
+    return [
+        holder for holder in dataset.containment.holding(dataset.passages[key].own_text) if near[holder] != near[key]
+    ]
 
 
 def _one_of_each_group(dataset: QADataset) -> list[str]:

@@ -19,8 +19,13 @@ MAX_DOCUMENTS_OF_REPEAT = 5
 boilerplate: it would merge all of them into one unit, and none could be held out."""
 
 
-RANDOM_ID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+_RANDOM_ID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 """The random ids that LlamaIndex gives to documents and nodes. Another run gives others."""
+
+
+def is_random(name: str) -> bool:
+    """Return whether an id is random, as LlamaIndex's are: a file that is read again has another one."""
+    return _RANDOM_ID.fullmatch(name) is not None
 
 
 def find_boilerplate(documents: Mapping[str, Iterable[str]], near_duplicates: Mapping[str, int]) -> set[str]:
@@ -93,7 +98,7 @@ def keys_of_documents(documents: Mapping[str, Sequence[str]], texts: Mapping[str
     count = Counter(names.values())
     return {
         document: sha256_of(*sorted(sha256_of(texts[passage]) for passage in passages))
-        if RANDOM_ID.fullmatch(document)
+        if is_random(document)
         else (names[document] if count[names[document]] == 1 else document)
         for document, passages in documents.items()
     }

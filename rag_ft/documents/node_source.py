@@ -9,7 +9,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from rag_ft.clean_text import clean_text
-from rag_ft.dataset.units import RANDOM_ID
+from rag_ft.dataset.units import is_random
 
 if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
@@ -102,11 +102,6 @@ def _is_certain(name: str, node: BaseNode) -> bool:
         or is_random(reference)
         or any(key in node.metadata for key in PAGE_KEYS)
     )
-
-
-def is_random(name: str) -> bool:
-    """Return whether an id is random, as LlamaIndex's are: a file that is read again has another one."""
-    return RANDOM_ID.fullmatch(name) is not None
 
 
 def _is_absolute(source: NodeSource) -> bool:

@@ -14,7 +14,7 @@ from rag_ft.dataset.qa_dataset import Passage
 from rag_ft.dataset.text.embedded_metadata import keys_without_content, warning_about
 from rag_ft.dataset.text.language import corpus_language, language_of
 from rag_ft.dataset.text.sentences import sentences_of
-from rag_ft.dataset.units import RANDOM_ID
+from rag_ft.dataset.units import is_random
 from rag_ft.documents.node_documents import in_order_of_text, name_documents
 from rag_ft.documents.node_gate import admit, admitted, embedded_text
 from rag_ft.documents.reader import stream_documents
@@ -175,7 +175,7 @@ def passages_from_nodes(nodes: Iterable[BaseNode]) -> dict[str, Passage]:
 def _warn_of_unknown_documents(document_of: Mapping[str, str]) -> None:
     """Say what is assumed if nodes do not tell their document."""
     unknown = sum(not document for document in document_of.values())
-    if unknown and any(RANDOM_ID.fullmatch(key) for key, document in document_of.items() if not document):
+    if unknown and any(is_random(key) for key, document in document_of.items() if not document):
         logger.warning(
             "%d of %d nodes do not tell which document they come from, so each counts as its own document: name the "
             'file in their metadata (metadata["file_path"]) if several are of one document', unknown, len(document_of),

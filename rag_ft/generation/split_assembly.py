@@ -103,9 +103,8 @@ def assemble(
 
     sources = _sources_of_splits(plan, real_qrels, splits)
     if not any(queries[query].source in sources["train"] for query in splits["train"]):
-        sources["train"] = sources["train"] | {
-            KEY_PHRASES
-        }  # passages of a single sentence have no other questions without an LLM
+        # Passages of a single sentence have no other questions without an LLM.
+        sources["train"] = sources["train"] | {KEY_PHRASES}
     picked_splits = {"train", "dev"} if real else {"train", "dev", "test"}
     kept = {
         name: {
